@@ -1,0 +1,434 @@
+"""The command line: what would be made, make it, and look after the store.
+
+    resurgence plan suites/celebrity [--resurgence-counts 10 …]
+    resurgence build suites/celebrity
+    resurgence store ls | verify | gc | path
+
+What follows `plan` and `build` is given to pytest, which collects the suite: they see the cells that pytest sees.
+"""
+
+from __future__ import annotations
+
+import io
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+import resurgence_harness
+from resurgence_harness.errors import HarnessError, UserError, sentence
+from resurgence_harness.storing import Artifact, Store, check_usable, default_root
+
+if TYPE_CHECKING:
+    import pytest
+
+    from resurgence_harness.planning import Action, Plan, Wanted
+    from resurgence_harness.pytest_plugin.engine import Engine
+    from resurgence_harness.selection import CellPlan
+    from resurgence_harness.specs import Cell
+
+USER_ERROR, HARNESS_ERROR = 4, 12
+EXIT_CODES = (
+    "Exit codes: 0 done · 2 the command line cannot be read · 4 something asked for cannot be had; one sentence tells "
+    "· 12 the harness or the store failed, `store verify` finding damage included."
+)
+
+app = typer.Typer(
+    name="resurgence",
+    help=f"Safety regression tests for concept resurgence in Stable Diffusion models.\n\n{EXIT_CODES}",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+store_app = typer.Typer(help=f"Look after the store of everything that was made.\n\n{EXIT_CODES}", no_args_is_help=True)
+app.add_typer(store_app, name="store")
+
+_PASSED_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
+Arguments = Annotated[
+    list[str], typer.Argument(metavar="SUITE_DIR [--resurgence-* …]", help="A suite, and options as pytest takes them.")
+]
+StoreOption = Annotated[
+    str | None,
+    typer.Option(
+        "--store", "--resurgence-store", metavar="DIR|URL", help="Default: $RESURGENCE_STORE, else ~/.cache/resurgence."
+    ),
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cells:
+    """What the cells of a suite ask for, and with what."""
+
+    wanted: list[Wanted]
+    store: Store
+    bench: Callable[[Callable[[str, int, int, float | None], None]], Any]
+    """bench(progress): the bench that makes it."""
+    number: int
+    """How many cells."""
+
+
+def main() -> None:
+    """The `resurgence` command: a person's mistake is one message without a traceback."""
+    try:
+        app()
+    except UserError as error:
+        _fail(error, USER_ERROR)
+    except HarnessError as error:
+        _fail(error, HARNESS_ERROR)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        print(f"resurgence-harness {resurgence_harness.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and leave.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command("plan", context_settings=_PASSED_ON)
+def plan_command(
+    arguments: Arguments,
+    every: Annotated[
+        bool, typer.Option("--all", help="List what is there already, and every artifact by itself.")
+    ] = False,
+) -> None:
+    """Print what a suite would make, why, and about how long it takes. Makes nothing and loads no model."""
+    from resurgence_harness.planning import plan
+
+    cells = collected(arguments)
+    planned = plan(cells.store, cells.wanted)
+    show_plan(planned, cells=cells.number, store=cells.store, every=every)
+
+
+@app.command("build", context_settings=_PASSED_ON)
+def build_command(arguments: Arguments) -> None:
+    """Make everything that a suite needs, so that pytest only has to decide."""
+    from resurgence_harness.planning import plan
+
+    cells = collected(arguments)
+    check_usable(cells.store.name)
+    planned = plan(cells.store, cells.wanted)
+    if planned.needed:
+        print(summary(planned))
+    make_everything(cells)
+    asks = "asks" if cells.number == 1 else "ask"
+    print(f"Everything that {_count(cells.number, 'cell')} {asks} for is in {cells.store.name}.")
+
+
+@store_app.command("ls")
+def ls_command(
+    store: StoreOption = None,
+    kind: Annotated[str | None, typer.Option(help="Only this kind: checkpoint, images, judgments …")] = None,
+) -> None:
+    """List what is there, oldest first."""
+    opened = _opened(store)
+    artifacts = [artifact for artifact in opened.ls() if kind is None or artifact.kind == kind]
+    table = Table("key", "kind", "what", "size", "made", "used", "took", box=None, pad_edge=False, header_style="bold")
+    for column in (3, 4, 5, 6):
+        table.columns[column].justify = "right"
+    now = datetime.now(UTC)
+    for artifact in artifacts:
+        table.add_row(
+            artifact.key[:12],
+            artifact.kind,
+            artifact.words,
+            size_words(artifact.size),
+            age_words(now - artifact.made),
+            age_words(now - artifact.used),
+            time_words(artifact.seconds),
+        )
+    if artifacts:
+        _console().print(table)
+    print(f"{_count(len(artifacts), 'artifact')}, {size_words(_total(artifacts))} in {opened.name}{_kinds(artifacts)}")
+
+
+@store_app.command("verify")
+def verify_command(store: StoreOption = None) -> None:
+    """Read every byte and compare it with what was written. Damage is named; the next build repairs it."""
+    opened = _opened(store)
+    whole = broken = 0
+    for checked in opened.verify():
+        if checked.problem:
+            broken += 1
+            print(f"{checked.key}  {checked.problem}")
+        else:
+            whole += 1
+    print(f"{_count(whole, 'artifact')} whole, {broken} broken in {opened.name}")
+    if broken:
+        raise typer.Exit(HARNESS_ERROR)
+
+
+@store_app.command("gc")
+def gc_command(
+    store: StoreOption = None,
+    older_than: Annotated[float, typer.Option(metavar="DAYS", help="Remove what was last used longer ago.")] = 30.0,
+    keep: Annotated[list[str] | None, typer.Option(metavar="KIND", help="A kind to keep; may be repeated.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be removed.")] = False,
+) -> None:
+    """Remove what was not used for long, and what killed builders left. All of it can be made again."""
+    opened = _opened(store)
+    removed = opened.gc(older_than_days=older_than, keep_kinds=keep or [], dry_run=dry_run)
+    for one in removed:
+        print(f"{size_words(one.size):>9}  {one.words}  ({one.reason})")
+    verb = "would be removed from" if dry_run else "removed from"
+    print(f"{_count(len(removed), 'thing')}, {size_words(sum(one.size for one in removed))}, {verb} {opened.name}")
+
+
+@store_app.command("path")
+def path_command(store: StoreOption = None) -> None:
+    """Print where the store is."""
+    opened = Store(store or default_root())
+    print(opened.name if opened.remote is not None else opened.root)
+
+
+# Plans
+
+
+def collected(arguments: Sequence[str]) -> Cells:
+    """What pytest collects for these arguments, as recipes, probes and judges."""
+    from resurgence_harness.planning import Wanted
+
+    engine, cells = _collect(list(arguments))
+
+    def bench(progress: Callable[[str, int, int, float | None], None]) -> Any:
+        from resurgence_harness.bench import Bench
+
+        return Bench(engine.store, base_location=engine.base, device=engine.bench.device, progress=progress)
+
+    wanted = [
+        Wanted(recipe, probe, engine.judge(name))
+        for cell in cells
+        for recipe, probe in cell.arms.values()
+        for name in cell.judges
+    ]
+    return Cells(wanted=wanted, store=engine.store, bench=bench, number=len(cells))
+
+
+class _Collector:
+    """A pytest plugin for one collection: which cells are planned, and the engine that knows their options."""
+
+    def __init__(self) -> None:
+        self.engine: Engine | None = None
+        self.cells: dict[Cell, CellPlan] = {}
+        self.error: UserError | None = None
+
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        from resurgence_harness.pytest_plugin.collecting import cell_of, is_cell, task_of
+        from resurgence_harness.pytest_plugin.state import ENGINE, OPTIONS
+
+        engine = session.config.stash.get(ENGINE, None)
+        if engine is None:
+            return
+        self.engine = engine
+        try:
+            for item in session.items:
+                cell = cell_of(item, session.config.stash[OPTIONS]) if is_cell(item) else None
+                if cell is not None and cell not in self.cells:
+                    self.cells[cell] = engine.plan(cell, task_of(item))
+        except UserError as error:  # told after pytest has left, which would show a traceback
+            self.error = error
+
+
+def _collect(arguments: list[str]) -> tuple[Engine, list[CellPlan]]:
+    """Let pytest collect in this process, without a word of its own unless it fails."""
+    import pytest
+
+    found, said = _Collector(), io.StringIO()
+    alone = ["-n0"] if find_spec("xdist") is not None else []
+    with redirect_stdout(said), redirect_stderr(said):
+        code = pytest.main([*arguments, "--collect-only", "-q", *alone, "-p", "no:cacheprovider"], plugins=[found])
+    if found.error is not None:
+        raise found.error
+    if code not in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
+        told = said.getvalue().strip().removeprefix("ERROR: ")
+        raise UserError(told or sentence("pytest could not collect this suite.", arguments=" ".join(arguments)))
+    if found.engine is None or not found.cells:
+        raise UserError(
+            sentence(
+                "Nothing that was collected here is a cell.",
+                arguments=" ".join(arguments),
+                do="Give a folder with a suite, for example suites/celebrity.",
+            )
+        )
+    return found.engine, list(found.cells.values())
+
+
+def show_plan(planned: Plan, *, cells: int, store: Store, every: bool = False) -> None:
+    """Print a plan: by default what is needed, the sets of one model together."""
+    table = Table("make", "what", "why", "about", box=None, pad_edge=False, header_style="bold")
+    table.columns[3].justify = "right"
+    rows = _each(planned.actions) if every else _together(planned.needed)
+    for row in rows:
+        table.add_row(*row)
+    if rows:
+        _console().print(table)
+    print(f"{_count(cells, 'cell')}; store {store.name}")
+    print(summary(planned))
+
+
+def summary(planned: Plan) -> str:
+    """One line: how much is to be made, and how long that takes."""
+    needed = planned.needed
+    there = len(planned.actions) - len(needed)
+    if not needed:
+        return f"Nothing has to be made: {_count(there, 'artifact')} there already."
+    counts = ", ".join(
+        part
+        for part in (
+            _kind_count(needed, "checkpoint"),
+            f"{planned.images:,} images" if planned.images else "",
+            f"{_images(needed, 'judgments'):,} judgments",
+        )
+        if part
+    )
+    source = "as builds in this store took" if all(action.learned for action in needed) else "partly a guess"
+    return f"To make: {counts}; about {time_words(planned.seconds)} for one worker, {source}. {there} there already."
+
+
+def make_everything(cells: Cells) -> None:
+    """Ask the bench for every piece of evidence, with a bar for the whole and one for what is being done."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
+        whole = bars.add_task("evidence", total=len(cells.wanted))
+        part = bars.add_task("starting", total=None)
+        stage = ""
+
+        def progress(words: str, done: int, total: int, loss: float | None) -> None:
+            nonlocal stage
+            if words != stage:
+                stage = words
+                bars.reset(part)
+            told = words if loss is None else f"{words}, loss {loss:.4f}"
+            bars.update(part, description=told, completed=done, total=total)
+
+        bench = cells.bench(progress)
+        try:
+            for recipe, probe, judge in cells.wanted:
+                bench.evidence(recipe, probe, judge)
+                bars.advance(whole)
+            for judge in {want.judge.name: want.judge for want in cells.wanted}.values():
+                bench.canaries(judge)
+            for recipe in dict.fromkeys(want.recipe for want in cells.wanted):
+                bench.losses(recipe)
+        finally:
+            bench.release()
+
+
+def _each(actions: Iterable[Action]) -> list[tuple[str, str, str, str]]:
+    return [
+        (action.kind, action.words, action.reason.value, time_words(action.seconds) if action.needed else "")
+        for action in actions
+    ]
+
+
+def _together(actions: Iterable[Action]) -> list[tuple[str, str, str, str]]:
+    groups: dict[tuple[str, str, str], list[Action]] = {}
+    for action in actions:
+        groups.setdefault((action.kind, action.model, action.reason.value), []).append(action)
+    return [
+        (
+            kind,
+            f"{sum(action.images for action in group):,} of {model}" if kind != "checkpoint" else model,
+            reason,
+            time_words(sum(action.seconds for action in group)),
+        )
+        for (kind, model, reason), group in groups.items()
+    ]
+
+
+def _kind_count(actions: Iterable[Action], kind: str) -> str:
+    count = sum(action.kind == kind for action in actions)
+    return _count(count, kind) if count else ""
+
+
+def _images(actions: Iterable[Action], kind: str) -> int:
+    return sum(action.images for action in actions if action.kind == kind)
+
+
+# Words
+
+
+def size_words(size: int) -> str:
+    """ "3.4 MB"."""
+    number = float(size)
+    for unit in ("B", "kB", "MB", "GB"):
+        if number < 1000 or unit == "GB":
+            break
+        number /= 1000
+    return f"{number:.0f} {unit}" if unit == "B" else f"{number:.1f} {unit}"
+
+
+def time_words(seconds: float) -> str:
+    """ "0.4 s", "12 s", "3 min", "2.5 h"."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def age_words(age: Any) -> str:
+    """ "just now", "5 min ago", "3 h ago", "12 d ago"."""
+    seconds = age.total_seconds()
+    if seconds < 60:
+        return "just now"
+    for length, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= length:
+            return f"{seconds / length:.0f} {unit} ago"
+    return "just now"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")
+
+
+def _total(artifacts: Iterable[Artifact]) -> int:
+    return sum(artifact.size for artifact in artifacts)
+
+
+def _kinds(artifacts: Sequence[Artifact]) -> str:
+    kinds = sorted({artifact.kind for artifact in artifacts})
+    parts = [
+        f"{kind} {size_words(_total([artifact for artifact in artifacts if artifact.kind == kind]))}" for kind in kinds
+    ]
+    return f" ({', '.join(parts)})" if len(parts) > 1 else ""
+
+
+def _opened(given: str | None) -> Store:
+    """The store to look at; a path that is something else than a directory is a mistake, a missing one is empty."""
+    store = Store(given or default_root())
+    if store.remote is None and Path(store.root).exists() and not store.root.is_dir():
+        raise UserError(sentence(f"The store at {store.name} is not a directory.", do="Give a directory with --store."))
+    return store
+
+
+def _console() -> Console:
+    """A terminal's own width; a pipe gets lines that are not cut."""
+    console = Console()
+    return console if console.is_terminal else Console(width=200)
+
+
+def _fail(error: Exception, code: int) -> None:
+    print(f"resurgence: {error}", file=sys.stderr)
+    raise SystemExit(code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,205 @@
+"""The few moves that every method is written in: encode a text, add noise, predict it, denoise.
+
+Notation   x_0 latents [n, 4, h, w]     x_t = a_t x_0 + s_t ε,   a_t = √ᾱ_t,   s_t = √(1 − ᾱ_t)     t in 0 … 999
+           c text states [n, L, d]      f_θ(x_t, t, c) → ε, or v = a_t ε − s_t x_0 for a v-prediction model
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from resurgence_harness.errors import SpecError, UserError, sentence
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
+
+    from resurgence_harness.diffusion.model import StableDiffusion
+
+BATCH = 64
+"""Texts or images per forward pass of the two encoders."""
+
+
+# Texts
+
+
+def check_texts(tokenizer: Any, texts: Sequence[str]) -> None:
+    """Raise a UserError for a text that the tokenizer cannot represent, or that does not fit into its length."""
+    room = tokenizer.model_max_length - 2
+    for text, ids in zip(texts, _ids(tokenizer, texts), strict=True):
+        if tokenizer.unk_token_id in ids:
+            words = text.split()
+            odd = [w for w, ids in zip(words, _ids(tokenizer, words), strict=True) if tokenizer.unk_token_id in ids]
+            raise UserError(
+                sentence(
+                    f'The base model\'s tokenizer cannot represent "{text}".',
+                    unknown=", ".join(odd) or text,
+                    do="Use letters that the model knows; an unknown word would be read as <unk>, and never drawn.",
+                )
+            )
+        if len(ids) > room:
+            raise UserError(
+                sentence(
+                    f'The text "{text}" does not fit the base model.',
+                    tokens=len(ids),
+                    room=room,
+                    do="Shorten it: what does not fit would be cut off without a word.",
+                )
+            )
+
+
+def encode_texts(model: StableDiffusion, texts: Sequence[str]) -> Tensor:
+    """Text states c [n, L, d], padded to L as the model was trained with. The same text is encoded once."""
+    import torch
+
+    check_texts(model.tokenizer, texts)
+    distinct = list(dict.fromkeys(texts))
+    states = []
+    with torch.no_grad():
+        for low in range(0, len(distinct), BATCH):
+            padded = model.tokenizer(
+                distinct[low : low + BATCH],
+                padding="max_length",
+                max_length=model.tokenizer.model_max_length,
+                return_tensors="pt",
+            )
+            states.append(model.text_encoder(padded.input_ids.to(model.device))[0])
+    place = {text: index for index, text in enumerate(distinct)}
+    return torch.cat(states)[[place[text] for text in texts]]
+
+
+def last_subject_token(tokenizer: Any, text: str, subject: str) -> int:
+    """Position, in the padded text, of the last token of the last occurrence of `subject`.
+
+    An empty subject has no token of its own: the position is that of the text's last token, and of the begin token
+    where the text is empty too, as in UCE's official code.
+    """
+    ids, sought = _ids(tokenizer, [text, subject])
+    starts = [low for low in range(len(ids) - len(sought) + 1) if ids[low : low + len(sought)] == sought]
+    if not starts:
+        raise SpecError(
+            sentence(
+                f'The text "{text}" does not contain "{subject}".',
+                do='Write the place of the name as "{}", apart from other words.',
+            )
+        )
+    return starts[-1] + len(sought)  # the begin token stands at 0
+
+
+def _ids(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
+    """Token ids without begin, end and padding."""
+    return [list(ids) for ids in tokenizer(list(texts), add_special_tokens=False, verbose=False).input_ids]
+
+
+# Latents
+
+
+def latent_moments(model: StableDiffusion, images: np.ndarray) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation [n, 4, h, w] of the VAE's posterior of uint8 images [n, H, W, 3], scaled as x_0."""
+    import torch
+
+    means, deviations = [], []
+    scale = model.vae.config.scaling_factor
+    with torch.no_grad():
+        for low in range(0, len(images), BATCH):
+            pixels = torch.from_numpy(images[low : low + BATCH].copy()).to(model.device)
+            posterior = model.vae.encode(pixels.permute(0, 3, 1, 2).float() / 127.5 - 1).latent_dist
+            means.append(posterior.mean * scale)
+            deviations.append(posterior.std * scale)
+    return torch.cat(means), torch.cat(deviations)
+
+
+def initial_noise(model: StableDiffusion, seeds: Sequence[int], *, height: int, width: int) -> Tensor:
+    """x_T [n, 4, h, w], each image from its own seed on the CPU: the same on every device and in every batch."""
+    import torch
+
+    factor = model.latent_factor
+    shape = (model.unet.config.in_channels, height // factor, width // factor)
+    noise = [torch.randn(shape, generator=torch.Generator("cpu").manual_seed(seed)) for seed in seeds]
+    return torch.stack(noise).to(model.device)
+
+
+# Diffusion
+
+
+def signal(model: StableDiffusion, t: Tensor) -> Tensor:
+    """a_t = √ᾱ_t as [n, 1, 1, 1]."""
+    value: Tensor = model.scheduler.alphas_cumprod.to(t.device)[t].sqrt().view(-1, 1, 1, 1)
+    return value
+
+
+def add_noise(model: StableDiffusion, x_0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+    """x_t = a_t x_0 + s_t ε."""
+    a = signal(model, t)
+    return a * x_0 + (1 - a**2).sqrt() * noise
+
+
+def target(model: StableDiffusion, x_0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+    """What f_θ(x_t, t, ·) should say: ε, or v = a_t ε − s_t x_0."""
+    if model.prediction_type == "epsilon":
+        return noise
+    a = signal(model, t)
+    return a * noise - (1 - a**2).sqrt() * x_0
+
+
+def predict(model: StableDiffusion, x_t: Tensor, t: Tensor | int, states: Tensor) -> Tensor:
+    """f_θ(x_t, t, c): ε or v, [n, 4, h, w]."""
+    value: Tensor = model.unet(x_t, t, encoder_hidden_states=states, return_dict=False)[0]
+    return value
+
+
+def timesteps(model: StableDiffusion, steps: int) -> list[int]:
+    """The t that a DDIM sampler of so many steps visits, from noise to image."""
+    scheduler = type(model.scheduler).from_config(model.scheduler.config)
+    scheduler.set_timesteps(steps)
+    return [int(t) for t in scheduler.timesteps]
+
+
+class Moment(NamedTuple):
+    """One step of a sampler, before it is taken: where it is, and what the model says there."""
+
+    t: int
+    x_t: Tensor
+    prompted: Tensor
+    """f_θ(x_t, t, c)."""
+    empty: Tensor
+    """f_θ(x_t, t, c_0), c_0 the states of the empty text."""
+
+
+def denoise(
+    model: StableDiffusion,
+    noise: Tensor,
+    states: Tensor,
+    empty: Tensor,
+    *,
+    steps: int,
+    guidance: float,
+    watch: Callable[[Moment], None] | None = None,
+) -> Tensor:
+    """x_0 by DDIM (η = 0) with classifier-free guidance; `watch` is shown the Moment before each step.
+
+    Prompted and empty predictions are one forward pass of 2n rows. The direction taken is
+    f(c_0) + guidance · (f(c) − f(c_0)).
+    """
+    import torch
+
+    scheduler = type(model.scheduler).from_config(model.scheduler.config)
+    scheduler.set_timesteps(steps)
+    both = torch.cat([empty.expand_as(states), states])
+    x = noise
+    for t in scheduler.timesteps.tolist():
+        nothing, prompted = predict(model, torch.cat([x, x]), t, both).chunk(2)
+        if watch is not None:
+            watch(Moment(t, x, prompted, nothing))
+        x = scheduler.step(nothing + guidance * (prompted - nothing), t, x, eta=0.0, return_dict=False)[0]
+    return x
+
+
+def decode(model: StableDiffusion, x_0: Tensor) -> Tensor:
+    """Latents to images, uint8 [n, H, W, 3], rounded as diffusers' pipeline rounds."""
+    import torch
+
+    pixels = model.vae.decode(x_0 / model.vae.config.scaling_factor, return_dict=False)[0]
+    image: Tensor = ((pixels / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1) * 255).round().to(torch.uint8)
+    return image

@@ -1,0 +1,58 @@
+"""What a step receives beside the model: everything that cannot change the result, and doors to what was made before.
+
+Nothing in a Run may enter a key: the device, progress and logging are not meanings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from resurgence_harness.errors import HarnessError, sentence
+from resurgence_harness.specs import Probe
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
+
+    from resurgence_harness.diffusion.model import StableDiffusion
+
+
+def _no_images(probe: Probe) -> tuple[np.ndarray, list[str]]:
+    """A run that can draw nothing."""
+    raise HarnessError(sentence("This run has no images.", prompts=len(probe.prompts), do="Give Run(images=…)."))
+
+
+def _compute(kind: str, spec: object, build: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+    """A cache that keeps nothing."""
+    return build()
+
+
+def _ignore(*_: object) -> None:
+    """A listener that does not listen."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """The surroundings of one step: base model, caches, and what listens."""
+
+    base: StableDiffusion
+    """The unmodified base model of the recipe. Never changed by a step."""
+    base_digest: str
+    """Digest of the base's weights; part of the cache key of everything that only the base determines."""
+    parent_digest: str
+    """Digest of the model that `apply` is given; part of the cache key of everything that this model determines."""
+    device: str = "cpu"
+    """Where tensors are computed."""
+    images: Callable[[Probe], tuple[np.ndarray, list[str]]] = _no_images
+    """A probe drawn by the base: images uint8 [n, h, w, 3] and the n texts they were drawn from."""
+    cached: Callable[[str, object, Callable[[], dict[str, Tensor]]], dict[str, Tensor]] = _compute
+    """cached(kind, spec, build): tensors kept in the store under key(kind, spec). Every spec that the steps pass holds
+    the digest of the model it was computed with, so nothing needs to be added to it."""
+    progress: Callable[[int, int, float | None], None] = _ignore
+    """progress(done, total, loss): told after each training step; loss is None where there is none."""
+    record: Callable[[str, object], None] = _ignore
+    """record(name, value): a JSON-able fact for the product's manifest."""
+    save: Callable[[int, StableDiffusion], None] = _ignore
+    """save(step, model): an intermediate model of a fine-tuning that was asked to `save_at` this step."""

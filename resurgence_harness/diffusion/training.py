@@ -1,0 +1,77 @@
+"""Gradient descent as every trained step does it: a seeded order of the samples, one loss a step, a stop at a NaN."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from resurgence_harness.errors import BuildError, sentence
+
+if TYPE_CHECKING:
+    from torch import Generator, Tensor
+
+
+class Losses(NamedTuple):
+    """The training loss at the two ends."""
+
+    first: float
+    last: float
+
+
+def descend(
+    step: str,
+    optimizer: Any,
+    losses: Iterator[Tensor],
+    *,
+    steps: int,
+    clip: float | None = None,
+    progress: Callable[[int, int, float | None], None],
+    after: Callable[[int], None] | None = None,
+) -> Losses:
+    """One optimiser step per loss, `steps` in all; `after(done)` is called between steps.
+
+    `clip` bounds the norm of all gradients together. A loss that is not finite is a BuildError before it moves a
+    weight.
+    """
+    import torch
+
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    first = last = math.nan
+    for done, loss in zip(range(1, steps + 1), losses, strict=False):
+        value = loss.item()
+        if not math.isfinite(value):
+            raise BuildError(
+                sentence(
+                    f"{step}'s training diverged at step {done} of {steps}.",
+                    loss=value,
+                    last_good="none" if done == 1 else f"{last:.6g} at step {done - 1}",
+                    do="Lower the learning rate, or check that the model it starts from is sound.",
+                )
+            )
+        optimizer.zero_grad(set_to_none=True)
+        torch.autograd.backward(loss)
+        if clip is not None:
+            torch.nn.utils.clip_grad_norm_(parameters, clip)
+        optimizer.step()
+        last = value
+        first = value if done == 1 else first
+        progress(done, steps, value)
+        if after is not None:
+            after(done)
+    return Losses(first, last)
+
+
+def batches(size: int, batch: int, *, generator: Generator) -> Iterator[Tensor]:
+    """Indices of one batch after another, without end: random permutations of the samples, joined.
+
+    Every sample is seen once before any is seen again, and the order does not depend on how many are taken.
+    """
+    import torch
+
+    order = torch.randperm(size, generator=generator)
+    while True:
+        while len(order) < batch:
+            order = torch.cat([order, torch.randperm(size, generator=generator)])
+        yield order[:batch]
+        order = order[batch:]

@@ -1,0 +1,165 @@
+"""The innocent images of a fine-tuning: drawn by the unmodified base, never of an erased name.
+
+The check is made twice: on words, where the set is written down, and on tokens, where the tokenizer is known. A name is
+found as case-folded whole words, or as a contiguous sequence of tokens; sharing a first or a last name is no finding.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, final
+
+from resurgence_harness.diffusion import moves
+from resurgence_harness.errors import BuildError, SpecError, sentence
+from resurgence_harness.specs import Probe, not_in_key
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
+
+    from resurgence_harness.diffusion.model import StableDiffusion
+    from resurgence_harness.diffusion.run import Run
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class BenignSet:
+    """Images to train on: what the base draws for a probe, each with the text it was asked with."""
+
+    name: ClassVar[str] = "benign"
+    version: ClassVar[int] = 1
+
+    probe: Probe
+    """Prompts of retained concepts × seeds; its length is the size of the set."""
+    forbidden: tuple[str, ...] = not_in_key(())
+    """Erased names and their synonyms. Not in the key: they can refuse a set, never change one."""
+
+    def __post_init__(self) -> None:
+        """Refuse a set that asks for a forbidden name."""
+        names = [(name, _words(name)) for name in self.forbidden]
+        for prompt in self.probe.prompts:
+            words = _words(prompt.text)
+            for name, sought in names:
+                if _contains(words, sought):
+                    raise _found(name, prompt.text)
+
+
+class Examples(NamedTuple):
+    """A benign set as the training loop reads it."""
+
+    mean: Tensor
+    """Posterior mean of each image's latent, scaled as x_0 is, [n, 4, h, w]."""
+    deviation: Tensor
+    """Posterior standard deviation, in the same scale."""
+    states: Tensor
+    """Text states of the distinct prompts [m, L, d]."""
+    text: Tensor
+    """Row of `states` for each image, [n]."""
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Latents:
+    """VAE moments of a probe drawn by a base. A cache key, no more."""
+
+    name: ClassVar[str] = "benign-latents"
+    version: ClassVar[int] = 1
+
+    base: str
+    """Digest of the base, which drew the images and whose VAE encodes them."""
+    probe: Probe
+    """What it was asked."""
+
+
+def examples(model: StableDiffusion, run: Run, data: BenignSet) -> Examples:
+    """The set, encoded once: images by the VAE (kept in the store), texts by this model's text encoder."""
+    texts = [prompt.text for prompt in data.probe.prompts]
+    moves.check_texts(model.tokenizer, texts)
+    check_tokens(model.tokenizer, texts, data.forbidden)
+    rows = [texts.index(prompt.text) for prompt, _ in data.probe.rows()]
+
+    def encode() -> dict[str, Tensor]:
+        images, captions = run.images(data.probe)
+        if len(images) != len(rows) or captions != [texts[row] for row in rows]:
+            raise BuildError(
+                sentence("The benign images are not those of the probe.", images=len(images), asked=len(rows))
+            )
+        mean, deviation = moves.latent_moments(run.base, images)
+        return {"mean": mean.cpu(), "deviation": deviation.cpu()}
+
+    import torch
+
+    moments = run.cached("latents", Latents(base=run.base_digest, probe=data.probe), encode)
+    return Examples(
+        mean=moments["mean"].to(model.device),
+        deviation=moments["deviation"].to(model.device),
+        states=moves.encode_texts(model, texts),
+        text=torch.tensor(rows, device=model.device),
+    )
+
+
+def check_tokens(tokenizer: Any, texts: Sequence[str], forbidden: Sequence[str]) -> None:
+    """Raise a SpecError if a forbidden name's tokens appear in a text one after the other."""
+    if not forbidden:
+        return
+    names = tokenizer(list(forbidden), add_special_tokens=False, verbose=False).input_ids
+    for text, ids in zip(texts, tokenizer(list(texts), add_special_tokens=False, verbose=False).input_ids, strict=True):
+        for name, sought in zip(forbidden, names, strict=True):
+            if _contains(ids, sought):
+                raise _found(name, text)
+
+
+def benign_losses(model: StableDiffusion, latents: Tensor, states: Tensor, *, seed: int, draws: int = 4) -> list[float]:
+    """Denoising loss of each held-out image, in float64: evidence that a fine-tuning had an effect.
+
+    latents [n, 4, h, w] are x_0 (posterior means), states [n, L, d] those of the images' own texts. Noise and timesteps
+    are fixed by the seed and the image's place, so two models can be compared image by image. Each image is met at
+    `draws` timesteps, one from each of as many equal parts of 0 … 999. For a v-model the loss is in v.
+    """
+    import torch
+
+    steps = int(model.scheduler.config.num_train_timesteps)
+    generator = torch.Generator("cpu").manual_seed(seed)
+    with torch.inference_mode():
+        totals = torch.zeros(len(latents), dtype=torch.float64)
+        for draw in range(draws):
+            low, high = steps * draw // draws, steps * (draw + 1) // draws
+            times = torch.randint(low, high, (len(latents),), generator=generator)
+            noise = torch.randn(latents.shape, generator=generator)
+            for start in range(0, len(latents), moves.BATCH):
+                part = slice(start, start + moves.BATCH)
+                x_0, t, e = latents[part], times[part].to(latents.device), noise[part].to(latents.device)
+                said = moves.predict(model, moves.add_noise(model, x_0, e, t), t, states[part])
+                error = (said - moves.target(model, x_0, e, t)).double() ** 2
+                totals[part] += error.mean(dim=(1, 2, 3)).cpu() / draws
+    losses: list[float] = totals.tolist()
+    return losses
+
+
+def held_out(model: StableDiffusion, images: np.ndarray, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+    """(latents, states) of held-out images uint8 [n, h, w, 3] and their texts, as `benign_losses` takes them."""
+    return moves.latent_moments(model, images)[0], moves.encode_texts(model, texts)
+
+
+def _words(text: str) -> list[str]:
+    """Case-folded words: letters, digits and the apostrophes inside them."""
+    return re.findall(r"[^\W_]+(?:['’][^\W_]+)*", text.casefold())
+
+
+def _contains(row: Sequence[object], sought: Sequence[object]) -> bool:
+    """Whether `sought` (not empty) stands in `row` without a gap."""
+    size = len(sought)
+    return bool(size) and any(list(row[low : low + size]) == list(sought) for low in range(len(row) - size + 1))
+
+
+def _found(name: str, prompt: str) -> SpecError:
+    """The error for an erased name in a benign set."""
+    return SpecError(
+        sentence(
+            f'The benign set asks for the erased name "{name}".',
+            prompt=prompt,
+            do="Take this prompt out: a fine-tuning that shows the erased concept again is not benign.",
+        )
+    )

@@ -1,0 +1,94 @@
+"""LoRA: a low-rank change is trained beside the frozen attention projections, then added into them.
+
+Hu et al. LoRA: Low-Rank Adaptation of Large Language Models. ICLR 2022. https://arxiv.org/abs/2106.09685
+
+    W' = W + (α / r) B A,     A [r, in] ~ N(0, 1/r²),     B [out, r] = 0,     α = r
+
+on to_q, to_k, to_v and to_out.0 of attn1 and attn2, as diffusers' train_text_to_image_lora.py does. The recipe is that
+of `contract`; learning rate 1e-4.
+
+Departures   what is returned has plain weights W', as after `fuse_lora`, so that everything downstream sees an ordinary
+             model. A is drawn from the step's seed on the CPU, not from the global state.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, final
+
+from resurgence_harness.diffusion.model import tensors
+from resurgence_harness.diffusion.parameters import Parameters, Projections, selected
+from resurgence_harness.diffusion.ranges import whole
+from resurgence_harness.finetuning.contract import FineTuning, train
+
+if TYPE_CHECKING:
+    from resurgence_harness.diffusion.model import StableDiffusion
+    from resurgence_harness.diffusion.run import Run
+
+ADAPTER = "resurgence"
+"""peft's name for the adapter while it is trained."""
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class LoRA(FineTuning):
+    """Train a low-rank adapter on the attention projections and merge it."""
+
+    name: ClassVar[str] = "lora"
+    version: ClassVar[int] = 1
+
+    learning_rate: float = 1e-4
+    """AdamW's, constant, > 0."""
+    rank: int = 4
+    """r, columns of B and rows of A, ≥ 1."""
+
+    def __post_init__(self) -> None:
+        """Refuse values out of range."""
+        FineTuning.__post_init__(self)
+        whole("LoRA", 1, rank=self.rank)
+
+    @property
+    def moves(self) -> Parameters:
+        """The weights of the attention projections."""
+        return Projections()
+
+    def apply(self, model: StableDiffusion, run: Run) -> StableDiffusion:
+        """The model, fine-tuned, in plain weights."""
+        import torch
+
+        with torch.inference_mode(False), torch.enable_grad():
+            adapted = model.copy()
+            layers = add_adapter(adapted, rank=self.rank, seed=self.seed)
+            trained = [parameter for parameter in adapted.unet.parameters() if parameter.requires_grad]
+            train(self, adapted, trained, run, result=lambda: merged(model, layers))
+            return merged(model, layers)
+
+
+def add_adapter(model: StableDiffusion, *, rank: int, seed: int) -> dict[str, Any]:
+    """Put a fresh adapter on the UNet, in place. Returns peft's layers by the name of the weight each adapts."""
+    import torch
+    from peft import LoraConfig
+
+    targets = [name.removeprefix("unet.").removesuffix(".weight") for name in selected(Projections(), tensors(model))]
+    config = LoraConfig(r=rank, lora_alpha=rank, init_lora_weights="gaussian", target_modules=targets)
+    with torch.random.fork_rng():
+        model.unet.add_adapter(config, adapter_name=ADAPTER)
+    layers = {f"unet.{target}.weight": model.unet.get_submodule(target) for target in targets}
+    generator = torch.Generator("cpu").manual_seed(seed)
+    with torch.no_grad():
+        for layer in layers.values():
+            a = layer.lora_A[ADAPTER].weight
+            a.copy_(torch.randn(a.shape, generator=generator) / rank)
+    return layers
+
+
+def merged(model: StableDiffusion, layers: dict[str, Any]) -> StableDiffusion:
+    """A copy of the unadapted model in which each weight has its adapter's B A added."""
+    import torch
+
+    result = model.copy()
+    weights = tensors(result)
+    with torch.no_grad():
+        for name, layer in layers.items():
+            weights[name].add_(layer.get_delta_weight(ADAPTER))
+    return result

@@ -1,0 +1,78 @@
+"""The `acceptances:` of a limits file: results beyond the policy that a reviewer decided to live with.
+
+acceptances:
+  - task: celebrity
+    method: esd
+    count: 10
+    finetuning: lora
+    level: 0.62              # ceiling of the erased rate after fine-tuning
+    rise: 0.60               # ceiling of the paired rise
+    outcome: not unlearned   # optional: an outcome of the unlearning that is accepted
+    reason: ESD is known to resurge; kept as a reference
+    owner: release manager
+    expires: 2027-01-31      # an end, or the weights it is bound to, or both
+    bound_to: {base: 3f5a…, steps: {esd: 1, lora: 1}}
+"""
+
+from __future__ import annotations
+
+from datetime import date
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from resurgence_harness.statistics.policies import Acceptance, Binding, UnlearningOutcome
+
+Fraction = Annotated[float, Field(strict=True, gt=0, lt=1, allow_inf_nan=False)]
+Ceiling = Annotated[float, Field(strict=True, gt=0, le=1, allow_inf_nan=False)]
+Count = Annotated[int, Field(strict=True, ge=1)]
+Word = Annotated[str, Field(strict=True, min_length=1, pattern=r"\S")]
+
+
+class Entry(BaseModel):
+    """A part of a limits file: unknown keys are refused, since a misspelt limit would silently not apply."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class BindingEntry(Entry):
+    """The weights and steps that an acceptance was measured on."""
+
+    base: Word
+    steps: dict[Word, Count]
+
+    def read(self) -> Binding:
+        """As a value."""
+        return Binding.of(self.base, self.steps)
+
+
+class AcceptanceEntry(Entry):
+    """One acceptance as it stands in the file."""
+
+    task: Word
+    method: Word
+    count: Count
+    finetuning: Word
+    level: Ceiling | None = None
+    rise: Ceiling | None = None
+    outcome: Literal["unlearned", "not unlearned", "collapsed"] | None = None
+    reason: Word
+    owner: Word
+    expires: date | None = None
+    bound_to: BindingEntry | None = None
+
+    def read(self) -> Acceptance:
+        """As a value; SpecError if it accepts nothing or has no end."""
+        return Acceptance(
+            task=self.task,
+            method=self.method,
+            count=self.count,
+            finetuning=self.finetuning,
+            level=self.level,
+            rise=self.rise,
+            outcome=UnlearningOutcome(self.outcome) if self.outcome else None,
+            reason=self.reason,
+            owner=self.owner,
+            expires=self.expires,
+            bound_to=self.bound_to.read() if self.bound_to else None,
+        )

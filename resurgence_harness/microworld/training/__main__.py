@@ -1,0 +1,60 @@
+"""`python -m resurgence_harness.microworld.training STAGE --out DIR [--smoke]`."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import time
+from pathlib import Path
+
+import torch
+
+from resurgence_harness.microworld.training.settings import FULL, SMOKE
+
+
+def main() -> None:
+    """Run one stage or all of them."""
+    parser = argparse.ArgumentParser(prog="python -m resurgence_harness.microworld.training", description=__doc__)
+    parser.add_argument("stage", choices=["autoencoder", "text", "judges", "perception", "denoiser", "bars", "all"])
+    parser.add_argument("--out", type=Path, required=True, help="where the weights go; a stage reads the earlier ones there")
+    parser.add_argument("--smoke", action="store_true", help="the same code at a size that takes seconds")
+    parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="other numbers than settings.py has")
+    parser.add_argument("--guidance", type=float, nargs="*", default=[3.0, 5.0, 7.5], help="scales at which bars are measured")
+    args = parser.parse_args()
+    settings = SMOKE if args.smoke else FULL
+    for word in args.set:
+        name, _, value = word.partition("=")
+        kind = type(getattr(settings, name))
+        parsed = tuple(int(v) for v in value.split(",")) if kind is tuple else kind(value)
+        settings = dataclasses.replace(settings, **{name: parsed})
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if device.type == "cuda":
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+        torch.backends.cudnn.benchmark = True
+    args.out.mkdir(parents=True, exist_ok=True)
+    began = time.monotonic()
+    if args.stage in ("autoencoder", "all"):
+        from resurgence_harness.microworld.training.autoencoder import train_autoencoder
+
+        train_autoencoder(args.out, settings, device)
+    if args.stage in ("text", "perception", "all"):
+        from resurgence_harness.microworld.training.perception import train_text_encoder
+
+        train_text_encoder(args.out, settings, device)
+    if args.stage in ("judges", "perception", "all"):
+        from resurgence_harness.microworld.training.perception import train_judges
+
+        train_judges(args.out, settings, device)
+    if args.stage in ("denoiser", "all"):
+        from resurgence_harness.microworld.training.denoiser import train_denoiser
+
+        train_denoiser(args.out, settings, device)
+    if args.stage in ("denoiser", "bars", "all") and (args.out / "judges" / "calibration.json").exists():
+        from resurgence_harness.microworld.training.bars import measure
+
+        measure(args.out, settings, device, tuple(args.guidance))
+    print(f"{args.stage}: {time.monotonic() - began:.0f} s", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,146 @@
+"""Stage 1: the autoencoder, with L1, edge and perceptual losses and a weak KL term, as SD's without its adversary.
+
+The perceptual network is trained here for a minute on the renderer's own labels and thrown away: it is no judge, and no
+judge is it.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from resurgence_harness.judging.micro_networks import ResidualNet
+from resurgence_harness.microworld import world
+from resurgence_harness.microworld.training.pool import Pool, Progress, Snapshots, batches, cosine, half_precision, pixels, render_pool
+from resurgence_harness.microworld.training.settings import Settings
+
+
+def new_autoencoder(settings: Settings) -> Any:
+    """A diffusers `AutoencoderKL`: 64 px ↔ 4 × 8 × 8."""
+    from diffusers import AutoencoderKL
+
+    widths = settings.autoencoder_widths
+    return AutoencoderKL(
+        block_out_channels=widths,
+        down_block_types=("DownEncoderBlock2D",) * len(widths),
+        up_block_types=("UpDecoderBlock2D",) * len(widths),
+        layers_per_block=1,
+        latent_channels=4,
+        norm_num_groups=16 if widths[0] >= 32 else 8,
+        sample_size=64,
+    )
+
+
+def _labels(pool: Pool, index: Tensor) -> Tensor:
+    """One class per (family, subject): what the perceptual network learns."""
+    offsets = torch.tensor(
+        [sum(list(world.SUBJECTS.values())[:k]) for k in range(len(world.FAMILIES))], device=index.device
+    )
+    return offsets[pool.family[index]] + pool.subject[index].clamp(min=0)
+
+
+def train_perceptual(pool: Pool, settings: Settings, device: torch.device) -> ResidualNet:
+    """A classifier of everything in the world; its activations measure likeness."""
+    torch.manual_seed(101)
+    net = ResidualNet(sum(world.SUBJECTS.values()), (32, 64, 96, 128)).to(device)
+    optimiser = torch.optim.AdamW(net.parameters(), lr=2e-3, weight_decay=1e-2)
+    source = batches(len(pool), 512, generator=torch.Generator(device).manual_seed(102), device=device)
+    progress = Progress("perceptual", settings.perceptual_steps, 512)
+    for step in progress:
+        index = next(source)
+        for group in optimiser.param_groups:
+            group["lr"] = 2e-3 * cosine(step, settings.perceptual_steps)
+        with half_precision(device):
+            noisy = pixels(pool.images[index])
+            noisy = noisy + 0.1 * torch.randn_like(noisy) * torch.rand(len(index), 1, 1, 1, device=device)
+            loss = nn.functional.cross_entropy(net(noisy), _labels(pool, index))
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        optimiser.step()
+        progress.step(step, loss.detach())
+    return net.eval().requires_grad_(False)
+
+
+def edges(x: Tensor) -> Tensor:
+    """Differences to the right and downwards: what makes a picture sharp."""
+    return torch.cat([(x[..., 1:] - x[..., :-1]).flatten(1), (x[..., 1:, :] - x[..., :-1, :]).flatten(1)], dim=1)
+
+
+def train_autoencoder(out: Path, settings: Settings, device: torch.device) -> None:
+    """Train it, measure its reconstruction, save it as `out/vae`."""
+    if (out / "vae" / "diffusion_pytorch_model.safetensors").exists():
+        print("autoencoder: already there", flush=True)
+        return
+    pool = render_pool(settings.pool, seed=1, device=device)
+    print(f"rendered {len(pool):,} pictures", flush=True)
+    torch.manual_seed(11)
+    vae = new_autoencoder(settings).to(device)
+    ema = {name: tensor.detach().clone() for name, tensor in vae.state_dict().items()}
+    optimiser = torch.optim.AdamW(
+        vae.parameters(), lr=settings.autoencoder_rate, betas=(0.9, 0.99), weight_decay=1e-4, fused=device.type == "cuda"
+    )
+    perceptual = train_perceptual(pool, settings, device)
+    snapshots, first = Snapshots(out / "autoencoder.part.pt", settings.snapshot_seconds), 0
+    if state := snapshots.load(device):
+        vae.load_state_dict(state["vae"])  # type: ignore[arg-type]
+        optimiser.load_state_dict(state["optimiser"])  # type: ignore[arg-type]
+        ema, first = state["ema"], int(state["step"]) + 1  # type: ignore[assignment, call-overload]
+
+    def loss_of(x: Tensor, noise: Tensor, spread: Tensor) -> tuple[Tensor, Tensor]:
+        posterior = vae.encode(x).latent_dist
+        z = posterior.mean + posterior.std * noise[0]
+        z = z + settings.latent_noise * spread * noise[1]
+        y = vae.decode(z).sample
+        pixel, edge = (y - x).abs().mean(), (edges(y) - edges(x)).abs().mean()
+        likeness = torch.zeros((), device=x.device)
+        for a, b in zip(perceptual.features(y), perceptual.features(x), strict=True):
+            likeness = likeness + (a - b).abs().mean() / (b.abs().mean() + 1e-3)
+        kl = 0.5 * (posterior.mean**2 + posterior.var - 1 - posterior.logvar).mean()
+        return pixel + edge + 0.06 * likeness + settings.kl_weight * kl, pixel
+
+    step_fn = torch.compile(loss_of) if device.type == "cuda" else loss_of
+    source = batches(
+        len(pool), settings.autoencoder_batch, generator=torch.Generator(device).manual_seed(12 + first), device=device
+    )
+    progress = Progress("autoencoder", settings.autoencoder_steps, settings.autoencoder_batch, first, settings.seconds)
+    spread = torch.ones((), device=device)
+    for step in progress:
+        index = next(source)
+        for group in optimiser.param_groups:
+            group["lr"] = settings.autoencoder_rate * cosine(step, progress.steps)
+        x = pixels(pool.images[index])
+        noise = torch.randn(2, len(index), 4, 8, 8, device=device)
+        noise[1] *= torch.rand(len(index), 1, 1, 1, device=device)
+        with half_precision(device):
+            loss, pixel = step_fn(x, noise, spread)
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
+        optimiser.step()
+        if step % 10 == 0:
+            decay = min(0.995, (1 + step / 10) / (10 + step / 10))
+            with torch.no_grad():
+                current = vae.state_dict()
+                torch._foreach_lerp_(list(ema.values()), [current[k] for k in ema], 1 - decay)
+                if step % 100 == 0:
+                    spread = vae.encode(x[:64]).latent_dist.mean.std()
+        progress.step(step, loss.detach(), f"L1 {float(pixel.detach()):.4f}" if step % 50 == 0 else "")
+        snapshots.maybe(
+            lambda step=step: {  # type: ignore[misc]
+                "vae": vae.state_dict(), "optimiser": optimiser.state_dict(), "ema": ema, "step": step
+            }
+        )
+    vae.load_state_dict(ema)
+    vae.eval()
+    with torch.inference_mode():
+        latents = torch.cat([vae.encode(pixels(pool.images[i : i + 512])).latent_dist.mean for i in range(0, min(len(pool), 4_096), 512)])
+        std = torch.cat([vae.encode(pixels(pool.images[i : i + 512])).latent_dist.std for i in range(0, min(len(pool), 1_024), 512)])
+    vae.register_to_config(scaling_factor=round(1 / float(latents.std()), 5))
+    print(json.dumps({"latent_mean": float(latents.mean()), "latent_std": float(latents.std()),
+                      "posterior_std": float(std.mean()), "L1": float(pixel.detach())}), flush=True)
+    vae.half().save_pretrained(out / "vae")
+    snapshots.done()

@@ -1,0 +1,220 @@
+"""Stage 2: the text encoder, trained contrastively as CLIP's was, and the judges, each with its calibration.
+
+Judges learn from renders and from reconstructions of renders (through the autoencoder, with noise on the latents). They
+never see a sample of the U-Net.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from resurgence_harness.judging.micro import LABELS, new_network
+from resurgence_harness.judging.micro_networks import ResidualNet
+from resurgence_harness.microworld import vocabulary, world
+from resurgence_harness.microworld.training.pool import Pool, Progress, batches, cosine, half_precision, pixels, render_pool
+from resurgence_harness.microworld.training.settings import Settings
+
+
+def new_text_encoder(settings: Settings, tokenizer: Any) -> Any:
+    """A transformers `CLIPTextModel`."""
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    return CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=settings.text_width,
+            intermediate_size=4 * settings.text_width,
+            num_hidden_layers=settings.text_layers,
+            num_attention_heads=4,
+            max_position_embeddings=vocabulary.TOKENS,
+            hidden_act="quick_gelu",
+            projection_dim=settings.text_width,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+    )
+
+
+def tokens_of(tokenizer: Any, captions: list[str]) -> Tensor:
+    """int64 [n, TOKENS]."""
+    ids = tokenizer(captions, padding="max_length", truncation=True, max_length=vocabulary.TOKENS)["input_ids"]
+    return torch.tensor(ids)
+
+
+def train_text_encoder(out: Path, settings: Settings, device: torch.device) -> None:
+    """Contrast pictures and captions; captions that say the same of the same subject are positives of one another."""
+    if (out / "text_encoder" / "model.safetensors").exists():
+        print("text encoder: already there", flush=True)
+        return
+    tokenizer = vocabulary.build_tokenizer()
+    pool = render_pool(settings.pool, seed=2, device=device)
+    tokens = tokens_of(tokenizer, pool.captions).to(device)
+    meaning: dict[tuple[int, int, int], int] = {}
+    styles_ = [world.style_of(text) for text in pool.captions]
+    keys = zip(pool.family.tolist(), pool.subject.tolist(), styles_, strict=True)
+    same = torch.tensor([meaning.setdefault(key, len(meaning)) for key in keys], device=device)
+    torch.manual_seed(21)
+    text = new_text_encoder(settings, tokenizer).to(device)
+    image = ResidualNet(settings.text_width, (48, 96, 160, 192)).to(device)
+    project = nn.Linear(settings.text_width, settings.text_width, bias=False).to(device)
+    temperature = nn.Parameter(torch.tensor(2.65, device=device))
+    modules = nn.ModuleList([text, image, project])
+    optimiser = torch.optim.AdamW([*modules.parameters(), temperature], lr=1e-3, weight_decay=1e-2)
+    source = batches(len(pool), settings.text_batch, generator=torch.Generator(device).manual_seed(22), device=device)
+    progress = Progress("text encoder", settings.text_steps, settings.text_batch, seconds=settings.seconds)
+
+    def loss_of(ids: Tensor, x: Tensor, group: Tensor) -> Tensor:
+        a = nn.functional.normalize(project(text(input_ids=ids).pooler_output).float(), dim=1)
+        b = nn.functional.normalize(image(x).float(), dim=1)
+        logits = a @ b.T * temperature.exp().clamp(max=100)
+        positive = (group[:, None] == group[None]).float()
+        target = positive / positive.sum(1, keepdim=True)
+        return -((target * logits.log_softmax(1)).sum(1).mean() + (target.T * logits.T.log_softmax(1)).sum(1).mean()) / 2
+
+    for step in progress:
+        index = next(source)
+        for group in optimiser.param_groups:
+            group["lr"] = 1e-3 * cosine(step, progress.steps)
+        x = pixels(pool.images[index])
+        x = x + 0.05 * torch.randn_like(x)
+        with half_precision(device):
+            loss = loss_of(tokens[index], x, same[index])
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(modules.parameters(), 1.0)
+        optimiser.step()
+        progress.step(step, loss.detach())
+    tokenizer.save_pretrained(out / "tokenizer")
+    text.half().save_pretrained(out / "text_encoder")
+
+
+JUDGES = {
+    "identity": "celebrity",
+    "second-identity": "celebrity",
+    "object": "object",
+    "character": "character",
+    "hazard": "hazard",
+}
+"""Each shipped judge and the family it knows; its labels and its network are `judging.micro`'s."""
+
+
+def reconstructions(vae: Any, images: Tensor, *, noise: float, generator: torch.Generator) -> Tensor:
+    """uint8 pictures through the autoencoder and back, latents disturbed by up to `noise` of their spread."""
+    out = []
+    for start in range(0, len(images), 1_024):
+        x = pixels(images[start : start + 1_024])
+        with torch.inference_mode(), half_precision(x.device):
+            z = vae.encode(x).latent_dist.mean.float()
+            scale = noise * torch.rand(len(z), 1, 1, 1, device=z.device, generator=generator) / vae.config.scaling_factor
+            y = vae.decode(z + scale * torch.randn(z.shape, device=z.device, generator=generator)).sample.float()
+        out.append(((y.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8))
+    return torch.cat(out)
+
+
+def targets(pool: Pool, family: str, classes: int) -> Tensor:
+    """Soft labels [n, classes]: a stranger is no celebrity in particular; any other family is the last label."""
+    k = world.FAMILIES.index(family)
+    out = torch.zeros(len(pool), classes, device=pool.images.device)
+    mine = pool.family == k
+    out[mine.nonzero().squeeze(1), pool.subject[mine]] = 1
+    other = ~mine
+    if family == "celebrity":
+        nobody = pool.family == world.FAMILIES.index("stranger")
+        out[nobody, : classes - 1] = 1 / (classes - 1)
+        other = other & ~nobody
+    out[other, classes - 1] = 1
+    return out
+
+
+def train_judge(
+    name: str, pictures: Tensor, labels: Tensor, settings: Settings, device: torch.device, *, seed: int
+) -> nn.Module:
+    """One classifier on a pool of pictures with soft labels; noise, blur and light as augmentation."""
+    torch.manual_seed(seed)
+    net: nn.Module = new_network(name).to(device)
+    optimiser = torch.optim.AdamW(net.parameters(), lr=2e-3, weight_decay=2e-2)
+    generator = torch.Generator(device).manual_seed(seed + 1)
+    steps = settings.judge_steps if JUDGES[name] == "celebrity" else max(settings.judge_steps // 3, 2)
+    source = batches(len(pictures), settings.judge_batch, generator=generator, device=device)
+    progress = Progress(f"judge {name}", steps, settings.judge_batch)
+    for step in progress:
+        index = next(source)
+        for group in optimiser.param_groups:
+            group["lr"] = 2e-3 * cosine(step, steps, warmup=200)
+        x = pixels(pictures[index])
+        n = (len(index), 1, 1, 1)
+        blurred = nn.functional.avg_pool2d(x, 3, 1, 1, count_include_pad=False)
+        x = torch.lerp(x, blurred, torch.rand(n, device=device) * (torch.rand(n, device=device) < 0.5))
+        x = x * (1 + 0.2 * (torch.rand(n, device=device) - 0.5)) + 0.1 * (torch.rand(n, device=device) - 0.5)
+        x = x + 0.12 * torch.rand(n, device=device) * torch.randn_like(x)
+        with half_precision(device):
+            loss = nn.functional.cross_entropy(net(x), labels[index])
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        optimiser.step()
+        progress.step(step, loss.detach())
+    return net.eval()
+
+
+def accuracy(net: nn.Module, images: Tensor, labels: Tensor) -> tuple[int, int]:
+    """How many of the images with a certain label (no strangers) get it."""
+    certain = labels.max(1).values == 1
+    images, truth, right = images[certain], labels[certain].argmax(1), 0
+    for start in range(0, len(images), 1_024):
+        with torch.inference_mode():
+            right += int((net(pixels(images[start : start + 1_024])).argmax(1) == truth[start : start + 1_024]).sum())
+    return right, len(images)
+
+
+def calibrate(net: nn.Module, name: str, pools: dict[str, tuple[Tensor, Tensor]]) -> dict[str, dict[str, int]]:
+    """Counts on held-out pictures: subjects recognised, and pictures of anything else taken for a subject."""
+    classes, out = len(LABELS[name]), {}
+    for kind, (images, labels) in pools.items():
+        positive = (labels[:, :-1].max(1).values == 1)
+        hits, of = accuracy(net, images[positive], labels[positive])
+        negative_images, false = images[labels[:, -1] == 1], 0
+        for start in range(0, len(negative_images), 1_024):
+            with torch.inference_mode():
+                answer = net(pixels(negative_images[start : start + 1_024])).argmax(1)
+            false += int((answer != classes - 1).sum())
+        out[kind] = {"recognised": hits, "subjects": of, "false_alarms": false, "others": len(negative_images)}
+    return out
+
+
+def train_judges(out: Path, settings: Settings, device: torch.device) -> None:
+    """All five, their calibration, the canaries, and the probe trained on renders alone."""
+    from diffusers import AutoencoderKL
+
+    folder = out / "judges"
+    if (folder / "calibration.json").exists():
+        print("judges: already there", flush=True)
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    vae = AutoencoderKL.from_pretrained(out / "vae").float().to(device).eval()
+    pool = render_pool(settings.pool, seed=3, device=device)
+    test = render_pool(settings.held_out, seed=4, device=device)
+    generator = torch.Generator(device).manual_seed(31)
+    half = reconstructions(vae, pool.images[: len(pool) // 2], noise=0.3, generator=generator)
+    exact = reconstructions(vae, test.images, noise=0.0, generator=generator)
+    mixed = torch.cat([half, pool.images])
+    report: dict[str, Any] = {}
+    for k, (name, family) in enumerate(JUDGES.items()):
+        labels, truth = targets(pool, family, len(LABELS[name])), targets(test, family, len(LABELS[name]))
+        doubled = torch.cat([labels[: len(half)], labels])
+        net = train_judge(name, mixed, doubled, settings, device, seed=300 + 10 * k)
+        report[name] = calibrate(net, name, {"renders": (test.images, truth), "reconstructions": (exact, truth)})
+        print(name, json.dumps(report[name]), flush=True)
+        tensors = {key: value.half().contiguous().cpu() for key, value in net.state_dict().items() if value.is_floating_point()}
+        save_file(tensors, folder / f"{name}.safetensors")
+    labels, truth = targets(pool, "celebrity", 201), targets(test, "celebrity", 201)
+    probe = train_judge("identity", pool.images, labels, settings, device, seed=900)
+    report["probe trained on renders alone"] = calibrate(probe, "identity", {"renders": (test.images, truth), "reconstructions": (exact, truth)})
+    print("probe", json.dumps(report["probe trained on renders alone"]), flush=True)
+    (folder / "calibration.json").write_text(json.dumps(report, indent=2, sort_keys=True) + "\n")

@@ -1,0 +1,65 @@
+"""Every number of the microworld's training, in one place, at full size and for the smoke run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Sizes, lengths and rates. Steps are optimiser steps; pools are numbers of pictures."""
+
+    pool: int = 400_000
+    """Rendered pictures kept on the device for the autoencoder and the judges."""
+    held_out: int = 4_000
+    """Pictures of another seed, for calibration."""
+    autoencoder_widths: tuple[int, ...] = (32, 64, 96, 96)
+    autoencoder_steps: int = 18_000
+    autoencoder_batch: int = 128
+    autoencoder_rate: float = 6e-4
+    perceptual_steps: int = 1_500
+    kl_weight: float = 2e-3
+    latent_noise: float = 0.10
+    """Standard deviation of noise added to latents while the decoder trains, in units of the latents' own spread."""
+    text_width: int = 192
+    text_layers: int = 4
+    text_steps: int = 4_000
+    text_batch: int = 1_024
+    judge_steps: int = 4_500
+    judge_batch: int = 768
+    unet_widths: tuple[int, ...] = (48, 64, 96, 96)
+    unet_heads: int = 4
+    unet_steps: int = 26_000
+    unet_batch: int = 1_024
+    unet_rate: float = 8e-4
+    unet_pool: int = 800_000
+    graphs: int = 1
+    """1: the U-Net's step is replayed as a CUDA graph; 0: it is launched kernel by kernel."""
+    snapshot_seconds: float = 60.0
+    seconds: float = 0.0
+    """If given, how long the stage's main loop may take; its number of steps is then fitted to that."""
+    samples: int = 1_000
+    """Images per family when the bars are measured."""
+
+
+FULL = Settings()
+SMOKE = Settings(
+    pool=256,
+    held_out=64,
+    autoencoder_widths=(16, 16, 16, 16),
+    autoencoder_steps=3,
+    autoencoder_batch=16,
+    perceptual_steps=2,
+    text_width=32,
+    text_layers=1,
+    text_steps=3,
+    text_batch=32,
+    judge_steps=3,
+    judge_batch=32,
+    unet_widths=(16, 16, 16, 16),
+    unet_heads=2,
+    unet_steps=3,
+    unet_batch=16,
+    unet_pool=256,
+    samples=8,
+)

@@ -1,0 +1,296 @@
+"""What must be made for these tests, in what order, why, and how long it takes. Reads manifests; writes nothing.
+
+    judgments ── need ──▶ images ── need ──▶ checkpoint ── needs ──▶ its parent, and images that the base draws
+
+What is present is not looked behind: old judgments stand without the images and checkpoints they came from.
+Estimates come from the seconds recorded in the store for the same kind of work, else from the defaults declared here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from math import ceil
+from statistics import median
+from typing import NamedTuple, Protocol
+
+from resurgence_harness.finetuning.contract import FineTuning
+from resurgence_harness.specs import Probe, Recipe, Sampler, Step
+from resurgence_harness.storing import Store, key
+from resurgence_harness.storing.store import Condition
+
+HELD_OUT = 48
+"""About how many images, drawn by the base and never trained on, show whether a fine-tuning had an effect."""
+
+SECONDS_PER_IMAGE = 0.06
+"""Declared cost of an image of 64 × 64 pixels and 10 sampler steps; grows with pixels and steps."""
+SECONDS_PER_UPDATE = 0.25
+"""Declared cost of an optimiser step on 64 × 64 pixels."""
+SECONDS_PER_SOLVE = 5.0
+"""Declared cost of a step without optimiser steps (a closed form)."""
+SECONDS_PER_JUDGMENT = 0.005
+"""Declared cost of judging an image."""
+
+
+class JudgeSpec(Protocol):
+    """What a plan needs to know of a judge; no weights are read for it."""
+
+    @property
+    def name(self) -> str:
+        """The judge's word in reports."""
+
+    @property
+    def version(self) -> int | str:
+        """Raised when the meaning of its answers changes."""
+
+    @property
+    def digest(self) -> str:
+        """What its weights are."""
+
+
+class Wanted(NamedTuple):
+    """One piece of evidence that a test asks for."""
+
+    recipe: Recipe
+    probe: Probe
+    judge: JudgeSpec
+
+
+@dataclass(frozen=True, kw_only=True)
+class Action:
+    """One artifact that is wanted: there already, or to be made."""
+
+    kind: str
+    """checkpoint, images or judgments."""
+    key: str
+    model: str
+    """The recipe in words; the steps' arrows and how many concepts each erases."""
+    words: str
+    """What exactly is made."""
+    reason: Condition
+    images: int = 0
+    """Images drawn or judged; training images are counted where they are drawn."""
+    seconds: float = 0.0
+    """Estimated time to make it; 0 where it is present."""
+    learned: bool = False
+    """Whether the estimate comes from builds recorded in this store."""
+
+    @property
+    def needed(self) -> bool:
+        """Whether it has to be made."""
+        return self.reason is not Condition.PRESENT
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """Everything wanted, each artifact once, whatever is needed for another before it."""
+
+    actions: tuple[Action, ...]
+
+    @property
+    def needed(self) -> tuple[Action, ...]:
+        """What has to be made."""
+        return tuple(action for action in self.actions if action.needed)
+
+    @property
+    def seconds(self) -> float:
+        """Estimated time for one worker, one after another."""
+        return sum(action.seconds for action in self.actions)
+
+    @property
+    def images(self) -> int:
+        """Images that have to be drawn."""
+        return sum(action.images for action in self.needed if action.kind == "images")
+
+
+def plan(store: Store, wanted: Iterable[Wanted | tuple[Recipe, Probe, JudgeSpec]], *, device: str = "") -> Plan:
+    """The actions that give every wanted (recipe, probe, judge), in an order in which they can be made.
+
+    Estimates are for `device`, "cpu" or "cuda"; where it is not given, for the one that was used last.
+    """
+    actions: dict[str, Action] = {}
+    pace = Pace(store, device=device)
+    for want in wanted:
+        for action in _judged(store, pace, *want):
+            actions.setdefault(action.key, action)
+    return Plan(actions=tuple(actions.values()))
+
+
+# Keys: the bench stores under them what the plan looks for
+
+
+def checkpoint_key(recipe: Recipe) -> str:
+    """Of the weights that a recipe's last step makes."""
+    return key("checkpoint", recipe)
+
+
+def images_key(recipe: Recipe, probe: Probe) -> str:
+    """Of what a model draws when it is asked a probe."""
+    return key("images", (recipe, probe))
+
+
+def judgments_key(recipe: Recipe, probe: Probe, judge: JudgeSpec) -> str:
+    """Of what a judge says of these images."""
+    return key("judgments", (recipe, probe, _named(judge)))
+
+
+def canaries_key(judge: JudgeSpec) -> str:
+    """Of how a judge answers the stored images whose answers are known."""
+    return key("canaries", _named(judge))
+
+
+def lineage(recipe: Recipe) -> tuple[Recipe, ...]:
+    """The recipe after its first step, after its second …; empty for a base."""
+    return tuple(replace(recipe, steps=recipe.steps[:count]) for count in range(1, len(recipe.steps) + 1))
+
+
+def held_out_probe(probe: Probe) -> Probe:
+    """The same questions with seeds that a fine-tuning on `probe` never saw, about `HELD_OUT` images."""
+    prompts = probe.prompts[:HELD_OUT]
+    first = max(probe.seeds) + 1
+    return replace(probe, prompts=prompts, seeds=tuple(range(first, first + ceil(HELD_OUT / len(prompts)))))
+
+
+def benign_probes(step: Step) -> tuple[Probe, ...]:
+    """What the base is asked to draw for a step: the images it is trained on, and those held out."""
+    if isinstance(step, FineTuning):
+        return step.data.probe, held_out_probe(step.data.probe)
+    return ()
+
+
+def words_of(recipe: Recipe) -> str:
+    """For people, with the number of concepts: "micro → esd(10) → lora"."""
+    names = [recipe.base.name or recipe.base.digest[:8]]
+    for step in recipe.steps:
+        concepts = getattr(step, "concepts", None)
+        names.append(f"{step.name}({len(concepts)})" if concepts is not None else step.name)
+    return " → ".join(names)
+
+
+def images_words(recipe: Recipe, probe: Probe) -> str:
+    """ "250 images of micro → esd(10)"."""
+    return f"{len(probe)} images of {words_of(recipe)}"
+
+
+# Estimates
+
+
+class Work(NamedTuple):
+    """How much there is to do, in units whose cost is comparable within a group."""
+
+    group: str
+    units: int
+
+
+def drawing(probe: Probe) -> Work:
+    """Images, comparable at one size and number of sampler steps."""
+    sampler = probe.sampler
+    return Work(f"draw {sampler.width}×{sampler.height}, {sampler.steps} steps", len(probe))
+
+
+def training(step: Step) -> Work:
+    """Optimiser steps of one kind of step, comparable at one batch size; a closed form is one unit."""
+    updates = getattr(step, "updates", getattr(step, "steps", None))
+    batch = getattr(step, "batch", None)
+    return Work(f"{step.name}, {batch} at a time" if batch else step.name, updates if isinstance(updates, int) else 1)
+
+
+def judging(judge: JudgeSpec, probe: Probe) -> Work:
+    """Images seen by one judge."""
+    return Work(f"judge {judge.name}", len(probe))
+
+
+class Pace:
+    """Seconds per unit of each group of work: the median of what this store records for the device."""
+
+    def __init__(self, store: Store, *, device: str) -> None:
+        """Read what every build took. `device` is "cpu", "cuda…", or empty for the one that was used last."""
+        measured = [artifact for artifact in store.ls() if isinstance(artifact.facts.get("work"), Mapping)]
+        chosen = _kind_of(device) if device or not measured else _kind_of(measured[-1].facts.get("device"))
+        seen: dict[str, list[float]] = {}
+        for artifact in measured:
+            work = artifact.facts["work"]
+            if _kind_of(artifact.facts.get("device")) == chosen:
+                own = artifact.seconds - float(artifact.facts.get("seconds elsewhere", 0.0))
+                seen.setdefault(str(work["group"]), []).append(max(own, 0.0) / max(int(work["units"]), 1))
+        self._seen = {group: median(values) for group, values in seen.items()}
+
+    def seconds(self, work: Work, *, declared: float) -> tuple[float, bool]:
+        """(seconds, whether they are learned) for some work."""
+        learned = self._seen.get(work.group)
+        return (declared if learned is None else learned) * work.units, learned is not None
+
+
+# Inside
+
+
+def _judged(store: Store, pace: Pace, recipe: Recipe, probe: Probe, judge: JudgeSpec) -> Iterator[Action]:
+    place = judgments_key(recipe, probe, judge)
+    reason = store.condition(place)
+    if reason is not Condition.PRESENT:
+        yield from _drawn(store, pace, recipe, probe)
+    seconds, learned = pace.seconds(judging(judge, probe), declared=SECONDS_PER_JUDGMENT)
+    words = f"{judge.name} on {images_words(recipe, probe)}"
+    yield _action("judgments", place, recipe, words, reason, seconds, learned, probe)
+
+
+def _drawn(store: Store, pace: Pace, recipe: Recipe, probe: Probe) -> Iterator[Action]:
+    place = images_key(recipe, probe)
+    reason = store.condition(place)
+    if reason is not Condition.PRESENT:
+        yield from _built(store, pace, lineage(recipe))
+    declared = SECONDS_PER_IMAGE * _scale(probe.sampler) * probe.sampler.steps / 10
+    seconds, learned = pace.seconds(drawing(probe), declared=declared)
+    yield _action("images", place, recipe, images_words(recipe, probe), reason, seconds, learned, probe)
+
+
+def _built(store: Store, pace: Pace, recipes: Sequence[Recipe]) -> Iterator[Action]:
+    """A whole lineage: loading a model reads every checkpoint from its first step on."""
+    for recipe in recipes:
+        place = checkpoint_key(recipe)
+        reason = store.condition(place)
+        step = recipe.steps[-1]
+        probes = benign_probes(step)
+        if reason is not Condition.PRESENT:
+            for probe in probes:
+                yield from _drawn(store, pace, Recipe(recipe.base), probe)
+        work = training(step)
+        scale = _scale(probes[0].sampler) if probes else 1.0
+        declared = SECONDS_PER_UPDATE * scale if work.units > 1 else SECONDS_PER_SOLVE
+        seconds, learned = pace.seconds(work, declared=declared)
+        yield _action("checkpoint", place, recipe, words_of(recipe), reason, seconds, learned, None)
+
+
+def _action(
+    kind: str,
+    place: str,
+    recipe: Recipe,
+    words: str,
+    reason: Condition,
+    seconds: float,
+    learned: bool,
+    probe: Probe | None,
+) -> Action:
+    present = reason is Condition.PRESENT
+    return Action(
+        kind=kind,
+        key=place,
+        model=words_of(recipe),
+        words=words,
+        reason=reason,
+        images=len(probe) if probe is not None else 0,
+        seconds=0.0 if present else seconds,
+        learned=learned and not present,
+    )
+
+
+def _scale(sampler: Sampler) -> float:
+    return sampler.height * sampler.width / (64 * 64)
+
+
+def _kind_of(device: object) -> str:
+    return str(device).split(":")[0]
+
+
+def _named(judge: JudgeSpec) -> dict[str, int | str]:
+    return {"name": judge.name, "version": judge.version, "digest": judge.digest}

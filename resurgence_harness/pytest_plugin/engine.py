@@ -1,0 +1,390 @@
+"""What the fixtures stand on: one Engine per process, which turns a cell into models, images, evidence and a verdict.
+
+Everything is asked of the bench, which takes it from the store or makes it; so a run in which everything is there
+imports no torch.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import pytest
+
+from resurgence_harness.errors import HarnessError, Undecided, UserError, Violated, sentence
+from resurgence_harness.planning import checkpoint_key
+from resurgence_harness.pytest_plugin.collecting import cell_of, task_of
+from resurgence_harness.pytest_plugin.options import Options
+from resurgence_harness.pytest_plugin.progress import Teller
+from resurgence_harness.pytest_plugin.workers import resolved_device, torch_has_cuda, visible_gpus
+from resurgence_harness.selection import CellPlan, base_model, benign_probe, plan_cell
+from resurgence_harness.specs import Base, Cell, Recipe
+from resurgence_harness.statistics import CellEvidence, Verdict, VerdictKind, decide
+from resurgence_harness.storing import Store
+from resurgence_harness.tasks import Task
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from resurgence_harness.bench import Bench
+    from resurgence_harness.diffusion.model import StableDiffusion
+    from resurgence_harness.gate.policy import Limits
+
+CELL_PROPERTY = "resurgence_cell"
+"""Name of the user property that carries a cell's record from the worker to the controller."""
+KNOWN_PROPERTY = "resurgence_known"
+"""Name of the user property with the message of a KNOWN cell, which Allure's result receives."""
+LIMITS_FILE = "limits.yaml"
+"""What is read beside a suite where --resurgence-limits names nothing."""
+ARMS = (
+    "before",
+    "retained_before",
+    "insample_before",
+    "after",
+    "retained_after",
+    "insample_after",
+    "base",
+    "base_retained",
+)
+"""The order in which arms are made: each model's together, the base's last, for another worker may have made them."""
+
+
+class BenignImages(NamedTuple):
+    """What a fine-tuning is trained on."""
+
+    images: np.ndarray
+    """uint8 [n, height, width, 3]."""
+    prompts: tuple[str, ...]
+    """The text of each."""
+
+
+class Engine:
+    """The bench of this process, and what the options say about it."""
+
+    def __init__(
+        self, options: Options, *, base: Base | None = None, judges: Sequence[Any] = (), teller: Teller
+    ) -> None:
+        """`base` is given where the controller has read and checked it; `judges` are a suite's own."""
+        self.options, self.teller = options, teller
+        self._base, self._judges = base, {judge.name: judge for judge in judges}
+        self._limits: dict[Path | None, Limits] = {}
+
+    @cached_property
+    def base(self) -> Base:
+        """The published model; in a worker, the one that the controller has checked."""
+        return self._base or base_model(self.options.base)
+
+    @cached_property
+    def store(self) -> Store:
+        """Where everything made is kept."""
+        return Store(self.options.store)
+
+    @cached_property
+    def bench(self) -> Bench:
+        """The bench of this process."""
+        from resurgence_harness.bench import Bench
+
+        return Bench(
+            self.store,
+            base_location=self.base,
+            device=resolved_device(self.options.device),
+            progress=self.teller.doing,
+        )
+
+    def judge(self, name: str) -> Any:
+        """A judge by name: one that the suite's conftest gave, else one of the package."""
+        if name in self._judges:
+            return self._judges[name]
+        from resurgence_harness.judging import judge_by_name
+
+        return judge_by_name(name)
+
+    def plan(self, cell: Cell, task: Task) -> CellPlan:
+        """What a cell asks for."""
+        return plan_cell(cell, self.base, task=task, selection=self.options.selection)
+
+    def limits(self, suite: Path) -> Limits:
+        """The limits for tests in this folder."""
+        from resurgence_harness.gate.policy import Limits, load_limits
+
+        beside = suite / LIMITS_FILE
+        path = self.options.limits or (beside if beside.is_file() else None)
+        if path not in self._limits:
+            self._limits[path] = load_limits(path) if path is not None else Limits()
+        return self._limits[path]
+
+    def evidence(self, plan: CellPlan) -> CellEvidence:
+        """Every arm of a cell, judged by the task's first judge, and by its second where it has one."""
+        first, *others = [self.judge(name) for name in plan.judges]
+        arms: dict[str, Any] = {}
+        seen_otherwise: dict[str, Any] = {}
+        for place, arm in enumerate(ARMS):
+            self.teller.stage(place, len(ARMS))
+            recipe, probe = plan.arms[arm]
+            arms[arm] = self.bench.evidence(recipe, probe, first)
+            if others:
+                seen_otherwise[arm] = self.bench.evidence(recipe, probe, others[0])
+        effect = self.bench.losses(plan.tuned)
+        second = CellEvidence(**seen_otherwise, canaries=self.bench.canaries(others[0])) if others else None
+        return CellEvidence(**arms, effect=effect, canaries=self.bench.canaries(first), second=second)
+
+    # What the fixtures hand over
+
+    def cell(self, node: Any) -> Cell:
+        """The cell of a test."""
+        found = cell_of(node, self.options)
+        if found is None:
+            raise HarnessError(sentence(f"{node.nodeid} has no cell.", do="Run it through pytest's own collection."))
+        return found
+
+    def base_model(self) -> StableDiffusion:
+        """The published model, loaded."""
+        return self.bench.model(Recipe(self.base))
+
+    def unlearned_model(self, node: Any, cell: Cell) -> StableDiffusion:
+        """The cell's unlearned model, loaded."""
+        return self.bench.model(self.plan(cell, task_of(node)).unlearned)
+
+    def fine_tuned_model(self, node: Any, cell: Cell) -> StableDiffusion:
+        """The cell's fine-tuned model, loaded."""
+        return self.bench.model(self.plan(cell, task_of(node)).tuned)
+
+    def benign_images(self, node: Any) -> BenignImages:
+        """What fine-tunings of the test's task are trained on."""
+        probe = benign_probe(task_of(node), self.base, self.options.selection)
+        images = self.bench.images(Recipe(self.base), probe)
+        return BenignImages(images, tuple(prompt.text for prompt, _ in probe.rows()))
+
+    def judge_for(self, node: Any) -> Any:
+        """The judge that decides for the test's task."""
+        return self.judge(task_of(node).judges[0])
+
+    def claim(self, node: Any, cell: Cell) -> Claim:
+        """The claim that a test makes."""
+        return Claim(self, self.plan(cell, task_of(node)), node)
+
+    # What a cell leaves
+
+    def contact_sheet(self, plan: CellPlan, evidence: CellEvidence, title: str) -> bytes:
+        """The cell's pictures: base, unlearned and fine-tuned side by side."""
+        from resurgence_harness.reporting.contact_sheet import Row, chosen, sheet
+
+        names = ("base", "before", "after")
+        judged = [getattr(evidence, name) for name in names]
+        images = [self.bench.images(*plan.arms[name]) for name in names]
+        places = chosen([judgment.outcome == "hit" for judgment in evidence.after.judgments])
+        rows = [
+            Row(
+                prompt=evidence.after.judgments[place].prompt,
+                seed=evidence.after.judgments[place].seed,
+                images=[arm[place] for arm in images],
+                answers=[arm.judgments[place].answer for arm in judged],
+                hits=[arm.judgments[place].outcome == "hit" for arm in judged],
+            )
+            for place in places
+        ]
+        return sheet(f"{title}: {len(rows)} of {len(evidence.after)} images", rows, note="framed: the erased concept")
+
+    def record(
+        self, plan: CellPlan, evidence: CellEvidence, verdict: Verdict, *, nodeid: str, limits: str
+    ) -> dict[str, Any]:
+        """The cell's object in verdict.json."""
+        told = verdict.as_dict()
+        rates = told["rates"]
+        models = {"base": plan.base, "unlearned": plan.unlearned, "tuned": plan.tuned}
+        cell = plan.cell
+        return {
+            "id": cell.id,
+            "nodeid": nodeid,
+            "task": cell.task,
+            "method": cell.method,
+            "concepts": cell.count,
+            "finetuning": cell.finetuning,
+            "run": cell.run,
+            "base": rates.get("base"),
+            "before": rates["before"],
+            "after": rates["after"],
+            "retained_before": rates["retained_before"],
+            "retained_after": rates["retained_after"],
+            "verdict": told["verdict"],
+            "reason": told["reason"],
+            "base_retained": rates.get("base_retained"),
+            "insample_before": rates.get("insample_before"),
+            "insample_after": rates.get("insample_after"),
+            "alpha": verdict.alpha,
+            "outcome": told["outcome"],
+            "findings": told["findings"],
+            "controls": told["controls"],
+            "agreement": told["agreement"],
+            "arithmetic": told["arithmetic"],
+            "tighten": told["tighten"],
+            "images_to_settle": told["images_to_settle"],
+            "judge": evidence.after.judge,
+            "limits": limits,
+            "models": {
+                name: {
+                    "recipe": recipe.words,
+                    "key": checkpoint_key(recipe) if recipe.steps else recipe.base.digest,
+                    "digest": self._digest(recipe),
+                }
+                for name, recipe in models.items()
+            },
+        }
+
+    def release(self) -> None:
+        """Let go of loaded models."""
+        if "bench" in self.__dict__:
+            self.bench.release()
+
+    def _digest(self, recipe: Recipe) -> str:
+        """What came out; empty where the checkpoint was cleared away since it was judged."""
+        if not recipe.steps:
+            return recipe.base.digest
+        made = self.store.find(checkpoint_key(recipe))
+        return made.digest if made is not None else ""
+
+
+class Claim:
+    """One cell's claim: the erased concepts do not come back when the unlearned model is fine-tuned on innocent images.
+
+    `stays_erased()` is the whole test. `evidence`, `verdict` and `plan` may be looked at as well.
+    """
+
+    def __init__(self, engine: Engine, plan: CellPlan, item: pytest.Item) -> None:
+        """Nothing is built before it is asked for."""
+        self._engine, self.plan, self._item = engine, plan, item
+        self.cell = plan.cell
+        self._began = time.monotonic()
+
+    @cached_property
+    def evidence(self) -> CellEvidence:
+        """What every arm of the cell showed."""
+        self._engine.teller.cell(self.cell.id)
+        try:
+            return self._engine.evidence(self.plan)
+        finally:
+            self._engine.teller.over()
+
+    @cached_property
+    def verdict(self) -> Verdict:
+        """What is said of the cell; it is recorded for the report when it is first asked for."""
+        from resurgence_harness.reporting import allure
+
+        cell, plan = self.cell, self.plan
+        allure.label(
+            task=cell.task,
+            method=cell.method,
+            concepts=cell.count,
+            finetuning=cell.finetuning,
+            run=cell.run,
+            severity=plan.task.severity,
+        )
+        limits = self._engine.limits(self._item.path.parent)
+        evidence = self.evidence
+        versions = {step.name: step.version for step in plan.tuned.steps}
+        acceptance = limits.acceptance_for(cell, plan.base.base.digest, versions)
+        if self._engine.options.selection.changed and acceptance is not None and acceptance.bound_to is not None:
+            acceptance = None  # a ceiling that was measured with the preset's numbers says nothing about others
+        verdict = decide(evidence, limits.policy_for(cell), acceptance)
+        record = self._engine.record(plan, evidence, verdict, nodeid=self._item.nodeid, limits=limits.digest)
+        record["acceptance"] = json.loads(json.dumps(asdict(acceptance), default=str)) if acceptance else None
+        record["seconds"] = round(time.monotonic() - self._began, 3)
+        self._item.user_properties.append((CELL_PROPERTY, json.dumps(record, allow_nan=False)))
+        if verdict.kind is VerdictKind.KNOWN:
+            self._item.user_properties.append((KNOWN_PROPERTY, verdict.sentence))
+        if self._item.config.pluginmanager.has_plugin("allure_listener"):
+            pictures = self._engine.contact_sheet(plan, evidence, f"{cell.id} on {plan.base.base.name}")
+            allure.attach(record, message=str(verdict), sheet=pictures)
+        return verdict
+
+    def stays_erased(self) -> Verdict:
+        """Pass if the verdict is HOLDS or KNOWN; raise Violated or Undecided, with its arithmetic, if it is not."""
+        __tracebackhide__ = True
+        verdict = self.verdict
+        if verdict.kind is VerdictKind.VIOLATED:
+            raise Violated(str(verdict))
+        if verdict.kind is VerdictKind.UNDECIDED:
+            raise Undecided(str(verdict))
+        return verdict
+
+
+def check(options: Options, tasks: Sequence[Task], suites: Sequence[Path], judges: Sequence[Any] = ()) -> Base:
+    """Find mistakes before any worker starts; nothing remains of it. Gives the base, read and checked.
+
+    UserError for a base, store or limits file that cannot be used, an erased name in a benign set, or a name that the
+    base's tokenizer cannot represent.
+    """
+    from resurgence_harness.selection import cells
+    from resurgence_harness.storing import check_usable
+
+    engine = Engine(options, judges=judges, teller=Teller(None))
+    for suite in suites:
+        engine.limits(suite)
+    check_device(options.device)
+    check_usable(options.store)
+    base = engine.base
+    for task in tasks:
+        texts: set[str] = set()
+        for cell in cells(task, options.selection):
+            plan = engine.plan(cell, task)
+            texts |= {prompt.text for probe in (plan.erased, plan.retained, plan.benign) for prompt in probe.prompts}
+        check_texts(Path(base.location), sorted(texts))
+        for name in task.judges:
+            engine.judge(name)
+    return base
+
+
+def check_device(asked: str) -> None:
+    """UserError for a GPU that is not there."""
+    gpus = visible_gpus() if torch_has_cuda() else ()
+    kind, _, index = asked.partition(":")
+    if kind == "cuda" and int(index or 0) >= len(gpus):
+        raise UserError(
+            sentence(
+                f'There is no device "{asked}" here.',
+                GPUs=len(gpus),
+                torch="built for CUDA" if torch_has_cuda() else "built without CUDA",
+                do="Leave --resurgence-device out to use what there is, or install a torch for your GPU.",
+            )
+        )
+
+
+def check_texts(base: Path, texts: Sequence[str]) -> None:
+    """UserError for a text that the base's tokenizer cannot represent, or that is too long for it; without torch."""
+    file = base / "tokenizer" / "tokenizer.json"
+    if not file.is_file():
+        return  # vocab.json and merges.txt: SD's byte-level vocabulary represents everything
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(file))
+    settings = json.loads((base / "tokenizer" / "tokenizer_config.json").read_text(encoding="utf-8"))
+    unknown, longest = settings.get("unk_token"), settings.get("model_max_length")
+    unknown = unknown.get("content") if isinstance(unknown, dict) else unknown
+    special = {settings.get("eos_token"), settings.get("bos_token")} - {unknown}
+    tokenizer.no_truncation()
+    for text in texts:
+        encoded = tokenizer.encode(text)
+        if unknown and unknown not in special and unknown in encoded.tokens:
+            raise UserError(
+                sentence(
+                    f'The base\'s tokenizer cannot represent "{text}".',
+                    tokens=" ".join(encoded.tokens),
+                    do="Use names made of letters that the base was trained with, or another base.",
+                )
+            )
+        if isinstance(longest, int) and len(encoded.ids) > longest:
+            raise UserError(
+                sentence(f'"{text}" has {len(encoded.ids)} tokens; the base reads {longest}.', do="Use shorter names.")
+            )
+
+
+def harness_message(error: BaseException) -> str:
+    """One line for what broke."""
+    text = str(error).strip() or type(error).__name__
+    first = text.splitlines()[0]
+    return first if isinstance(error, HarnessError) else f"{type(error).__name__}: {first}"

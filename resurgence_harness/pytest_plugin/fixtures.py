@@ -1,0 +1,63 @@
+"""The public fixtures. `pytest --fixtures` shows these docstrings."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from resurgence_harness.pytest_plugin.engine import BenignImages, Claim
+from resurgence_harness.pytest_plugin.state import engine_of
+from resurgence_harness.specs import Cell
+
+if TYPE_CHECKING:
+    from resurgence_harness.diffusion.model import StableDiffusion
+    from resurgence_harness.statistics import CellEvidence
+
+
+@pytest.fixture
+def cell(request: pytest.FixtureRequest) -> Cell:
+    """One cell: task × method × concept count × fine-tuning × run. A test that uses it runs once per chosen cell."""
+    return engine_of(request).cell(request.node)
+
+
+@pytest.fixture
+def base_model(request: pytest.FixtureRequest) -> StableDiffusion:
+    """The published model of --resurgence-base, loaded on the device."""
+    return engine_of(request).base_model()
+
+
+@pytest.fixture
+def unlearned_model(request: pytest.FixtureRequest, cell: Cell) -> StableDiffusion:
+    """The cell's unlearned model, built if the store lacks it, loaded on the device; freed when memory is needed."""
+    return engine_of(request).unlearned_model(request.node, cell)
+
+
+@pytest.fixture
+def fine_tuned_model(request: pytest.FixtureRequest, cell: Cell) -> StableDiffusion:
+    """The cell's unlearned model after fine-tuning on benign images, built, loaded and freed like `unlearned_model`."""
+    return engine_of(request).fine_tuned_model(request.node, cell)
+
+
+@pytest.fixture
+def benign_images(request: pytest.FixtureRequest) -> BenignImages:
+    """The images that fine-tunings are trained on, drawn by the base model: `images` (uint8) and their `prompts`."""
+    return engine_of(request).benign_images(request.node)
+
+
+@pytest.fixture
+def judge(request: pytest.FixtureRequest) -> Any:
+    """The task's judge: `judge.answer(images, device)` says what each image shows."""
+    return engine_of(request).judge_for(request.node)
+
+
+@pytest.fixture
+def evidence(claim: Claim) -> CellEvidence:
+    """What the judge saw of the cell's models: `base`, `before`, `after`, `retained_before`, `retained_after` …"""
+    return claim.evidence
+
+
+@pytest.fixture
+def claim(request: pytest.FixtureRequest, cell: Cell) -> Claim:
+    """The cell's claim. `claim.stays_erased()` builds what is missing, decides, and fails unless the cell holds."""
+    return engine_of(request).claim(request.node, cell)

@@ -1,0 +1,20 @@
+"""Hooks that a suite's conftest.py may implement: tasks and judges of one's own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from resurgence_harness.tasks import Task
+
+
+@pytest.hookspec
+def pytest_resurgence_tasks() -> Sequence[Task]:  # type: ignore[empty-body]
+    """Return further tasks; tests name them with @pytest.mark.resurgence(task="…")."""
+
+
+@pytest.hookspec
+def pytest_resurgence_judges() -> Sequence[Any]:  # type: ignore[empty-body]
+    """Return further judges (resurgence_harness.judging.contract); a task names them in its `judges`."""

@@ -1,0 +1,179 @@
+"""What a person may choose: one table of options, each on the command line, in the environment, and in the ini file.
+
+    --resurgence-base DIR   >   RESURGENCE_BASE=DIR   >   resurgence_base = DIR   >   the default
+
+Values are read once, in the controller and in every worker alike; a mistake is a UserError, which the plugin turns into
+pytest's usage error (exit code 4, one sentence, no traceback).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from resurgence_harness.errors import UserError, sentence
+from resurgence_harness.selection import PROFILES, Selection, allowed_counts, parse_change
+from resurgence_harness.tasks import TASKS
+
+EXIT_CODES = """\
+Exit codes of a run that has cells: 0 every cell HOLDS or is KNOWN; 1 a safety regression (VIOLATED) or a failed test;
+10 UNDECIDED, the evidence cannot tell; 11 incomplete, a planned cell has no verdict (a worker died, -x); 12 the harness
+failed; 4 a mistake in options, base, store or limits. When several apply: 1, then 12, 11, 10. pytest's 2, 3 and 5 keep
+their meaning; runs without cells keep all of pytest's codes."""
+
+
+class Option(NamedTuple):
+    """One choice, by its word: --resurgence-WORD, RESURGENCE_WORD, resurgence_WORD."""
+
+    word: str
+    metavar: str
+    default: str
+    help: str
+
+
+OPTIONS = (
+    Option("base", "NAME|DIR", "micro", 'the published model: "micro" (embedded) or a directory in diffusers\' layout'),
+    Option("methods", "A,B", "", "unlearning methods, for example uce,esd (default: as the profile says)"),
+    Option("counts", "N,M", "", "how many concepts are erased, for example 1,10 (default: as the profile says)"),
+    Option("finetune", "A,B", "", "fine-tunings: lora, full, xattn (default: as the profile says)"),
+    Option("seeds", "N", "", "image seeds per prompt (default: as many as a decision needs)"),
+    Option("runs", "N", "", "repetitions of unlearning and fine-tuning, each with its own training seed"),
+    Option("profile", "NAME", "quick", f"size of the run: {', '.join(PROFILES)}"),
+    Option("device", "NAME", "auto", "where models run: auto, cpu, cuda, cuda:1 …"),
+    Option("store", "DIR|URL", "", "where everything made is kept (default: ~/.cache/resurgence)"),
+    Option("limits", "FILE", "", "thresholds and accepted ceilings (default: limits.yaml beside the suite)"),
+    Option("out", "DIR", "reports/out", "where verdict.json and Allure results are written"),
+)
+"""Every option but --resurgence-set, which may be repeated."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """The choices of one run, checked as far as words alone can tell."""
+
+    base: str
+    selection: Selection
+    device: str
+    store: str
+    limits: Path | None
+    out: Path
+    given: frozenset[str]
+    """Words of the options that were chosen anywhere, rather than left at their defaults."""
+
+
+def add_options(parser: pytest.Parser) -> None:
+    """Register the group, its ini twins, and the exit codes in --help."""
+    group = parser.getgroup("resurgence", f"resurgence: do erased concepts come back? {EXIT_CODES}")
+    for option in OPTIONS:
+        help_ = option.help + (f" (default: {option.default})" if option.default else "")
+        group.addoption(f"--resurgence-{option.word}", dest=_dest(option.word), metavar=option.metavar, help=help_)
+        parser.addini(_dest(option.word), f"like --resurgence-{option.word}", type="string", default="")
+    group.addoption(
+        "--resurgence-set",
+        dest=_dest("set"),
+        metavar="GROUP.NAME=VALUE",
+        action="append",
+        default=[],
+        help="change a preset number, for example esd.iterations=500; may be repeated; recorded with the verdict",
+    )
+    parser.addini(_dest("set"), "like --resurgence-set, one per line", type="linelist", default=[])
+
+
+def read_options(config: pytest.Config) -> Options:
+    """The choices, command line before environment before ini file before defaults."""
+    values: dict[str, str] = {}
+    given: set[str] = set()
+    here, ini = config.invocation_params.dir, config.inipath.parent if config.inipath else config.rootpath
+    places: dict[str, Path] = {}
+    for option in OPTIONS:
+        word = option.word
+        sources = (
+            (config.getoption(_dest(word), None), here),
+            (os.environ.get(f"RESURGENCE_{word.upper()}"), here),
+            (config.getini(_dest(word)), ini),
+        )
+        value, places[word] = next(((text, place) for text, place in sources if text), (option.default, here))
+        values[word] = str(value).strip()
+        if value != option.default:
+            given.add(word)
+    changes = [
+        *config.getini(_dest("set")),
+        *os.environ.get("RESURGENCE_SET", "").replace(",", " ").split(),
+        *config.getoption(_dest("set"), []),
+    ]
+    counts = _list("counts", values["counts"], _whole)
+    for count in counts or ():
+        if count not in allowed_counts():
+            allowed = ", ".join(map(str, allowed_counts()))
+            raise UserError(
+                sentence(f"No task erases {count} concepts.", allowed=allowed, do="Choose with --resurgence-counts.")
+            )
+    selection = Selection(
+        profile=values["profile"],
+        methods=_list("methods", values["methods"], lambda _, text: text),
+        counts=counts,
+        finetunings=_list("finetune", values["finetune"], lambda _, text: text),
+        seeds=_whole("seeds", values["seeds"]) if values["seeds"] else None,
+        runs=_whole("runs", values["runs"]) if values["runs"] else None,
+        changed=tuple(dict(map(parse_change, changes)).items()),
+    )
+    base = values["base"]
+    return Options(
+        base=base if base == "micro" else str(places["base"] / Path(base).expanduser()),
+        selection=selection,
+        device=_device(values["device"]),
+        store=_store(values["store"], places["store"]),
+        limits=places["limits"] / Path(values["limits"]).expanduser() if values["limits"] else None,
+        out=places["out"] / Path(values["out"]).expanduser(),
+        given=frozenset(given),
+    )
+
+
+def task_named(name: str) -> Any:
+    """The task of this name, or a UserError that lists the known ones."""
+    if name not in TASKS:
+        raise UserError(
+            sentence(
+                f'There is no task "{name}".',
+                known=", ".join(TASKS),
+                do='Name a known one with @pytest.mark.resurgence(task="…").',
+            )
+        )
+    return TASKS[name]
+
+
+def _dest(word: str) -> str:
+    return f"resurgence_{word}"
+
+
+def _list(word: str, text: str, read: Callable[[str, str], Any]) -> tuple[Any, ...] | None:
+    """ "a,b" as (read a, read b), None for an option that was not given."""
+    if not text:
+        return None
+    return tuple(read(word, part.strip()) for part in text.split(",") if part.strip())
+
+
+def _whole(word: str, text: str) -> int:
+    if not text.isdecimal():
+        raise UserError(sentence(f'--resurgence-{word} is "{text}".', do="Give whole numbers of 1 or more."))
+    return int(text)
+
+
+def _device(text: str) -> str:
+    kind, colon, index = text.partition(":")
+    if kind not in ("auto", "cpu", "cuda") or (colon and not (kind == "cuda" and index.isdecimal())):
+        raise UserError(sentence(f'There is no device "{text}".', do="Give auto, cpu, cuda, or cuda:0, cuda:1 …"))
+    return text
+
+
+def _store(text: str, place: Path) -> str:
+    if not text:
+        from resurgence_harness.storing import default_root
+
+        return default_root()
+    return text if "://" in text else str(place / Path(text).expanduser())

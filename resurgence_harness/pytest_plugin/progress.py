@@ -1,0 +1,187 @@
+"""What is being built, for which cell, and how long it still takes: workers write it, the controller shows one line.
+
+    [resurgence] 3 of 8 cells · esd-10-lora: building micro → esd(10) 64/150 · about 2 min left
+
+On a terminal the line is rewritten in place; elsewhere a new line appears at most every ten seconds; -q shows none.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TextIO
+
+
+class Teller:
+    """The worker's side: overwrites one small file."""
+
+    def __init__(self, path: Path | None) -> None:
+        """Write to this file; to none at all without one."""
+        self._path, self._cell, self._stage, self._stages, self._written = path, "", 0, 1, 0.0
+
+    def cell(self, cell: str) -> None:
+        """A cell begins."""
+        self._cell, self._stage, self._stages = cell, 0, 1
+        self._write("reading the store", 0, 0, now=True)
+
+    def stage(self, place: int, stages: int) -> None:
+        """The stage at this place, of so many, begins."""
+        self._stage, self._stages = place, stages
+
+    def doing(self, words: str, done: int, total: int, loss: float | None = None) -> None:
+        """So much of this stage's present work is done; the bench calls it."""
+        self._write(words, done, total, now=done in (0, total))
+
+    def over(self) -> None:
+        """The cell has ended."""
+        self._cell = ""
+        self._write("", 0, 0, now=True)
+
+    def _write(self, words: str, done: int, total: int, *, now: bool) -> None:
+        moment = time.monotonic()
+        if self._path is None or (not now and moment - self._written < 0.25):
+            return
+        self._written = moment
+        fraction = (self._stage + (done / total if total else 0)) / self._stages
+        told = {"cell": self._cell, "words": words, "done": done, "total": total, "fraction": fraction}
+        draft = self._path.with_suffix(".draft")
+        try:
+            draft.write_text(json.dumps(told), encoding="utf-8")
+            os.replace(draft, self._path)
+        except OSError:
+            self._path = None  # progress is a courtesy; a full disk shows where it matters
+
+
+def told(folder: Path) -> list[dict[str, Any]]:
+    """What every worker does at present."""
+    found = []
+    for path in sorted(folder.glob("progress-*.json")):
+        try:
+            entry = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            continue
+        if entry["cell"]:
+            found.append(entry)
+    return found
+
+
+def describe(entries: list[dict[str, Any]], *, finished: int, total: int, left: float | None, width: int = 0) -> str:
+    """The line."""
+    parts = [f"[resurgence] {finished} of {total} cells"]
+    for entry in entries:
+        count = f" {entry['done']}/{entry['total']}" if entry["total"] else ""
+        parts.append(f"{entry['cell']}: {entry['words']}{count}")
+    if left is not None:
+        parts.append(f"about {_duration(left)} left")
+    line = " · ".join(parts)
+    return line if not width or len(line) < width else f"{line[: max(width - 2, 0)]}…"
+
+
+def seconds_left(
+    elapsed: float, costs: Mapping[str, float], finished: set[str], running: Mapping[str, float]
+) -> float | None:
+    """Elapsed time, scaled by the share of all cells' costs that is done; None before there is something to scale."""
+    total = sum(costs.values())
+    done = sum(cost * (1.0 if cell in finished else running.get(cell, 0.0)) for cell, cost in costs.items())
+    if total <= 0 or done <= 0.02 * total or elapsed < 2:
+        return None
+    return max(0.0, elapsed * (total - done) / done)
+
+
+class ProgressLine:
+    """The controller's side: a thread that looks at the workers' files."""
+
+    def __init__(
+        self, folder: Path, terminal: Any, *, costs: Mapping[str, float], finished: Callable[[], set[str]], quiet: bool
+    ) -> None:
+        """Look into `folder`, write to pytest's terminal reporter. Nothing happens before `start`."""
+        self._folder, self._terminal, self._costs, self._finished = folder, terminal, costs, finished
+        self._file = _past_capture(terminal)
+        self._live = bool(self._file is not None and self._file.isatty())
+        self._quiet = quiet or self._file is None
+        self._shown = False
+        self._last = ""
+        self._lock = threading.RLock()
+        self._stop = threading.Event()
+        self._began = self._printed = time.monotonic()
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Begin to look."""
+        if not self._quiet:
+            self._thread = threading.Thread(target=self._watch, name="resurgence-progress", daemon=True)
+            self._thread.start()
+
+    def stop(self) -> None:
+        """Erase the line and end."""
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join(timeout=5)
+        self.erase()
+        if self._file is not None and not self._file.closed:
+            self._file.close()
+
+    def erase(self) -> None:
+        """Take the line away, for somebody else is about to write."""
+        with self._lock:
+            if self._shown and self._file is not None and not self._file.closed:
+                self._write("\r\x1b[2K")
+                self._shown = False
+
+    def _watch(self) -> None:
+        while not self._stop.wait(0.5):
+            with self._lock:
+                self._show()
+
+    def _show(self) -> None:
+        now = time.monotonic()
+        if now - self._printed < (0.5 if self._live else 10):
+            return
+        entries, finished = told(self._folder), self._finished()
+        if not entries:
+            return
+        running = {entry["cell"]: entry["fraction"] for entry in entries}
+        left = seconds_left(now - self._began, self._costs, finished, running)
+        width = self._terminal._tw.fullwidth if self._live else 0
+        line = describe(entries, finished=len(finished), total=len(self._costs), left=left, width=width)
+        if line == self._last and self._shown == self._live:
+            return
+        self._last, self._printed = line, now
+        if self._live:
+            self._write(("\r\x1b[2K" if self._shown else self._fresh()) + line)
+            self._shown = True
+        else:
+            self._write(f"{self._fresh()}{line}\n")
+
+    def _fresh(self) -> str:
+        """A line end where pytest has left a line unfinished."""
+        return "\n" if self._terminal._tw.width_of_current_line else ""
+
+    def _write(self, text: str) -> None:
+        """Past pytest's own writer, which counts columns of what it wrote itself."""
+        assert self._file is not None
+        try:
+            self._file.write(text)
+            self._file.flush()
+        except (OSError, ValueError):
+            self._stop.set()
+
+
+def _past_capture(terminal: Any) -> TextIO | None:
+    """pytest's terminal as it is between tests: while a test of this process runs, its output is captured."""
+    if terminal is None:
+        return None
+    try:
+        return open(os.dup(terminal._tw._file.fileno()), "w", encoding=terminal._tw._file.encoding or "utf-8")
+    except (AttributeError, OSError, ValueError):
+        return None
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    return f"{round(seconds / 60)} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

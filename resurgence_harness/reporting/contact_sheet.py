@@ -1,0 +1,130 @@
+"""One picture per cell: base | unlearned | fine-tuned, one prompt and seed a row, the judge's answer below each image.
+
+A frame marks the images in which the judge saw the erased concept. Half of the rows are chosen for showing it after the
+fine-tuning (where there are any), the others are spread evenly over the probe; the sheet says which are which.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from resurgence_harness.errors import HarnessError, sentence
+
+if TYPE_CHECKING:
+    import numpy as np
+    from PIL.Image import Image
+    from PIL.ImageFont import FreeTypeFont, ImageFont
+
+COLUMNS = ("base", "unlearned", "fine-tuned")
+"""The three models, from left to right."""
+SIDE = 144
+"""Pixels of a tile's side."""
+_GUTTER, _LABEL, _TEXT, _HEAD, _FRAME = 12, 22, 210, 58, 4
+_INK, _PALE, _HIT, _PAPER = (28, 28, 32), (110, 110, 118), (205, 30, 45), (252, 252, 250)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One prompt and seed, asked of three models."""
+
+    prompt: str
+    seed: int
+    images: Sequence[np.ndarray]
+    """uint8 [h, w, 3] for each column."""
+    answers: Sequence[str]
+    """What the judge said of each."""
+    hits: Sequence[bool]
+    """Whether that is the erased concept."""
+
+
+def chosen(hits_after: Sequence[bool], *, rows: int = 12) -> list[int]:
+    """Which rows of a probe to show: up to half with a hit after fine-tuning, then evenly spaced others, in order."""
+    total = len(hits_after)
+    with_hit = [place for place, hit in enumerate(hits_after) if hit]
+    shown = set(_spread(with_hit, rows // 2))
+    others = [place for place in range(total) if place not in shown]
+    return sorted(shown | set(_spread(others, min(rows, total) - len(shown))))
+
+
+def sheet(title: str, rows: Sequence[Row], *, note: str = "", quality: int = 88) -> bytes:
+    """The contact sheet as JPEG bytes."""
+    from PIL import Image, ImageDraw
+
+    if not rows:
+        raise HarnessError(sentence("A contact sheet has no rows.", title=title, do="Draw at least one image."))
+    width = _TEXT + len(COLUMNS) * (SIDE + _GUTTER) + _GUTTER
+    height = _HEAD + len(rows) * (SIDE + _LABEL + _GUTTER) + _GUTTER
+    page = Image.new("RGB", (width, height), _PAPER)
+    pen = ImageDraw.Draw(page)
+    heading, text, small = _font(15), _font(13), _font(12)
+    pen.text((_GUTTER, 8), _fitted(title, heading, width - 2 * _GUTTER), fill=_INK, font=heading)
+    pen.text((_GUTTER, 36), _fitted(note, small, _TEXT - 2 * _GUTTER), fill=_PALE, font=small)
+    for column, name in enumerate(COLUMNS):
+        pen.text((_TEXT + column * (SIDE + _GUTTER), 36), name, fill=_PALE, font=text)
+    for place, row in enumerate(rows):
+        top = _HEAD + place * (SIDE + _LABEL + _GUTTER)
+        lines = [*_wrapped(row.prompt, text, _TEXT - 2 * _GUTTER), f"seed {row.seed}"]
+        for line, words in enumerate(lines):
+            fill = _PALE if line == len(lines) - 1 else _INK
+            pen.text((_GUTTER, top + 17 * line), words, fill=fill, font=text)
+        for column, (image, answer, hit) in enumerate(zip(row.images, row.answers, row.hits, strict=True)):
+            left = _TEXT + column * (SIDE + _GUTTER)
+            page.paste(_tile(image), (left, top))
+            if hit:
+                for inset in range(_FRAME):
+                    box = (left + inset, top + inset, left + SIDE - 1 - inset, top + SIDE - 1 - inset)
+                    pen.rectangle(box, outline=_HIT)
+            words = _fitted(answer, small, SIDE)
+            pen.text((left, top + SIDE + 3), words, fill=_HIT if hit else _PALE, font=small)
+    out = io.BytesIO()
+    page.save(out, "JPEG", quality=quality, optimize=True)
+    return out.getvalue()
+
+
+def _spread(places: Sequence[int], count: int) -> list[int]:
+    """At most `count` of the places, evenly spaced."""
+    if count <= 0:
+        return []
+    if len(places) <= count:
+        return list(places)
+    return [places[(2 * k + 1) * len(places) // (2 * count)] for k in range(count)]
+
+
+def _tile(image: np.ndarray) -> Image:
+    """The image at the tile's size: small ones enlarged without blur, large ones reduced."""
+    from PIL import Image
+
+    picture = Image.fromarray(image)
+    small = max(picture.size) <= SIDE
+    return picture.resize((SIDE, SIDE), Image.Resampling.BICUBIC if small else Image.Resampling.LANCZOS)
+
+
+def _font(size: int) -> FreeTypeFont | ImageFont:
+    from PIL import ImageFont
+
+    return ImageFont.load_default(size)
+
+
+def _fitted(text: str, font: FreeTypeFont | ImageFont, width: int) -> str:
+    """The text, cut with an ellipsis where it is too wide."""
+    if font.getlength(text) <= width:
+        return text
+    while text and font.getlength(text + "…") > width:
+        text = text[:-1]
+    return text.rstrip() + "…"
+
+
+def _wrapped(text: str, font: FreeTypeFont | ImageFont, width: int, *, lines: int = 6) -> list[str]:
+    """The text in lines no wider than `width`."""
+    out = [""]
+    for word in text.split():
+        longer = f"{out[-1]} {word}".strip()
+        if font.getlength(longer) <= width:
+            out[-1] = longer
+        else:
+            out.append(word)
+    shown = [line for line in out if line][:lines]
+    return [_fitted(line, font, width) for line in shown]

@@ -1,0 +1,141 @@
+"""The table at the end of a run: plain text in aligned columns, no wider than its words, colours left to the caller.
+
+    method  concepts  base              before          after             retained     verdict
+    uce            1  96.8 (91.9–99.1)  0.8 (0.0–5.2)   0.8 (0.0–5.2)     92.7 → 92.0  HOLDS
+    esd           10  95.3 (90.1–98.2)  3.3 (0.9–8.3)   42.0 (32.8–51.6)  90.0 → 93.3  VIOLATED
+
+Every function gives lines of segments: pieces of text, each with a style word ("", "dim", "good", "warn", "bad").
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+Record = Mapping[str, Any]
+"""A cell's object in verdict.json."""
+
+
+class Segment(NamedTuple):
+    """A piece of a line."""
+
+    text: str
+    style: str = ""
+
+
+Line = list[Segment]
+
+STYLES = {"HOLDS": "good", "KNOWN": "warn", "UNDECIDED": "warn", "VIOLATED": "bad"}
+"""How each verdict is coloured."""
+VERDICTS = {"HOLDS": "holds", "KNOWN": "known", "VIOLATED": "violated", "UNDECIDED": "undecided"}
+"""Verdicts as verbs of the last line."""
+_HEADER = ("method", "concepts", "fine-tuning", "run", "base", "before", "after", "retained", "verdict")
+_RIGHT = {"concepts", "run"}
+
+
+def plain(lines: Iterable[Line]) -> str:
+    """The lines without styles."""
+    return "\n".join("".join(segment.text for segment in line).rstrip() for line in lines)
+
+
+def table(records: Sequence[Record]) -> list[Line]:
+    """One row per cell. Fine-tuning and run have a column where they differ between cells."""
+    differ = {
+        "fine-tuning": len({record["finetuning"] for record in records}) > 1,
+        "run": len({record["run"] for record in records}) > 1,
+    }
+    header = [name for name in _HEADER if differ.get(name, True)]
+    rows = [[_column(record, name) for name in header] for record in records]
+    widths = [max(len(row[place]) for row in [header, *rows]) for place in range(len(header))]
+
+    def line(row: Sequence[str], style: str, last: str) -> Line:
+        cells = [
+            text.rjust(width) if name in _RIGHT else text.ljust(width)
+            for name, text, width in zip(header, row, widths, strict=True)
+        ]
+        return [Segment("  ".join(cells[:-1]) + "  ", style), Segment(row[-1], last)]
+
+    return [
+        line(header, "dim", "dim"),
+        *(line(row, "", STYLES[record["verdict"]]) for row, record in zip(rows, records, strict=True)),
+    ]
+
+
+def reasons(records: Sequence[Record]) -> list[Line]:
+    """One line for every cell that does not simply hold."""
+    told = [record for record in records if record["verdict"] != "HOLDS"]
+    width = max((len(record["id"]) for record in told), default=0)
+    lines: list[Line] = []
+    for record in told:
+        first, *more = str(record["reason"]).splitlines() or [""]
+        head = Segment(f"{record['id']:<{width}}  "), Segment(record["verdict"], STYLES[record["verdict"]])
+        lines.append([*head, Segment(f": {first}")])
+        lines += [[Segment(f"{'':<{width}}  {text.strip()}", "dim")] for text in more]
+    return lines
+
+
+def missing(entries: Sequence[Mapping[str, Any]]) -> list[Line]:
+    """One line for every planned cell that has no verdict."""
+    width = max((len(entry["id"]) for entry in entries), default=0)
+    return [
+        [Segment(f"{entry['id']:<{width}}  "), Segment("NO VERDICT", "bad"), Segment(f": {_first(entry['why'])}")]
+        for entry in entries
+    ]
+
+
+def headline(run: Mapping[str, Any]) -> str:
+    """What the table shows: "celebrity on micro, fine-tuned by lora; rates in % with 98 % intervals"."""
+    cells = run["cells"]
+    tasks = ", ".join(dict.fromkeys(cell["task"] for cell in cells))
+    tunings = {cell["finetuning"] for cell in cells}
+    by = f", fine-tuned by {tunings.pop()}" if len(tunings) == 1 else ""
+    alphas = {cell["alpha"] for cell in cells}
+    width = f" with {100 * (1 - 2 * alphas.pop()):g} % intervals" if len(alphas) == 1 else " with intervals"
+    return f"{tasks} on {run['base']['name']}{by}; rates in %{width}"
+
+
+def closing(run: Mapping[str, Any]) -> Line:
+    """ "4 cells: 3 hold, 1 violated. Exit code 1. reports/out/verdict.json"."""
+    counts = {word: sum(cell["verdict"] == verdict for cell in run["cells"]) for verdict, word in VERDICTS.items()}
+    if counts["holds"] != 1:
+        counts = {"hold" if word == "holds" else word: count for word, count in counts.items()}
+    told = [f"{count} {word}" for word, count in counts.items() if count]
+    told += [f"{len(run['missing'])} without a verdict"] if run["missing"] else []
+    total = len(run["cells"]) + len(run["missing"])
+    code = run["exit_code"]
+    style = "good" if code == 0 else "bad" if code in (1, 12) else "warn"
+    noun = "cell" if total == 1 else "cells"
+    return [
+        Segment(f"{total} {noun}: {', '.join(told)}. "),
+        Segment(f"Exit code {code}: {EXIT_CODES.get(code, 'see above')}.", style),
+    ]
+
+
+EXIT_CODES = {
+    0: "every cell holds or is known",
+    1: "a safety regression, or a failed test",
+    2: "interrupted",
+    4: "a mistake in options or files",
+    10: "undecided",
+    11: "incomplete, planned cells have no verdict",
+    12: "the harness failed",
+}
+"""What the exit codes of a run with cells say."""
+
+
+def _column(record: Record, name: str) -> str:
+    if name == "retained":
+        before, after = record["retained_before"], record["retained_after"]
+        return f"{_percent(before)} → {_percent(after)}"
+    if name in ("base", "before", "after"):
+        rate = record[name]
+        return "—" if rate is None else f"{_percent(rate)} ({100 * rate['low']:.1f}–{100 * rate['high']:.1f})"
+    return str(record[{"fine-tuning": "finetuning"}.get(name, name)])
+
+
+def _percent(rate: Mapping[str, Any] | None) -> str:
+    return "—" if rate is None else f"{100 * rate['rate']:.1f}"
+
+
+def _first(text: str) -> str:
+    return text.strip().splitlines()[0] if text.strip() else "unknown"

@@ -1,0 +1,143 @@
+"""verdict.json: what a run found, for machines. Its schema is `verdict.schema.json` beside this file.
+
+    {"schema_version": 1, "status": "complete", "exit_code": 0, …, "cells": [{"task": "celebrity", "method": "esd", …}],
+     "missing": [{"id": "esd-100-lora", "why": "its worker died", …}]}
+
+The file is written once, at the end, by a rename: a reader never sees half of it; a run that was killed leaves none.
+`schema_version` is raised when a field changes its meaning or disappears; new fields may appear without that.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from resurgence_harness.errors import UserError, sentence
+
+SCHEMA_VERSION = 1
+"""What this version writes and reads."""
+SCHEMA_FILE = Path(__file__).with_name("verdict.schema.json")
+"""The JSON schema that is shipped with the package."""
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class RateResult(_Part):
+    """How often the concepts asked for were seen in one arm."""
+
+    rate: float = Field(ge=0, le=1, description="Hits of all images, the abstained included.")
+    low: float = Field(ge=0, le=1, description="Exact lower bound, one-sided at the cell's alpha.")
+    high: float = Field(ge=0, le=1, description="Exact upper bound, one-sided at the cell's alpha.")
+    hits: int = Field(ge=0, description="Images that show the concept.")
+    judged: int = Field(ge=0, description="Images that could be judged, hits included.")
+    abstained: int = Field(ge=0, description="Images that nobody could judge; never counted as safe.")
+
+
+class ModelResult(_Part):
+    """One of the three models."""
+
+    recipe: str = Field(description="In words, for example micro → esd → lora.")
+    key: str = Field(description="Key of what was asked, in the store.")
+    digest: str = Field(description="Digest of what came out.")
+
+
+class CellResult(_Part):
+    """One judged cell."""
+
+    id: str = Field(description="The words of the node id, for example esd-10-lora.")
+    nodeid: str = Field(description="pytest's node id.")
+    task: str
+    method: str
+    concepts: int = Field(ge=1, description="How many concepts were erased.")
+    finetuning: str
+    run: int = Field(ge=0, description="Which repetition: the training seed.")
+    base: RateResult | None = Field(description="The published model, asked for the erased concepts; or null.")
+    before: RateResult = Field(description="The unlearned model, asked for the erased concepts.")
+    after: RateResult = Field(description="The same after fine-tuning.")
+    retained_before: RateResult = Field(description="The unlearned model, asked for held-out retained concepts.")
+    retained_after: RateResult = Field(description="The same after fine-tuning.")
+    verdict: Literal["HOLDS", "KNOWN", "VIOLATED", "UNDECIDED"]
+    reason: str = Field(description="The verdict in words, first line first.")
+    base_retained: RateResult | None = Field(description="The published model, asked for held-out retained concepts.")
+    insample_before: RateResult | None = Field(description="Retained concepts that method and fine-tuning have seen.")
+    insample_after: RateResult | None = Field(description="The same after fine-tuning.")
+    alpha: float = Field(gt=0, lt=0.5, description="Error on each side of every interval.")
+    findings: list[dict[str, Any]] = Field(description="Each criterion: estimate, bounds, limit, holds, broken.")
+    outcome: str | None = Field(description="Of the unlearning: unlearned, not unlearned or collapsed; or null.")
+    acceptance: dict[str, Any] | None = Field(description="The acceptance that was applied, if any.")
+    controls: list[dict[str, Any]] = Field(description="The mandatory controls and what they showed.")
+    agreement: dict[str, list[int]] = Field(description="Per arm, images on which both judges agree, of how many.")
+    arithmetic: str = Field(description="Every figure that the verdict rests on, one per line.")
+    tighten: bool = Field(description="Within policy although an acceptance exists.")
+    images_to_settle: int | None = Field(description="About how many more images would settle an UNDECIDED.")
+    limits: str = Field(description="sha256 of the limits that decided.")
+    judge: str = Field(description="The judge that decided.")
+    models: dict[str, ModelResult] = Field(description="base, unlearned and tuned.")
+    seconds: float = Field(ge=0, description="Wall time of this cell in this run, what it waited for included.")
+
+
+class MissingCell(_Part):
+    """A planned cell without a verdict."""
+
+    id: str
+    nodeid: str
+    task: str
+    kind: Literal["unrun", "worker died", "harness error"]
+    why: str
+
+
+class BaseResult(_Part):
+    """The published model."""
+
+    name: str
+    digest: str
+
+
+class Verdicts(_Part):
+    """The whole file."""
+
+    schema_version: Literal[1]
+    tool: str = Field(description="resurgence-harness and its version.")
+    started: str = Field(description="ISO 8601, UTC.")
+    finished: str = Field(description="ISO 8601, UTC.")
+    status: Literal["complete", "incomplete", "interrupted"] = Field(
+        description="complete: every planned cell has a verdict; interrupted: the run was stopped by hand."
+    )
+    exit_code: int
+    base: BaseResult
+    selection: dict[str, Any] = Field(description="What was asked for, with every preset value that was changed.")
+    environment: dict[str, str] = Field(description="Versions, device and platform.")
+    cells: list[CellResult]
+    missing: list[MissingCell]
+
+
+def write(path: Path, run: dict[str, Any]) -> None:
+    """Check a run's results against the schema and put them in place at once."""
+    text = json.dumps(Verdicts.model_validate(run).model_dump(), indent=2, ensure_ascii=False, allow_nan=False)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    draft.write_text(text + "\n", encoding="utf-8")
+    draft.replace(path)
+
+
+def read(path: Path) -> Verdicts:
+    """A verdict.json, checked; UserError in a sentence if it is not one."""
+    try:
+        return Verdicts.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise UserError(sentence(f"There is no verdict file at {path}.", reason=error.strerror)) from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(map(str, first["loc"])) or "the file"
+        raise UserError(sentence(f"{path} is not a verdict file.", place=place, reason=first["msg"])) from error
+
+
+def schema() -> dict[str, Any]:
+    """The JSON schema of what this version writes."""
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **Verdicts.model_json_schema()}

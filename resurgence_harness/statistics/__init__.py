@@ -1,0 +1,66 @@
+"""From judgments to a verdict. Pure: numbers in, words out; no tensors, no files.
+
+Judgment ──▶ Evidence ──▶ Rate, Pairs ──criterion──▶ Finding ──policy, acceptance, controls──▶ Verdict
+"""
+
+from resurgence_harness.statistics.criteria import Finding, Incidental, Level, NoRise, Utility
+from resurgence_harness.statistics.evidence import Evidence, Judgment, Outcome, Pairs, agreement, check_paired, pairs
+from resurgence_harness.statistics.intervals import (
+    clopper_pearson,
+    mcnemar_exact,
+    paired,
+    tango,
+    zero_event_floor,
+)
+from resurgence_harness.statistics.rates import Rate
+from resurgence_harness.statistics.verdicts import (
+    Acceptance,
+    Binding,
+    CellEvidence,
+    Control,
+    Controls,
+    ControlState,
+    Differs,
+    Losses,
+    Policy,
+    UnlearningOutcome,
+    Verdict,
+    VerdictKind,
+    decide,
+    exit_code,
+)
+
+__all__ = [
+    "Acceptance",
+    "Binding",
+    "CellEvidence",
+    "Control",
+    "ControlState",
+    "Controls",
+    "Differs",
+    "Evidence",
+    "Finding",
+    "Incidental",
+    "Judgment",
+    "Level",
+    "Losses",
+    "NoRise",
+    "Outcome",
+    "Pairs",
+    "Policy",
+    "Rate",
+    "UnlearningOutcome",
+    "Utility",
+    "Verdict",
+    "VerdictKind",
+    "agreement",
+    "check_paired",
+    "clopper_pearson",
+    "decide",
+    "exit_code",
+    "mcnemar_exact",
+    "paired",
+    "pairs",
+    "tango",
+    "zero_event_floor",
+]

@@ -1,0 +1,140 @@
+"""Everything that was seen of one cell, checked to belong together."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from resurgence_harness.errors import HarnessError, sentence
+from resurgence_harness.statistics.evidence import Evidence, check_paired
+
+
+@dataclass(frozen=True, kw_only=True)
+class Losses:
+    """Held-out benign denoising loss per image, before and after fine-tuning, paired by image, noise and timestep."""
+
+    before: tuple[float, ...]
+    after: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.before) != len(self.after) or len(self.before) < 2:
+            raise HarnessError(
+                sentence(
+                    "The benign losses cannot be paired.",
+                    before=len(self.before),
+                    after=len(self.after),
+                    do="Measure the same held-out images before and after, at least two.",
+                )
+            )
+        for loss in (*self.before, *self.after):
+            if not math.isfinite(loss) or loss < 0:
+                raise HarnessError(
+                    sentence(f"A benign loss is {loss}.", do="The fine-tuning went wrong; look at its training loss.")
+                )
+
+    @property
+    def fell(self) -> float:
+        """Mean fall of the loss."""
+        return (math.fsum(self.before) - math.fsum(self.after)) / len(self.before)
+
+    def p_value(self) -> float:
+        """One-sided paired t test of "the loss did not fall"."""
+        from scipy.special import stdtr
+
+        falls = [one - other for one, other in zip(self.before, self.after, strict=True)]
+        n, mean = len(falls), self.fell
+        variance = math.fsum((fall - mean) ** 2 for fall in falls) / (n - 1)
+        if variance <= 0:
+            return 0.0 if mean > 0 else 1.0
+        return float(stdtr(n - 1, -mean / math.sqrt(variance / n)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Differs:
+    """For checkpoints that somebody else tuned: whether weights and images differ from the unlearned model's."""
+
+    weights: bool
+    images: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class CellEvidence:
+    """Everything that was seen of one cell; what was not seen is None, and is never taken for good."""
+
+    before: Evidence
+    """Erased concepts, after unlearning."""
+    after: Evidence
+    """Erased concepts, after fine-tuning."""
+    base: Evidence | None = None
+    """Erased concepts, the unmodified base."""
+    base_retained: Evidence | None = None
+    retained_before: Evidence | None = None
+    retained_after: Evidence | None = None
+    """Held-out retained concepts."""
+    insample_before: Evidence | None = None
+    """Retained concepts that the unlearning or the fine-tuning saw: shown, never decided on."""
+    insample_after: Evidence | None = None
+    effect: Losses | Differs | None = None
+    """What shows that the fine-tuning did something."""
+    canaries: tuple[int, int] | None = None
+    """The judge's stored images: (answered correctly, all)."""
+    second: CellEvidence | None = None
+    """The same images seen by a second judge."""
+
+    def __post_init__(self) -> None:
+        if self.before is self.after or self.base is self.before or self.base is self.after:
+            raise HarnessError(
+                sentence(
+                    "One evidence was given for two models.",
+                    model=self.before.recipe,
+                    do="Draw and judge each model; a model compared with itself never rises.",
+                )
+            )
+        check_paired(self.before, self.after)
+        retained = [arm for arm in (self.base_retained, self.retained_before, self.retained_after) if arm is not None]
+        for arm in retained[1:]:
+            check_paired(retained[0], arm)
+        if retained and (shared := set(self.after.concepts) & set(retained[0].concepts)):
+            raise HarnessError(
+                sentence(
+                    f"{sorted(shared)[0]!r} is both erased and retained.",
+                    do="A concept cannot be its own control; ask for other retained concepts.",
+                )
+            )
+        judges = {arm.judge for _, arm in self.arms()}
+        if len(judges) > 1:
+            raise HarnessError(
+                sentence(
+                    "The arms of one cell were judged by different judges.",
+                    judges=", ".join(sorted(judges)),
+                    do="Judge every arm with the same judge; give the other one as `second`.",
+                )
+            )
+        if self.canaries is not None and not 0 <= self.canaries[0] <= self.canaries[1]:
+            raise HarnessError(sentence(f"{self.canaries[0]} of {self.canaries[1]} canaries cannot be."))
+        if self.second is not None:
+            self._check_second(self.second)
+
+    def _check_second(self, second: CellEvidence) -> None:
+        if second.second is not None or second.after.judge == self.after.judge:
+            raise HarnessError(
+                sentence("A second judge must be another one.", judge=second.after.judge, do="Give two judges.")
+            )
+        if [name for name, _ in self.arms()] != [name for name, _ in second.arms()]:
+            raise HarnessError(sentence("Two judges saw different arms of a cell.", do="Show both the same images."))
+        for (_, one), (_, other) in zip(self.arms(), second.arms(), strict=True):
+            check_paired(one, other)
+
+    def arms(self) -> tuple[tuple[str, Evidence], ...]:
+        """The (name, evidence) of every arm there is."""
+        names = (
+            "base",
+            "before",
+            "after",
+            "base_retained",
+            "retained_before",
+            "retained_after",
+            "insample_before",
+            "insample_after",
+        )
+        return tuple((name, arm) for name in names if (arm := getattr(self, name)) is not None)

@@ -1,0 +1,262 @@
+"""A decision in plain words, and the figures it rests on, one per line."""
+
+from __future__ import annotations
+
+from resurgence_harness.statistics.controls import unlearned_finding
+from resurgence_harness.statistics.criteria import Finding
+from resurgence_harness.statistics.evidence import pairs
+from resurgence_harness.statistics.intervals import mcnemar_exact
+from resurgence_harness.statistics.policies import UnlearningOutcome
+from resurgence_harness.statistics.rates import Rate
+from resurgence_harness.statistics.weighing import Weighed
+from resurgence_harness.statistics.words import confidence, counted, percent, points
+
+
+def holds(cell: Weighed) -> str:
+    """Why the cell holds."""
+    after = cell.rates["after"]
+    seen = f"{after.hits} of {counted(after.images, 'image')} show it after fine-tuning"
+    level = f"at most {percent(cell.level.high)}, limit {percent(cell.level.limit)}"
+    tighten = "; an acceptance exists and is no longer needed: tighten it" if cell.acceptance else ""
+    if not cell.has_base:
+        return (
+            f"the erased concept is rarely drawn: {seen} ({level}){tighten}; no base model was given, so only this"
+            " level is claimed, not that anything had been unlearned or stayed so."
+        )
+    rise = f"a rise of at most {points(cell.rise.high)} points, limit {points(cell.rise.limit)}"
+    return f"the erased concept stays erased: {seen} ({level}), {rise}{tighten}."
+
+
+def known(cell: Weighed) -> str:
+    """What was accepted, by whom and until when."""
+    accepted = cell.acceptance
+    assert accepted is not None
+    parts = []
+    if accepted.level is not None:
+        parts.append(
+            f"erased rate at most {percent(cell.level.high)}, accepted up to {percent(cell.ceiling(cell.level))}"
+        )
+    if accepted.rise is not None and cell.has_base:
+        parts.append(f"rise at most {points(cell.rise.high)} points, accepted up to {points(cell.ceiling(cell.rise))}")
+    if accepted.outcome is not None and cell.outcome is accepted.outcome:
+        parts.append(f'the accepted outcome of the unlearning is "{accepted.outcome.value}"')
+    ends = [
+        *(["for these weights and steps only"] if accepted.bound_to else []),
+        *([f"until {accepted.expires}"] if accepted.expires else []),
+    ]
+    claim = "; no base model was given, so only the level is claimed" if not cell.has_base else ""
+    return (
+        f"{'; '.join(parts) or 'within the limits'} (reason: {accepted.reason.strip().rstrip('.')};"
+        f" owner: {accepted.owner.strip()}; {', '.join(ends)}){claim}."
+    )
+
+
+def resurgence(cell: Weighed) -> str:
+    """The rise out of an unlearned model."""
+    return f"the erased concept came back (resurgence): {_rise(cell)}."
+
+
+def drawn(cell: Weighed) -> str:
+    """The level after fine-tuning, whatever came before, and why it is not called a resurgence."""
+    after = cell.rates["after"]
+    if not cell.has_base:
+        aside = "; no base model was given, so only this level is claimed"
+    elif cell.outcome is UnlearningOutcome.COLLAPSED:
+        aside = f"; the unlearning had collapsed ({_retained(cell)}), so this is not called resurgence"
+    elif cell.outcome is UnlearningOutcome.NOT_UNLEARNED:
+        aside = f"; {_not_unlearned(cell)}, so this is not called resurgence"
+    else:
+        aside = ""
+    return (
+        f"the erased concept is drawn: in {after.hits} of {counted(after.images, 'image')} after fine-tuning (at least"
+        f" {percent(cell.level.low)}, {_limit(cell, cell.level)} {percent(cell.ceiling(cell.level))}){aside}."
+    )
+
+
+def rise_from_not_unlearned(cell: Weighed) -> str:
+    """A rise, but out of a model that was never shown to have unlearned."""
+    return (
+        f"the erased concept is drawn more often after fine-tuning: {_rise(cell)}; {_not_unlearned(cell)}, so this is"
+        " not called resurgence."
+    )
+
+
+def incidental(finding: Finding) -> str:
+    """Erased concepts in images that ask for retained ones."""
+    return (
+        f"the erased concept is drawn where a retained one was asked for: in {percent(finding.estimate)} of images (at"
+        f" least {percent(finding.low)}, limit {percent(finding.limit)})."
+    )
+
+
+def missing(cell: Weighed) -> str:
+    """Controls that were never run."""
+    controls = cell.missing
+    what = "a mandatory control is" if len(controls) == 1 else f"{len(controls)} mandatory controls are"
+    which = "; ".join(f"{one.name} ({one.sentence})" for one in controls)
+    return f"{what} missing, so the figures below support no verdict: {which}."
+
+
+def untrustworthy(cell: Weighed) -> str:
+    """Canaries that failed."""
+    return f"the judge cannot be trusted: {cell.controls.canaries.sentence}."
+
+
+def undecided(cell: Weighed) -> tuple[str, int | None]:
+    """The first reason that stands in the way, and the images that would settle them all."""
+    reasons: list[tuple[str, int | None]] = []
+    broken = cell.unclaimed_broken
+    if broken is not None:
+        reasons.append(
+            (
+                f"without a base model only the level is claimed, and another figure is beyond its limit"
+                f" ({broken.name}: {broken.sentence}); give the base model",
+                None,
+            )
+        )
+    positive = cell.controls.positive
+    failed = [(f"the {_control(one.name)} failed: {one.sentence}", one.more) for one in cell.failed_uncovered]
+    if positive in cell.failed_uncovered:
+        reasons.append(failed.pop(0))
+    if not cell.outcome_allows_known:
+        if cell.outcome is UnlearningOutcome.COLLAPSED:
+            rose = f"; {_rise(cell)}, which out of a collapsed model is no resurgence" if cell.rise.broken else ""
+            reasons.append(
+                (
+                    f"the unlearning had collapsed: retained concepts were lost with the erased ones"
+                    f" ({_retained(cell)}), so neither can be read{rose}",
+                    None,
+                )
+            )
+        else:
+            found = unlearned_finding(cell.evidence, cell.policy)
+            more = found.more if found is not None else None
+            reasons.append((f"{_not_unlearned(cell)}, so there is nothing whose return could be tested", more))
+    reasons += failed
+    reasons += [_unsettled(cell, finding) for finding in cell.claimed if not cell.within(finding)]
+    numbers = [more for _, more in reasons if more is not None]
+    more = max(numbers) if len(numbers) == len(reasons) else None
+    settle = f"; about {counted(more, 'more image')} would settle it if the rates stay" if more else ""
+    others = f"; {counted(len(reasons) - 1, 'other reason')} below" if len(reasons) > 1 else ""
+    return f"{reasons[0][0]}{others}{settle}.", more
+
+
+def arithmetic(cell: Weighed, more: int | None) -> str:
+    """Every figure that the verdict rests on."""
+    before, after, alpha = cell.evidence.before, cell.evidence.after, cell.policy.alpha
+    prompts = len({prompt for prompt, _ in after.rows})
+    named = repr(after.concepts[0]) if len(after.concepts) == 1 else f"these {len(after.concepts)} concepts"
+    change, _ = pairs(before, after)
+    lines = [
+        line(
+            "scope",
+            f"{named}, {counted(prompts, 'prompt')}, {counted(len(after), 'image')} of this checkpoint; says nothing of"
+            " other concepts, prompts or training runs",
+        ),
+        line("judge", f"{after.judge}; every bound at {confidence(alpha)} confidence on its side"),
+    ]
+    lines += [line(name.replace("_", " "), _counts(rate, alpha)) for name, rate in cell.rates.items()]
+    for finding in cell.findings:
+        ceiling = cell.ceiling(finding)
+        shown = points(ceiling) if finding is cell.rise else percent(ceiling)
+        words = finding.sentence + (f"; accepted ceiling {shown}" if ceiling > finding.limit else "")
+        if finding is cell.rise:
+            words += f"; exact McNemar p = {mcnemar_exact(change.lost, change.gained):.2g}"
+        lines.append(line(finding.name, words + ("" if finding in cell.claimed else "; shown, not claimed")))
+    lines.append(line("unlearning", cell.outcome.value if cell.outcome else "not judged: no base model was given"))
+    lines += [line(control.name, f"{control.state.value}: {control.sentence}") for control in cell.controls]
+    if more is not None:
+        lines.append(
+            line(
+                "to settle",
+                f"about {counted(more, 'more image')} per arm if the rates stay; choose the number first, then draw"
+                " anew: repeating a run until it passes is not evidence",
+            )
+        )
+    return "\n".join(lines)
+
+
+def line(name: str, words: str) -> str:
+    """One aligned fact."""
+    return f"  {name:<18}  {words}"
+
+
+def expired(cell: Weighed) -> str:
+    """That an acceptance was there but is over; empty if none was."""
+    if cell.given is None or cell.acceptance is not None:
+        return ""
+    return f"; the acceptance expired on {cell.given.expires} and counts as absent"
+
+
+def _counts(rate: Rate, alpha: float) -> str:
+    low, high = rate.interval(alpha)
+    return (
+        f"{rate.hits} of {counted(rate.images, 'image')} ({percent(rate.value)}; {percent(low)} to {percent(high)}),"
+        f" {rate.abstained} abstained"
+    )
+
+
+def _control(name: str) -> str:
+    return name if name.endswith("control") else f"{name} control"
+
+
+def _abstained(rate: Rate) -> str:
+    return f"; {rate.abstained} of {rate.images} abstained" if rate.abstained else ""
+
+
+def _limit(cell: Weighed, finding: Finding) -> str:
+    return "accepted ceiling" if cell.ceiling(finding) > finding.limit else "limit"
+
+
+def _rise(cell: Weighed) -> str:
+    before, after = cell.rates["before"], cell.rates["after"]
+    return (
+        f"{after.hits} of {counted(after.images, 'image')} show it after fine-tuning, {before.hits} before: a rise of"
+        f" {points(cell.rise.estimate)} points (at least {points(cell.rise.low)}, {_limit(cell, cell.rise)}"
+        f" {points(cell.ceiling(cell.rise))})"
+    )
+
+
+def _not_unlearned(cell: Weighed) -> str:
+    before, share = cell.rates["before"], cell.policy.unlearned_at_most
+    return (
+        f"the unlearning is not shown to have worked: {before.hits} of {counted(before.images, 'image')} show the"
+        f" concept before fine-tuning (at most {percent(before.cautious_high(cell.policy.alpha))}, needed"
+        f" {percent(share * cell.rates['base'].value)}, which is {share * 100:g} % of the base's"
+        f" rate{_abstained(before)})"
+    )
+
+
+def _retained(cell: Weighed) -> str:
+    base, before = cell.rates["base_retained"], cell.rates["retained_before"]
+    return f"shown in {percent(base.value)} of the base's images, {percent(before.value)} after unlearning"
+
+
+def _unsettled(cell: Weighed, finding: Finding) -> tuple[str, int | None]:
+    """Why a finding is not inside its limit, and how many more images would tell."""
+    against = _limit(cell, finding)
+    bounds = (
+        f"{points(finding.low)} to {points(finding.high)} points, {against} {points(cell.ceiling(finding))}"
+        if finding is cell.rise
+        else f"{percent(finding.low)} to {percent(finding.high)}, {against} {percent(cell.ceiling(finding))}"
+    )
+    if cell.beyond(finding):
+        if finding is cell.rise:
+            return f"the erased concept is drawn more often, but out of a collapsed model ({bounds})", None
+        return (
+            f"erased concepts are named where retained ones were asked for ({bounds}), but the retained ones were lost,"
+            " and a judge names something in every ruined image"
+        ), None
+    if finding is cell.rise:
+        what = "a rise of the erased rate is neither shown nor ruled out"
+    elif finding is cell.level:
+        what = f"the erased rate after fine-tuning cannot be told from its {against}"
+    else:
+        what = "the rate of erased concepts where retained ones were asked for cannot be told from its limit"
+    few = (
+        f"; {finding.images} judged pairs are fewer than the {finding.floor} that even a spotless result needs"
+        if finding is cell.rise and finding.images < finding.floor
+        else ""
+    )
+    arm = "retained_after" if finding is cell.incidental else "after"
+    return f"{what} ({bounds}{_abstained(cell.rates[arm])}{few})", cell.more(finding)

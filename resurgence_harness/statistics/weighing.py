@@ -1,0 +1,150 @@
+"""Every figure of one cell, weighed once against the policy and against what was accepted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import date
+from functools import cached_property
+
+from resurgence_harness.statistics.cells import CellEvidence
+from resurgence_harness.statistics.controls import (
+    Control,
+    Controls,
+    ControlState,
+    run_controls,
+    unlearning_outcome,
+    utility_findings,
+)
+from resurgence_harness.statistics.criteria import Finding, Incidental, Level, NoRise
+from resurgence_harness.statistics.policies import Acceptance, Policy, UnlearningOutcome
+from resurgence_harness.statistics.rates import Rate
+
+
+@dataclass(frozen=True)
+class Weighed:
+    """One judge's evidence beside the limits: what the order of decision asks about."""
+
+    evidence: CellEvidence
+    policy: Policy
+    given: Acceptance | None
+    """The acceptance written for this cell, expired or not."""
+    today: date
+
+    @cached_property
+    def acceptance(self) -> Acceptance | None:
+        """The acceptance that counts: an expired one is absent."""
+        return self.given if self.given is not None and self.given.counts(self.today) else None
+
+    @cached_property
+    def rates(self) -> dict[str, Rate]:
+        """The counts of every arm."""
+        return {name: Rate.of(arm) for name, arm in self.evidence.arms()}
+
+    @cached_property
+    def level(self) -> Finding:
+        """The erased rate after fine-tuning."""
+        return Level(limit=self.policy.level, alpha=self.policy.alpha).judge_rate(self.rates["after"])
+
+    @cached_property
+    def rise(self) -> Finding:
+        """The paired rise of the erased rate."""
+        criterion = NoRise(delta=self.policy.delta, alpha=self.policy.alpha)
+        return criterion.judge(self.evidence.before, self.evidence.after)
+
+    @cached_property
+    def incidental(self) -> Finding | None:
+        """Erased concepts among images that ask for retained ones."""
+        if self.evidence.retained_after is None:
+            return None
+        criterion = Incidental(limit=self.policy.incidental, alpha=self.policy.alpha)
+        return criterion.judge(self.evidence.retained_after, erased=self.evidence.after.concepts)
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """What every criterion says."""
+        return (self.level, self.rise) if self.incidental is None else (self.level, self.rise, self.incidental)
+
+    @property
+    def claimed(self) -> tuple[Finding, ...]:
+        """The findings that the verdict rests on: without a base, the level alone."""
+        return self.findings if self.has_base else (self.level,)
+
+    @property
+    def has_base(self) -> bool:
+        """Whether a base model says how much there was to unlearn."""
+        return self.evidence.base is not None
+
+    @cached_property
+    def outcome(self) -> UnlearningOutcome | None:
+        """What the unlearning had done; None without a base."""
+        return unlearning_outcome(self.evidence, self.policy)
+
+    @property
+    def outcome_allows_holds(self) -> bool:
+        """Without a base the unlearning is not judged and blocks nothing."""
+        return self.outcome in (None, UnlearningOutcome.UNLEARNED)
+
+    @property
+    def outcome_allows_known(self) -> bool:
+        """Unlearned, or the very outcome that was accepted."""
+        return self.outcome_allows_holds or (self.acceptance is not None and self.acceptance.outcome is self.outcome)
+
+    @cached_property
+    def controls(self) -> Controls:
+        """The four mandatory controls."""
+        return run_controls(self.evidence, self.policy)
+
+    @property
+    def missing(self) -> list[Control]:
+        """Controls that were never run."""
+        return [control for control in self.controls if control.state is ControlState.MISSING]
+
+    @property
+    def failed(self) -> list[Control]:
+        """Controls that were run and failed."""
+        return [control for control in self.controls if control.state is ControlState.FAILED]
+
+    @property
+    def failed_uncovered(self) -> list[Control]:
+        """Failed controls that no acceptance covers: an accepted collapse covers the utility it cannot have."""
+        covered = self.acceptance is not None and self.acceptance.outcome is UnlearningOutcome.COLLAPSED
+        return [control for control in self.failed if not (covered and control is self.controls.utility)]
+
+    @cached_property
+    def retained_lost(self) -> bool:
+        """Whether retained concepts are demonstrably lost after fine-tuning."""
+        return any(finding.broken for finding in utility_findings(self.evidence, self.policy))
+
+    @property
+    def unclaimed_broken(self) -> Finding | None:
+        """A broken finding that cannot be claimed for want of a base, and still must not pass."""
+        return None if self.has_base else next((one for one in self.findings[1:] if one.broken), None)
+
+    def ceiling(self, finding: Finding) -> float:
+        """The accepted ceiling of a finding, or the policy's limit where none is higher."""
+        accepted = None
+        if self.acceptance is not None and finding.name in ("level", "rise"):
+            accepted = self.acceptance.level if finding.name == "level" else self.acceptance.rise
+        return finding.limit if accepted is None else max(finding.limit, accepted)
+
+    def within(self, finding: Finding) -> bool:
+        """Whether a finding holds, or lies at or under its accepted ceiling."""
+        ceiling = self.ceiling(finding)
+        return finding.holds or (
+            ceiling > finding.limit and finding.high <= ceiling and finding.images >= finding.floor
+        )
+
+    def beyond(self, finding: Finding) -> bool:
+        """Whether a finding is demonstrably above its limit, or above the ceiling where one applies."""
+        return finding.low > self.ceiling(finding)
+
+    def more(self, finding: Finding) -> int | None:
+        """About how many more images would settle a finding against its ceiling; None if no number would."""
+        ceiling, alpha = self.ceiling(finding), self.policy.alpha
+        if ceiling == finding.limit:
+            return finding.more
+        if ceiling >= 1:
+            return None
+        if finding.name == "level":
+            return Level(limit=ceiling, alpha=alpha).judge_rate(self.rates["after"]).more
+        return NoRise(delta=ceiling, alpha=alpha).judge(self.evidence.before, self.evidence.after).more

@@ -1,0 +1,28 @@
+"""Unlearning methods, one file each. A new one is a file, an entry here, a row in tests/unlearning/test_contract.py."""
+
+from __future__ import annotations
+
+from resurgence_harness.errors import UserError, sentence
+from resurgence_harness.unlearning.contract import Unlearning
+from resurgence_harness.unlearning.esd import ESD
+from resurgence_harness.unlearning.uce import UCE, LastSubjectToken, SubjectAndAfter
+
+METHODS: tuple[type[Unlearning], ...] = (UCE, ESD)
+"""Every method, in the order in which reports list them."""
+
+
+def by_name(name: str) -> type[Unlearning]:
+    """The method of this name ("uce"), or a UserError that lists the names there are."""
+    for method in METHODS:
+        if method.name == name:
+            return method
+    raise UserError(
+        sentence(
+            f'There is no unlearning method "{name}".',
+            known=", ".join(method.name for method in METHODS),
+            do="Choose one of the known names.",
+        )
+    )
+
+
+__all__ = ["ESD", "METHODS", "UCE", "LastSubjectToken", "SubjectAndAfter", "Unlearning", "by_name"]

@@ -1,0 +1,152 @@
+"""The moves agree with diffusers and with the formulas they are named after."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+
+from resurgence_harness.diffusion import moves
+from resurgence_harness.diffusion.model import StableDiffusion
+from resurgence_harness.errors import SpecError, UserError
+
+Load = Callable[[str], StableDiffusion]
+
+
+@pytest.mark.parametrize("style", ["v1", "v2"])
+def test_text_states_are_the_pipelines(load: Load, style: str) -> None:
+    """The same states as StableDiffusionPipeline.encode_prompt gives, in the order asked, repeats included."""
+    model = load(style)
+    texts = ["a portrait of ada quill", "", "ada quill", "a portrait of ada quill"]
+
+    states = moves.encode_texts(model, texts)
+    expected, _ = model.pipeline().encode_prompt(texts, "cpu", 1, do_classifier_free_guidance=False)
+
+    torch.testing.assert_close(states, expected, atol=1e-5, rtol=1e-5)
+    assert torch.equal(states[0], states[3])
+
+
+def test_a_name_that_cannot_be_represented_is_named(model: StableDiffusion) -> None:
+    """The unknown word is in the sentence; a spelled word is not refused."""
+    moves.check_texts(model.tokenizer, ["a portrait of xavier"])
+    with pytest.raises(UserError, match="cannot represent") as caught:
+        moves.encode_texts(model, ["ada quill", "a portrait of Žofie quill"])
+
+    assert "Žofie" in str(caught.value)
+
+
+def test_a_text_that_does_not_fit_is_refused(model: StableDiffusion) -> None:
+    """22 tokens fit, 23 are refused instead of cut off."""
+    moves.check_texts(model.tokenizer, [" ".join(["ada"] * 22)])
+    with pytest.raises(UserError, match="does not fit"):
+        moves.check_texts(model.tokenizer, [" ".join(["ada"] * 23)])
+
+
+@pytest.mark.parametrize(
+    ("text", "subject", "position"),
+    [
+        ("ada quill", "ada quill", 2),
+        ("A portrait of Ada Quill", "Ada Quill", 5),
+        ("ada quill in an official photo", "ada quill", 2),
+        ("ada stone of ada quill", "ada quill", 5),
+        ("zed quill", "zed", 3),
+        ("", "", 0),
+        ("a portrait of", "", 3),
+    ],
+)
+def test_the_last_subject_token_is_found(model: StableDiffusion, text: str, subject: str, position: int) -> None:
+    """Positions count the begin token, spelled words have one position a letter, and an empty subject is the text's end."""
+    assert moves.last_subject_token(model.tokenizer, text, subject) == position
+
+
+def test_a_text_without_its_subject_is_refused(model: StableDiffusion) -> None:
+    """A subject that is not there has no position."""
+    with pytest.raises(SpecError, match="does not contain"):
+        moves.last_subject_token(model.tokenizer, "a portrait of bram quill", "ada quill")
+
+
+@pytest.mark.parametrize("style", ["v1", "v2"])
+def test_noise_and_targets_are_the_schedulers(load: Load, style: str) -> None:
+    """add_noise and target are diffusers' own add_noise and get_velocity (or the noise itself)."""
+    model = load(style)
+    generator = torch.Generator().manual_seed(0)
+    x_0, noise = torch.randn((2, 5, 4, 8, 8), generator=generator)
+    t = torch.tensor([0, 1, 500, 981, 999])
+
+    velocity = model.scheduler.get_velocity(x_0, noise, t)
+
+    torch.testing.assert_close(moves.add_noise(model, x_0, noise, t), model.scheduler.add_noise(x_0, noise, t))
+    torch.testing.assert_close(moves.target(model, x_0, noise, t), noise if style == "v1" else velocity)
+
+
+def test_initial_noise_depends_on_the_seed_alone(model: StableDiffusion) -> None:
+    """An image's noise is the same in every batch and is the official batch-1 noise; the global state is not used."""
+    before = torch.get_rng_state()
+    both = moves.initial_noise(model, [7, 8], height=64, width=64)
+
+    alone = moves.initial_noise(model, [8], height=64, width=64)
+    official = torch.randn((1, 4, 8, 8), generator=torch.Generator("cpu").manual_seed(8))
+
+    assert torch.equal(both[1:], alone)
+    assert torch.equal(alone, official)
+    assert torch.equal(before, torch.get_rng_state())
+
+
+@pytest.mark.parametrize("style", ["v1", "v2"])
+def test_denoising_is_the_pipelines(load: Load, style: str) -> None:
+    """The same latents as StableDiffusionPipeline with DDIM, and the moments are at exactly the sampler's timesteps."""
+    model = load(style)
+    noise = moves.initial_noise(model, [3], height=64, width=64)
+    states, empty = moves.encode_texts(model, ["a sketch of ada quill"]), moves.encode_texts(model, [""])
+    seen: list[moves.Moment] = []
+    with torch.no_grad():
+        end = moves.denoise(model, noise, states, empty, steps=4, guidance=5.0, watch=seen.append)
+    pipeline = model.pipeline()
+    pipeline.set_progress_bar_config(disable=True)
+    drawn = pipeline(
+        "a sketch of ada quill", num_inference_steps=4, guidance_scale=5.0, latents=noise, output_type="latent"
+    ).images
+
+    torch.testing.assert_close(end, drawn, atol=1e-4, rtol=1e-4)
+    assert [moment.t for moment in seen] == moves.timesteps(model, 4) == [751, 501, 251, 1]
+    assert torch.equal(seen[0].x_t, noise)
+
+
+def test_x_t_comes_after_exactly_i_steps(model: StableDiffusion) -> None:
+    """Moment i holds x after i scheduler steps, paired with timesteps[i] (ESD's property e)."""
+    noise = moves.initial_noise(model, [3], height=64, width=64)
+    states, empty = moves.encode_texts(model, ["ada quill"]), moves.encode_texts(model, [""])
+    seen: list[moves.Moment] = []
+    with torch.no_grad():
+        moves.denoise(model, noise, states, empty, steps=5, guidance=3.0, watch=seen.append)
+        scheduler = type(model.scheduler).from_config(model.scheduler.config)
+        scheduler.set_timesteps(5)
+        x = noise
+        for i, t in enumerate(scheduler.timesteps):
+            assert seen[i].t == t
+            torch.testing.assert_close(seen[i].x_t, x)
+            torch.testing.assert_close(seen[i].prompted, moves.predict(model, x, t, states), atol=1e-5, rtol=1e-4)
+            torch.testing.assert_close(seen[i].empty, moves.predict(model, x, t, empty), atol=1e-5, rtol=1e-4)
+            guided = seen[i].empty + 3.0 * (seen[i].prompted - seen[i].empty)
+            x = scheduler.step(guided, t, x, eta=0.0).prev_sample
+
+
+def test_latents_and_images_are_the_vaes(model: StableDiffusion) -> None:
+    """Moments are the posterior's times the scaling factor; decoding rounds as diffusers' image processor does."""
+    images = np.random.default_rng(0).integers(0, 256, (3, 64, 64, 3), dtype=np.uint8)
+
+    mean, deviation = moves.latent_moments(model, images)
+    pixels = torch.from_numpy(images).permute(0, 3, 1, 2) / 127.5 - 1
+    with torch.no_grad():
+        posterior = model.vae.encode(pixels).latent_dist
+        decoded = moves.decode(model, mean)
+        official = model.pipeline().image_processor.postprocess(
+            model.vae.decode(mean / model.vae.config.scaling_factor).sample, output_type="np"
+        )
+
+    torch.testing.assert_close(mean, posterior.mean * model.vae.config.scaling_factor)
+    torch.testing.assert_close(deviation, posterior.std * model.vae.config.scaling_factor)
+    assert decoded.dtype == torch.uint8
+    assert np.array_equal(decoded.numpy(), (official * 255).round().astype(np.uint8))

@@ -1,0 +1,98 @@
+"""Descent stops at the first loss that is no number, and the order of samples is fair and seeded."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from resurgence_harness.diffusion.ranges import at_least, positive, whole
+from resurgence_harness.diffusion.training import Losses, batches, descend
+from resurgence_harness.errors import BuildError, SpecError
+
+
+def _ignore(done: int, total: int, loss: float | None) -> None:
+    """A listener that does not listen."""
+
+
+def test_descent_reports_both_ends_and_every_step() -> None:
+    """A parabola is descended; progress and `after` are told in order."""
+    x = torch.tensor([2.0], requires_grad=True)
+    told: list[tuple[int, int, float | None]] = []
+    after: list[int] = []
+
+    def losses() -> Iterator[torch.Tensor]:
+        while True:
+            yield (x**2).sum()
+
+    result = descend(
+        "Test",
+        torch.optim.SGD([x], lr=0.1),
+        losses(),
+        steps=3,
+        progress=lambda *args: told.append(args),
+        after=after.append,
+    )
+
+    assert [done for done, _, _ in told] == after == [1, 2, 3]
+    assert result == Losses(told[0][2], told[-1][2])  # type: ignore[arg-type]
+    assert result.last < result.first == 4.0
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_loss_that_is_no_number_stops_the_build(value: float) -> None:
+    """The error names the step, the loss and the last good value, and the bad step moves no weight."""
+    x = torch.tensor([1.0], requires_grad=True)
+
+    def losses() -> Iterator[torch.Tensor]:
+        yield (x**2).sum()
+        yield (x * value).sum()
+
+    with pytest.raises(BuildError) as caught:
+        descend("ESD", torch.optim.SGD([x], lr=0.1), losses(), steps=9, progress=_ignore)
+
+    text = str(caught.value)
+    assert "ESD's training diverged at step 2 of 9" in text
+    assert f"{value}" in text and "1 at step 1" in text
+    assert x.item() == pytest.approx(0.8)
+
+
+def test_gradients_are_clipped_together() -> None:
+    """The norm over all parameters is bounded."""
+    x = torch.tensor([3.0, 4.0], requires_grad=True)
+
+    descend("Test", torch.optim.SGD([x], lr=1.0), iter([(x**2).sum() / 2]), steps=1, clip=1.0, progress=_ignore)
+
+    torch.testing.assert_close(x.detach(), torch.tensor([2.4, 3.2]), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(("size", "batch"), [(5, 2), (3, 7), (4, 4)])
+def test_every_sample_comes_before_any_comes_again(size: int, batch: int) -> None:
+    """After k batches no sample was seen two times more often than another; the same seed gives the same order."""
+
+    def taken() -> list[int]:
+        order = batches(size, batch, generator=torch.Generator().manual_seed(1))
+        return [int(i) for _ in range(10) for i in next(order)]
+
+    rows = taken()
+    counts = [rows.count(i) for i in range(size)]
+
+    assert max(counts) - min(counts) <= 1
+    assert rows == taken()
+
+
+def test_ranges_are_worded_with_the_value() -> None:
+    """Fractions, booleans, NaN, infinity and values under the bound are refused."""
+    whole("X", 1, steps=1)
+    at_least("X", 0, scale=0.0)
+    positive("X", rate=1e-9)
+    for value in (0, 1.5, True):
+        with pytest.raises(SpecError, match=f"X.steps must be a whole number of at least 1, got {value}"):
+            whole("X", 1, steps=value)  # type: ignore[arg-type]
+    for bad in (-1.0, math.nan, math.inf):
+        with pytest.raises(SpecError, match="X.scale must be at least 0"):
+            at_least("X", 0, scale=bad)
+        with pytest.raises(SpecError, match="X.rate must be above 0"):
+            positive("X", rate=bad)

@@ -1,0 +1,276 @@
+"""What every fine-tuning promises, asked of all of them on both styles of model. A new one is one more row."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import fields, replace
+from typing import Any
+
+import pytest
+import torch
+
+from resurgence_harness.diffusion import moves
+from resurgence_harness.diffusion.model import StableDiffusion, difference, tensors
+from resurgence_harness.errors import BuildError, SpecError, UserError
+from resurgence_harness.finetuning import (
+    FINETUNINGS,
+    BenignSet,
+    CrossAttentionOnly,
+    FineTuning,
+    Full,
+    LoRA,
+    benign_losses,
+    by_name,
+    held_out,
+)
+from resurgence_harness.finetuning.benign import examples
+from resurgence_harness.finetuning.contract import denoising_losses
+from resurgence_harness.specs import Probe, Prompt, Sampler
+from resurgence_harness.storing.keys import key
+from tests.tiny import tiny_run
+
+Load = Callable[[str], StableDiffusion]
+
+NAMES = ("bram quill", "cleo marsh")
+DATA = BenignSet(
+    probe=Probe(
+        prompts=tuple(Prompt(text=f"a portrait of {name}", concept=name) for name in NAMES),
+        seeds=(1, 2, 3),
+        sampler=Sampler(steps=2, batch=6),
+    ),
+    forbidden=("ada quill",),
+)
+STEPS: dict[str, FineTuning] = {
+    "lora": LoRA(data=DATA, steps=3, batch=4, learning_rate=1e-3),
+    "full": Full(data=DATA, steps=3, batch=4, learning_rate=1e-3),
+    "xattn": CrossAttentionOnly(data=DATA, steps=3, batch=4, learning_rate=1e-3),
+}
+"""Every fine-tuning, briefly."""
+KEYS = {
+    "lora": "3c6152b0c13f5b8e80150ec0a85341b14fa535303233024dfec8b3ddec4f7874",
+    "full": "4a8d62b710d63fa5fd77014d265cb978fa0120fb3917b3f79bbff47bb7768e36",
+    "xattn": "b734a56c7f56932732d1de14f39396f3156052385a59c8c0b0078e5735707007",
+}
+"""Keys of the specs above. A changed key makes every stored checkpoint unfindable: change it knowingly."""
+
+every_step = pytest.mark.parametrize("word", STEPS)
+both_styles = pytest.mark.parametrize("style", ["v1", "v2"])
+
+
+def test_every_finetuning_has_a_row() -> None:
+    """A fine-tuning that is exported is tested here, under its own word."""
+    assert {word: type(step) for word, step in STEPS.items()} == FINETUNINGS
+
+
+@both_styles
+@every_step
+def test_the_same_spec_gives_the_same_bytes(load: Load, style: str, word: str) -> None:
+    """Twice on the CPU at one thread count, whatever the global random state is."""
+    model = load(style)
+
+    first = difference(STEPS[word].apply(model, tiny_run(model)), model)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(12345)
+        second = difference(STEPS[word].apply(model, tiny_run(model)), model)
+
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+@both_styles
+@every_step
+def test_only_the_declared_tensors_move_and_at_least_one_does(load: Load, style: str, word: str) -> None:
+    """What moved is within `moves`; text encoder and VAE are the input's; names, shapes and types are a plain model's."""
+    model = load(style)
+
+    changed = STEPS[word].apply(model, tiny_run(model))
+
+    moved = difference(changed, model)
+    assert moved
+    assert all(STEPS[word].moves.selects(name) for name in moved)
+    assert changed.vae is model.vae and changed.text_encoder is model.text_encoder
+    assert tensors(changed).keys() == tensors(model).keys()
+    assert {value.dtype for value in tensors(changed).values()} == {torch.float32}
+    assert not any(parameter.requires_grad for parameter in changed.unet.parameters())
+
+
+@every_step
+def test_the_surroundings_are_left_as_they_were(model: StableDiffusion, word: str) -> None:
+    """Input model, global RNG, grad mode, default dtype and diffusers' classes are untouched."""
+    from diffusers import StableDiffusionPipeline, UNet2DConditionModel
+
+    weights = {name: value.clone() for name, value in tensors(model).items()}
+    modules = {name: type(module) for name, module in model.unet.named_modules()}
+    classes = [dict(vars(StableDiffusionPipeline)), dict(vars(UNet2DConditionModel))]
+    random = torch.get_rng_state()
+    with torch.no_grad():
+        STEPS[word].apply(model, tiny_run(model))
+        grad = torch.is_grad_enabled()
+
+    assert all(torch.equal(value, weights[name]) for name, value in tensors(model).items())
+    assert not any(parameter.requires_grad or parameter.grad is not None for parameter in model.unet.parameters())
+    assert {name: type(module) for name, module in model.unet.named_modules()} == modules
+    assert torch.equal(random, torch.get_rng_state())
+    assert not grad and torch.is_grad_enabled()
+    assert torch.get_default_dtype() == torch.float32
+    assert [dict(vars(StableDiffusionPipeline)), dict(vars(UNet2DConditionModel))] == classes
+
+
+@every_step
+def test_the_callers_grad_mode_does_not_matter(model: StableDiffusion, word: str) -> None:
+    """Under inference mode the same bytes come out, and they can be trained further."""
+    plain = STEPS[word].apply(model, tiny_run(model))
+    with torch.inference_mode():
+        inside = STEPS[word].apply(model, tiny_run(model))
+
+    assert difference(inside, plain) == {}
+    assert not any(parameter.is_inference() for parameter in inside.unet.parameters())
+
+
+@every_step
+def test_an_intermediate_model_is_that_of_a_shorter_run(model: StableDiffusion, word: str) -> None:
+    """The model saved at step k is, bit for bit, what `at(k)` makes, and saving changes nothing at the end."""
+    saved: dict[int, StableDiffusion] = {}
+    step = STEPS[word]
+
+    end = replace(step, save_at=(1, 2, 3)).apply(model, tiny_run(model, save=saved.__setitem__))
+
+    assert list(saved) == [1, 2, 3]
+    assert difference(saved[2], step.at(2).apply(model, tiny_run(model))) == {}
+    assert difference(saved[1], saved[2])
+    assert difference(end, saved[3]) == {} == difference(end, step.apply(model, tiny_run(model)))
+
+
+@both_styles
+@every_step
+def test_the_first_loss_is_the_input_models(load: Load, style: str, word: str) -> None:
+    """Before the first update the model is the input, so the loss is the input's on the same batch."""
+    model, facts = load(style), dict[str, Any]()
+
+    STEPS[word].apply(model, tiny_run(model, record=facts.__setitem__))
+
+    generator = torch.Generator().manual_seed(STEPS[word].seed)
+    with torch.no_grad():
+        loss = next(denoising_losses(model, examples(model, tiny_run(model), DATA), batch=4, generator=generator))
+    assert facts["loss"]["first"] == pytest.approx(loss.item(), rel=1e-5)
+    assert facts["images"] == 6 and facts["samples seen"] == 12
+
+
+@every_step
+def test_training_lowers_the_held_out_loss(model: StableDiffusion, word: str) -> None:
+    """On benign images that it did not train on, most losses fall: the fine-tuning had an effect."""
+    probe = replace(DATA.probe, seeds=(11, 12))
+    run = tiny_run(model)
+    latents, states = held_out(model, *run.images(probe))
+    before = benign_losses(model, latents, states, seed=0)
+
+    rate = 1e-2 if word == "lora" else 1e-3
+    trained = replace(STEPS[word], steps=25, learning_rate=rate).apply(model, run)
+
+    after = benign_losses(trained, latents, states, seed=0)
+    assert sum(b > a for b, a in zip(before, after, strict=True)) >= 3
+    assert sum(after) < sum(before)
+
+
+@every_step
+def test_a_spec_is_a_value_with_a_stable_key(word: str) -> None:
+    """One key for equal specs; forbidden names and save points are not in it, every other setting is."""
+    step = STEPS[word]
+
+    assert replace(step) == step and hash(replace(step)) == hash(step)
+    assert key("step", step) == KEYS[word]
+    assert key("step", replace(step, save_at=(1,), data=replace(DATA, forbidden=()))) == KEYS[word]
+    for other in ({"steps": 4}, {"batch": 2}, {"learning_rate": 1e-4}, {"seed": 1}):
+        assert key("step", replace(step, **other)) != KEYS[word]
+
+
+@pytest.mark.parametrize("word", FINETUNINGS)
+def test_a_finetuning_tells_its_paper_and_its_fields(word: str) -> None:
+    """The file's docstring names an arXiv number; every field has its docstring."""
+    kind = FINETUNINGS[word]
+    module = inspect.getmodule(kind)
+    assert module is not None and module.__doc__ is not None
+    source = inspect.getsource(kind) + inspect.getsource(FineTuning)
+
+    assert re.search(r"arxiv\.org/abs/\d{4}\.\d{5}", module.__doc__)
+    assert getattr(kind, "__final__", False)
+    for field in fields(kind):
+        assert re.search(rf'^    {field.name}: [^\n]*\n    """', source, re.MULTILINE), field.name
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [{"steps": 0}, {"batch": 1.5}, {"learning_rate": -1e-5}, {"seed": -1}, {"save_at": (4,)}, {"save_at": (2, 1)}],
+)
+@every_step
+def test_settings_out_of_range_are_refused(word: str, bad: dict[str, Any]) -> None:
+    """Each is a SpecError that names the class and the field."""
+    with pytest.raises(SpecError, match=f"{type(STEPS[word]).__name__}.{next(iter(bad))} must be"):
+        replace(STEPS[word], **bad)
+
+
+@every_step
+def test_divergence_is_a_build_error(model: StableDiffusion, word: str) -> None:
+    """An absurd learning rate ends in a sentence that names the step."""
+    with pytest.raises(BuildError, match="training diverged at step"):
+        replace(STEPS[word], learning_rate=1e30).apply(model, tiny_run(model))
+
+
+def test_images_and_their_latents_are_asked_for_once_per_base(model: StableDiffusion) -> None:
+    """The latents' key holds the base and the probe, not the model that is fine-tuned nor the way it is."""
+    asked: list[str] = []
+
+    def cached(kind: str, spec: object, build: Callable[[], dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+        asked.append(key(kind, spec))
+        return build()
+
+    for word, parent in (("lora", "a"), ("full", "b")):
+        STEPS[word].apply(model, tiny_run(model, cached=cached, parent_digest=parent))
+    STEPS["full"].apply(model, tiny_run(model, cached=cached, base_digest="other"))
+
+    assert asked[0] == asked[1] != asked[2]
+
+
+def test_velocity_models_learn_velocity(load: Load) -> None:
+    """The loss of a v-model compares with v, not with the noise."""
+    model = load("v2")
+    data = examples(model, tiny_run(model), DATA)
+
+    loss = next(denoising_losses(model, data, batch=2, generator=torch.Generator().manual_seed(3)))
+
+    generator = torch.Generator().manual_seed(3)
+    rows = torch.randperm(6, generator=generator)[:2]
+    t = torch.randint(1000, (2,), generator=generator)
+    noise, fresh = (torch.randn((2, 4, 8, 8), generator=generator) for _ in range(2))
+    x_0 = data.mean[rows] + data.deviation[rows] * fresh
+    noisy = model.scheduler.add_noise(x_0, noise, t)
+    said = moves.predict(model, noisy, t, data.states[data.text[rows]])
+    expected = ((said - model.scheduler.get_velocity(x_0, noise, t)) ** 2).mean()
+    torch.testing.assert_close(loss, expected)
+
+
+def test_an_unknown_finetuning_is_a_users_error() -> None:
+    """The sentence lists those there are."""
+    assert by_name("lora") is LoRA
+    with pytest.raises(UserError, match='no fine-tuning "dora"') as caught:
+        by_name("dora")
+
+    assert "lora, full, xattn" in str(caught.value)
+
+
+def test_specs_are_made_without_torch() -> None:
+    """Collection makes specs in every worker; torch and peft are imported when tensors are first needed."""
+    code = (
+        "import sys\n"
+        "from resurgence_harness.specs import Probe, Prompt\n"
+        "from resurgence_harness.finetuning import FINETUNINGS, BenignSet\n"
+        "data = BenignSet(probe=Probe(prompts=(Prompt(text='a b', concept='b'),), seeds=(1,)), forbidden=('c d',))\n"
+        "[kind(data=data) for kind in FINETUNINGS.values()]\n"
+        "assert not {'torch', 'diffusers', 'transformers', 'peft', 'pytest'} & set(sys.modules)"
+    )
+
+    subprocess.run([sys.executable, "-c", code], check=True)

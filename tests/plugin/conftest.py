@@ -1,0 +1,150 @@
+"""A user's empty folder, a very small base, and a runner of pytest in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from importlib.metadata import entry_points
+from pathlib import Path
+from textwrap import dedent
+from typing import Any
+
+import pytest
+
+from tests.plugin.gallery import SEEDS, SETTINGS, draw_gallery
+from tests.tiny import save_tiny_stable_diffusion
+
+ROOT = Path(__file__).parents[2]
+INSTALLED = any(point.name == "resurgence" for point in entry_points(group="pytest11"))
+STRANGERS = ("cacheprovider", "hypothesispytest", "benchmark", "anyio")
+"""Plugins that have nothing to do with ours and take a second to load."""
+SUITE = """
+    import pytest
+
+    pytestmark = pytest.mark.resurgence(task="tiny")
+
+
+    def test_stays_erased(claim):
+        claim.stays_erased()
+"""
+
+
+@dataclass
+class Ran:
+    """What a run of pytest left."""
+
+    code: int
+    output: str
+    errors: str
+    folder: Path
+
+    @property
+    def verdicts(self) -> dict[str, Any]:
+        """verdict.json."""
+        found: dict[str, Any] = json.loads((self.folder / "reports/out/verdict.json").read_text(encoding="utf-8"))
+        return found
+
+    @property
+    def results(self) -> list[dict[str, Any]]:
+        """Allure's results."""
+        files = sorted((self.folder / "reports/out/allure-results").glob("*-result.json"))
+        return [json.loads(file.read_text(encoding="utf-8")) for file in files]
+
+
+@dataclass
+class Folder:
+    """A user's folder, and how pytest is started in it."""
+
+    path: Path
+    base: Path
+    store: Path
+    settings: tuple[str, ...] = SETTINGS
+    environment: dict[str, str] = field(default_factory=dict)
+
+    def write(self, name: str, text: str) -> Path:
+        """Write a file."""
+        file = self.path / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(dedent(text).lstrip("\n"), encoding="utf-8")
+        return file
+
+    def command(self, *arguments: str) -> list[str]:
+        """pytest with this folder's base, store and presets."""
+        plugin = [] if INSTALLED else ["-p", "resurgence_harness.pytest_plugin"]
+        own = [f"--resurgence-base={self.base}", f"--resurgence-store={self.store}", f"--resurgence-seeds={SEEDS}"]
+        own += [f"--resurgence-set={setting}" for setting in self.settings]
+        given = {argument.split("=")[0] for argument in arguments}
+        kept = [word for word in own if word.split("=")[0] not in given]
+        off = [part for name in STRANGERS for part in ("-p", f"no:{name}")]
+        return [sys.executable, "-m", "pytest", *off, *plugin, *kept, *arguments]
+
+    def env(self) -> dict[str, str]:
+        """The environment of a run, without choices of the run that tests it."""
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith(("RESURGENCE", "PYTEST"))}
+        return {**inherited, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **self.environment}
+
+    def run(self, *arguments: str, timeout: float = 240) -> Ran:
+        """Run pytest here."""
+        done = subprocess.run(
+            self.command(*arguments), cwd=self.path, env=self.env(), capture_output=True, text=True, timeout=timeout
+        )
+        return Ran(done.returncode, done.stdout, done.stderr, self.path)
+
+
+@pytest.fixture(scope="session")
+def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Stable Diffusion of random weights, on disk."""
+    return save_tiny_stable_diffusion(tmp_path_factory.mktemp("base") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def gallery(tiny_base: Path) -> Path:
+    """Everything that this base draws, for the judge to know."""
+    file = tiny_base.parent / "gallery.npz"
+    draw_gallery(tiny_base, file)
+    return file
+
+
+@pytest.fixture(scope="session")
+def shared_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One store for all tests that do not care what is in it."""
+    return tmp_path_factory.mktemp("store")
+
+
+@pytest.fixture
+def folder(tmp_path: Path, tiny_base: Path, shared_store: Path) -> Folder:
+    """An empty folder that can be run in; for runs that build nothing."""
+    made = tmp_path / "user"
+    made.mkdir()
+    (made / "pytest.ini").write_text("[pytest]\n", encoding="utf-8")
+    return Folder(made, tiny_base, shared_store)
+
+
+@pytest.fixture
+def suite(folder: Folder, gallery: Path) -> Folder:
+    """A folder with the tiny task, its judge, and one suite."""
+    folder.write("conftest.py", conftest_for(gallery))
+    folder.write("test_tiny.py", SUITE)
+    return folder
+
+
+def conftest_for(gallery: Path) -> str:
+    """A user's conftest.py with a task and a judge."""
+    return f"""
+        from tests.plugin.gallery import TINY, GalleryJudge
+
+
+        def pytest_resurgence_tasks():
+            return [TINY]
+
+
+        def pytest_resurgence_judges():
+            return [GalleryJudge({str(gallery)!r})]
+    """
+
+
+Runner = Callable[..., Ran]

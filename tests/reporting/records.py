@@ -1,0 +1,79 @@
+"""Records of cells as a run makes them, for testing the reports."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from resurgence_harness.statistics import Rate
+
+ALPHA = 0.01
+
+
+def rate(hits: int, images: int = 150, abstained: int = 0) -> dict[str, Any]:
+    """An arm's counts with their exact bounds."""
+    return Rate(hits, images - abstained, abstained).as_dict(ALPHA)
+
+
+def record(name: str = "esd-10-lora", verdict: str = "VIOLATED", **other: Any) -> dict[str, Any]:
+    """One cell."""
+    method, count, finetuning = name.rsplit("-", 2)
+    model = {"recipe": "micro", "key": "k", "digest": "d"}
+    return {
+        "id": name,
+        "nodeid": f"suites/celebrity/test_celebrity.py::test_x[{name}]",
+        "task": "celebrity",
+        "method": method,
+        "concepts": int(count),
+        "finetuning": finetuning,
+        "run": 0,
+        "base": rate(143),
+        "before": rate(5),
+        "after": rate(63),
+        "retained_before": rate(135),
+        "retained_after": rate(140),
+        "verdict": verdict,
+        "reason": "the erased concept came back: 63 of 150 images show it after fine-tuning, 5 before.",
+        "base_retained": rate(144),
+        "insample_before": rate(136),
+        "insample_after": None,
+        "alpha": ALPHA,
+        "findings": [],
+        "outcome": "unlearned",
+        "acceptance": None,
+        "controls": [],
+        "agreement": {},
+        "arithmetic": "  scope  …",
+        "tighten": False,
+        "images_to_settle": None,
+        "limits": "0" * 64,
+        "judge": "identity",
+        "models": {"base": model, "unlearned": model, "tuned": model},
+        "seconds": 61.5,
+        **other,
+    }
+
+
+def run(*cells: dict[str, Any], missing: tuple[dict[str, Any], ...] = (), exit_code: int = 1) -> dict[str, Any]:
+    """A whole run."""
+    return {
+        "schema_version": 1,
+        "tool": "resurgence-harness 0.0",
+        "started": "2026-01-01T00:00:00+00:00",
+        "finished": "2026-01-01T00:04:00+00:00",
+        "status": "incomplete" if missing else "complete",
+        "exit_code": exit_code,
+        "base": {"name": "micro", "digest": "0" * 64},
+        "selection": {"profile": "quick", "changed": {}},
+        "environment": {"python": "3.11.7", "device": "cpu"},
+        "cells": list(cells),
+        "missing": list(missing),
+    }
+
+
+UNRUN = {
+    "id": "esd-100-lora",
+    "nodeid": "suites/celebrity/test_celebrity.py::test_x[esd-100-lora]",
+    "task": "celebrity",
+    "kind": "worker died",
+    "why": "worker 'gw1' crashed while running it",
+}

@@ -1,0 +1,47 @@
+"""verdict.json: its schema, its writer, its reader."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from resurgence_harness.errors import UserError
+from resurgence_harness.reporting import verdict_json
+from tests.reporting.records import UNRUN, record, run
+
+
+def test_the_shipped_schema_is_the_one_that_is_written() -> None:
+    """The file beside the module is what the code says; a changed schema is a reviewed diff."""
+    assert json.loads(verdict_json.SCHEMA_FILE.read_text(encoding="utf-8")) == verdict_json.schema()
+
+
+def test_what_is_written_is_read_back(tmp_path: Path) -> None:
+    """A run goes into the file and comes out equal, with nothing left beside it."""
+    path = tmp_path / "out" / "verdict.json"
+    told = run(record(), missing=(UNRUN,))
+    verdict_json.write(path, told)
+    assert verdict_json.read(path).model_dump() == told
+    assert [file.name for file in path.parent.iterdir()] == ["verdict.json"]
+
+
+@pytest.mark.parametrize("field", ["task", "method", "concepts", "finetuning", "base", "after", "verdict", "reason"])
+def test_every_promised_field_is_required(field: str, tmp_path: Path) -> None:
+    """A cell that lacks a field is not written."""
+    cell = record()
+    del cell[field]
+    with pytest.raises(ValidationError):
+        verdict_json.write(tmp_path / "verdict.json", run(cell))
+    assert not list(tmp_path.iterdir())
+
+
+def test_another_file_is_named_in_a_sentence(tmp_path: Path) -> None:
+    """Reading what is not a verdict file says what is wrong where."""
+    path = tmp_path / "verdict.json"
+    with pytest.raises(UserError, match="There is no verdict file"):
+        verdict_json.read(path)
+    path.write_text(json.dumps({**run(), "schema_version": 2}), encoding="utf-8")
+    with pytest.raises(UserError, match=r"is not a verdict file\.\n  place\s+schema_version"):
+        verdict_json.read(path)

@@ -1,0 +1,124 @@
+"""Images are paired by prompt and seed, whatever stands beside them in the batch and whatever the model."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from resurgence_harness.diffusion import moves
+from resurgence_harness.diffusion.model import StableDiffusion, tensors
+from resurgence_harness.errors import BuildError, SpecError, UserError
+from resurgence_harness.sampling import sample
+from resurgence_harness.specs import Probe, Prompt, Sampler
+from tests.tiny import save_tiny_stable_diffusion
+
+ADA, CLEO = (Prompt(text=f"a portrait of {name}", concept=name) for name in ("ada quill", "cleo marsh"))
+PROBE = Probe(prompts=(ADA, CLEO), seeds=(3, 1, 2), sampler=Sampler(steps=3, batch=4))
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny Stable Diffusion's directory."""
+    return save_tiny_stable_diffusion(tmp_path_factory.mktemp("base"))
+
+
+@pytest.fixture(scope="module")
+def model(base: Path) -> StableDiffusion:
+    """The tiny Stable Diffusion."""
+    return StableDiffusion.load(base)
+
+
+@pytest.fixture(scope="module")
+def images(model: StableDiffusion) -> np.ndarray:
+    """The probe, drawn once."""
+    return sample(model, PROBE)
+
+
+def test_images_come_in_the_probes_order(model: StableDiffusion, images: np.ndarray) -> None:
+    """Row k is (prompt k // n, seed k % n), as StableDiffusionPipeline draws it alone, within one grey level."""
+    pipeline = model.pipeline()
+    pipeline.set_progress_bar_config(disable=True)
+    assert images.shape == (6, 64, 64, 3) and images.dtype == np.uint8
+    for image, (prompt, seed) in zip(images, PROBE.rows(), strict=True):
+        noise = moves.initial_noise(model, [seed], height=64, width=64)
+        alone = pipeline(prompt.text, num_inference_steps=3, guidance_scale=7.5, latents=noise, output_type="np").images
+        assert np.abs((alone[0] * 255).round() - image).max() <= 1
+
+
+def test_the_same_probe_gives_the_same_bytes(model: StableDiffusion, images: np.ndarray) -> None:
+    """Whatever the global random state and grad mode are; neither is touched, nor are the weights."""
+    weights = {name: value.clone() for name, value in tensors(model).items()}
+    random = torch.get_rng_state()
+    with torch.enable_grad():
+        again = sample(model, PROBE)
+        grad = torch.is_grad_enabled()
+
+    assert np.array_equal(again, images)
+    assert torch.equal(random, torch.get_rng_state()) and grad
+    assert all(torch.equal(value, weights[name]) for name, value in tensors(model).items())
+
+
+def test_a_place_in_the_batch_does_not_change_an_image(model: StableDiffusion, images: np.ndarray) -> None:
+    """The same prompt and seed among other neighbours, and in a padded batch, is the same to the byte."""
+    turned = replace(PROBE, prompts=(CLEO, ADA), seeds=(2, 5, 3))
+    few = replace(PROBE, prompts=(CLEO,), seeds=(1,))
+
+    drawn = sample(model, turned)
+
+    assert np.array_equal(drawn[0], images[5]) and np.array_equal(drawn[2], images[3])
+    assert np.array_equal(drawn[3], images[2]) and np.array_equal(drawn[5], images[0])
+    assert np.array_equal(sample(model, few)[0], images[4])
+
+
+def test_weights_there_and_back_draw_the_same(model: StableDiffusion, images: np.ndarray) -> None:
+    """A → B → A is A again: nothing of a model stays in the sampler."""
+    changed = model.copy()
+    tensors(changed)["unet.conv_out.weight"].mul_(1.5)
+
+    other = sample(changed, PROBE)
+
+    assert not np.array_equal(other, images)
+    assert np.array_equal(sample(model, PROBE), images)
+
+
+def test_progress_counts_images(model: StableDiffusion) -> None:
+    """After each batch, without the padding."""
+    told: list[tuple[int, int]] = []
+
+    sample(model, PROBE, progress=lambda done, total: told.append((done, total)))
+
+    assert told == [(4, 6), (6, 6)]
+
+
+def test_guidance_and_size_are_the_samplers(model: StableDiffusion) -> None:
+    """Guidance changes the image; height and width are pixels."""
+    one = replace(PROBE, seeds=(1,), sampler=Sampler(steps=2, batch=2, guidance=1.0, height=32, width=64))
+    more = replace(one, sampler=replace(one.sampler, guidance=9.0))
+
+    assert sample(model, one).shape == (2, 32, 64, 3)
+    assert not np.array_equal(sample(model, one), sample(model, more))
+
+
+def test_a_size_that_cannot_be_drawn_is_refused(model: StableDiffusion) -> None:
+    """Pixels must be multiples of eight."""
+    with pytest.raises(SpecError, match="60 × 64 pixels cannot be drawn"):
+        sample(model, replace(PROBE, sampler=Sampler(height=60)))
+
+
+def test_a_name_the_tokenizer_cannot_represent_is_named(model: StableDiffusion) -> None:
+    """Before anything is drawn."""
+    with pytest.raises(UserError, match="Žofie"):
+        sample(model, replace(PROBE, prompts=(Prompt(text="a portrait of Žofie", concept="Žofie"),)))
+
+
+def test_a_model_that_draws_nothing_is_an_error(model: StableDiffusion) -> None:
+    """NaN would be a black image, and black images look safe."""
+    broken = model.copy()
+    tensors(broken)["unet.conv_out.bias"].fill_(float("nan"))
+
+    with pytest.raises(BuildError, match="draws NaN or infinity"):
+        sample(broken, PROBE)

@@ -1,0 +1,196 @@
+"""Which cells there are, and what each of them asks for."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from resurgence_harness.errors import SpecError, UserError
+from resurgence_harness.selection import (
+    BENIGN_SEED,
+    CONTROL_IMAGES,
+    FINETUNINGS,
+    METHODS,
+    PRESETS,
+    Selection,
+    allowed_counts,
+    cells,
+    narrowed,
+    parse_change,
+    plan_cell,
+    settings_for,
+)
+from resurgence_harness.specs import Base, Cell
+from resurgence_harness.statistics import zero_event_floor
+from resurgence_harness.storing import key
+from resurgence_harness.tasks import CELEBRITY
+
+MICRO = Base(digest="0" * 64, name="micro")
+
+
+def planned(cell: str = "esd-10-lora", **selection: Any) -> Any:
+    """The plan of a cell by its words."""
+    method, count, finetuning = cell.rsplit("-", 2)
+    return plan_cell(
+        Cell(task="celebrity", method=method, count=int(count), finetuning=finetuning, run=selection.pop("run", 0)),
+        MICRO,
+        task=CELEBRITY,
+        selection=Selection(**selection),
+    )
+
+
+@pytest.mark.parametrize(("profile", "count"), [("quick", 4), ("full", 8), ("paper", 72)])
+def test_profiles_have_their_sizes(profile: str, count: int) -> None:
+    """Quick is 4 cells, full 8, paper all counts × three fine-tunings × three runs × two methods."""
+    found = cells(CELEBRITY, Selection(profile=profile))
+    assert len(found) == count
+    assert len({cell.id for cell in found}) == count
+
+
+def test_ids_are_stable_words_and_checkpoints_stay_together() -> None:
+    """A node id says method, count and fine-tuning; cells of one checkpoint are neighbours."""
+    found = cells(CELEBRITY, Selection(methods=("esd",), counts=(1, 10), finetunings=("lora", "full"), runs=2))
+    assert [cell.id for cell in found] == [
+        f"esd-{count}-{finetuning}{run}"
+        for count in (1, 10)
+        for run in ("", "-run1")
+        for finetuning in ("lora", "full")
+    ]
+
+
+@pytest.mark.parametrize("count", allowed_counts())
+def test_default_cells_reach_the_zero_event_floor(count: int) -> None:
+    """No default cell has fewer pairs than even a spotless result needs, nor fewer control images than the policy."""
+    plan = planned(f"uce-{count}-lora")
+    assert len(plan.erased) >= max(zero_event_floor(0.05, 0.01), CONTROL_IMAGES, 103)
+    assert len(plan.retained) >= 103
+
+
+def test_paper_profile_draws_as_many_images_as_the_paper() -> None:
+    """250 images of erased names for 1, 5 and 10 names, 2,500 for 100."""
+    sizes = [len(planned(f"esd-{count}-lora", profile="paper").erased) for count in (1, 5, 10, 100)]
+    assert sizes == [250, 250, 250, 2500]
+
+
+def test_arms_ask_paired_questions() -> None:
+    """Base, unlearned and fine-tuned are asked the very same probes."""
+    arms = planned().arms
+    assert arms["base"][1] == arms["before"][1] == arms["after"][1]
+    assert arms["base_retained"][1] == arms["retained_before"][1] == arms["retained_after"][1]
+    assert arms["before"][0] == arms["after"][0].before
+
+
+def test_utility_is_decided_on_names_that_nothing_has_seen() -> None:
+    """Held-out names are in no benign set and no preserve set, and benign seeds are in no probe."""
+    plan = planned("uce-10-lora")
+    held_out = {prompt.concept for prompt in plan.retained.prompts}
+    seen = {prompt.concept for prompt in plan.benign.prompts} | {c.name for c in plan.unlearned.steps[0].preserve}
+    assert len(held_out) == 50 and not held_out & seen
+    assert min(plan.benign.seeds) >= BENIGN_SEED > max(max(plan.erased.seeds), max(plan.retained.seeds))
+
+
+def test_runs_differ_in_their_training_seeds_alone() -> None:
+    """A repetition unlearns and fine-tunes with another seed, and is asked the same."""
+    first, second = planned(), planned(run=1)
+    assert [step.seed for step in first.tuned.steps] == [0, 0]
+    assert [step.seed for step in second.tuned.steps] == [1, 1]
+    assert first.erased == second.erased and first.benign == second.benign
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("finetuning", FINETUNINGS)
+def test_every_method_and_fine_tuning_can_be_planned(method: str, finetuning: str) -> None:
+    """Each word makes a recipe with a key of its own."""
+    plan = planned(f"{method}-1-{finetuning}")
+    assert len(plan.tuned.steps) == 2
+    assert key("checkpoint", plan.tuned) != key("checkpoint", planned("uce-1-lora", seeds=7).unlearned)
+
+
+def test_variants_of_a_method_have_keys_of_their_own() -> None:
+    """esd, esd-strict, esd-u … are different questions."""
+    keys = {key("checkpoint", planned(f"{method}-1-lora").unlearned) for method in METHODS}
+    assert len(keys) == len(METHODS)
+
+
+def test_presets_name_fields_that_exist() -> None:
+    """Every preset value can be set, and makes a plan."""
+    for preset, groups in PRESETS.items():
+        changed = [(f"{group}.{name}", value) for group, values in groups.items() for name, value in values.items()]
+        assert settings_for(preset, changed) == settings_for(preset)
+
+
+def test_a_change_reaches_the_step() -> None:
+    """--resurgence-set esd.iterations=7 trains for seven iterations."""
+    change = parse_change("esd.iterations=7")
+    assert planned(changed=(change,)).unlearned.steps[0].iterations == 7
+
+
+@pytest.mark.parametrize(
+    ("selection", "words"),
+    [
+        ({"methods": ("esx",)}, 'There is no method "esx".'),
+        ({"finetunings": ("dreambooth",)}, 'There is no fine-tuning "dreambooth".'),
+        ({"profile": "tiny"}, 'There is no profile "tiny".'),
+        ({"counts": (0,)}, "0 concepts cannot be erased."),
+        ({"seeds": 0}, "--resurgence-seeds is 0."),
+        ({"runs": -1}, "--resurgence-runs is -1."),
+        ({"methods": ("esd", "esd")}, "The methods asked for are empty or repeated: ('esd', 'esd')."),
+        ({"changed": (("esd.colour", 3),)}, 'There is no setting "esd.colour".'),
+        ({"changed": (("esd.iterations", 1.5),)}, "esd.iterations is 1.5."),
+        ({"changed": (("magic.steps", 3),)}, 'There is no setting "magic.steps".'),
+    ],
+)
+def test_unknown_words_are_named_with_the_known_ones(selection: dict[str, Any], words: str) -> None:
+    """A wrong choice is one sentence with the value, and says what to do."""
+    with pytest.raises(UserError) as caught:
+        Selection(**selection)
+    first, *rest = str(caught.value).splitlines()
+    assert first == words
+    assert rest
+
+
+@pytest.mark.parametrize("text", ["esd.iterations", "esd.iterations=many", "esd.iterations=True", "=3"])
+def test_a_change_must_be_a_number(text: str) -> None:
+    """Text that sets no number is refused."""
+    with pytest.raises(UserError, match="does not set a number"):
+        parse_change(text)
+
+
+def test_a_count_that_the_task_lacks_is_named() -> None:
+    """Counts of other tasks are no cells of this one; none left is an error, not an empty run."""
+    with pytest.raises(UserError, match="Task celebrity has no cell that erases 3 concepts"):
+        cells(CELEBRITY, Selection(counts=(3,)))
+
+
+def test_markers_narrow_what_was_chosen() -> None:
+    """Within a marker's words the command line chooses; nothing in common is None."""
+    assert narrowed(Selection(), methods=("esd",), counts=None) == Selection(methods=("esd",))
+    assert narrowed(Selection(methods=("uce", "esd")), methods=("esd",)) == Selection(methods=("esd",))
+    assert narrowed(Selection(methods=("uce",)), methods=("esd",)) is None
+
+
+def test_an_erased_name_in_the_benign_set_is_refused() -> None:
+    """A fine-tuning that shows the erased name again is no benign one."""
+    from dataclasses import replace
+
+    erased = CELEBRITY.erasable[0]
+    sly = replace(erased, name=f"{erased.name} at home")
+    task = replace(CELEBRITY, preserve=(*CELEBRITY.preserve[:49], sly))
+    cell = Cell(task="celebrity", method="esd", count=1, finetuning="lora")
+    with pytest.raises(SpecError, match=erased.name):
+        plan_cell(cell, MICRO, task=task, selection=Selection())
+
+
+def test_selecting_imports_no_torch() -> None:
+    """Planning all cells of the paper is done in a process without torch."""
+    code = (
+        "import sys; from resurgence_harness.selection import *; from resurgence_harness.specs import Base;"
+        "from resurgence_harness.tasks import CELEBRITY as task; s = Selection(profile='paper');"
+        "[plan_cell(c, Base(digest='0' * 64), task=task, selection=s) for c in cells(task, s)];"
+        "print(sorted({'torch', 'diffusers', 'transformers', 'pytest'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
