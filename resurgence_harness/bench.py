@@ -23,10 +23,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import resurgence_harness
 from resurgence_harness.errors import BuildError, Corrupt, JudgeError, SpecError, UserError, sentence
+from resurgence_harness.judging.contract import NO_FACE, Judge
 from resurgence_harness.planning import (
     JudgeSpec,
     Work,
@@ -65,23 +66,11 @@ DELTA, TENSORS, IMAGES, JUDGMENTS, CANARIES, LOSSES = (
 )
 LOADED = 2
 """Models that `model()` keeps loaded beside the base."""
-NOBODY = "no face"
-"""The answer of a judge that sees nothing it could name: abstained, never clear."""
 LIBRARIES = ("torch", "diffusers", "transformers", "peft", "safetensors", "numpy")
 """Their versions are recorded: other versions may give other bytes."""
 
 Progress = Callable[[str, int, int, float | None], None]
 """progress(stage in words, done, total, loss): loss is None where there is none."""
-
-
-class Judge(JudgeSpec, Protocol):
-    """What the bench asks of a judge; `judging.contract` tells the whole."""
-
-    def answer(self, images: np.ndarray, device: str) -> tuple[list[str], np.ndarray]:
-        """The answer and the score for each image uint8 [n, h, w, 3]."""
-
-    def canaries(self) -> tuple[int, int]:
-        """How many of its stored images it answers correctly, of how many."""
 
 
 class Bench:
@@ -528,7 +517,7 @@ def _judgments(judge: Judge, images: np.ndarray, probe: Probe, *, device: str) -
                 concept=prompt.concept,
                 prompt=prompt.text,
                 seed=seed,
-                outcome=Outcome.ABSTAINED if answer == NOBODY else outcome,
+                outcome=Outcome.ABSTAINED if answer == NO_FACE else outcome,
                 score=float(score),
                 answer=answer,
             )

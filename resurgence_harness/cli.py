@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 USER_ERROR, HARNESS_ERROR = 4, 12
 EXIT_CODES = (
-    "Exit codes: 0 done · 2 the command line cannot be read · 4 something asked for cannot be had; one sentence tells "
+    "Exit codes: 0 done · 2 the command line cannot be read · 4 something asked for cannot be had, told in a sentence "
     "· 12 the harness or the store failed, `store verify` finding damage included."
 )
 
@@ -248,15 +248,17 @@ def _collect(arguments: list[str]) -> tuple[Engine, list[CellPlan]]:
     """Let pytest collect in this process, without a word of its own unless it fails."""
     import pytest
 
-    found, said = _Collector(), io.StringIO()
+    found, said, complained = _Collector(), io.StringIO(), io.StringIO()
     alone = ["-n0"] if find_spec("xdist") is not None else []
-    with redirect_stdout(said), redirect_stderr(said):
+    with redirect_stdout(said), redirect_stderr(complained):
         code = pytest.main([*arguments, "--collect-only", "-q", *alone, "-p", "no:cacheprovider"], plugins=[found])
     if found.error is not None:
         raise found.error
     if code not in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
-        told = said.getvalue().strip().removeprefix("ERROR: ")
-        raise UserError(told or sentence("pytest could not collect this suite.", arguments=" ".join(arguments)))
+        complaint = complained.getvalue().strip().removeprefix("ERROR: ")
+        if complaint.startswith("usage:"):
+            complaint = complaint.partition("error: ")[2]
+        raise UserError(complaint or f"pytest could not collect {' '.join(arguments)}.\n{said.getvalue().strip()}")
     if found.engine is None or not found.cells:
         raise UserError(
             sentence(
@@ -296,7 +298,8 @@ def summary(planned: Plan) -> str:
         )
         if part
     )
-    source = "as builds in this store took" if all(action.learned for action in needed) else "partly a guess"
+    learned = sum(action.learned for action in needed)
+    source = "as builds in this store took" if learned == len(needed) else "partly a guess" if learned else "a guess"
     return f"To make: {counts}; about {time_words(planned.seconds)} for one worker, {source}. {there} there already."
 
 

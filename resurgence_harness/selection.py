@@ -57,7 +57,7 @@ Settings = Mapping[str, Mapping[str, Any]]
 
 PRESETS: dict[str, Settings] = {
     "micro": {  # the embedded microworld: 64 px, narrow, minutes on a laptop
-        "sampler": {"steps": 10, "guidance": 7.5, "height": 64, "width": 64, "batch": 32},
+        "sampler": {"steps": 10, "guidance": 4.0, "height": 64, "width": 64, "batch": 32},
         "benign": {"names": 50, "seeds": 2},
         "uce": {},
         "esd": {"iterations": 150, "batch": 16, "learning_rate": 1e-4, "trajectories": 32, "trajectory_steps": 10},

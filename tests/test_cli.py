@@ -141,7 +141,7 @@ def test_a_plan_is_told_by_model(store: Store, capsys: pytest.CaptureFixture[str
     assert any(line.startswith("judgments 8 of micro → uce(1) → lora missing") for line in lines)
     assert lines[-2] == f"1 cell; store {store.root}"
     assert lines[-1].startswith("To make: 2 checkpoints, 58 images, 16 judgments; about ")
-    assert lines[-1].endswith("for one worker, partly a guess. 1 there already.")
+    assert lines[-1].endswith("for one worker, a guess. 1 there already.")
 
 
 def test_a_plan_of_nothing_says_so(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
@@ -242,21 +242,27 @@ def test_plan_then_build_then_plan(suite: list[str], tmp_path: Path) -> None:
     assert "Nothing has to be made" in warm.stdout.splitlines()[-1], warm.stdout
 
 
-@pytest.mark.parametrize("command", ["plan", "build"])
+def test_a_plan_loads_no_model(suite: list[str], tmp_path: Path) -> None:
+    """Planning imports neither torch nor diffusers."""
+    imports = resurgence("plan", *suite, f"--resurgence-store={tmp_path / 'store'}", PYTHONPROFILEIMPORTTIME="1").stderr
+    modules = {line.rsplit("|", 1)[-1].strip() for line in imports.splitlines() if line.startswith("import time:")}
+    assert "resurgence_harness.planning" in modules
+    assert not {"torch", "diffusers", "transformers"} & modules
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
         (["--resurgence-methods=nosuch"], 'There is no method "nosuch"'),
         (["--resurgence-base=/nosuch"], "/nosuch"),
-        (["nosuch-folder"], "nosuch-folder"),
+        (["nosuch-folder"], "resurgence: file or directory not found: nosuch-folder"),
+        (["--resurgence-nosuch=1"], "resurgence: unrecognized arguments: --resurgence-nosuch=1"),
     ],
-    ids=["method", "base", "folder"],
+    ids=["method", "base", "folder", "option"],
 )
-def test_mistakes_in_a_plan_are_sentences(
-    suite: list[str], tmp_path: Path, command: str, arguments: list[str], words: str
-) -> None:
+def test_mistakes_in_a_plan_are_sentences(suite: list[str], tmp_path: Path, arguments: list[str], words: str) -> None:
     """Exit 4, what was wrong, no traceback, nothing written."""
-    done = resurgence(command, *suite, *arguments, f"--resurgence-store={tmp_path / 'store'}")
+    done = resurgence("plan", *suite, *arguments, f"--resurgence-store={tmp_path / 'store'}")
     assert done.returncode == 4, done.stdout + done.stderr
     assert words in done.stderr and "Traceback" not in done.stderr
     assert not (tmp_path / "store").exists()
@@ -267,6 +273,14 @@ def test_a_store_that_cannot_be_used_ends_a_build(suite: list[str], tmp_path: Pa
     done = resurgence("build", *suite, f"--resurgence-store={tmp_path / 'gone' / 'store'}")
     assert done.returncode == 4, done.stdout + done.stderr
     assert "cannot be made" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_suite_that_cannot_be_imported_is_told(tmp_path: Path) -> None:
+    """pytest's own account of the failure is passed on."""
+    (tmp_path / "test_broken.py").write_text("import nosuchmodule")
+    done = resurgence("plan", str(tmp_path))
+    assert done.returncode == 4
+    assert done.stderr.startswith("resurgence: pytest could not collect") and "nosuchmodule" in done.stderr
 
 
 def test_a_folder_without_cells_is_a_mistake(tmp_path: Path) -> None:

@@ -29,8 +29,8 @@ TOKENS = 24
 NAMES = ("ada quill", "bram quill", "ada stone", "cleo marsh", "dov ferris", "edda stone", "finn marsh", "gita ferris")
 """Two-word names that share first and last names; every word is one token."""
 WORDS = (
-    *"a an the of in at celebrity person portrait sketch photo official public event".split(),
-    *"image capturing oil painting".split(),
+    *("a", "an", "the", "of", "in", "at", "celebrity", "person", "portrait", "sketch", "photo", "official", "public"),
+    *("event", "image", "capturing", "oil", "painting"),
     *sorted({word for name in NAMES for word in name.split()}),
 )
 START, END, UNKNOWN = "<|startoftext|>", "<|endoftext|>", "<unk>"
@@ -153,4 +153,5 @@ def tiny_run(base: StableDiffusion, **surroundings: Any) -> Run:
     def images(probe: Any) -> Any:
         return sample(base, probe), [prompt.text for prompt, _ in probe.rows()]
 
-    return Run(**({"base": base, "base_digest": "tiny", "parent_digest": "tiny", "images": images} | surroundings))
+    usual: dict[str, Any] = {"base": base, "base_digest": "tiny", "parent_digest": "tiny", "images": images}
+    return Run(**(usual | surroundings))

@@ -41,7 +41,7 @@ class StableDiffusion:
 
     @classmethod
     def load(cls, directory: str | Path, device: str = "cpu") -> StableDiffusion:
-        """Read a local directory in diffusers' layout; `base_files.check_base` says beforehand what is wrong with one."""
+        """Read a local directory in diffusers' layout; `base_files.check_base` tells what is wrong with one."""
         from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
         from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
         from diffusers.schedulers.scheduling_ddim import DDIMScheduler
@@ -186,8 +186,8 @@ def _weights(kind: Any, root: str, part: str, precision: str) -> Any:
                 do="Copy or download the base again.",
             )
         )
-    # What was read lies in the mapped file at any address; kernels round differently there than in memory of torch's own,
-    # so that a model and its copy would differ in the last bit.
+    # What was read lies in the mapped file at any address, where kernels round unlike in torch's own memory: a
+    # model and its copy would differ in the last bit.
     for tensor in (*module.parameters(), *module.buffers()):
         tensor.data = tensor.data.clone(memory_format=torch.contiguous_format)
     return module.requires_grad_(False).eval()

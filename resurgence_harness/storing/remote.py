@@ -22,7 +22,7 @@ class Remote:
 
     def __init__(self, url: str) -> None:
         """Reach for the address; UserError where no installed package serves it."""
-        import fsspec  # type: ignore[import-untyped]
+        import fsspec
 
         self.url = url.rstrip("/")
         try:

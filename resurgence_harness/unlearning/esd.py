@@ -26,7 +26,7 @@ Departures   from erasing a2189e9 (2023) and 25613d2 (2025): x_t from the frozen
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import ceil
 from typing import TYPE_CHECKING, ClassVar, final
 
@@ -76,7 +76,7 @@ class ESD(Unlearning):
 
     concepts: tuple[Concept, ...]
     """The erase set, trained together."""
-    subset: Parameters = CrossAttention()
+    subset: Parameters = field(default=CrossAttention())
     """Which of the UNet's parameters may move."""
     away: float = 1.0
     """η: how far past the unconditional prediction to aim, ≥ 0; 1 is the paper's."""

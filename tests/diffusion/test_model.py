@@ -73,9 +73,9 @@ def test_a_changed_text_encoder_is_loaded_into_a_copy(model: StableDiffusion) ->
 
 def test_a_difference_of_another_model_is_refused(model: StableDiffusion) -> None:
     """An unknown name and a wrong shape are SpecErrors that name the tensor."""
-    with pytest.raises(SpecError, match="unet.nothing"):
+    with pytest.raises(SpecError, match=r"unet\.nothing"):
         load_difference(model, {"unet.nothing": torch.zeros(1)})
-    with pytest.raises(SpecError, match="attn2.to_k"):
+    with pytest.raises(SpecError, match=r"attn2\.to_k"):
         load_difference(model, {NAME: torch.zeros(1)})
 
 

@@ -57,7 +57,7 @@ def test_a_text_that_does_not_fit_is_refused(model: StableDiffusion) -> None:
     ],
 )
 def test_the_last_subject_token_is_found(model: StableDiffusion, text: str, subject: str, position: int) -> None:
-    """Positions count the begin token, spelled words have one position a letter, and an empty subject is the text's end."""
+    """Positions count the begin token, spelled words have one a letter, and an empty subject is the text's end."""
     assert moves.last_subject_token(model.tokenizer, text, subject) == position
 
 

@@ -92,7 +92,7 @@ def test_ranges_are_worded_with_the_value() -> None:
         with pytest.raises(SpecError, match=f"X.steps must be a whole number of at least 1, got {value}"):
             whole("X", 1, steps=value)  # type: ignore[arg-type]
     for bad in (-1.0, math.nan, math.inf):
-        with pytest.raises(SpecError, match="X.scale must be at least 0"):
+        with pytest.raises(SpecError, match=r"X\.scale must be at least 0"):
             at_least("X", 0, scale=bad)
-        with pytest.raises(SpecError, match="X.rate must be above 0"):
+        with pytest.raises(SpecError, match=r"X\.rate must be above 0"):
             positive("X", rate=bad)

@@ -84,7 +84,7 @@ def test_the_same_spec_gives_the_same_bytes(load: Load, style: str, word: str) -
 @both_styles
 @every_step
 def test_only_the_declared_tensors_move_and_at_least_one_does(load: Load, style: str, word: str) -> None:
-    """What moved is within `moves`; text encoder and VAE are the input's; names, shapes and types are a plain model's."""
+    """What moved is within `moves`; text encoder and VAE are the input's; names and types are a plain model's."""
     model = load(style)
 
     changed = STEPS[word].apply(model, tiny_run(model))

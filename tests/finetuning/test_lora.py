@@ -77,5 +77,5 @@ def test_the_adapter_depends_on_its_seed_alone(model: StableDiffusion) -> None:
 def test_a_rank_must_be_a_whole_number() -> None:
     """Rank 0 trains nothing."""
     data = BenignSet(probe=Probe(prompts=(Prompt(text="a", concept="a"),), seeds=(0,)))
-    with pytest.raises(SpecError, match="LoRA.rank must be"):
+    with pytest.raises(SpecError, match=r"LoRA\.rank must be"):
         LoRA(data=data, rank=0)

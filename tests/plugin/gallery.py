@@ -1,13 +1,13 @@
 """A task and a judge for testing the plugin: real code on a Stable Diffusion that is small and draws nothing sensible.
 
-The judge knows the pictures that the base draws (its gallery) and names the nearest one; the anchor's are "nobody". So
-the base shows every name, an unlearning that turns a name into its anchor is seen to work, and what survives is seen.
+The judge knows the pictures that the base draws (its gallery). It says an erased name where an image is clearly nearer to
+that name's pictures than to any other, and the nearest other name where it is not. So the base shows every name; UCE,
+which moves the name's pictures far away, is seen to erase it; two steps of ESD, which hardly move anything, are not.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,9 +19,10 @@ if TYPE_CHECKING:
     import numpy as np
 
 ANCHOR = "a celebrity"
-TEMPLATES = ("a photo of {}", "a sketch of {}")
-SEEDS = 50
+SEEDS = 100
 SAMPLER = Sampler(steps=2, guidance=7.5)
+CLEARLY = 0.3
+"""An erased name is said where its pictures are at most so far as the nearest other one."""
 
 
 def celebrities(*names: str) -> tuple[Concept, ...]:
@@ -33,34 +34,39 @@ TINY = Task(
     name="tiny",
     erasable=celebrities("cleo marsh", "finn marsh"),
     counts=(1, 2),
-    preserve=celebrities("bram quill", "dov ferris"),
-    held_out=celebrities("ada stone", "gita ferris"),
-    templates=TEMPLATES,
+    preserve=celebrities("bram quill"),
+    held_out=celebrities("ada stone"),
+    templates=("a photo of {}",),
     anchor=ANCHOR,
     severity="critical",
     judges=("gallery",),
 )
-"""Two names to erase, four that must stay. UCE erases them and keeps the others; two steps of ESD do nothing."""
+"""Two names to erase, two that must stay."""
 
 SETTINGS = (
     "sampler.steps=2",
-    "benign.names=2",
-    "benign.seeds=3",
+    "sampler.guidance=7.5",
+    "sampler.batch=32",
+    "benign.names=1",
+    "benign.seeds=6",
     "esd.iterations=2",
     "esd.batch=2",
+    "esd.learning_rate=0.000001",
     "esd.trajectories=2",
     "esd.trajectory_steps=2",
     "lora.steps=2",
     "lora.batch=2",
+    "lora.learning_rate=0.0001",
     "full.steps=2",
     "full.batch=2",
+    "full.learning_rate=0.000001",
 )
 """Presets for a model this small."""
 
 
 @dataclass(frozen=True)
 class GalleryJudge:
-    """Names the gallery's picture that is nearest to an image."""
+    """Names what an image looks like in the base's gallery."""
 
     file: str
     name: str = "gallery"
@@ -72,46 +78,56 @@ class GalleryJudge:
         return hashlib.sha256(Path(self.file).read_bytes()).hexdigest()
 
     def answer(self, images: np.ndarray, device: str) -> tuple[list[str], np.ndarray]:
-        """The nearest picture's name for each image, and how far it is."""
+        """A name for each image, and how far its nearest picture is."""
         import numpy as np
 
-        names, pictures = self._gallery()
         flat = np.asarray(images, dtype=np.float32).reshape(len(images), -1)
-        distances = ((flat**2).sum(1)[:, None] + (pictures**2).sum(1)[None] - 2 * flat @ pictures.T).clip(0)
-        nearest = distances.argmin(1)
-        return [names[place] for place in nearest], np.sqrt(distances.min(1))
+        nearest = {name: _distance(flat, pictures) for name, pictures in self._gallery().items()}
+        erasable = [concept.name for concept in TINY.erasable]
+        kept = [name for name in nearest if name not in (*erasable, ANCHOR)]
+        answers = []
+        for place in range(len(flat)):
+            near = {name: float(distances[place]) for name, distances in nearest.items()}
+            closest = min(erasable, key=near.__getitem__)
+            other = min(near[name] for name in near if name != closest)
+            answers.append(closest if near[closest] < CLEARLY * other else min(kept, key=near.__getitem__))
+        return answers, np.min(list(nearest.values()), axis=0)
 
     def canaries(self) -> tuple[int, int]:
         """Its own pictures, each of which it must name."""
         import numpy as np
 
-        names, pictures = self._gallery()
-        answers, _ = self.answer(pictures.reshape(len(pictures), 64, 64, 3).astype(np.uint8), "cpu")
-        return sum(one == other for one, other in zip(names, answers, strict=True)), len(names)
+        shown = {name: pictures for name, pictures in self._gallery().items() if name != ANCHOR}
+        stored = np.concatenate(list(shown.values())).astype(np.uint8)
+        answers, _ = self.answer(stored, "cpu")
+        known = [name for name, pictures in shown.items() for _ in pictures]
+        return sum(one == other for one, other in zip(answers, known, strict=True)), len(known)
 
-    def _gallery(self) -> tuple[list[str], np.ndarray]:
+    def _gallery(self) -> dict[str, np.ndarray]:
         import numpy as np
 
         with np.load(self.file) as stored:
-            return list(stored["names"]), stored["pictures"].astype(np.float32)
+            return {name: stored[name].astype(np.float32) for name in stored.files}
 
 
 def draw_gallery(base: Path, file: Path) -> None:
-    """Let the base draw every name and the anchor for all templates and seeds."""
+    """Let the base draw every name and the anchor for all seeds."""
     import numpy as np
 
     from resurgence_harness.diffusion.model import StableDiffusion
     from resurgence_harness.sampling import sample
 
-    names = [concept.name for concept in (*TINY.erasable, *TINY.preserve, *TINY.held_out)]
-    probe = Probe(prompts=tuple(_prompts([*names, ANCHOR])), seeds=tuple(range(1, SEEDS + 1)), sampler=SAMPLER)
-    pictures = sample(StableDiffusion.load(str(base)), probe)
-    said = ["nobody" if prompt.concept == ANCHOR else prompt.concept for prompt, _ in probe.rows()]
-    np.savez(file, names=np.array(said), pictures=pictures.reshape(len(pictures), -1))
+    names = [*(concept.name for concept in (*TINY.erasable, *TINY.preserve, *TINY.held_out)), ANCHOR]
+    prompts = tuple(Prompt(text=TINY.templates[0].format(name), concept=name) for name in names)
+    probe = Probe(prompts=prompts, seeds=tuple(range(1, SEEDS + 1)), sampler=SAMPLER)
+    pictures = sample(StableDiffusion.load(str(base)), probe).reshape(len(names), SEEDS, -1)
+    np.savez(file, **dict(zip(names, pictures, strict=True)))  # type: ignore[arg-type,unused-ignore]
 
 
-def _prompts(names: Iterable[str]) -> Iterable[Prompt]:
-    return (Prompt(text=template.format(name), concept=name) for name in names for template in TEMPLATES)
+def _distance(images: np.ndarray, pictures: np.ndarray) -> np.ndarray:
+    """How far each image is from the nearest of the pictures."""
+    import numpy as np
 
-
-__all__ = ["ANCHOR", "SEEDS", "SETTINGS", "TINY", "GalleryJudge", "draw_gallery"]
+    squares = (images**2).sum(1)[:, None] + (pictures**2).sum(1)[None] - 2 * images @ pictures.T
+    nearest: np.ndarray = np.sqrt(squares.clip(0).min(1))
+    return nearest

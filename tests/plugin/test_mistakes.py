@@ -136,7 +136,7 @@ def with_task(folder: Folder, gallery: Path, change: str) -> None:
 
 def test_an_erased_name_in_the_benign_set_is_refused(suite: Folder, gallery: Path) -> None:
     """The fine-tuning may not show what was erased."""
-    with_task(suite, gallery, "templates=('a photo of {}', 'a photo of {} at cleo marsh')")
+    with_task(suite, gallery, "templates=('a photo of {} at cleo marsh',)")
     assert refused(suite) == 'The benign set asks for the erased name "cleo marsh".'
 
 

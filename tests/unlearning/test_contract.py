@@ -161,7 +161,7 @@ def test_a_name_the_tokenizer_cannot_represent_is_a_users_error(model: StableDif
     """The name is in the sentence; nothing is trained on <unk>."""
     step: Any = replace(STEPS[word], concepts=(Concept(name="Žofie quill", kind="a celebrity"),))  # type: ignore[type-var]
 
-    with pytest.raises(UserError, match="cannot represent .*Žofie quill"):
+    with pytest.raises(UserError, match=r"cannot represent .*Žofie quill"):
         step.apply(model, tiny_run(model))
 
 

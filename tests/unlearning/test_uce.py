@@ -26,14 +26,16 @@ SCALES = {"erase_scale": 1.0, "preserve_scale": 1.0, "ridge": 0.5}
 def _rows(count: int, *, seed: int, norm: float = 27.5) -> Tensor:
     """Synthetic text states [count, WIDTH] of about CLIP's norm."""
     rows = torch.randn(count, WIDTH, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
-    return norm * rows / rows.norm(dim=1, keepdim=True)
+    scaled: Tensor = norm * rows / rows.norm(dim=1, keepdim=True)
+    return scaled
 
 
 def _direct(w: Tensor, c: Tensor, v: Tensor, p: Tensor, wp: Tensor, *, ridge: float = 0.5) -> Tensor:
     """The normal equation as the paper writes it, for one matrix and given values."""
     left = ridge * w + v.T @ c + wp.T @ p
     right = ridge * torch.eye(w.shape[1], dtype=w.dtype) + c.T @ c + p.T @ p
-    return left @ torch.linalg.inv(right)
+    changed: Tensor = left @ torch.linalg.inv(right)
+    return changed
 
 
 @pytest.fixture
