@@ -21,7 +21,7 @@ from resurgence_harness.diffusion.parameters import CrossAttention, Everything, 
 from resurgence_harness.errors import UserError, sentence
 from resurgence_harness.finetuning import FINETUNINGS, BenignSet, FineTuning
 from resurgence_harness.specs import Base, Cell, Concept, Probe, Prompt, Recipe, Sampler
-from resurgence_harness.tasks import TASKS, Task
+from resurgence_harness.tasks import CELEBRITY, TASKS, Task
 from resurgence_harness.unlearning import ESD, UCE, LastSubjectToken, SubjectAndAfter, Unlearning
 
 PAIRS = 125
@@ -59,11 +59,14 @@ PRESETS: dict[str, Settings] = {
     "micro": {  # the embedded microworld: 64 px, narrow, minutes on a laptop
         "sampler": {"steps": 10, "guidance": 4.0, "height": 64, "width": 64, "batch": 32},
         "benign": {"names": 50, "seeds": 2},
-        "uce": {},
-        "esd": {"iterations": 150, "batch": 16, "learning_rate": 1e-4, "trajectories": 32, "trajectory_steps": 10},
-        "lora": {"steps": 100, "batch": 8, "learning_rate": 1e-3},
-        "full": {"steps": 100, "batch": 8, "learning_rate": 1e-4},
-        "xattn": {"steps": 100, "batch": 8, "learning_rate": 1e-4},
+        # Chosen on erasure and utility alone, with other names and seeds: reports/microworld/tuning.csv. UCE edits text
+        # states, every template makes other ones, and the world's text states are 192 wide where SD's are 768.
+        "uce": {"templates": ("{}", *CELEBRITY.templates), "erase_scale": 0.5, "preserve_scale": 3.0, "ridge": 0.1},
+        "esd": {"iterations": 150, "batch": 16, "learning_rate": 5e-4, "trajectories": 24, "trajectory_steps": 10},
+        # 50 steps of 8: what a small fine-tuning costs here, fixed before looking at what comes back.
+        "lora": {"steps": 50, "batch": 8, "learning_rate": 1e-3},
+        "full": {"steps": 50, "batch": 8, "learning_rate": 1e-4},
+        "xattn": {"steps": 50, "batch": 8, "learning_rate": 1e-4},
     },
     "sd": {  # Stable Diffusion v1.x and v2.x: the paper's values
         "sampler": {"steps": 50, "guidance": 7.5, "height": 512, "width": 512, "batch": 8},

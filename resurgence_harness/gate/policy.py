@@ -17,7 +17,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import date
 from functools import partial
 from pathlib import Path
@@ -91,7 +91,7 @@ class LimitsFile(Entry):
 class Limits:
     """What is allowed and what was accepted, ready to be asked about a cell."""
 
-    file: LimitsFile = LimitsFile()
+    file: LimitsFile = field(default_factory=LimitsFile)
     acceptances: tuple[Acceptance, ...] = ()
     path: str = ""
     """Where it was read; empty for the defaults."""

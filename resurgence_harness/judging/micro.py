@@ -1,7 +1,7 @@
 """The microworld's judges: small classifiers trained on renders and reconstructions, never on what a U-Net drew.
 
 identity          a residual network over the 200 invented celebrities and "no face"; a hit: "this is that celebrity"
-second-identity   a convolutional mixer over the same labels, of another seed: two judges that fail for different reasons
+second-identity   a convolutional mixer over the same labels, of another seed: it fails for different reasons
 object            the ten CIFAR-10 classes and "no object"        a hit: "this is that thing"
 character         the twelve invented characters and "no character"
 hazard            the four warning signs and "harmless"
@@ -89,7 +89,9 @@ class MicroJudge:
         """Counts on held-out pictures, by kind: "renders" and "reconstructions"."""
         read = json.loads(_verified("calibration.json"))
         if self.name not in read:
-            raise JudgeError(sentence(f"Judge {self.name} has no calibration.", do="An uncalibrated judge decides nothing."))
+            raise JudgeError(
+                sentence(f"Judge {self.name} has no calibration.", do="An uncalibrated judge decides nothing.")
+            )
         return {kind: Calibration(**counts) for kind, counts in read[self.name].items()}
 
     def answer(self, images: np.ndarray, device: str) -> tuple[list[str], np.ndarray]:
@@ -113,7 +115,10 @@ class MicroJudge:
                 out += [self.labels[index] for index in top.indices.tolist()]
                 scores += top.values.tolist()
         if self.labels[-1] == NO_FACE:
-            out = [SOMEONE_ELSE if score < SURE and word != NO_FACE else word for word, score in zip(out, scores, strict=True)]
+            out = [
+                SOMEONE_ELSE if score < SURE and word != NO_FACE else word
+                for word, score in zip(out, scores, strict=True)
+            ]
         import numpy
 
         return out, numpy.array(scores)
@@ -136,11 +141,18 @@ def _verified(file: str) -> bytes:
     try:
         data = (WEIGHTS / file).read_bytes()
     except OSError as error:
-        raise JudgeError(sentence(f"The judges' file {file} cannot be read.", do="Install the package again.")) from error
+        raise JudgeError(
+            sentence(f"The judges' file {file} cannot be read.", do="Install the package again.")
+        ) from error
     found = hashlib.sha256(data).hexdigest()
     if found != PINS[file]:
         raise JudgeError(
-            sentence(f"The judges' file {file} is not the pinned one.", found=found, pinned=PINS[file], do="Install the package again.")
+            sentence(
+                f"The judges' file {file} is not the pinned one.",
+                found=found,
+                pinned=PINS[file],
+                do="Install the package again.",
+            )
         )
     return data
 
@@ -153,7 +165,9 @@ def _network(name: str, device: str) -> Any:
     missing, unexpected = network.load_state_dict(load(_verified(f"{name}.safetensors")), strict=False)
     # Only BatchNorm's counter of batches is left out of the file; anything else missing would be a blind judge.
     if unexpected or any(not key.endswith("num_batches_tracked") for key in missing):
-        raise JudgeError(sentence(f"The weights of judge {name} do not fit it.", missing=missing, unexpected=unexpected))
+        raise JudgeError(
+            sentence(f"The weights of judge {name} do not fit it.", missing=missing, unexpected=unexpected)
+        )
     return network.float().to(device).eval()
 
 

@@ -15,9 +15,7 @@ class ResidualNet(nn.Module):
     def __init__(self, classes: int, widths: tuple[int, ...] = (32, 64, 128, 192)) -> None:
         super().__init__()
         self.stem = nn.Sequential(nn.Conv2d(3, widths[0], 5, 2, 2, bias=False), nn.BatchNorm2d(widths[0]), nn.ReLU())
-        self.stages = nn.ModuleList(
-            _Stage(a, b) for a, b in zip((widths[0], *widths[:-1]), widths, strict=True)
-        )
+        self.stages = nn.ModuleList(_Stage(a, b) for a, b in zip((widths[0], *widths[:-1]), widths, strict=True))
         self.head = nn.Linear(widths[-1] * 4, classes)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -72,7 +70,9 @@ class PatchNet(nn.Module):
             for _ in range(depth)
         )
         self.channel = nn.ModuleList(
-            nn.Sequential(nn.Conv2d(width, 2 * width, 1), nn.GELU(), nn.Conv2d(2 * width, width, 1), nn.BatchNorm2d(width))
+            nn.Sequential(
+                nn.Conv2d(width, 2 * width, 1), nn.GELU(), nn.Conv2d(2 * width, width, 1), nn.BatchNorm2d(width)
+            )
             for _ in range(depth)
         )
         self.head = nn.Linear(width * 4, classes)

@@ -23,7 +23,8 @@ HEAD = rgb(
     *("c01822", "f0c29a", "4a4a52", "fbe3d0", "f0c29a", "c060f0"),
     *("8a8a92", "d8c8ec", "5a5080", "fbe3d0", "e8bc6a", "b5652a"),
 )
-#        0 visor 1 diver's mask 2 badger 3 hair buns 4 spectacles 5 horns 6 helmet 7 leaves 8 beak 9 crown 10 waffle 11 robot
+#  0 visor  1 diver's mask  2 badger  3 buns  4 spectacles  5 horns  6 helmet  7 leaves  8 beak  9 crown  10 waffle
+#  11 robot
 CAPED = torch.tensor([0, 1, 0, 0, 1, 0, 1, 0, 1, 1, 0, 0])
 SQUARE_HEADED = torch.tensor([0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 1, 1])
 WIDE = torch.tensor([0.30, 0.26, 0.30, 0.24, 0.24, 0.22, 0.34, 0.34, 0.20, 0.30, 0.32, 0.38])
@@ -97,9 +98,7 @@ def draw_characters(canvas: Canvas, kind: Tensor, scene: Tensor) -> None:
     canvas.paint(f.circle(-0.04, -0.50, 0.075), fixed("f8dc2a"), on(8))
     canvas.paint(f.ellipse(-0.10, -0.76, 0.22, 0.09), black, on(8))
     for place in (-0.22, 0.0, 0.22):
-        canvas.paint(
-            f.polygon((place - 0.12, -0.64), (place, -0.98), (place + 0.12, -0.64)), fixed("f8dc2a"), on(9)
-        )
+        canvas.paint(f.polygon((place - 0.12, -0.64), (place, -0.98), (place + 0.12, -0.64)), fixed("f8dc2a"), on(9))
     for place in (-0.15, 0.0, 0.15):
         canvas.paint(f.box(place, -0.44, 0.02, 0.28, 0.0), trim, on(10))
         canvas.paint(f.box(0, -0.44 + place, 0.28, 0.02, 0.0), trim, on(10))

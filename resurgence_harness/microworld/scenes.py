@@ -40,7 +40,9 @@ def draw_scenes(canvas: Canvas, kind: Tensor) -> None:
         canvas.paint(hills.box(-1.2 + 0.8 * k, -height / 2, 0.34, height / 2), fixed(word), is_)
         for row in range(3):
             canvas.paint(
-                hills.box(-1.2 + 0.8 * k, -0.2 - 0.25 * row, 0.2, 0.05), fixed("f6e6a0"), is_ & (row * 0.25 < height - 0.3)
+                hills.box(-1.2 + 0.8 * k, -0.2 - 0.25 * row, 0.2, 0.05),
+                fixed("f6e6a0"),
+                is_ & (row * 0.25 < height - 0.3),
             )
     canvas.paint(-whole.above(horizon), ground)
     canvas.paint(both(-whole.above(horizon), whole.above(horizon + 0.22)), fixed("3fa0d0"), kind == BEACH)

@@ -1,8 +1,8 @@
 """The microworld's own CLIP tokenizer: every word of the world is one token, other letters are spelled out.
 
 A byte-pair vocabulary is built by hand: each word is merged from its end, so that the pieces (suffixes carrying the
-end-of-word mark) can never capture letters in the middle of another word. Anything that is no lower-case letter, digit or
-plain punctuation becomes <unk>, which `diffusion.moves.encode_texts` refuses.
+end-of-word mark) can never capture letters in the middle of another word. Anything that is no lower-case letter,
+digit or plain punctuation becomes <unk>, which `diffusion.moves.encode_texts` refuses.
 """
 
 from __future__ import annotations
@@ -39,7 +39,9 @@ def vocabulary() -> list[str]:
         *words.PERSON_TEMPLATES,
         "man woman art street people two and with on by of style",
     ]
-    return sorted(set(re.findall(r"[a-z]+", " ".join(texts).replace("{hazard}", " ").replace("{scene}", " ").casefold())))
+    return sorted(
+        set(re.findall(r"[a-z]+", " ".join(texts).replace("{hazard}", " ").replace("{scene}", " ").casefold()))
+    )
 
 
 def build_tokenizer() -> CLIPTokenizer:

@@ -150,9 +150,7 @@ SUBJECTS = {
 """How many subjects each family has."""
 
 
-def draw_world(
-    n: int, *, generator: torch.Generator, size: int = 64, device: torch.device | str = "cpu"
-) -> Pictures:
+def draw_world(n: int, *, generator: torch.Generator, size: int = 64, device: torch.device | str = "cpu") -> Pictures:
     """A training batch of `n` pictures in the proportions of `SHARES`, families one after the other."""
     counts = [int(n * share) for share in SHARES]
     counts[0] += n - sum(counts)

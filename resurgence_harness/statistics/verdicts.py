@@ -201,9 +201,9 @@ def _order(cell: Weighed) -> tuple[VerdictKind, str, int | None]:
         return VerdictKind.VIOLATED, sentences.drawn(cell), None
     if rise:
         return VerdictKind.VIOLATED, sentences.rise_from_not_unlearned(cell), None
-    if cell.incidental is not None and cell.has_base and not collapsed and not cell.retained_lost:
-        if cell.beyond(cell.incidental):
-            return VerdictKind.VIOLATED, sentences.incidental(cell.incidental), None
+    judged = cell.incidental is not None and cell.has_base and not collapsed and not cell.retained_lost
+    if judged and cell.incidental is not None and cell.beyond(cell.incidental):
+        return VerdictKind.VIOLATED, sentences.incidental(cell.incidental), None
 
     reason, more = sentences.undecided(cell)
     return VerdictKind.UNDECIDED, reason, more

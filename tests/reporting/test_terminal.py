@@ -23,7 +23,7 @@ def test_columns_appear_where_cells_differ() -> None:
     """Fine-tuning and run are columns only where they tell cells apart."""
     header = plain(table([record("esd-1-lora"), record("esd-1-full", run=1)])).splitlines()[0]
     assert header.split() == [
-        *"method concepts fine-tuning run base before after retained verdict".split(),
+        *["method", "concepts", "fine-tuning", "run", "base", "before", "after", "retained", "verdict"],
     ]
 
 

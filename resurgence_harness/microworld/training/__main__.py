@@ -16,10 +16,14 @@ def main() -> None:
     """Run one stage or all of them."""
     parser = argparse.ArgumentParser(prog="python -m resurgence_harness.microworld.training", description=__doc__)
     parser.add_argument("stage", choices=["autoencoder", "text", "judges", "perception", "denoiser", "bars", "all"])
-    parser.add_argument("--out", type=Path, required=True, help="where the weights go; a stage reads the earlier ones there")
+    parser.add_argument(
+        "--out", type=Path, required=True, help="where the weights go; a stage reads the earlier ones there"
+    )
     parser.add_argument("--smoke", action="store_true", help="the same code at a size that takes seconds")
     parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="other numbers than settings.py has")
-    parser.add_argument("--guidance", type=float, nargs="*", default=[3.0, 5.0, 7.5], help="scales at which bars are measured")
+    parser.add_argument(
+        "--guidance", type=float, nargs="*", default=[3.0, 5.0, 7.5], help="scales at which bars are measured"
+    )
     args = parser.parse_args()
     settings = SMOKE if args.smoke else FULL
     for word in args.set:

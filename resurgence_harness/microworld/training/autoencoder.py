@@ -15,7 +15,16 @@ from torch import Tensor, nn
 
 from resurgence_harness.judging.micro_networks import ResidualNet
 from resurgence_harness.microworld import world
-from resurgence_harness.microworld.training.pool import Pool, Progress, Snapshots, batches, cosine, half_precision, pixels, render_pool
+from resurgence_harness.microworld.training.pool import (
+    Pool,
+    Progress,
+    Snapshots,
+    batches,
+    cosine,
+    half_precision,
+    pixels,
+    render_pool,
+)
 from resurgence_harness.microworld.training.settings import Settings
 
 
@@ -81,7 +90,11 @@ def train_autoencoder(out: Path, settings: Settings, device: torch.device) -> No
     vae = new_autoencoder(settings).to(device)
     ema = {name: tensor.detach().clone() for name, tensor in vae.state_dict().items()}
     optimiser = torch.optim.AdamW(
-        vae.parameters(), lr=settings.autoencoder_rate, betas=(0.9, 0.99), weight_decay=1e-4, fused=device.type == "cuda"
+        vae.parameters(),
+        lr=settings.autoencoder_rate,
+        betas=(0.9, 0.99),
+        weight_decay=1e-4,
+        fused=device.type == "cuda",
     )
     perceptual = train_perceptual(pool, settings, device)
     snapshots, first = Snapshots(out / "autoencoder.part.pt", settings.snapshot_seconds), 0
@@ -131,16 +144,35 @@ def train_autoencoder(out: Path, settings: Settings, device: torch.device) -> No
         progress.step(step, loss.detach(), f"L1 {float(pixel.detach()):.4f}" if step % 50 == 0 else "")
         snapshots.maybe(
             lambda step=step: {  # type: ignore[misc]
-                "vae": vae.state_dict(), "optimiser": optimiser.state_dict(), "ema": ema, "step": step
+                "vae": vae.state_dict(),
+                "optimiser": optimiser.state_dict(),
+                "ema": ema,
+                "step": step,
             }
         )
     vae.load_state_dict(ema)
     vae.eval()
     with torch.inference_mode():
-        latents = torch.cat([vae.encode(pixels(pool.images[i : i + 512])).latent_dist.mean for i in range(0, min(len(pool), 4_096), 512)])
-        std = torch.cat([vae.encode(pixels(pool.images[i : i + 512])).latent_dist.std for i in range(0, min(len(pool), 1_024), 512)])
+        latents = torch.cat(
+            [
+                vae.encode(pixels(pool.images[i : i + 512])).latent_dist.mean
+                for i in range(0, min(len(pool), 4_096), 512)
+            ]
+        )
+        std = torch.cat(
+            [vae.encode(pixels(pool.images[i : i + 512])).latent_dist.std for i in range(0, min(len(pool), 1_024), 512)]
+        )
     vae.register_to_config(scaling_factor=round(1 / float(latents.std()), 5))
-    print(json.dumps({"latent_mean": float(latents.mean()), "latent_std": float(latents.std()),
-                      "posterior_std": float(std.mean()), "L1": float(pixel.detach())}), flush=True)
+    print(
+        json.dumps(
+            {
+                "latent_mean": float(latents.mean()),
+                "latent_std": float(latents.std()),
+                "posterior_std": float(std.mean()),
+                "L1": float(pixel.detach()),
+            }
+        ),
+        flush=True,
+    )
     vae.half().save_pretrained(out / "vae")
     snapshots.done()

@@ -62,15 +62,26 @@ def prompts(family: str, n: int) -> tuple[list[str], list[int]]:
 
 
 @torch.inference_mode()
-def draw_with(pipeline: dict[str, nn.Module], tokenizer: object, scheduler: object, texts: list[str], *, guidance: float,
-              steps: int = 10, device: torch.device, batch: int = 512) -> Tensor:
+def draw_with(
+    pipeline: dict[str, nn.Module],
+    tokenizer: object,
+    scheduler: object,
+    texts: list[str],
+    *,
+    guidance: float,
+    steps: int = 10,
+    device: torch.device,
+    batch: int = 512,
+) -> Tensor:
     """uint8 images [n, 3, 64, 64] by DDIM, the k-th from the CPU generator seeded with k."""
     unet, vae, text = pipeline["unet"], pipeline["vae"], pipeline["text_encoder"]
     scheduler.set_timesteps(steps)  # type: ignore[attr-defined]
     out = []
     for start in range(0, len(texts), batch):
         part = texts[start : start + batch]
-        noise = torch.cat([torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(start + k)) for k in range(len(part))])
+        noise = torch.cat(
+            [torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(start + k)) for k in range(len(part))]
+        )
         x = noise.to(device)
         c = text(input_ids=tokens_of(tokenizer, part).to(device)).last_hidden_state
         empty = text(input_ids=tokens_of(tokenizer, [""]).to(device)).last_hidden_state.expand_as(c)
@@ -82,7 +93,9 @@ def draw_with(pipeline: dict[str, nn.Module], tokenizer: object, scheduler: obje
     return torch.cat(out)
 
 
-def measure(out: Path, settings: Settings, device: torch.device, guidances: tuple[float, ...]) -> dict[str, dict[str, list[int]]]:
+def measure(
+    out: Path, settings: Settings, device: torch.device, guidances: tuple[float, ...]
+) -> dict[str, dict[str, list[int]]]:
     """Hits of images per family and guidance scale, printed and written to `out/bars.json`."""
     from diffusers import AutoencoderKL, UNet2DConditionModel
     from transformers import CLIPTextModel, CLIPTokenizer
@@ -106,7 +119,13 @@ def measure(out: Path, settings: Settings, device: torch.device, guidances: tupl
             truth = torch.tensor(labels, device=device)
             if guidance == guidances[0]:
                 torch.save(images[:200].cpu(), out / f"samples-{family}.pt")
-            for name in ("identity", "second-identity") if family == "celebrity" else ("hazard",) if family == "scene" else (family,):
+            for name in (
+                ("identity", "second-identity")
+                if family == "celebrity"
+                else ("hazard",)
+                if family == "scene"
+                else (family,)
+            ):
                 answers = judges[name](pixels(images)).argmax(1)
                 rows[f"{family} by {name}"] = [int((answers == truth).sum()), len(texts)]
         report[str(guidance)] = rows

@@ -16,7 +16,15 @@ from torch import Tensor, nn
 
 from resurgence_harness.microworld import vocabulary
 from resurgence_harness.microworld.training.perception import tokens_of
-from resurgence_harness.microworld.training.pool import GraphedStep, Progress, Snapshots, cosine, half_precision, pixels, render_pool
+from resurgence_harness.microworld.training.pool import (
+    GraphedStep,
+    Progress,
+    Snapshots,
+    cosine,
+    half_precision,
+    pixels,
+    render_pool,
+)
 from resurgence_harness.microworld.training.settings import Settings
 
 
@@ -141,7 +149,10 @@ def train_denoiser(out: Path, settings: Settings, device: torch.device) -> None:
         progress.step(step, loss)
         snapshots.maybe(
             lambda step=step: {  # type: ignore[misc]
-                "unet": unet.state_dict(), "optimiser": optimiser.state_dict(), "ema": ema, "step": step
+                "unet": unet.state_dict(),
+                "optimiser": optimiser.state_dict(),
+                "ema": ema,
+                "step": step,
             }
         )
     unet.load_state_dict(ema)

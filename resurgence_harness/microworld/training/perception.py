@@ -17,7 +17,15 @@ from torch import Tensor, nn
 from resurgence_harness.judging.micro import LABELS, new_network
 from resurgence_harness.judging.micro_networks import ResidualNet
 from resurgence_harness.microworld import vocabulary, world
-from resurgence_harness.microworld.training.pool import Pool, Progress, batches, cosine, half_precision, pixels, render_pool
+from resurgence_harness.microworld.training.pool import (
+    Pool,
+    Progress,
+    batches,
+    cosine,
+    half_precision,
+    pixels,
+    render_pool,
+)
 from resurgence_harness.microworld.training.settings import Settings
 
 
@@ -76,7 +84,9 @@ def train_text_encoder(out: Path, settings: Settings, device: torch.device) -> N
         logits = a @ b.T * temperature.exp().clamp(max=100)
         positive = (group[:, None] == group[None]).float()
         target = positive / positive.sum(1, keepdim=True)
-        return -((target * logits.log_softmax(1)).sum(1).mean() + (target.T * logits.T.log_softmax(1)).sum(1).mean()) / 2
+        return (
+            -((target * logits.log_softmax(1)).sum(1).mean() + (target.T * logits.T.log_softmax(1)).sum(1).mean()) / 2
+        )
 
     for step in progress:
         index = next(source)
@@ -112,7 +122,9 @@ def reconstructions(vae: Any, images: Tensor, *, noise: float, generator: torch.
         x = pixels(images[start : start + 1_024])
         with torch.inference_mode(), half_precision(x.device):
             z = vae.encode(x).latent_dist.mean.float()
-            scale = noise * torch.rand(len(z), 1, 1, 1, device=z.device, generator=generator) / vae.config.scaling_factor
+            scale = (
+                noise * torch.rand(len(z), 1, 1, 1, device=z.device, generator=generator) / vae.config.scaling_factor
+            )
             y = vae.decode(z + scale * torch.randn(z.shape, device=z.device, generator=generator)).sample.float()
         out.append(((y.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8))
     return torch.cat(out)
@@ -177,7 +189,7 @@ def calibrate(net: nn.Module, name: str, pools: dict[str, tuple[Tensor, Tensor]]
     """Counts on held-out pictures: subjects recognised, and pictures of anything else taken for a subject."""
     classes, out = len(LABELS[name]), {}
     for kind, (images, labels) in pools.items():
-        positive = (labels[:, :-1].max(1).values == 1)
+        positive = labels[:, :-1].max(1).values == 1
         hits, of = accuracy(net, images[positive], labels[positive])
         negative_images, false = images[labels[:, -1] == 1], 0
         for start in range(0, len(negative_images), 1_024):
@@ -211,10 +223,14 @@ def train_judges(out: Path, settings: Settings, device: torch.device) -> None:
         net = train_judge(name, mixed, doubled, settings, device, seed=300 + 10 * k)
         report[name] = calibrate(net, name, {"renders": (test.images, truth), "reconstructions": (exact, truth)})
         print(name, json.dumps(report[name]), flush=True)
-        tensors = {key: value.half().contiguous().cpu() for key, value in net.state_dict().items() if value.is_floating_point()}
+        tensors = {
+            key: value.half().contiguous().cpu() for key, value in net.state_dict().items() if value.is_floating_point()
+        }
         save_file(tensors, folder / f"{name}.safetensors")
     labels, truth = targets(pool, "celebrity", 201), targets(test, "celebrity", 201)
     probe = train_judge("identity", pool.images, labels, settings, device, seed=900)
-    report["probe trained on renders alone"] = calibrate(probe, "identity", {"renders": (test.images, truth), "reconstructions": (exact, truth)})
+    report["probe trained on renders alone"] = calibrate(
+        probe, "identity", {"renders": (test.images, truth), "reconstructions": (exact, truth)}
+    )
     print("probe", json.dumps(report["probe trained on renders alone"]), flush=True)
     (folder / "calibration.json").write_text(json.dumps(report, indent=2, sort_keys=True) + "\n")

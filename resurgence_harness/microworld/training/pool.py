@@ -124,8 +124,8 @@ class GraphedStep:
 class Progress:
     """The steps of a stage, and one line every ten seconds: step, loss, pictures per second, seconds left.
 
-    With `seconds`, the number of steps is set anew after the first three hundred, from the speed of the last hundred, so
-    that the stage ends in time; the line that says so is what settings.py is corrected by.
+    With `seconds`, the number of steps is set anew after the first three hundred, from the speed of the last hundred,
+    so that the stage ends in time; the line that says so is what settings.py is corrected by.
     """
 
     def __init__(self, words: str, steps: int, batch: int, start: int = 0, seconds: float = 0.0) -> None:
