@@ -221,7 +221,7 @@ def plan_cell(cell: Cell, base: Base, *, task: Task, selection: Selection) -> Ce
             data=BenignSet(probe=benign, forbidden=forbidden), seed=cell.run, **settings[cell.finetuning]
         )
     )
-    seeds, retained_seeds = _seeds(cell.count, task, selection)
+    seeds, retained_seeds, insample_seeds = _seeds(cell.count, task, selection)
     return CellPlan(
         cell=cell,
         task=task,
@@ -230,7 +230,7 @@ def plan_cell(cell: Cell, base: Base, *, task: Task, selection: Selection) -> Ce
         tuned=tuned,
         erased=Probe(prompts=task.prompts(erased), seeds=seeds, sampler=sampler),
         retained=Probe(prompts=_rotating(task.held_out, task.templates), seeds=retained_seeds, sampler=sampler),
-        insample=Probe(prompts=_rotating(task.preserve, task.templates), seeds=retained_seeds, sampler=sampler),
+        insample=Probe(prompts=_rotating(task.preserve, task.templates), seeds=insample_seeds, sampler=sampler),
         benign=benign,
         judges=task.judges,
     )
@@ -330,16 +330,16 @@ def _unlearning(cell: Cell, task: Task, erased: tuple[Concept, ...], settings: S
     return step
 
 
-def _seeds(count: int, task: Task, selection: Selection) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Seeds of the erased and of the retained probes, from 1."""
+def _seeds(count: int, task: Task, selection: Selection) -> list[tuple[int, ...]]:
+    """Seeds of the erased, the retained and the in-sample probe, from 1; the last decides nothing and is small."""
     if selection.seeds:
-        each = retained = selection.seeds
+        numbers = (selection.seeds, selection.seeds, selection.seeds)
     elif selection.described.paper_seeds:
-        each, retained = max(5, ceil(50 / count)), 25
+        numbers = (max(5, ceil(50 / count)), 25, 25)
     else:
         each = ceil(max(PAIRS, CONTROL_IMAGES) / (count * len(task.templates)))
-        retained = ceil(1.2 * PAIRS / len(task.held_out))
-    return tuple(range(1, each + 1)), tuple(range(1, retained + 1))
+        numbers = (each, ceil(1.2 * PAIRS / len(task.held_out)), 1)
+    return [tuple(range(1, number + 1)) for number in numbers]
 
 
 def _rotating(concepts: tuple[Concept, ...], templates: tuple[str, ...]) -> tuple[Prompt, ...]:

@@ -118,8 +118,13 @@ def test_variants_of_a_method_have_keys_of_their_own() -> None:
 def test_presets_name_fields_that_exist() -> None:
     """Every preset value can be set, and makes a plan."""
     for preset, groups in PRESETS.items():
-        changed = [(f"{group}.{name}", value) for group, values in groups.items() for name, value in values.items()]
-        assert settings_for(preset, changed) == settings_for(preset)
+        numbers = [
+            (f"{group}.{name}", value)
+            for group, values in groups.items()
+            for name, value in values.items()
+            if isinstance(value, int | float)
+        ]
+        assert numbers and settings_for(preset, numbers) == settings_for(preset)
 
 
 def test_a_change_reaches_the_step() -> None:

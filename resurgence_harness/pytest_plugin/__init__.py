@@ -62,6 +62,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_cmdline_main(config: pytest.Config) -> None:
     """Read the choices; send Allure's results to our folder where cells may run and nobody chose another."""
+    _read(config)
+
+
+def _read(config: pytest.Config) -> None:
     try:
         for tasks in config.hook.pytest_resurgence_tasks():
             TASKS.update({task.name: task for task in tasks})
@@ -93,6 +97,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def _configure_controller(config: pytest.Config) -> None:
+    if OPTIONS not in config.stash:  # configured by a program that does not go through pytest.main()
+        _read(config)
     options, sight = config.stash[OPTIONS], config.stash[_IN_SIGHT]
     base = None
     if sight.uses and not config.option.collectonly:

@@ -30,6 +30,7 @@ CLAIMED = "claim"
 MISTAKES = pytest.StashKey[list[str]]()
 """What is wrong with markers and options, found while collecting; it ends the run when collection is over."""
 _NOT_CHOSEN = "not-chosen"
+_OUR_MODULES = ("resurgence_harness.pytest_plugin.fixtures", "fixtures.evidence")
 _PASSED_BY = {"node_modules", "build", "dist", "venv", "__pycache__"}
 _FILES_READ = 2_000
 
@@ -74,7 +75,7 @@ def task_of(node: Any) -> Task:
 
 def parametrize(metafunc: pytest.Metafunc, options: Options) -> None:
     """One test per chosen cell, named by the cell's id; one that will be deselected where none is chosen."""
-    if not CELL_FIXTURES & set(metafunc.fixturenames):
+    if not _takes_our_cell(metafunc):
         return
     node = metafunc.definition
     ids: list[str] = []
@@ -82,7 +83,24 @@ def parametrize(metafunc: pytest.Metafunc, options: Options) -> None:
         ids = [cell.id for cell in _chosen(node, task_of(node), options)]
     except UserError as error:
         metafunc.config.stash.setdefault(MISTAKES, []).append(str(error))
-    metafunc.parametrize("cell", ids or [_NOT_CHOSEN], indirect=True, ids=ids or [_NOT_CHOSEN])
+    words = [CellWord(word) for word in ids or [_NOT_CHOSEN]]
+    metafunc.parametrize("cell", words, indirect=True, ids=[str(word) for word in words])
+
+
+class CellWord(str):
+    """A cell's id as a test's parameter: text, and told from the parameters of other people's tests."""
+
+
+def _takes_our_cell(metafunc: pytest.Metafunc) -> bool:
+    """Whether the test's `cell` is our fixture: "cell" is a common word, and other suites have their own."""
+    if "cell" not in metafunc.fixturenames:
+        return False
+    for mark in metafunc.definition.iter_markers("parametrize"):
+        names = mark.args[0] if mark.args else mark.kwargs.get("argnames", "")
+        if "cell" in (names.replace(",", " ").split() if isinstance(names, str) else names):
+            return False
+    found: Any = getattr(metafunc, "_arg2fixturedefs", {}).get("cell")
+    return bool(found) and found[-1].func.__module__ in _OUR_MODULES
 
 
 def drop_not_chosen(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -146,7 +164,7 @@ def look(config: pytest.Config) -> Sight:
         if not any(word in text for word in PUBLIC_FIXTURES):
             continue
         tree = _parsed(text)
-        used = _fixtures_used(tree)
+        used = _fixtures_used(tree) if _has_marker(tree) else set()
         if used:
             folders[path.parent] = None
             claims |= bool(used & {CLAIMED, "evidence"})
@@ -162,9 +180,10 @@ def _chosen(node: Any, task: Task, options: Options) -> tuple[Cell, ...]:
     return cells(task, selection) if selection is not None else ()
 
 
-def _param(item: Any) -> str | None:
+def _param(item: Any) -> CellWord | None:
     callspec = getattr(item, "callspec", None)
-    return callspec.params.get("cell") if callspec is not None else None
+    word = callspec.params.get("cell") if callspec is not None else None
+    return word if isinstance(word, CellWord) else None
 
 
 def _test_files(config: pytest.Config) -> Iterator[Path]:
@@ -193,6 +212,11 @@ def _parsed(text: str) -> ast.Module:
         return ast.parse(text)
     except (SyntaxError, ValueError):
         return ast.Module(body=[], type_ignores=[])
+
+
+def _has_marker(tree: ast.Module) -> bool:
+    """Whether the source marks anything as ours; the names of our fixtures alone are common words."""
+    return any(isinstance(node, ast.Attribute) and node.attr == MARKER for node in ast.walk(tree))
 
 
 def _tasks_named(tree: ast.Module, path: Path) -> set[str]:

@@ -41,17 +41,18 @@ KNOWN_PROPERTY = "resurgence_known"
 """Name of the user property with the message of a KNOWN cell, which Allure's result receives."""
 LIMITS_FILE = "limits.yaml"
 """What is read beside a suite where --resurgence-limits names nothing."""
-ARMS = (
-    "before",
-    "retained_before",
-    "insample_before",
-    "after",
-    "retained_after",
-    "insample_after",
-    "base",
-    "base_retained",
-)
-"""The order in which arms are made: each model's together, the base's last, for another worker may have made them."""
+ARMS = {
+    "before": 0.30,
+    "retained_before": 0.11,
+    "insample_before": 0.04,
+    "after": 0.25,
+    "retained_after": 0.11,
+    "insample_after": 0.04,
+    "base": 0.08,
+    "base_retained": 0.07,
+}
+"""Arms in the order in which they are made, and about which share of a cell's time each takes, its model included: each
+model's arms together, the base's last, for another worker may have made them."""
 
 
 class BenignImages(NamedTuple):
@@ -123,8 +124,8 @@ class Engine:
         first, *others = [self.judge(name) for name in plan.judges]
         arms: dict[str, Any] = {}
         seen_otherwise: dict[str, Any] = {}
-        for place, arm in enumerate(ARMS):
-            self.teller.stage(place, len(ARMS))
+        for arm, share in ARMS.items():
+            self.teller.stage(share)
             recipe, probe = plan.arms[arm]
             arms[arm] = self.bench.evidence(recipe, probe, first)
             if others:

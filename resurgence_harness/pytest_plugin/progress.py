@@ -21,16 +21,18 @@ class Teller:
 
     def __init__(self, path: Path | None) -> None:
         """Write to this file; to none at all without one."""
-        self._path, self._cell, self._stage, self._stages, self._written = path, "", 0, 1, 0.0
+        self._path, self._cell, self._written = path, "", 0.0
+        self._before = self._share = self._fraction = 0.0
 
     def cell(self, cell: str) -> None:
         """A cell begins."""
-        self._cell, self._stage, self._stages = cell, 0, 1
+        self._cell, self._before, self._share, self._fraction = cell, 0.0, 0.0, 0.0
         self._write("reading the store", 0, 0, now=True)
 
-    def stage(self, place: int, stages: int) -> None:
-        """The stage at this place, of so many, begins."""
-        self._stage, self._stages = place, stages
+    def stage(self, share: float) -> None:
+        """The next stage begins; it is about this share of the cell."""
+        self._before, self._share = self._before + self._share, share
+        self._fraction = max(self._fraction, self._before)
 
     def doing(self, words: str, done: int, total: int, loss: float | None = None) -> None:
         """So much of this stage's present work is done; the bench calls it."""
@@ -46,8 +48,9 @@ class Teller:
         if self._path is None or (not now and moment - self._written < 0.25):
             return
         self._written = moment
-        fraction = (self._stage + (done / total if total else 0)) / self._stages
-        told = {"cell": self._cell, "words": words, "done": done, "total": total, "fraction": fraction}
+        within = done / total if total else 0.0
+        self._fraction = max(self._fraction, self._before + self._share * within)  # never back
+        told = {"cell": self._cell, "words": words, "done": done, "total": total, "fraction": self._fraction}
         draft = self._path.with_suffix(".draft")
         try:
             draft.write_text(json.dumps(told), encoding="utf-8")

@@ -1,8 +1,8 @@
 """A task and a judge for testing the plugin: real code on a Stable Diffusion that is small and draws nothing sensible.
 
-The judge knows the pictures that the base draws (its gallery). It says an erased name where an image is clearly nearer to
-that name's pictures than to any other, and the nearest other name where it is not. So the base shows every name; UCE,
-which moves the name's pictures far away, is seen to erase it; two steps of ESD, which hardly move anything, are not.
+The judge knows the pictures that the base draws (its gallery). It says an erased name where an image is clearly nearer
+to that name's pictures than to any other, and the nearest other name where it is not. So the base shows every name;
+UCE, which moves the name's pictures far away, is seen to erase it; two steps of ESD, which hardly move them, are not.
 """
 
 from __future__ import annotations
@@ -49,6 +49,9 @@ SETTINGS = (
     "sampler.batch=32",
     "benign.names=1",
     "benign.seeds=6",
+    "uce.erase_scale=1",
+    "uce.preserve_scale=1",
+    "uce.ridge=0.5",
     "esd.iterations=2",
     "esd.batch=2",
     "esd.learning_rate=0.000001",

@@ -58,6 +58,44 @@ def test_a_marker_says_what_its_test_is_about(suite: Folder) -> None:
     assert "test_more" not in ran.output and "1 deselected" in ran.output
 
 
+def test_fixtures_of_the_same_names_in_other_suites_are_left_alone(folder: Folder) -> None:
+    """A suite that has its own cell, claim or judge, or parametrizes them, never meets ours."""
+    folder.write(
+        "test_other.py",
+        """
+        import pytest
+
+        @pytest.fixture
+        def cell():
+            return "a prison"
+
+        @pytest.fixture
+        def claim(cell):
+            return f"{cell} is no home"
+
+        def test_fixture(claim, cell):
+            assert claim == "a prison is no home"
+
+        @pytest.mark.parametrize("evidence", [1, 2])
+        def test_parameter(evidence):
+            assert evidence
+        """,
+    )
+    folder.write(
+        "test_table.py",
+        """
+        import pytest
+
+        @pytest.mark.parametrize("row, cell", [(1, "A"), (2, "B")])
+        def test_spreadsheet(row, cell):
+            assert cell in "AB"
+        """,
+    )
+    ran = folder.run("-n", "2", "--resurgence-base=nowhere")
+    assert ran.code == 0 and "5 passed" in ran.output, ran.output + ran.errors
+    assert not (folder.path / "reports").exists()
+
+
 def test_collecting_is_quick_writes_nothing_and_imports_no_torch(suite: Folder) -> None:
     """--collect-only on the whole celebrity suite."""
     code = (

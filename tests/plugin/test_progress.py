@@ -14,10 +14,12 @@ def test_workers_tell_and_the_controller_reads(tmp_path: Path) -> None:
     """One small file a worker, overwritten; a finished cell leaves nothing to show."""
     teller = Teller(tmp_path / "progress-gw0.json")
     teller.cell("esd-10-lora")
-    teller.stage(2, 8)
+    teller.stage(0.2)
+    teller.doing("drawing", 100, 100)
+    teller.stage(0.3)
     teller.doing("building micro → esd(10)", 0, 150)
     (entry,) = told(tmp_path)
-    assert (entry["cell"], entry["words"], entry["fraction"]) == ("esd-10-lora", "building micro → esd(10)", 0.25)
+    assert (entry["cell"], entry["words"], entry["fraction"]) == ("esd-10-lora", "building micro → esd(10)", 0.2)
     assert describe([entry], finished=3, total=8, left=125) == (
         "[resurgence] 3 of 8 cells · esd-10-lora: building micro → esd(10) 0/150 · about 2 min left"
     )
