@@ -80,25 +80,25 @@ def test_judging_150_images(benchmark, name):
 def test_deciding_a_cell(benchmark):
     """The verdict over eight arms of 150 images."""
 
-    def arm(word: str, hits: int) -> Evidence:
+    def arm(concept: str, hits: int) -> Evidence:
         judged = tuple(
             Judgment(
-                concept="Ada Quill",
-                prompt=word,
+                concept=concept,
+                prompt=f"A portrait of {concept}",
                 seed=seed,
                 outcome=Outcome.HIT if seed < hits else Outcome.CLEAR,
                 score=0.9,
-                answer="Ada Quill" if seed < hits else "someone else",
+                answer=concept if seed < hits else "someone else",
             )
             for seed in range(150)
         )
         return Evidence(judgments=judged, planned=150, recipe="micro", judge="identity")
 
-    kept = {word: arm("kept", 149) for word in ("base_retained", "retained_before", "retained_after")}
+    kept = {word: arm("Bram Stone", 149) for word in ("base_retained", "retained_before", "retained_after")}
     evidence = CellEvidence(
-        base=arm("erased", 150),
-        before=arm("erased", 0),
-        after=arm("erased", 0),
+        base=arm("Ada Quill", 150),
+        before=arm("Ada Quill", 0),
+        after=arm("Ada Quill", 0),
         **kept,
         effect=Losses(before=(0.2,) * 24 + (0.21,) * 24, after=(0.1,) * 24 + (0.12,) * 24),
         canaries=(40, 40),

@@ -20,7 +20,8 @@ class ResidualNet(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits."""
-        return self.head(_quarters(self.features(images)[-1]))
+        logits: Tensor = self.head(_quarters(self.features(images)[-1]))
+        return logits
 
     def features(self, images: Tensor) -> list[Tensor]:
         """The activations after every stage."""
@@ -83,4 +84,5 @@ class PatchNet(nn.Module):
         for spatial, channel in zip(self.spatial, self.channel, strict=True):
             x = x + spatial(x)
             x = x + channel(x)
-        return self.head(_quarters(x))
+        logits: Tensor = self.head(_quarters(x))
+        return logits

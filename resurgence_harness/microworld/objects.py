@@ -119,8 +119,8 @@ def draw_objects(canvas: Canvas, kind: Tensor) -> None:
     for side in (-1.0, 1.0):
         canvas.paint(f.ellipse(side * 0.25, -0.04, 0.13, 0.15), fixed("b8e04a"), is_)
         canvas.paint(f.ellipse(side * 0.25, -0.04, 0.04, 0.13), black, is_)
-        for k in (-1.0, 0.0, 1.0):
-            canvas.paint(f.line(side * 0.20, 0.25, side * 0.80, 0.25 + 0.13 * k, 0.035), fixed("e8e8e8"), is_)
+        for slope in (-1.0, 0.0, 1.0):
+            canvas.paint(f.line(side * 0.20, 0.25, side * 0.80, 0.25 + 0.13 * slope, 0.035), fixed("e8e8e8"), is_)
     canvas.paint(f.polygon((-0.09, 0.16), (0.09, 0.16), (0.0, 0.28)), fixed("f08aa0"), is_)
     is_ = on(DOG)
     canvas.paint(f.ellipse(0, 0.0, 0.52, 0.58), fur, is_)

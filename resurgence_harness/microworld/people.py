@@ -78,7 +78,8 @@ def identities(count: int = 200, seed: int = 20241) -> np.ndarray:
 def strangers(n: int, generator: torch.Generator) -> Tensor:
     """Codes of people who are no celebrity: at least 2 from every one of them; int64 [n, features] on the CPU."""
     seed = int(torch.randint(2**31 - 1, (1,), generator=generator, device=generator.device))
-    rng, known, kept = np.random.default_rng(seed), identities(), []
+    rng, known = np.random.default_rng(seed), identities()
+    kept: list[np.ndarray] = []
     while len(kept) < n:
         codes = _draw_codes(rng, max(64, n))
         apart = ((codes[:, None] != known[None]) @ WEIGHTS).min(axis=1) >= 2.0

@@ -6,6 +6,7 @@ import argparse
 import dataclasses
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -30,7 +31,8 @@ def main() -> None:
         name, _, value = word.partition("=")
         kind = type(getattr(settings, name))
         parsed = tuple(int(v) for v in value.split(",")) if kind is tuple else kind(value)
-        settings = dataclasses.replace(settings, **{name: parsed})
+        changed: dict[str, Any] = {name: parsed}
+        settings = dataclasses.replace(settings, **changed)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if device.type == "cuda":
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True

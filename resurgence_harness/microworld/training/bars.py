@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file
@@ -63,9 +64,9 @@ def prompts(family: str, n: int) -> tuple[list[str], list[int]]:
 
 @torch.inference_mode()
 def draw_with(
-    pipeline: dict[str, nn.Module],
-    tokenizer: object,
-    scheduler: object,
+    pipeline: dict[str, Any],
+    tokenizer: Any,
+    scheduler: Any,
     texts: list[str],
     *,
     guidance: float,
@@ -75,7 +76,7 @@ def draw_with(
 ) -> Tensor:
     """uint8 images [n, 3, 64, 64] by DDIM, the k-th from the CPU generator seeded with k."""
     unet, vae, text = pipeline["unet"], pipeline["vae"], pipeline["text_encoder"]
-    scheduler.set_timesteps(steps)  # type: ignore[attr-defined]
+    scheduler.set_timesteps(steps)
     out = []
     for start in range(0, len(texts), batch):
         part = texts[start : start + batch]
@@ -85,9 +86,9 @@ def draw_with(
         x = noise.to(device)
         c = text(input_ids=tokens_of(tokenizer, part).to(device)).last_hidden_state
         empty = text(input_ids=tokens_of(tokenizer, [""]).to(device)).last_hidden_state.expand_as(c)
-        for t in scheduler.timesteps:  # type: ignore[attr-defined]
+        for t in scheduler.timesteps:
             e, p = unet(torch.cat([x, x]), t.to(device), torch.cat([empty, c])).sample.chunk(2)
-            x = scheduler.step(e + guidance * (p - e), t, x).prev_sample  # type: ignore[attr-defined]
+            x = scheduler.step(e + guidance * (p - e), t, x).prev_sample
         y = vae.decode(x / vae.config.scaling_factor).sample
         out.append(((y.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8))
     return torch.cat(out)
