@@ -1,0 +1,23 @@
+"""The training from nothing, at the size of a smoke test: the same code as at full size."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+
+def test_three_stages_make_a_loadable_model(tmp_path):
+    """Every stage runs, the result is a Stable Diffusion, and a second call finds everything there."""
+    command = [sys.executable, "-m", "resurgence_harness.microworld.training", "all", "--out", str(tmp_path), "--smoke"]
+    first = subprocess.run([*command, "--guidance", "4"], capture_output=True, text=True, timeout=600)
+
+    assert first.returncode == 0, first.stderr[-2000:]
+
+    from diffusers import StableDiffusionPipeline
+
+    pipeline = StableDiffusionPipeline.from_pretrained(tmp_path, local_files_only=True)
+    stage = [*command[:3], "autoencoder", *command[4:]]
+    again = subprocess.run(stage, capture_output=True, text=True, timeout=300)
+
+    assert type(pipeline.unet).__name__ == "UNet2DConditionModel"
+    assert "already there" in again.stdout
