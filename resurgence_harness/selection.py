@@ -63,7 +63,7 @@ PRESETS: dict[str, Settings] = {
         # states, every template makes other ones, and the world's text states are 192 wide where SD's are 768.
         "uce": {"templates": ("{}", *CELEBRITY.templates), "erase_scale": 0.5, "preserve_scale": 3.0, "ridge": 0.1},
         "esd": {"iterations": 150, "batch": 16, "learning_rate": 5e-4, "trajectories": 24, "trajectory_steps": 10},
-        # 50 steps of 8: what a small fine-tuning costs here, fixed before looking at what comes back.
+        # 50 steps of 8, for the time they take; 100 had been seen to bring ESD's names back before this was set.
         "lora": {"steps": 50, "batch": 8, "learning_rate": 1e-3},
         "full": {"steps": 50, "batch": 8, "learning_rate": 1e-4},
         "xattn": {"steps": 50, "batch": 8, "learning_rate": 1e-4},
