@@ -59,7 +59,7 @@ PRESETS: dict[str, Settings] = {
     "micro": {  # the embedded microworld: 64 px, narrow, minutes on a laptop
         "sampler": {"steps": 10, "guidance": 4.0, "height": 64, "width": 64, "batch": 32},
         "benign": {"names": 50, "seeds": 2},
-        # Chosen on erasure and utility alone, with other names and seeds: reports/microworld/tuning.csv. UCE edits text
+        # Searched by erasure and utility, not blind: reports/microworld/tuning.csv says how. UCE edits text
         # states, every template makes other ones, and the world's text states are 192 wide where SD's are 768.
         "uce": {"templates": ("{}", *CELEBRITY.templates), "erase_scale": 0.5, "preserve_scale": 3.0, "ridge": 0.1},
         "esd": {"iterations": 150, "batch": 16, "learning_rate": 5e-4, "trajectories": 24, "trajectory_steps": 10},
