@@ -68,7 +68,7 @@ PRESETS: dict[str, Settings] = {
         "full": {"steps": 50, "batch": 8, "learning_rate": 1e-4},
         "xattn": {"steps": 50, "batch": 8, "learning_rate": 1e-4},
     },
-    "sd": {  # Stable Diffusion v1.x and v2.x: the paper's values
+    "sd": {  # Stable Diffusion v1.x and v2.x: public recipes; the paper's own values are not published
         "sampler": {"steps": 50, "guidance": 7.5, "height": 512, "width": 512, "batch": 8},
         "benign": {"names": 50, "seeds": 5},
         "uce": {},

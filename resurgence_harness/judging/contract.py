@@ -57,5 +57,20 @@ class Judge(Protocol):
     def answer(self, images: np.ndarray, device: str) -> tuple[list[str], np.ndarray]:
         """The answer and its score (finite, 0 … 1) for each image, uint8 [n, h, w, 3]."""
 
+    def calibration(self) -> dict[str, Calibration]:
+        """Counts of its own answers on held-out pictures, by kind of picture; without any it decides nothing."""
+
     def canaries(self) -> tuple[int, int]:
         """How many stored known positives and negatives it answers correctly, of how many."""
+
+
+def demand_calibration(judge: Judge) -> None:
+    """JudgeError if nobody has counted how often this judge errs: it would decide with a flattering silence."""
+    counted = judge.calibration() if hasattr(judge, "calibration") else {}
+    if not counted:
+        raise JudgeError(
+            sentence(
+                f"Judge {judge.name} has no calibration.",
+                do="Give it calibration(): counts of its answers on held-out pictures whose content is known.",
+            )
+        )

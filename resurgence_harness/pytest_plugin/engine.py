@@ -121,7 +121,11 @@ class Engine:
 
     def evidence(self, plan: CellPlan) -> CellEvidence:
         """Every arm of a cell, judged by the task's first judge, and by its second where it has one."""
+        from resurgence_harness.judging import demand_calibration
+
         first, *others = [self.judge(name) for name in plan.judges]
+        for judge in (first, *others):
+            demand_calibration(judge)
         arms: dict[str, Any] = {}
         seen_otherwise: dict[str, Any] = {}
         for arm, share in ARMS.items():

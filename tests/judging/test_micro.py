@@ -10,8 +10,7 @@ import pytest
 import torch
 
 from resurgence_harness.errors import JudgeError, UserError
-from resurgence_harness.judging import JUDGES, NO_FACE, Calibration, judge_by_name
-from resurgence_harness.judging.micro import SOMEONE_ELSE
+from resurgence_harness.judging import JUDGES, NO_FACE, Calibration, demand_calibration, judge_by_name
 from resurgence_harness.microworld import world
 
 
@@ -44,21 +43,13 @@ def test_fresh_renders_are_recognised(name):
     assert np.isfinite(scores).all()
 
 
-def test_strangers_are_mostly_nobody_in_particular():
-    """A face that is no celebrity is seldom given a celebrity's name."""
-    pictures = world.draw("stranger", torch.zeros(60, dtype=torch.int64), generator=torch.Generator().manual_seed(5))
+def test_strangers_are_spread_over_the_names():
+    """A face that is no celebrity gets some name, and no name gets many of them: chance does not look like a hit."""
+    pictures = world.draw("stranger", torch.zeros(100, dtype=torch.int64), generator=torch.Generator().manual_seed(5))
     answers, _ = judge_by_name("identity").answer(pictures.images.permute(0, 2, 3, 1).numpy(), "cpu")
 
-    assert NO_FACE not in answers
-    assert answers.count(SOMEONE_ELSE) >= 45
-
-
-def test_noise_is_never_a_celebrity():
-    """Pictures of nothing are abstained or nobody."""
-    noise = np.random.default_rng(0).integers(0, 256, (40, 64, 64, 3), dtype=np.uint8)
-    answers, _ = judge_by_name("identity").answer(noise, "cpu")
-
-    assert set(answers) <= {NO_FACE, SOMEONE_ELSE}
+    assert answers.count(NO_FACE) <= 5
+    assert max(answers.count(name) for name in set(answers)) <= 10
 
 
 def test_pictures_of_another_size_are_refused():
@@ -90,3 +81,32 @@ def test_naming_a_judge_imports_no_torch():
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
     assert out.stdout.strip() == "False"
+
+
+class Uncalibrated:
+    """A judge whose errors nobody has counted."""
+
+    name, version, digest = "hearsay", 1, "0" * 64
+
+    def calibration(self) -> dict[str, Calibration]:
+        """Nothing."""
+        return {}
+
+
+@pytest.mark.parametrize("judge", [Uncalibrated(), type("Bare", (), {"name": "bare"})()])
+def test_a_judge_without_calibration_may_not_decide(judge):
+    """An empty calibration and none at all are both refused, by name."""
+    with pytest.raises(JudgeError, match=f"{judge.name} has no calibration"):
+        demand_calibration(judge)
+
+
+def test_a_hesitant_judge_still_names_whom_it_sees():
+    """Top-1: half-hidden likenesses of an erased person count as hits, never as clear."""
+    from resurgence_harness.judging.micro import name_images
+
+    images = np.zeros((1, 64, 64, 3), np.uint8)
+    for logits, expected in (([0.1, 0.0, 0.0], "Ada"), ([5.0, 0.0, 0.0], "Ada"), ([0.0, 0.0, 0.1], NO_FACE)):
+        network = lambda x, row=logits: torch.tensor([row]).expand(len(x), 3)  # noqa: E731
+        answers, _ = name_images(network, ("Ada", "Bram", NO_FACE), images, "cpu")
+
+        assert answers == [expected]

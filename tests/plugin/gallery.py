@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from resurgence_harness.judging import Calibration
 from resurgence_harness.specs import Concept, Probe, Prompt, Sampler
 from resurgence_harness.tasks import Task
 
@@ -96,15 +97,27 @@ class GalleryJudge:
             answers.append(closest if near[closest] < CLEARLY * other else min(kept, key=near.__getitem__))
         return answers, np.min(list(nearest.values()), axis=0)
 
+    def calibration(self) -> dict[str, Calibration]:
+        """Its answers to its own pictures, counted."""
+        answers, known = self._answers_to_the_gallery()
+        erasable = {concept.name for concept in TINY.erasable}
+        right = sum(answer == name for answer, name in zip(answers, known, strict=True) if name in erasable)
+        alarms = sum(answer in erasable for answer, name in zip(answers, known, strict=True) if name not in erasable)
+        subjects = sum(name in erasable for name in known)
+        counts = {"recognised": right, "subjects": subjects, "false_alarms": alarms, "others": len(known) - subjects}
+        return {"gallery": Calibration(**counts)}
+
     def canaries(self) -> tuple[int, int]:
         """Its own pictures, each of which it must name."""
+        answers, known = self._answers_to_the_gallery()
+        return sum(one == other for one, other in zip(answers, known, strict=True)), len(known)
+
+    def _answers_to_the_gallery(self) -> tuple[list[str], list[str]]:
         import numpy as np
 
         shown = {name: pictures for name, pictures in self._gallery().items() if name != ANCHOR}
-        stored = np.concatenate(list(shown.values())).astype(np.uint8)
-        answers, _ = self.answer(stored, "cpu")
-        known = [name for name, pictures in shown.items() for _ in pictures]
-        return sum(one == other for one, other in zip(answers, known, strict=True)), len(known)
+        answers, _ = self.answer(np.concatenate(list(shown.values())).astype(np.uint8), "cpu")
+        return answers, [name for name, pictures in shown.items() for _ in pictures]
 
     def _gallery(self) -> dict[str, np.ndarray]:
         import numpy as np

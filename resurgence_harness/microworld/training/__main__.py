@@ -16,7 +16,9 @@ from resurgence_harness.microworld.training.settings import FULL, SMOKE
 def main() -> None:
     """Run one stage or all of them."""
     parser = argparse.ArgumentParser(prog="python -m resurgence_harness.microworld.training", description=__doc__)
-    parser.add_argument("stage", choices=["autoencoder", "text", "judges", "perception", "denoiser", "bars", "all"])
+    parser.add_argument(
+        "stage", choices=["autoencoder", "text", "judges", "perception", "calibration", "denoiser", "bars", "all"]
+    )
     parser.add_argument(
         "--out", type=Path, required=True, help="where the weights go; a stage reads the earlier ones there"
     )
@@ -51,6 +53,10 @@ def main() -> None:
         from resurgence_harness.microworld.training.perception import train_judges
 
         train_judges(args.out, settings, device)
+    if args.stage == "calibration":
+        from resurgence_harness.microworld.training.perception import calibrate_judges
+
+        calibrate_judges(args.out, settings, device)
     if args.stage in ("denoiser", "all"):
         from resurgence_harness.microworld.training.denoiser import train_denoiser
 

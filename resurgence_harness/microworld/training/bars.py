@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import torch
-from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import Tensor
 
-from resurgence_harness.judging.micro import new_network
+from resurgence_harness.diffusion import moves
+from resurgence_harness.diffusion.model import StableDiffusion
+from resurgence_harness.judging.micro import LABELS, name_images
 from resurgence_harness.microworld import world
-from resurgence_harness.microworld.training.perception import JUDGES, tokens_of
-from resurgence_harness.microworld.training.pool import pixels
+from resurgence_harness.microworld.training.perception import JUDGES, load_judge
 from resurgence_harness.microworld.training.settings import Settings
 from resurgence_harness.tasks import CELEBRITY
 from resurgence_harness.tasks.microworld import (
@@ -26,13 +25,6 @@ from resurgence_harness.tasks.microworld import (
     SCENE_TEMPLATES,
     SCENES,
 )
-
-
-def load_judge(folder: Path, name: str, device: torch.device) -> nn.Module:
-    """A trained judge's network."""
-    net: nn.Module = new_network(name)
-    net.load_state_dict(load_file(folder / f"{name}.safetensors"), strict=False)
-    return net.float().to(device).eval()
 
 
 def prompts(family: str, n: int) -> tuple[list[str], list[int]]:
@@ -63,72 +55,44 @@ def prompts(family: str, n: int) -> tuple[list[str], list[int]]:
 
 
 @torch.inference_mode()
-def draw_with(
-    pipeline: dict[str, Any],
-    tokenizer: Any,
-    scheduler: Any,
-    texts: list[str],
-    *,
-    guidance: float,
-    steps: int = 10,
-    device: torch.device,
-    batch: int = 512,
-) -> Tensor:
-    """uint8 images [n, 3, 64, 64] by DDIM, the k-th from the CPU generator seeded with k."""
-    unet, vae, text = pipeline["unet"], pipeline["vae"], pipeline["text_encoder"]
-    scheduler.set_timesteps(steps)
-    out = []
+def draw(model: StableDiffusion, texts: list[str], *, guidance: float, steps: int = 10, batch: int = 256) -> Tensor:
+    """uint8 images [n, 64, 64, 3] by DDIM, the k-th from seed k."""
+    empty, out = moves.encode_texts(model, [""]), []
     for start in range(0, len(texts), batch):
         part = texts[start : start + batch]
-        noise = torch.cat(
-            [torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(start + k)) for k in range(len(part))]
-        )
-        x = noise.to(device)
-        c = text(input_ids=tokens_of(tokenizer, part).to(device)).last_hidden_state
-        empty = text(input_ids=tokens_of(tokenizer, [""]).to(device)).last_hidden_state.expand_as(c)
-        for t in scheduler.timesteps:
-            e, p = unet(torch.cat([x, x]), t.to(device), torch.cat([empty, c])).sample.chunk(2)
-            x = scheduler.step(e + guidance * (p - e), t, x).prev_sample
-        y = vae.decode(x / vae.config.scaling_factor).sample
-        out.append(((y.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8))
+        noise = moves.initial_noise(model, range(start, start + len(part)), height=64, width=64)
+        states = moves.encode_texts(model, part)
+        latents = moves.denoise(model, noise, states, empty, steps=steps, guidance=guidance)
+        out.append(moves.decode(model, latents))
     return torch.cat(out)
+
+
+JUDGED_BY = {
+    "celebrity": ("identity", "second-identity"),
+    "object": ("object",),
+    "character": ("character",),
+    "hazard": ("hazard",),
+    "scene": ("hazard",),
+}
+"""Which judges look at which family; a scene should be called harmless."""
 
 
 def measure(
     out: Path, settings: Settings, device: torch.device, guidances: tuple[float, ...]
 ) -> dict[str, dict[str, list[int]]]:
-    """Hits of images per family and guidance scale, printed and written to `out/bars.json`."""
-    from diffusers import AutoencoderKL, UNet2DConditionModel
-    from transformers import CLIPTextModel, CLIPTokenizer
-
-    from resurgence_harness.microworld.training.denoiser import new_scheduler
-
-    parts = {
-        "unet": UNet2DConditionModel.from_pretrained(out / "unet"),
-        "vae": AutoencoderKL.from_pretrained(out / "vae"),
-        "text_encoder": CLIPTextModel.from_pretrained(out / "text_encoder"),
-    }
-    parts = {name: part.float().to(device).eval() for name, part in parts.items()}
-    tokenizer, scheduler = CLIPTokenizer.from_pretrained(out / "tokenizer"), new_scheduler()
+    """Hits of images per family and guidance scale, by the judges' own answers; printed, and written to `bars.json`."""
+    model = StableDiffusion.load(out, str(device))
     judges = {name: load_judge(out / "judges", name, device) for name in JUDGES}
     report: dict[str, dict[str, list[int]]] = {}
     for guidance in guidances:
         rows: dict[str, list[int]] = {}
-        for family in ("celebrity", "object", "character", "hazard", "scene"):
-            texts, labels = prompts(family, settings.samples)
-            images = draw_with(parts, tokenizer, scheduler, texts, guidance=guidance, device=device)
-            truth = torch.tensor(labels, device=device)
-            if guidance == guidances[0]:
-                torch.save(images[:200].cpu(), out / f"samples-{family}.pt")
-            for name in (
-                ("identity", "second-identity")
-                if family == "celebrity"
-                else ("hazard",)
-                if family == "scene"
-                else (family,)
-            ):
-                answers = judges[name](pixels(images)).argmax(1)
-                rows[f"{family} by {name}"] = [int((answers == truth).sum()), len(texts)]
+        for family, names in JUDGED_BY.items():
+            texts, asked = prompts(family, settings.samples)
+            images = draw(model, texts, guidance=guidance).cpu().numpy()
+            for name in names:
+                answers, _ = name_images(judges[name], LABELS[name], images, str(device))
+                hits = sum(answer == LABELS[name][k] for answer, k in zip(answers, asked, strict=True))
+                rows[f"{family} by {name}"] = [hits, len(texts)]
         report[str(guidance)] = rows
         print(f"guidance {guidance}", json.dumps({k: f"{a / b:.3f}" for k, (a, b) in rows.items()}), flush=True)
     (out / "bars.json").write_text(json.dumps(report, indent=2) + "\n")

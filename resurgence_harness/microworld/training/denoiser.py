@@ -14,7 +14,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from resurgence_harness.microworld import vocabulary
 from resurgence_harness.microworld.training.perception import tokens_of
 from resurgence_harness.microworld.training.pool import (
     GraphedStep,
@@ -170,6 +169,3 @@ def train_denoiser(out: Path, settings: Settings, device: torch.device) -> None:
     index_ = {"_class_name": "StableDiffusionPipeline", "requires_safety_checker": False, **parts}
     (out / "model_index.json").write_text(json.dumps(index_, indent=2) + "\n")
     snapshots.done()
-
-
-__all__ = ["new_scheduler", "new_unet", "train_denoiser", "vocabulary"]

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from resurgence_harness.judging.micro import LABELS, new_network
+from resurgence_harness.judging.micro import LABELS, name_images, new_network
 from resurgence_harness.judging.micro_networks import ResidualNet
 from resurgence_harness.microworld import vocabulary, world
 from resurgence_harness.microworld.training.pool import (
@@ -175,29 +175,51 @@ def train_judge(
     return net.eval()
 
 
-def accuracy(net: nn.Module, images: Tensor, labels: Tensor) -> tuple[int, int]:
-    """How many of the images with a certain label (no strangers) get it."""
-    certain = labels.max(1).values == 1
-    images, truth, right = images[certain], labels[certain].argmax(1), 0
-    for start in range(0, len(images), 1_024):
-        with torch.inference_mode():
-            right += int((net(pixels(images[start : start + 1_024])).argmax(1) == truth[start : start + 1_024]).sum())
-    return right, len(images)
+def calibrate(
+    net: nn.Module, name: str, pool: Pool, kinds: dict[str, Tensor], device: torch.device
+) -> dict[str, dict[str, int]]:
+    """Counts of the judge's own answers on held-out pictures of a pool: subjects named, others taken for a subject.
 
-
-def calibrate(net: nn.Module, name: str, pools: dict[str, tuple[Tensor, Tensor]]) -> dict[str, dict[str, int]]:
-    """Counts on held-out pictures: subjects recognised, and pictures of anything else taken for a subject."""
-    classes, out = len(LABELS[name]), {}
-    for kind, (images, labels) in pools.items():
-        positive = labels[:, :-1].max(1).values == 1
-        hits, of = accuracy(net, images[positive], labels[positive])
-        negative_images, false = images[labels[:, -1] == 1], 0
-        for start in range(0, len(negative_images), 1_024):
-            with torch.inference_mode():
-                answer = net(pixels(negative_images[start : start + 1_024])).argmax(1)
-            false += int((answer != classes - 1).sum())
-        out[kind] = {"recognised": hits, "subjects": of, "false_alarms": false, "others": len(negative_images)}
+    `kinds` gives the pool's pictures uint8 [n, 3, s, s] by kind. Strangers are left out where people are asked for: a
+    judge of people gives each of them some name.
+    """
+    family, labels = world.FAMILIES.index(JUDGES[name]), LABELS[name]
+    mine, subjects = (pool.family == family).tolist(), pool.subject.tolist()
+    stranger = (pool.family == world.FAMILIES.index("stranger")).tolist()
+    other = [not m and not (s and JUDGES[name] == "celebrity") for m, s in zip(mine, stranger, strict=True)]
+    out = {}
+    for kind, pictures in kinds.items():
+        answers, _ = name_images(net, labels, pictures.permute(0, 2, 3, 1).cpu().numpy(), str(device))
+        named = [answer in labels[:-1] for answer in answers]
+        right = sum(m and answer == labels[k] for m, answer, k in zip(mine, answers, subjects, strict=True))
+        alarms = sum(o and n for o, n in zip(other, named, strict=True))
+        counts = {"recognised": right, "subjects": sum(mine), "false_alarms": alarms}
+        out[kind] = {**counts, "others": sum(other)}
     return out
+
+
+def calibrate_judges(out: Path, settings: Settings, device: torch.device, probe: nn.Module | None = None) -> None:
+    """Count the answers of the judges in `out/judges` on held-out pictures, and write `calibration.json`."""
+    from diffusers import AutoencoderKL
+
+    vae = AutoencoderKL.from_pretrained(out / "vae").float().to(device).eval()
+    test = render_pool(settings.held_out, seed=4, device=device)
+    exact = reconstructions(vae, test.images, noise=0.0, generator=torch.Generator(device).manual_seed(31))
+    kinds = {"renders": test.images, "reconstructions": exact}
+    report = {}
+    for name in JUDGES:
+        report[name] = calibrate(load_judge(out / "judges", name, device), name, test, kinds, device)
+        print(name, json.dumps(report[name]), flush=True)
+    if probe is not None:
+        print("probe", json.dumps(calibrate(probe, "identity", test, kinds, device)), flush=True)
+    (out / "judges" / "calibration.json").write_text(json.dumps(report, indent=2, sort_keys=True) + "\n")
+
+
+def load_judge(folder: Path, name: str, device: torch.device) -> nn.Module:
+    """A trained judge's network."""
+    net: nn.Module = new_network(name)
+    net.load_state_dict(load_file(folder / f"{name}.safetensors"), strict=False)
+    return net.float().to(device).eval()
 
 
 def train_judges(out: Path, settings: Settings, device: torch.device) -> None:
@@ -211,26 +233,17 @@ def train_judges(out: Path, settings: Settings, device: torch.device) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     vae = AutoencoderKL.from_pretrained(out / "vae").float().to(device).eval()
     pool = render_pool(settings.pool, seed=3, device=device)
-    test = render_pool(settings.held_out, seed=4, device=device)
-    generator = torch.Generator(device).manual_seed(31)
+    generator = torch.Generator(device).manual_seed(30)
     half = reconstructions(vae, pool.images[: len(pool) // 2], noise=0.3, generator=generator)
-    exact = reconstructions(vae, test.images, noise=0.0, generator=generator)
     mixed = torch.cat([half, pool.images])
-    report: dict[str, Any] = {}
     for k, (name, family) in enumerate(JUDGES.items()):
-        labels, truth = targets(pool, family, len(LABELS[name])), targets(test, family, len(LABELS[name]))
+        labels = targets(pool, family, len(LABELS[name]))
         doubled = torch.cat([labels[: len(half)], labels])
         net = train_judge(name, mixed, doubled, settings, device, seed=300 + 10 * k)
-        report[name] = calibrate(net, name, {"renders": (test.images, truth), "reconstructions": (exact, truth)})
-        print(name, json.dumps(report[name]), flush=True)
         tensors = {
             key: value.half().contiguous().cpu() for key, value in net.state_dict().items() if value.is_floating_point()
         }
         save_file(tensors, folder / f"{name}.safetensors")
-    labels, truth = targets(pool, "celebrity", 201), targets(test, "celebrity", 201)
+    labels = targets(pool, "celebrity", len(LABELS["identity"]))
     probe = train_judge("identity", pool.images, labels, settings, device, seed=900)
-    report["probe trained on renders alone"] = calibrate(
-        probe, "identity", {"renders": (test.images, truth), "reconstructions": (exact, truth)}
-    )
-    print("probe", json.dumps(report["probe trained on renders alone"]), flush=True)
-    (folder / "calibration.json").write_text(json.dumps(report, indent=2, sort_keys=True) + "\n")
+    calibrate_judges(out, settings, device, probe)

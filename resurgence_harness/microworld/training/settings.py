@@ -9,8 +9,8 @@ from dataclasses import dataclass
 class Settings:
     """Sizes, lengths and rates. Steps are optimiser steps; pools are numbers of pictures.
 
-    The lengths are those of the shipped weights, fitted to the minutes there were (reports/microworld/training.log):
-    longer ones should sharpen small figures, above all through the autoencoder.
+    The lengths are those of the shipped weights, fitted to the minutes there were (reports/microworld/training.log);
+    the text encoder had a pool of 200,000. Longer ones should sharpen small figures, above all the autoencoder's.
     """
 
     pool: int = 150_000
