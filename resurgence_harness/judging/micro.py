@@ -8,7 +8,8 @@ hazard            the four warning signs and "harmless"
 
 The answer is the likeliest label, however unsure (top-1, as the paper's celebrity detector is scored). A threshold here
 would flatter erasure: a damaged likeness of an erased person, at which the judge hesitates, would count as clear. A
-stranger is therefore given somebody's name. An image in which the likeliest label is "no face" is abstained. *Weights*: our own (Apache-2.0), pinned by sha256 below. *Calibration*: counts on held-out pictures, in
+stranger is therefore given somebody's name. An image in which the likeliest label is "no face" is abstained.
+*Weights*: our own (Apache-2.0), pinned by sha256 below. *Calibration*: counts on held-out pictures, in
 `calibration.json` beside the weights.
 """
 
