@@ -9,10 +9,11 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, final
+from typing import TYPE_CHECKING, Any, ClassVar, final
 
 from resurgence_harness.diffusion import moves
-from resurgence_harness.errors import BuildError, SpecError, sentence
+from resurgence_harness.diffusion.examples import Examples, drawn_examples
+from resurgence_harness.errors import SpecError, sentence
 from resurgence_harness.specs import Probe, not_in_key
 
 if TYPE_CHECKING:
@@ -46,58 +47,12 @@ class BenignSet:
                     raise _found(name, prompt.text)
 
 
-class Examples(NamedTuple):
-    """A benign set as the training loop reads it."""
-
-    mean: Tensor
-    """Posterior mean of each image's latent, scaled as x_0 is, [n, 4, h, w]."""
-    deviation: Tensor
-    """Posterior standard deviation, in the same scale."""
-    states: Tensor
-    """Text states of the distinct prompts [m, L, d]."""
-    text: Tensor
-    """Row of `states` for each image, [n]."""
-
-
-@final
-@dataclass(frozen=True, kw_only=True)
-class Latents:
-    """VAE moments of a probe drawn by a base. A cache key, no more."""
-
-    name: ClassVar[str] = "benign-latents"
-    version: ClassVar[int] = 1
-
-    base: str
-    """Digest of the base, which drew the images and whose VAE encodes them."""
-    probe: Probe
-    """What it was asked."""
-
-
 def examples(model: StableDiffusion, run: Run, data: BenignSet) -> Examples:
-    """The set, encoded once: images by the VAE (kept in the store), texts by this model's text encoder."""
+    """The set as latents and text states, after the check of its tokens."""
     texts = [prompt.text for prompt in data.probe.prompts]
     moves.check_texts(model.tokenizer, texts)
     check_tokens(model.tokenizer, texts, data.forbidden)
-    rows = [texts.index(prompt.text) for prompt, _ in data.probe.rows()]
-
-    def encode() -> dict[str, Tensor]:
-        images, captions = run.images(data.probe)
-        if len(images) != len(rows) or captions != [texts[row] for row in rows]:
-            raise BuildError(
-                sentence("The benign images are not those of the probe.", images=len(images), asked=len(rows))
-            )
-        mean, deviation = moves.latent_moments(run.base, images)
-        return {"mean": mean.cpu(), "deviation": deviation.cpu()}
-
-    import torch
-
-    moments = run.cached("latents", Latents(base=run.base_digest, probe=data.probe), encode)
-    return Examples(
-        mean=moments["mean"].to(model.device),
-        deviation=moments["deviation"].to(model.device),
-        states=moves.encode_texts(model, texts),
-        text=torch.tensor(rows, device=model.device),
-    )
+    return drawn_examples(model, run, data.probe)
 
 
 def check_tokens(tokenizer: Any, texts: Sequence[str], forbidden: Sequence[str]) -> None:

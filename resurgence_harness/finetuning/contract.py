@@ -18,11 +18,12 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Self
 
 from resurgence_harness.diffusion import moves
+from resurgence_harness.diffusion.examples import Examples
 from resurgence_harness.diffusion.parameters import Parameters, selected
 from resurgence_harness.diffusion.ranges import positive, whole
 from resurgence_harness.diffusion.training import batches, descend
 from resurgence_harness.errors import SpecError, sentence
-from resurgence_harness.finetuning.benign import BenignSet, Examples, examples
+from resurgence_harness.finetuning.benign import BenignSet, examples
 from resurgence_harness.specs import Step, not_in_key
 
 if TYPE_CHECKING:

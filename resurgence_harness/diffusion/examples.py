@@ -1,0 +1,72 @@
+"""Images that the base drew, as training loops read them: VAE moments and text states, computed once and kept.
+
+Every step that learns from pictures (the fine-tunings, and the unlearnings that need forget or retain images) asks
+here, so that a probe is drawn and encoded once, whoever asks first.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, NamedTuple, final
+
+from resurgence_harness.diffusion import moves
+from resurgence_harness.errors import BuildError, sentence
+from resurgence_harness.specs import Probe
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from resurgence_harness.diffusion.model import StableDiffusion
+    from resurgence_harness.diffusion.run import Run
+
+
+class Examples(NamedTuple):
+    """Images with their texts, as a training loop reads them."""
+
+    mean: Tensor
+    """Posterior mean of each image's latent, scaled as x_0 is, [n, 4, h, w]."""
+    deviation: Tensor
+    """Posterior standard deviation, in the same scale."""
+    states: Tensor
+    """Text states of the distinct prompts [m, L, d]."""
+    text: Tensor
+    """Row of `states` for each image, [n]."""
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Latents:
+    """VAE moments of a probe drawn by a base. A cache key, no more."""
+
+    name: ClassVar[str] = "latents"
+    version: ClassVar[int] = 1
+
+    base: str
+    """Digest of the base, which drew the images and whose VAE encodes them."""
+    probe: Probe
+    """What it was asked."""
+
+
+def drawn_examples(model: StableDiffusion, run: Run, probe: Probe) -> Examples:
+    """What the base draws for `probe`, encoded once by its VAE; the texts by this model's text encoder."""
+    import torch
+
+    texts = [prompt.text for prompt in probe.prompts]
+    rows = [texts.index(prompt.text) for prompt, _ in probe.rows()]
+
+    def encode() -> dict[str, Tensor]:
+        images, captions = run.images(probe)
+        if len(images) != len(rows) or captions != [texts[row] for row in rows]:
+            raise BuildError(
+                sentence("The drawn images are not those of the probe.", images=len(images), asked=len(rows))
+            )
+        mean, deviation = moves.latent_moments(run.base, images)
+        return {"mean": mean.cpu(), "deviation": deviation.cpu()}
+
+    moments = run.cached("latents", Latents(base=run.base_digest, probe=probe), encode)
+    return Examples(
+        mean=moments["mean"].to(model.device),
+        deviation=moments["deviation"].to(model.device),
+        states=moves.encode_texts(model, texts),
+        text=torch.tensor(rows, device=model.device),
+    )
