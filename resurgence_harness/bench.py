@@ -157,6 +157,11 @@ class Bench:
         made = self.store.current(judgments_key(recipe, probe, judge)) or self._judge(recipe, probe, judge)
         return _read_evidence(made, recipe, probe, judge)
 
+    def busy(self, recipe: Recipe, probe: Probe) -> bool:
+        """Whether another process is making the model or the images now, so that asking for them would be waiting."""
+        places = [images_key(recipe, probe), *(checkpoint_key(part) for part in lineage(recipe))]
+        return any(self.store.busy(place) for place in places)
+
     def canaries(self, judge: Judge) -> tuple[int, int]:
         """How many of the judge's stored images it answers correctly, of how many; asked once and kept."""
 

@@ -57,7 +57,7 @@ Settings = Mapping[str, Mapping[str, Any]]
 
 PRESETS: dict[str, Settings] = {
     "micro": {  # the embedded microworld: 64 px, narrow, minutes on a laptop
-        "sampler": {"steps": 10, "guidance": 4.0, "height": 64, "width": 64, "batch": 32},
+        "sampler": {"steps": 10, "guidance": 4.0, "height": 64, "width": 64, "batch": 25},
         "benign": {"names": 50, "seeds": 2},
         # Searched by erasure and utility, not blind: reports/microworld/tuning.csv says how. UCE edits text
         # states, every template makes other ones, and the world's text states are 192 wide where SD's are 768.

@@ -6,7 +6,8 @@ Notation   x_0 latents [n, 4, h, w]     x_t = a_t x_0 + s_t ε,   a_t = √ᾱ_t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from resurgence_harness.errors import SpecError, UserError, sentence
@@ -188,12 +189,37 @@ def denoise(
     scheduler.set_timesteps(steps)
     both = torch.cat([empty.expand_as(states), states])
     x = noise
-    for t in scheduler.timesteps.tolist():
-        nothing, prompted = predict(model, torch.cat([x, x]), t, both).chunk(2)
-        if watch is not None:
-            watch(Moment(t, x, prompted, nothing))
-        x = scheduler.step(nothing + guidance * (prompted - nothing), t, x, eta=0.0, return_dict=False)[0]
+    with _text_read_once(model):
+        for t in scheduler.timesteps.tolist():
+            nothing, prompted = predict(model, torch.cat([x, x]), t, both).chunk(2)
+            if watch is not None:
+                watch(Moment(t, x, prompted, nothing))
+            x = scheduler.step(nothing + guidance * (prompted - nothing), t, x, eta=0.0, return_dict=False)[0]
     return x
+
+
+@contextmanager
+def _text_read_once(model: StableDiffusion) -> Iterator[None]:
+    """Within, the keys and values of the text are computed at the first step and kept: they are those of every step."""
+
+    def once(project: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+        kept: list[Tensor] = []
+
+        def read(states: Tensor) -> Tensor:
+            if not kept:
+                kept.append(project(states))
+            return kept[0]
+
+        return read
+
+    projections = [module for name, module in model.unet.named_modules() if name.endswith(("attn2.to_k", "attn2.to_v"))]
+    try:
+        for module in projections:
+            module.forward = once(module.forward)
+        yield
+    finally:
+        for module in projections:
+            vars(module).pop("forward", None)
 
 
 def decode(model: StableDiffusion, x_0: Tensor) -> Tensor:

@@ -34,11 +34,11 @@ WEIGHTS = Path(__file__).with_name("micro_weights")
 PINS = {
     "calibration.json": "d1114f3ef49a217628864158ec48d37fe0a0462236ea50f1da53457545749ee5",
     "canaries.npz": "94156a60f15056842f860e23482b52a1157916a5b5dce20e09b7a10456fb8f69",
-    "character.safetensors": "87bc5da51349d4678257f76fcc142ccecf2b8bd681f46604fc4068c9b113bd20",
-    "hazard.safetensors": "b72de1007c042e2aea5d492c7f3009ac402e10e30f39652e1bd6a85a9cd4a7f2",
-    "identity.safetensors": "0f83d1a10bcd27d15b71815a62cd86aa646318f664a8ada8c61db96463b3e869",
-    "object.safetensors": "547d28bc4e210fc981bc238cd50223d688ccdc34dbc530bece521b9e1057d085",
-    "second-identity.safetensors": "9656c7fcfe457139089afa005c1cbc87f83b6aa14cdd129bcd1eb9a4c94b5018",
+    "character.safetensors": "3f9c5c3e1e00812d0aa84ffc5be8ac56c2e5c34e580c8c035c4fd520f9128928",
+    "hazard.safetensors": "e70c091b2c7dfb806c16fee9506643d8410a756832d7997bbcd4b821380bfc6b",
+    "identity.safetensors": "a122aa36c465dde439a6c5ad4947dafee662c8ae039fd1e53a69e748324d412e",
+    "object.safetensors": "7375a0ec07c24cc4ca33689ca67c615df106c26533ac12391840ce8977d62520",
+    "second-identity.safetensors": "f2dad442dffa06820223de2899da5f6d148bf433ead017d7407f3495c98f0e2c",
 }
 """sha256 of every file of the judges."""
 

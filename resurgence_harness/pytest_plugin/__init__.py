@@ -118,6 +118,7 @@ def _configure_worker(config: pytest.Config, inputs: dict[str, Any]) -> None:
     if given["gpu"] is not None and options.device in ("auto", "cuda"):
         workers.choose_gpu(given["gpu"])
     workers.share_cores(given["workers"])
+    workers.give_way(workers.number(inputs["workerid"]), given["workers"])
     base = Base(**given["base"]) if given["base"] else None
     teller = Teller(Path(given["folder"]) / f"progress-{inputs['workerid']}.json")
     config.stash[ENGINE] = Engine(options, base=base, judges=_judges(config), teller=teller)

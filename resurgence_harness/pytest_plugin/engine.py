@@ -42,17 +42,17 @@ KNOWN_PROPERTY = "resurgence_known"
 LIMITS_FILE = "limits.yaml"
 """What is read beside a suite where --resurgence-limits names nothing."""
 ARMS = {
+    "base": 0.08,
+    "base_retained": 0.07,
     "before": 0.30,
     "retained_before": 0.11,
     "insample_before": 0.04,
     "after": 0.25,
     "retained_after": 0.11,
     "insample_after": 0.04,
-    "base": 0.08,
-    "base_retained": 0.07,
 }
-"""Arms in the order in which they are made, and about which share of a cell's time each takes, its model included: each
-model's arms together, the base's last, for another worker may have made them."""
+"""Arms in the order in which they are made, and about which share of a cell's time each takes, its model included: the
+base's first, for every cell needs them, then each model's together. What another worker is making is left for later."""
 
 
 class BenignImages(NamedTuple):
@@ -128,8 +128,11 @@ class Engine:
             demand_calibration(judge)
         arms: dict[str, Any] = {}
         seen_otherwise: dict[str, Any] = {}
-        for arm, share in ARMS.items():
-            self.teller.stage(share)
+        waiting = list(ARMS)
+        while waiting:
+            arm = next((arm for arm in waiting if not self.bench.busy(*plan.arms[arm])), waiting[0])
+            waiting.remove(arm)
+            self.teller.stage(ARMS[arm])
             recipe, probe = plan.arms[arm]
             arms[arm] = self.bench.evidence(recipe, probe, first)
             if others:

@@ -239,6 +239,18 @@ class Store:
 
     # Keeping
 
+    def busy(self, key: str) -> bool:
+        """Whether somebody is making this now."""
+        from filelock import Timeout
+
+        if not (self.root / "locks" / f"{key}.lock").exists():
+            return False
+        try:
+            with self._locked(key, wait=False):
+                return False
+        except Timeout:
+            return True
+
     def keys(self) -> list[str]:
         """The keys of everything that has a manifest."""
         here = [path.parent.name for path in self.root.glob(f"[0-9a-f][0-9a-f]/*/{MANIFEST}")]

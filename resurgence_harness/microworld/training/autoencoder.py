@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from resurgence_harness.judging.micro_networks import ResidualNet
 from resurgence_harness.microworld import world
 from resurgence_harness.microworld.training.pool import (
+    GraphedStep,
     Pool,
     Progress,
     Snapshots,
@@ -89,12 +90,10 @@ def train_autoencoder(out: Path, settings: Settings, device: torch.device) -> No
     torch.manual_seed(11)
     vae = new_autoencoder(settings).to(device)
     ema = {name: tensor.detach().clone() for name, tensor in vae.state_dict().items()}
+    cuda = device.type == "cuda"
+    rate: Any = torch.tensor(settings.autoencoder_rate / 100, device=device) if cuda else settings.autoencoder_rate
     optimiser = torch.optim.AdamW(
-        vae.parameters(),
-        lr=settings.autoencoder_rate,
-        betas=(0.9, 0.99),
-        weight_decay=1e-4,
-        fused=device.type == "cuda",
+        vae.parameters(), lr=rate, betas=(0.9, 0.99), weight_decay=1e-4, fused=cuda, capturable=cuda
     )
     perceptual = train_perceptual(pool, settings, device)
     snapshots, first = Snapshots(out / "autoencoder.part.pt", settings.snapshot_seconds), 0
@@ -103,45 +102,49 @@ def train_autoencoder(out: Path, settings: Settings, device: torch.device) -> No
         optimiser.load_state_dict(state["optimiser"])  # type: ignore[arg-type]
         ema, first = state["ema"], int(state["step"]) + 1  # type: ignore[assignment, call-overload]
 
-    def loss_of(x: Tensor, noise: Tensor, spread: Tensor) -> tuple[Tensor, Tensor]:
+    spread, seen = torch.ones((), device=device), torch.zeros((), device=device)
+
+    def loss_of(x: Tensor) -> Tensor:
         posterior = vae.encode(x).latent_dist
-        z = posterior.mean + posterior.std * noise[0]
-        z = z + settings.latent_noise * spread * noise[1]
+        z = posterior.mean + posterior.std * torch.randn_like(posterior.mean)
+        z = z + settings.latent_noise * spread * torch.rand(len(x), 1, 1, 1, device=device) * torch.randn_like(z)
         y = vae.decode(z).sample
         pixel, edge = (y - x).abs().mean(), (edges(y) - edges(x)).abs().mean()
         likeness = torch.zeros((), device=x.device)
         for a, b in zip(perceptual.features(y), perceptual.features(x), strict=True):
             likeness = likeness + (a - b).abs().mean() / (b.abs().mean() + 1e-3)
         kl = 0.5 * (posterior.mean**2 + posterior.var - 1 - posterior.logvar).mean()
-        return pixel + edge + 0.06 * likeness + settings.kl_weight * kl, pixel
+        seen.copy_(pixel.detach())
+        return pixel + edge + 0.06 * likeness + settings.kl_weight * kl
 
-    step_fn = torch.compile(loss_of) if device.type == "cuda" else loss_of
-    source = batches(
-        len(pool), settings.autoencoder_batch, generator=torch.Generator(device).manual_seed(12 + first), device=device
-    )
-    progress = Progress("autoencoder", settings.autoencoder_steps, settings.autoencoder_batch, first, settings.seconds)
-    spread = torch.ones((), device=device)
-    for step in progress:
-        index = next(source)
-        for group in optimiser.param_groups:
-            group["lr"] = settings.autoencoder_rate * cosine(step, progress.steps)
-        x = pixels(pool.images[index])
-        noise = torch.randn(2, len(index), 4, 8, 8, device=device)
-        noise[1] *= torch.rand(len(index), 1, 1, 1, device=device)
+    def optimise() -> Tensor:
+        x = pixels(pool.images[torch.randint(len(pool), (settings.autoencoder_batch,), device=device)])
         with half_precision(device):
-            loss, pixel = step_fn(x, noise, spread)
+            loss = loss_of(x)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
         optimiser.step()
+        return loss.detach()
+
+    run = GraphedStep(optimise, device) if settings.graphs else optimise
+    progress = Progress("autoencoder", settings.autoencoder_steps, settings.autoencoder_batch, first, settings.seconds)
+    current = vae.state_dict()
+    for step in progress:
+        factor = settings.autoencoder_rate * cosine(step, progress.steps)
+        for group in optimiser.param_groups:
+            if cuda:
+                group["lr"].fill_(factor)
+            else:
+                group["lr"] = factor
+        loss = run()
         if step % 10 == 0:
             decay = min(0.995, (1 + step / 10) / (10 + step / 10))
             with torch.no_grad():
-                current = vae.state_dict()
                 torch._foreach_lerp_(list(ema.values()), [current[k] for k in ema], 1 - decay)
                 if step % 100 == 0:
-                    spread = vae.encode(x[:64]).latent_dist.mean.std()
-        progress.step(step, loss.detach(), f"L1 {float(pixel.detach()):.4f}" if step % 50 == 0 else "")
+                    spread.copy_(vae.encode(pixels(pool.images[:64])).latent_dist.mean.std())
+        progress.step(step, loss, f"L1 {float(seen):.4f}" if step % 50 == 0 else "")
         snapshots.maybe(
             lambda step=step: {  # type: ignore[misc]
                 "vae": vae.state_dict(),
@@ -169,7 +172,7 @@ def train_autoencoder(out: Path, settings: Settings, device: torch.device) -> No
                 "latent_mean": float(latents.mean()),
                 "latent_std": float(latents.std()),
                 "posterior_std": float(std.mean()),
-                "L1": float(pixel.detach()),
+                "L1": float(seen),
             }
         ),
         flush=True,

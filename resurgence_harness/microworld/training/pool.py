@@ -94,8 +94,8 @@ def half_precision(device: torch.device) -> torch.autocast:
 class GraphedStep:
     """A whole optimiser step, captured once as a CUDA graph and replayed.
 
-    The U-Net is so small that launching its kernels one by one takes longer than running them. `step` must draw its own
-    random numbers from the device's default generator and return its loss; without a GPU it is simply called.
+    The networks are so small that launching their kernels one by one takes longer than running them. `step` must draw
+    its own random numbers from the device's default generator and return its loss; without a GPU it is simply called.
     """
 
     def __init__(self, step: Callable[[], Tensor], device: torch.device) -> None:
