@@ -3,6 +3,7 @@
     resurgence plan suites/celebrity [--resurgence-counts 10 …]
     resurgence build suites/celebrity
     resurgence store ls | verify | gc | path
+    resurgence theory [--figures DIR]
 
 What follows `plan` and `build` is given to pytest, which collects the suite: they see the cells that pytest sees.
 """
@@ -128,6 +129,40 @@ def build_command(arguments: Arguments) -> None:
     make_everything(cells)
     asks = "asks" if cells.number == 1 else "ask"
     print(f"Everything that {_count(cells.number, 'cell')} {asks} for is in {cells.store.name}.")
+
+
+@app.command("theory")
+def theory_command(
+    figures: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Also draw the page's three figures (SVG) into this directory.")
+    ] = None,
+) -> None:
+    """Print the paper's linear score model (section 5) beside its bounds, and what does not hold. Needs no model."""
+    from resurgence_harness.theory.account import account
+
+    if figures is not None and figures.exists() and not figures.is_dir():
+        raise UserError(sentence(f"{figures} is not a directory.", do="Give a directory with --figures."))
+    for told in account():
+        table = Table(
+            *told.header, title=told.title, title_justify="left", box=None, pad_edge=False, header_style="bold"
+        )
+        for row in told.rows:
+            table.add_row(*row)
+        _console().print(table)
+        print()
+    if figures is None:
+        return
+    from resurgence_harness.theory.figures import draw
+
+    try:
+        written = draw(figures)
+    except OSError as error:
+        raise UserError(
+            sentence(
+                f"Figures cannot be written into {figures}.", reason=error, do="Give a directory that can be written."
+            )
+        ) from error
+    print(f"{_count(len(written), 'figure')} in {figures}: {', '.join(path.name for path in written)}")
 
 
 @store_app.command("ls")
