@@ -59,11 +59,19 @@ PRESETS: dict[str, Settings] = {
     "micro": {  # the embedded microworld: 64 px, narrow, minutes on a laptop
         "sampler": {"steps": 10, "guidance": 4.0, "height": 64, "width": 64, "batch": 25},
         "benign": {"names": 50, "seeds": 2},
-        # Searched by erasure and utility, not blind: reports/microworld/tuning.csv says how. UCE edits text
-        # states, every template makes other ones, and the world's text states are 192 wide where SD's are 768.
-        "uce": {"templates": ("{}", *CELEBRITY.templates), "erase_scale": 0.5, "preserve_scale": 3.0, "ridge": 0.1},
-        "esd": {"iterations": 150, "batch": 16, "learning_rate": 5e-4, "trajectories": 24, "trajectory_steps": 10},
-        # 50 steps of 8, for the time they take; 100 had been seen to bring ESD's names back before this was set.
+        # Searched on other names, by erasure and utility, before any fine-tuning: reports/microworld/tuning.csv. UCE
+        # edits text states, and every template makes other ones. ESD learns from bare names: the words of a template
+        # would be steered away from, too, and every face with them.
+        "uce": {"templates": ("{}", *CELEBRITY.templates), "erase_scale": 0.3, "preserve_scale": 1.0, "ridge": 1.0},
+        "esd": {
+            "iterations": 100,
+            "batch": 16,
+            "learning_rate": 1e-3,
+            "away": 2.0,
+            "trajectories": 24,
+            "trajectory_steps": 10,
+        },
+        # 50 steps of 8, for the time they take; kept from before these weights were trained.
         "lora": {"steps": 50, "batch": 8, "learning_rate": 1e-3},
         "full": {"steps": 50, "batch": 8, "learning_rate": 1e-4},
         "xattn": {"steps": 50, "batch": 8, "learning_rate": 1e-4},
