@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from resurgence_harness.diffusion.model import StableDiffusion
+from resurgence_harness.diffusion.parameters import StrictKeyValue
 from resurgence_harness.judging import judge_by_name
 from resurgence_harness.microworld import weights
 from resurgence_harness.sampling import sample
@@ -41,6 +42,8 @@ def uce_trials() -> Iterator[Trial]:
         yield {"erase_scale": erase, "preserve_scale": 1.0, "ridge": ridge}, names
     for erase in (0.3, 1.0, 3.0):
         yield {"erase_scale": erase, "preserve_scale": 1.0, "ridge": 0.1, "templates": ("{}",)}, 10
+    for names, erase in product((10, 100), (0.03, 0.1, 0.15, 0.2, 0.3)):
+        yield {"erase_scale": erase, "ridge": 1.0}, names
 
 
 def esd_trials() -> Iterator[Trial]:
@@ -51,6 +54,26 @@ def esd_trials() -> Iterator[Trial]:
         yield {"iterations": iterations, "learning_rate": rate, "away": away}, names
     for names, batch in product((1, 10, 100), (8, 32)):
         yield {"iterations": 100, "learning_rate": 1e-3, "away": 2.0, "batch": batch}, names
+    for iterations, rate, away, batch, trajectories in (
+        (100, 6e-4, 2.0, 32, 96),
+        (200, 3e-4, 2.0, 16, 96),
+        (100, 1e-3, 2.0, 16, 96),
+        (100, 5e-4, 4.0, 16, 96),
+        (50, 1e-3, 2.0, 32, 96),
+        (100, 1e-3, 1.0, 32, 96),
+    ):
+        yield (
+            {
+                "iterations": iterations,
+                "learning_rate": rate,
+                "away": away,
+                "batch": batch,
+                "trajectories": trajectories,
+            },
+            10,
+        )
+    for rate in (1e-3, 2e-3):
+        yield {"iterations": 100, "learning_rate": rate, "away": 2.0, "subset": StrictKeyValue()}, 10
 
 
 def uce(concepts: tuple[Concept, ...], **settings: Any) -> UCE:
@@ -110,7 +133,7 @@ def main() -> None:
                 began = time.monotonic()
                 model = step.apply(base, tiny_run(base))
                 seconds = time.monotonic() - began
-                erased, retained = drawn(model, step.concepts, 60), drawn(model, WATCHED, 50)
+                erased, retained = drawn(model, step.concepts, 120), drawn(model, WATCHED, 150)
                 table.writerow([word, repr(settings), names, *erased, *retained, f"{seconds:.0f}"])
                 file.flush()
 

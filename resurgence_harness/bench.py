@@ -284,6 +284,7 @@ class Bench:
         self._base_model(recipe)
 
         def build(folder: Path) -> dict[str, Any]:
+            import numpy as np
             from safetensors.numpy import save_file
 
             from resurgence_harness.sampling import sample
@@ -294,7 +295,8 @@ class Bench:
             progress(0, len(probe))
             images = sample(self._wear(recipe, chain), probe, progress=progress)
             _check_images(images, probe, words=words)
-            save_file({"images": images}, folder / IMAGES)
+            # safetensors writes memory as it lies: rows of a permuted array, as a GPU's images are, came out scrambled.
+            save_file({"images": np.ascontiguousarray(images)}, folder / IMAGES)
             return self._provenance(drawing(probe))
 
         return self._make(place, "images", words, {artifact.key: artifact.digest for artifact in chain}, build)

@@ -280,6 +280,17 @@ def test_evidence_is_what_the_judge_said(bench: Bench, tuned: Recipe) -> None:
     assert evidence == bench.evidence(tuned, probe, judge)
 
 
+def test_images_are_kept_as_they_were_drawn_however_their_memory_lies(
+    bench: Bench, base: Base, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A GPU's images are permuted views; safetensors would write their memory in its own order and scramble them."""
+    drawn = np.arange(3 * 3 * 64 * 64, dtype=np.uint64).astype(np.uint8).reshape(3, 3, 64, 64).transpose(0, 2, 3, 1)
+    assert not drawn.flags.c_contiguous
+    monkeypatch.setattr("resurgence_harness.sampling.sample", lambda model, probe, progress=None: drawn)
+
+    assert np.array_equal(bench.images(Recipe(base), replace(ASKED, seeds=(71, 72, 73))), drawn)
+
+
 def test_another_judge_looks_at_the_old_images(bench: Bench, tuned: Recipe) -> None:
     """Other weights of a judge are another question about the same pictures; nothing is drawn or built."""
     before = bench.store.keys()

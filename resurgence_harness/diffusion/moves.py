@@ -228,4 +228,4 @@ def decode(model: StableDiffusion, x_0: Tensor) -> Tensor:
 
     pixels = model.vae.decode(x_0 / model.vae.config.scaling_factor, return_dict=False)[0]
     image: Tensor = ((pixels / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1) * 255).round().to(torch.uint8)
-    return image
+    return image.contiguous()
