@@ -72,8 +72,10 @@ STEPS: dict[str, Unlearning] = {
 KEYS = {
     "uce": "bfa15e7b427abbc601869d1140d6584d607fbf451d4ee2f485909fb983326f8a",
     "esd": "f8413af814bc66a0843997e936384b40bb4c80027ddb4d33bc402a135ede7a8c",
+    "salun": "2bd0926a02c26f459025d53f88090e53de28c37b3932d6b1108fd14f240c5996",
+    "shs": "655215fd687ffc98cffac8096b141b72577df0f1064619b0dcdcbe9d5b79c7bb",
 }
-"""Keys of two specs. A changed key makes every stored checkpoint of the method unfindable: change it knowingly."""
+"""Keys of some specs. A changed key makes every stored checkpoint of the method unfindable: change it knowingly."""
 
 
 def _of(step: Any, *concepts: Concept) -> Any:
