@@ -10,9 +10,12 @@ with a vocabulary of its own, and SD's noise schedule. It draws nothing sensible
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from string import ascii_lowercase, digits
 from typing import TYPE_CHECKING, Any
+
+from resurgence_harness.specs import Probe, Prompt, Sampler
 
 if TYPE_CHECKING:
     from transformers import CLIPTokenizer
@@ -143,6 +146,15 @@ def save_tiny_stable_diffusion(
         json.dumps({"_class_name": "StableDiffusionPipeline", "requires_safety_checker": False, **index}, indent=2)
     )
     return directory
+
+
+def portraits(names: Iterable[str], *, seeds: int = 2, template: str = "a portrait of {}") -> Probe:
+    """Images that a tiny base can be asked for, of each name and seed, in two sampler steps."""
+    return Probe(
+        prompts=tuple(Prompt(text=template.format(name), concept=name) for name in names),
+        seeds=tuple(range(1, seeds + 1)),
+        sampler=Sampler(steps=2),
+    )
 
 
 def tiny_run(base: StableDiffusion, **surroundings: Any) -> Run:

@@ -7,9 +7,12 @@ Names are those of `model.tensors`: "unet." and the diffusers name. Legacy ESD's
     NonCrossAttention   "noxattn"       all but attn2, conv_out, conv_norm_out,    598,                     94.6 %
                                         time_embedding
     Projections         (LoRA)          to_q, to_k, to_v, to_out.0 of attn1, attn2, weights only   128,      10.9 %
+    TwoSelfAttentions   (SHS's trim)    attn1 of up_blocks.1.attentions.1 and      10,                        1.0 %
+                                        up_blocks.2.attentions.1
     Everything          "full"          the whole UNet                             686,                      100 %
 
-Source: rohitgandikota/erasing a2189e9 (train-esd.py); the name map LDM → diffusers is out.* → conv_norm_out, conv_out;
+Sources: rohitgandikota/erasing a2189e9 (train-esd.py); JingWu321/Scissorhands 73ae065 (output_blocks.4, .7). The
+name map LDM → diffusers is output_blocks.i → up_blocks.(i // 3), layer i % 3; out.* → conv_norm_out, conv_out;
 time_embed → time_embedding.
 """
 
@@ -81,6 +84,34 @@ class Projections(Parameters):
         """True for the four projection weights of attn1 and attn2; to_out.0's bias stays."""
         projections = (".to_q.weight", ".to_k.weight", ".to_v.weight", ".to_out.0.weight")
         return name.startswith("unet.") and name.endswith(projections) and (".attn1." in name or ".attn2." in name)
+
+
+@final
+@dataclass(frozen=True)
+class TwoSelfAttentions(Parameters):
+    """Self-attention of the middle layer of the second and the third upsampling block: what Scissorhands cuts in."""
+
+    name: ClassVar[str] = "two-self-attentions"
+
+    def selects(self, name: str) -> bool:
+        """True inside attn1 of up_blocks.1.attentions.1 and up_blocks.2.attentions.1."""
+        blocks = ("unet.up_blocks.1.attentions.1.", "unet.up_blocks.2.attentions.1.")
+        return name.startswith(blocks) and ".attn1." in name
+
+
+@final
+@dataclass(frozen=True)
+class AnyOf(Parameters):
+    """What at least one of several rules selects."""
+
+    name: ClassVar[str] = "any-of"
+
+    rules: tuple[Parameters, ...]
+    """The rules, at least one."""
+
+    def selects(self, name: str) -> bool:
+        """True where a rule's answer is."""
+        return any(rule.selects(name) for rule in self.rules)
 
 
 @final

@@ -5,9 +5,14 @@ from __future__ import annotations
 from resurgence_harness.errors import UserError, sentence
 from resurgence_harness.unlearning.contract import Unlearning
 from resurgence_harness.unlearning.esd import ESD
+from resurgence_harness.unlearning.projection import GradientMemory, NoProjection
+from resurgence_harness.unlearning.redirection import NameReplaced, TextReplaced
+from resurgence_harness.unlearning.saliency import Denoising, Guided
+from resurgence_harness.unlearning.salun import MostSalient, SalUn, Unmasked
+from resurgence_harness.unlearning.scissorhands import SHS, Ascend, KaimingUniform, Redirect, TruncatedNormal
 from resurgence_harness.unlearning.uce import UCE, LastSubjectToken, SubjectAndAfter
 
-METHODS: tuple[type[Unlearning], ...] = (UCE, ESD)
+METHODS: tuple[type[Unlearning], ...] = (UCE, ESD, SalUn, SHS)
 """Every method, in the order in which reports list them."""
 
 
@@ -25,4 +30,26 @@ def by_name(name: str) -> type[Unlearning]:
     )
 
 
-__all__ = ["ESD", "METHODS", "UCE", "LastSubjectToken", "SubjectAndAfter", "Unlearning", "by_name"]
+__all__ = [
+    "ESD",
+    "METHODS",
+    "SHS",
+    "UCE",
+    "Ascend",
+    "Denoising",
+    "GradientMemory",
+    "Guided",
+    "KaimingUniform",
+    "LastSubjectToken",
+    "MostSalient",
+    "NameReplaced",
+    "NoProjection",
+    "Redirect",
+    "SalUn",
+    "SubjectAndAfter",
+    "TextReplaced",
+    "TruncatedNormal",
+    "Unlearning",
+    "Unmasked",
+    "by_name",
+]

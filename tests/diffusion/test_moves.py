@@ -150,3 +150,16 @@ def test_latents_and_images_are_the_vaes(model: StableDiffusion) -> None:
     torch.testing.assert_close(deviation, posterior.std * model.vae.config.scaling_factor)
     assert decoded.dtype == torch.uint8
     assert np.array_equal(decoded.numpy(), (official * 255).round().astype(np.uint8))
+
+
+def test_errors_are_those_of_noise_for_velocity_too(load: Load) -> None:
+    """At one x_t, two noise predictions and the same two as velocities are equally far apart, image by image."""
+    x_t, one, other = (torch.randn(3, 4, 8, 8, generator=torch.Generator().manual_seed(seed)) for seed in range(3))
+    t = torch.tensor([20, 500, 981])
+    a = moves.signal(load("v2"), t)
+    velocities = [(noise - (1 - a**2).sqrt() * x_t) / a for noise in (one, other)]
+
+    errors = moves.noise_errors(load("v1"), one, other, t)
+
+    torch.testing.assert_close(errors, ((one - other) ** 2).mean(dim=(1, 2, 3)))
+    torch.testing.assert_close(moves.noise_errors(load("v2"), *velocities, t), errors, rtol=1e-3, atol=1e-4)

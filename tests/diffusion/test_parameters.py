@@ -6,12 +6,14 @@ import pytest
 
 from resurgence_harness.diffusion.model import StableDiffusion, tensors
 from resurgence_harness.diffusion.parameters import (
+    AnyOf,
     CrossAttention,
     Everything,
     NonCrossAttention,
     Parameters,
     Projections,
     StrictKeyValue,
+    TwoSelfAttentions,
     selected,
 )
 from resurgence_harness.errors import SpecError
@@ -21,6 +23,8 @@ RULES: dict[str, tuple[Parameters, int, int]] = {
     "key-value": (StrictKeyValue(), 32, 19_169_280),
     "non-cross-attention": (NonCrossAttention(), 598, 813_495_680),
     "projections": (Projections(), 128, 93_511_680),
+    "two-self-attentions": (TwoSelfAttentions(), 10, 8_193_920),
+    "any-of": (AnyOf((StrictKeyValue(), CrossAttention(), TwoSelfAttentions())), 90, 43_962_560 + 8_193_920),
     "everything": (Everything(), 686, 859_520_964),
 }
 """Tensors and numbers of SD v1.4 under each rule, on the official configuration."""

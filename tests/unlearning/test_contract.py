@@ -14,12 +14,27 @@ import pytest
 import torch
 
 from resurgence_harness.diffusion.model import StableDiffusion, difference, tensors
-from resurgence_harness.diffusion.parameters import NonCrossAttention, StrictKeyValue
+from resurgence_harness.diffusion.parameters import CrossAttention, NonCrossAttention, StrictKeyValue
 from resurgence_harness.errors import SpecError, UserError
-from resurgence_harness.specs import Concept
+from resurgence_harness.specs import Concept, Probe, Prompt
 from resurgence_harness.storing.keys import key
-from resurgence_harness.unlearning import ESD, METHODS, UCE, LastSubjectToken, Unlearning, by_name
-from tests.tiny import tiny_run
+from resurgence_harness.unlearning import (
+    ESD,
+    METHODS,
+    SHS,
+    UCE,
+    Ascend,
+    Guided,
+    LastSubjectToken,
+    NoProjection,
+    SalUn,
+    TextReplaced,
+    TruncatedNormal,
+    Unlearning,
+    Unmasked,
+    by_name,
+)
+from tests.tiny import portraits, tiny_run
 
 Load = Callable[[str], StableDiffusion]
 
@@ -33,19 +48,48 @@ SHORT: dict[str, Any] = {
     "trajectories": 2,
     "trajectory_steps": 3,
 }
+PICTURES: dict[str, Any] = {
+    "forget": portraits(concept.name for concept in ERASED),
+    "retain": portraits(concept.name for concept in KEPT),
+}
+"""What a method that learns from images is given beside the concepts."""
+DRAWN: dict[str, Any] = {"concepts": ERASED, **PICTURES, "iterations": 3, "batch": 2, "learning_rate": 1e-4}
+CUT: dict[str, Any] = {**DRAWN, "trim_batches": 2, "sparsity": 0.9}
 STEPS: dict[str, Unlearning] = {
     "uce": UCE(concepts=ERASED, preserve=KEPT),
     "uce-last-token": UCE(concepts=ERASED, preserve=KEPT, tokens=LastSubjectToken()),
     "esd": ESD(**SHORT),
     "esd-key-value": ESD(**SHORT, subset=StrictKeyValue()),
     "esd-non-cross-attention": ESD(**SHORT, subset=NonCrossAttention()),
+    "salun": SalUn(**DRAWN),
+    "salun-cross-attention": SalUn(**DRAWN, subset=CrossAttention(), pseudo=TextReplaced()),
+    "salun-unmasked": SalUn(**DRAWN, mask=Unmasked()),
+    "shs": SHS(**CUT),
+    "shs-cross-attention": SHS(**CUT, subset=CrossAttention()),
+    "shs-ascend": SHS(**CUT, repair=Ascend(), saliency=Guided(), redraw=TruncatedNormal(), projection=NoProjection()),
 }
 """Every method, briefly."""
 KEYS = {
     "uce": "bfa15e7b427abbc601869d1140d6584d607fbf451d4ee2f485909fb983326f8a",
     "esd": "f8413af814bc66a0843997e936384b40bb4c80027ddb4d33bc402a135ede7a8c",
+    "salun": "2bd0926a02c26f459025d53f88090e53de28c37b3932d6b1108fd14f240c5996",
+    "shs": "655215fd687ffc98cffac8096b141b72577df0f1064619b0dcdcbe9d5b79c7bb",
 }
-"""Keys of two specs. A changed key makes every stored checkpoint of the method unfindable: change it knowingly."""
+"""Keys of some specs. A changed key makes every stored checkpoint of the method unfindable: change it knowingly."""
+
+
+def _of(step: Any, *concepts: Concept) -> Any:
+    """The same step for other concepts, and with images of these where it learns from images."""
+    pictures = {"forget": portraits(concept.name for concept in concepts)} if hasattr(step, "forget") else {}
+    return replace(step, concepts=concepts, **pictures)
+
+
+def _asked(method: Any, *concepts: Concept) -> Unlearning:
+    """A method's spec from the concepts and what it cannot do without."""
+    pictures = PICTURES if "forget" in {field.name for field in fields(method)} else {}
+    step: Unlearning = method(concepts=concepts, **pictures)
+    return step
+
 
 every_step = pytest.mark.parametrize("word", STEPS)
 both_styles = pytest.mark.parametrize("style", ["v1", "v2"])
@@ -128,7 +172,7 @@ def test_a_spec_is_a_value_with_a_stable_key(word: str) -> None:
 
     assert replace(step) == step and hash(replace(step)) == hash(step)
     assert key("step", replace(step)) == key("step", step)
-    assert key("step", replace(step, concepts=ERASED[:1])) != key("step", step)
+    assert key("step", _of(step, ERASED[0])) != key("step", step)
     assert key("step", step) == KEYS.get(word, key("step", step))
 
 
@@ -149,20 +193,56 @@ def test_a_method_tells_its_paper_and_its_fields(method: type[Unlearning]) -> No
 @pytest.mark.parametrize("method", METHODS)
 def test_contradictory_sets_are_refused(method: type[Unlearning]) -> None:
     """Nothing to erase, a concept twice (in any case) and words both erased and preserved are SpecErrors."""
-    make: Any = method
     with pytest.raises(SpecError, match="nothing to erase"):
-        make(concepts=())
+        _asked(method)
     with pytest.raises(SpecError, match='erase "Ada Quill" twice'):
-        make(concepts=(ERASED[0], Concept(name="Ada Quill", kind="a celebrity")))
+        _asked(method, ERASED[0], Concept(name="Ada Quill", kind="a celebrity"))
 
 
 @every_step
 def test_a_name_the_tokenizer_cannot_represent_is_a_users_error(model: StableDiffusion, word: str) -> None:
     """The name is in the sentence; nothing is trained on <unk>."""
-    step: Any = replace(STEPS[word], concepts=(Concept(name="Žofie quill", kind="a celebrity"),))  # type: ignore[type-var]
+    step = _of(STEPS[word], Concept(name="Žofie quill", kind="a celebrity"))
 
     with pytest.raises(UserError, match=r"cannot represent .*Žofie quill"):
         step.apply(model, tiny_run(model))
+
+
+pictured = pytest.mark.parametrize("method", [m for m in METHODS if "forget" in {field.name for field in fields(m)}])
+
+
+@pictured
+def test_forget_images_are_of_the_erased_concepts_and_retain_images_are_not(method: Any) -> None:
+    """Every concept has forget images, no other has; no retain prompt holds an erased name, in any case."""
+    spec: dict[str, Any] = {"concepts": ERASED, **PICTURES}
+    with pytest.raises(SpecError, match='no forget images of "dov ferris"'):
+        method(**spec | {"forget": portraits(["ada quill"])})
+    with pytest.raises(SpecError, match='asked for "bram quill", which is not erased'):
+        method(**spec | {"forget": portraits(["ada quill", "dov ferris", "bram quill"])})
+    for retain in (portraits(["ada quill"]), portraits(["bram quill"], template="{} at an event of Ada  Quill")):
+        with pytest.raises(SpecError, match='retain images are asked for the erased "ada quill"'):
+            method(**spec | {"retain": retain})
+    method(**spec | {"retain": portraits(["ada stone", "bram quill"])})
+
+
+@pictured
+def test_a_pseudo_prompt_does_not_ask_for_what_is_erased(method: Any) -> None:
+    """It replaces the name or its synonym; without an anchor, without a place for it, or with a name in it: refused."""
+    synonym = replace(ERASED[0], synonyms=("the Lady",))
+    spec: dict[str, Any] = {"concepts": (synonym, ERASED[1]), **PICTURES}
+    lady = Probe(
+        prompts=(Prompt(text="a sketch of The Lady", concept="ada quill"), *PICTURES["forget"].prompts[1:]), seeds=(1,)
+    )
+
+    assert method(**spec | {"forget": lady})._pseudo_texts() == ("a sketch of a celebrity", "a portrait of a celebrity")
+    assert set(method(**spec, anchor="an oil painting", pseudo=TextReplaced())._pseudo_texts()) == {"an oil painting"}
+    with pytest.raises(SpecError, match='does not know what "ada quill" shall be taken for'):
+        method(**spec | {"concepts": (replace(ERASED[0], kind=""), ERASED[1])})
+    with pytest.raises(SpecError, match='nothing to replace in the forget prompt "a portrait"'):
+        method(**spec | {"forget": portraits(["ada quill", "dov ferris"], template="a portrait")})
+    for anchor in ("the LADY", "dov ferris"):
+        with pytest.raises(SpecError, match="still asks for the erased"):
+            method(**spec, anchor=anchor)
 
 
 def test_an_unknown_method_is_a_users_error() -> None:
@@ -179,10 +259,12 @@ def test_specs_are_made_without_torch() -> None:
     code = (
         "import sys\n"
         "from resurgence_harness.specs import Concept\n"
-        "from resurgence_harness.unlearning import ESD, UCE\n"
+        "from resurgence_harness.unlearning import ESD, SHS, UCE, SalUn\n"
+        "from tests.tiny import portraits\n"
         "import resurgence_harness.diffusion.model, resurgence_harness.diffusion.moves, resurgence_harness.sampling\n"
         "c = (Concept(name='a b', kind='a person'),)\n"
         "UCE(concepts=c); ESD(concepts=c)\n"
+        "for m in (SalUn, SHS): m(concepts=c, forget=portraits(['a b']), retain=portraits(['a c']))\n"
         "assert not {'torch', 'diffusers', 'transformers', 'peft', 'pytest'} & set(sys.modules)"
     )
 

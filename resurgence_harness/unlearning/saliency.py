@@ -1,0 +1,212 @@
+"""Which weights matter most for some images: gradients of a loss, the k-th largest of their sizes, masks in bits.
+
+Everything is done tensor by tensor, so that at Stable Diffusion's size (860 million weights) nothing is held beside
+one float32 gradient: no joint vector, no sort, no index.
+
+    k-th largest   float32 numbers ≥ 0 are ordered as their bits are, so three counts over 11, 10 and 10 of the bits
+                   find it exactly (a radix selection)
+    mask           one bit a weight, eight in a uint8: 0.11 GB
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from math import prod
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, final
+
+from resurgence_harness.diffusion import moves
+from resurgence_harness.diffusion.examples import Examples, Noised, noised
+from resurgence_harness.diffusion.ranges import at_least
+from resurgence_harness.errors import BuildError, sentence
+
+if TYPE_CHECKING:
+    from torch import Generator, Tensor
+
+    from resurgence_harness.diffusion.model import StableDiffusion
+
+
+@final
+@dataclass(frozen=True)
+class Denoising:
+    """‖ f_θ(x_t, t, c) − y_t ‖²: the loss that the model was trained with."""
+
+    name: ClassVar[str] = "denoising"
+
+    def errors(self, model: StableDiffusion, seen: Noised, empty: Tensor) -> Tensor:
+        """Of each image [n]. 3 F an image, backward pass included."""
+        said = moves.predict(model, seen.x_t, seen.t, seen.states)
+        return moves.noise_errors(model, said, seen.aim, seen.t)
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Guided:
+    """‖ (1 + g) f_θ(x_t, t, c) − g f_θ(x_t, t, c_0) − y_t ‖²: the same for what a sampler makes of the model."""
+
+    name: ClassVar[str] = "guided"
+
+    guidance: float = 7.5
+    """g ≥ 0; what samplers call a guidance scale is g + 1."""
+
+    def __post_init__(self) -> None:
+        """Refuse a value out of range."""
+        at_least("Guided", 0, guidance=self.guidance)
+
+    def errors(self, model: StableDiffusion, seen: Noised, empty: Tensor) -> Tensor:
+        """Of each image [n]. 6 F an image, backward pass included."""
+        import torch
+
+        both = torch.cat([seen.states, empty.expand_as(seen.states)])
+        x_t, t = torch.cat([seen.x_t, seen.x_t]), torch.cat([seen.t, seen.t])
+        prompted, nothing = moves.predict(model, x_t, t, both).chunk(2)
+        said = (1 + self.guidance) * prompted - self.guidance * nothing
+        return moves.noise_errors(model, said, seen.aim, seen.t)
+
+
+def add_gradients(
+    method: str,
+    model: StableDiffusion,
+    data: Examples,
+    rows: Tensor,
+    *,
+    loss: Denoising | Guided,
+    batch: int,
+    generator: Generator,
+) -> None:
+    """Add to each parameter's `.grad` that of the mean loss over the images `rows`, `batch` at a time."""
+    empty = moves.encode_texts(model, [""])
+    for low in range(0, len(rows), batch):
+        seen = noised(model, data, rows[low : low + batch], generator=generator)
+        value = loss.errors(model, seen, empty).sum() / len(rows)
+        if not value.isfinite():
+            raise BuildError(
+                sentence(
+                    f"{method}'s saliency is not finite.",
+                    loss=value.item(),
+                    do="Check that the model it starts from is sound.",
+                )
+            )
+        value.backward()  # type: ignore[no-untyped-call]
+
+
+def sensitivity(
+    method: str,
+    model: StableDiffusion,
+    weights: Mapping[str, Any],
+    data: Examples,
+    rows: Tensor,
+    *,
+    loss: Denoising | Guided,
+    batch: int,
+    generator: Generator,
+) -> dict[str, Tensor]:
+    """Σ_b |∇L_b| of each of the UNet's `weights`, b the batches of `rows`. Each gradient is freed as it is added."""
+    import torch
+
+    sums = {name: torch.zeros_like(weight) for name, weight in weights.items()}
+
+    def add(name: str, weight: Any) -> None:
+        sums[name] += weight.grad.abs_()
+        weight.grad = None
+
+    model.unet.requires_grad_(False)
+    hooks = [
+        weight.requires_grad_(True).register_post_accumulate_grad_hook(partial(add, name))
+        for name, weight in weights.items()
+    ]
+    add_gradients(method, model, data, rows, loss=loss, batch=batch, generator=generator)
+    for hook in hooks:
+        hook.remove()
+    model.unet.requires_grad_(False)
+    return sums
+
+
+def balanced(concepts: Sequence[str], count: int, *, generator: Generator) -> Tensor:
+    """`count` rows, of which every concept has as many (± 1): concepts in turn, each one's rows in a random order."""
+    import torch
+
+    names = list(dict.fromkeys(concepts))
+    own = {name: [row for row, other in enumerate(concepts) if other == name] for name in names}
+    order = {name: [own[name][i] for i in torch.randperm(len(own[name]), generator=generator)] for name in names}
+    turns = [names[i] for i in torch.randperm(len(names), generator=generator)]
+    taken = ((turns[place % len(turns)], place // len(turns)) for place in range(count))
+    return torch.tensor([order[name][round_ % len(order[name])] for name, round_ in taken])
+
+
+class Cut(NamedTuple):
+    """Where the k largest of many numbers begin."""
+
+    value: float
+    """The k-th largest."""
+    ties: int
+    """How many of those that equal it are among the k."""
+
+
+def kth_largest(scores: Callable[[], Iterable[Tensor]], k: int) -> Cut:
+    """The k-th largest, 1 ≤ k ≤ their number, of all entries of float32 tensors ≥ 0. `scores()` is gone through thrice.
+
+    An entry that is NaN or infinite is a BuildError.
+    """
+    import torch
+
+    prefix, remaining = 0, k
+    for shift, width in ((20, 11), (10, 10), (0, 10)):
+        counts = torch.zeros(2**width, dtype=torch.int64)
+        for score in scores():
+            bits = score.detach().contiguous().view(torch.int32).flatten()
+            if shift < 20:
+                bits = bits[(bits >> (shift + width)) == prefix]
+            counts += torch.bincount((bits >> shift) & (2**width - 1), minlength=2**width).cpu()
+        if shift == 20 and counts[0x7F8:].any():
+            raise BuildError(
+                sentence(
+                    "A gradient is not finite.",
+                    entries=f"{int(counts[0x7F8:].sum()):,} of {int(counts.sum()):,}",
+                    do="Check that the model it starts from is sound.",
+                )
+            )
+        above = counts.flip(0).cumsum(0)
+        place = int((above < remaining).sum())
+        remaining -= int(above[place - 1]) if place else 0
+        prefix = (prefix << width) | (2**width - 1 - place)
+    return Cut(torch.tensor(prefix, dtype=torch.int32).view(torch.float32).item(), remaining)
+
+
+def largest(gradients: Mapping[str, Tensor], fraction: float) -> dict[str, Tensor]:
+    """Bits that are 1 on the `fraction` of all entries with the largest |·|; of equals, those that come first."""
+    keep = max(1, round(fraction * sum(gradient.numel() for gradient in gradients.values())))
+    value, ties = kth_largest(lambda: (gradient.abs() for gradient in gradients.values()), keep)
+    bits = {}
+    for name, gradient in gradients.items():
+        size = gradient.abs().flatten()
+        mask = size > value
+        if ties:
+            equal = size == value
+            equal &= equal.cumsum(0) <= ties
+            ties -= int(equal.sum())
+            mask |= equal
+        bits[name] = packed(mask)
+    return bits
+
+
+def packed(mask: Tensor) -> Tensor:
+    """A mask of any shape as bits, uint8 [⌈n / 8⌉], the first in the lowest."""
+    import torch
+
+    flat = torch.nn.functional.pad(mask.flatten().to(torch.uint8), (0, -mask.numel() % 8)).view(-1, 8)
+    return (flat << torch.arange(8, dtype=torch.uint8, device=mask.device)).sum(1, dtype=torch.uint8)
+
+
+def unpacked(bits: Tensor, shape: Sequence[int]) -> Tensor:
+    """The mask again, uint8 0 or 1 of this shape."""
+    import torch
+
+    flat = (bits[:, None] >> torch.arange(8, dtype=torch.uint8, device=bits.device)) & 1
+    return flat.flatten()[: prod(shape)].view(tuple(shape))
+
+
+def ones(bits: Iterable[Tensor]) -> int:
+    """How many bits are 1."""
+    return sum(int(unpacked(part, (8 * len(part),)).sum()) for part in bits)
