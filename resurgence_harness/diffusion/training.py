@@ -59,6 +59,7 @@ def descend(
         progress(done, steps, value)
         if after is not None:
             after(done)
+    optimizer.zero_grad(set_to_none=True)  # else every copy of the trained model would carry them along
     return Losses(first, last)
 
 
