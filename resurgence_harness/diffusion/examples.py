@@ -14,7 +14,7 @@ from resurgence_harness.errors import BuildError, sentence
 from resurgence_harness.specs import Probe
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Generator, Tensor
 
     from resurgence_harness.diffusion.model import StableDiffusion
     from resurgence_harness.diffusion.run import Run
@@ -31,6 +31,37 @@ class Examples(NamedTuple):
     """Text states of the distinct prompts [m, L, d]."""
     text: Tensor
     """Row of `states` for each image, [n]."""
+
+
+class Noised(NamedTuple):
+    """Some of the images with noise on them, and what should be said about each."""
+
+    x_t: Tensor
+    """[n, 4, h, w]."""
+    t: Tensor
+    """[n]."""
+    states: Tensor
+    """c, the text states of each image's own text [n, L, d]."""
+    aim: Tensor
+    """y_t: ε, or v of a v-model."""
+
+
+def noised(model: StableDiffusion, data: Examples, rows: Tensor, *, generator: Generator) -> Noised:
+    """The images `rows` at uniform t, x_0 anew from the VAE's posterior. Drawn in this order: t, noise, x_0."""
+    import torch
+
+    device = data.mean.device
+    shape = (len(rows), *data.mean.shape[1:])
+    t = torch.randint(int(model.scheduler.config.num_train_timesteps), (len(rows),), generator=generator).to(device)
+    noise = torch.randn(shape, generator=generator).to(device)
+    rows = rows.to(device)
+    x_0 = data.mean[rows] + data.deviation[rows] * torch.randn(shape, generator=generator).to(device)
+    return Noised(
+        x_t=moves.add_noise(model, x_0, noise, t),
+        t=t,
+        states=data.states[data.text[rows]],
+        aim=moves.target(model, x_0, noise, t),
+    )
 
 
 @final

@@ -6,6 +6,7 @@ Notation   x_0 latents [n, 4, h, w]     x_t = a_t x_0 + s_t ε,   a_t = √ᾱ_t
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -87,6 +88,17 @@ def last_subject_token(tokenizer: Any, text: str, subject: str) -> int:
     return starts[-1] + len(sought)  # the begin token stands at 0
 
 
+def words_of(text: str) -> list[str]:
+    """Case-folded words: letters, digits and the apostrophes inside them."""
+    return re.findall(r"[^\W_]+(?:['’][^\W_]+)*", text.casefold())
+
+
+def holds(row: Sequence[object], sought: Sequence[object]) -> bool:
+    """Whether `sought` (words or tokens, not empty) stands in `row` without a gap."""
+    size = len(sought)
+    return bool(size) and any(list(row[low : low + size]) == list(sought) for low in range(len(row) - size + 1))
+
+
 def _ids(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
     """Token ids without begin, end and padding."""
     return [list(ids) for ids in tokenizer(list(texts), add_special_tokens=False, verbose=False).input_ids]
@@ -147,6 +159,12 @@ def predict(model: StableDiffusion, x_t: Tensor, t: Tensor | int, states: Tensor
     """f_θ(x_t, t, c): ε or v, [n, 4, h, w]."""
     value: Tensor = model.unet(x_t, t, encoder_hidden_states=states, return_dict=False)[0]
     return value
+
+
+def noise_errors(model: StableDiffusion, said: Tensor, aim: Tensor, t: Tensor) -> Tensor:
+    """‖ε − ε'‖² of two predictions, mean over an image's elements, [n]; a v-model's is a_t² ‖v − v'‖²."""
+    error = ((said - aim) ** 2).mean(dim=(1, 2, 3))
+    return error if model.prediction_type == "epsilon" else signal(model, t).flatten() ** 2 * error
 
 
 def timesteps(model: StableDiffusion, steps: int) -> list[int]:

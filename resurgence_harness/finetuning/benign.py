@@ -6,7 +6,6 @@ found as case-folded whole words, or as a contiguous sequence of tokens; sharing
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, final
@@ -39,11 +38,11 @@ class BenignSet:
 
     def __post_init__(self) -> None:
         """Refuse a set that asks for a forbidden name."""
-        names = [(name, _words(name)) for name in self.forbidden]
+        names = [(name, moves.words_of(name)) for name in self.forbidden]
         for prompt in self.probe.prompts:
-            words = _words(prompt.text)
+            words = moves.words_of(prompt.text)
             for name, sought in names:
-                if _contains(words, sought):
+                if moves.holds(words, sought):
                     raise _found(name, prompt.text)
 
 
@@ -62,7 +61,7 @@ def check_tokens(tokenizer: Any, texts: Sequence[str], forbidden: Sequence[str])
     names = tokenizer(list(forbidden), add_special_tokens=False, verbose=False).input_ids
     for text, ids in zip(texts, tokenizer(list(texts), add_special_tokens=False, verbose=False).input_ids, strict=True):
         for name, sought in zip(forbidden, names, strict=True):
-            if _contains(ids, sought):
+            if moves.holds(ids, sought):
                 raise _found(name, text)
 
 
@@ -96,17 +95,6 @@ def benign_losses(model: StableDiffusion, latents: Tensor, states: Tensor, *, se
 def held_out(model: StableDiffusion, images: np.ndarray, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
     """(latents, states) of held-out images uint8 [n, h, w, 3] and their texts, as `benign_losses` takes them."""
     return moves.latent_moments(model, images)[0], moves.encode_texts(model, texts)
-
-
-def _words(text: str) -> list[str]:
-    """Case-folded words: letters, digits and the apostrophes inside them."""
-    return re.findall(r"[^\W_]+(?:['’][^\W_]+)*", text.casefold())
-
-
-def _contains(row: Sequence[object], sought: Sequence[object]) -> bool:
-    """Whether `sought` (not empty) stands in `row` without a gap."""
-    size = len(sought)
-    return bool(size) and any(list(row[low : low + size]) == list(sought) for low in range(len(row) - size + 1))
 
 
 def _found(name: str, prompt: str) -> SpecError:

@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Self
 
 from resurgence_harness.diffusion import moves
-from resurgence_harness.diffusion.examples import Examples
+from resurgence_harness.diffusion.examples import Examples, noised
 from resurgence_harness.diffusion.parameters import Parameters, selected
 from resurgence_harness.diffusion.ranges import positive, whole
 from resurgence_harness.diffusion.training import batches, descend
@@ -116,18 +116,9 @@ def train(
 
 def denoising_losses(model: StableDiffusion, data: Examples, *, batch: int, generator: Generator) -> Iterator[Tensor]:
     """The loss above on one batch after another, without end."""
-    import torch
-
-    last = int(model.scheduler.config.num_train_timesteps)
-    device = data.mean.device
     for rows in batches(len(data.mean), batch, generator=generator):
-        shape = (batch, *data.mean.shape[1:])
-        t = torch.randint(last, (batch,), generator=generator).to(device)
-        noise = torch.randn(shape, generator=generator).to(device)
-        rows = rows.to(device)
-        x_0 = data.mean[rows] + data.deviation[rows] * torch.randn(shape, generator=generator).to(device)
-        said = moves.predict(model, moves.add_noise(model, x_0, noise, t), t, data.states[data.text[rows]])
-        yield ((said - moves.target(model, x_0, noise, t)) ** 2).mean()
+        seen = noised(model, data, rows, generator=generator)
+        yield ((moves.predict(model, seen.x_t, seen.t, seen.states) - seen.aim) ** 2).mean()
 
 
 def train_selected(step: FineTuning, model: StableDiffusion, run: Run) -> StableDiffusion:

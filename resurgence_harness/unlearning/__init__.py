@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from resurgence_harness.errors import UserError, sentence
 from resurgence_harness.unlearning.contract import Unlearning
+from resurgence_harness.unlearning.erasediff import AdaptiveWeight, EraseDiff, FixedWeight
 from resurgence_harness.unlearning.esd import ESD
 from resurgence_harness.unlearning.sdd import SDD, StudentOutput, TeacherOutput
 from resurgence_harness.unlearning.uce import UCE, LastSubjectToken, SubjectAndAfter
 
-METHODS: tuple[type[Unlearning], ...] = (UCE, ESD, SDD)
+METHODS: tuple[type[Unlearning], ...] = (UCE, ESD, SDD, EraseDiff)
 """Every method, in the order in which reports list them."""
 
 
@@ -31,6 +32,9 @@ __all__ = [
     "METHODS",
     "SDD",
     "UCE",
+    "AdaptiveWeight",
+    "EraseDiff",
+    "FixedWeight",
     "LastSubjectToken",
     "StudentOutput",
     "SubjectAndAfter",

@@ -7,12 +7,13 @@ authors' code; one final dataclass; a little pure tensor mathematics.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
+from resurgence_harness.diffusion import moves
 from resurgence_harness.diffusion.parameters import Parameters
 from resurgence_harness.errors import SpecError, sentence
-from resurgence_harness.specs import Concept, Step
+from resurgence_harness.specs import Concept, Probe, Step
 
 if TYPE_CHECKING:
     from resurgence_harness.diffusion.model import StableDiffusion
@@ -68,3 +69,50 @@ def check_templates(method: str, templates: Sequence[str]) -> None:
             raise SpecError(
                 sentence(f'{method}\'s template "{template}" must hold "{{}}" once.', do='"{}" is where the name goes.')
             )
+
+
+def check_pictures(method: str, concepts: Sequence[Concept], *, forget: Probe, retain: Probe) -> None:
+    """Raise a SpecError unless `forget` asks for every concept and no other, and `retain` for none of them."""
+    asked = {prompt.concept.casefold(): prompt for prompt in forget.prompts}
+    for concept in concepts:
+        if concept.name.casefold() not in asked:
+            raise SpecError(
+                sentence(
+                    f'{method} has no forget images of "{concept.name}".',
+                    images_of=", ".join(sorted({prompt.concept for prompt in forget.prompts})[:5]),
+                    do="Ask for every erased concept in the forget set.",
+                )
+            )
+    erased = {concept.name.casefold() for concept in concepts}
+    for name, prompt in asked.items():
+        if name not in erased:
+            raise SpecError(
+                sentence(
+                    f'{method}\'s forget images are asked for "{prompt.concept}", which is not erased.',
+                    prompt=prompt.text,
+                    do="Take this prompt out of the forget set, or erase the concept.",
+                )
+            )
+    found = first_named(concepts, [prompt.text for prompt in retain.prompts])
+    for prompt in retain.prompts:
+        if found is None and prompt.concept.casefold() in erased:
+            found = prompt.text, prompt.concept
+    if found is not None:
+        raise SpecError(
+            sentence(
+                f'{method}\'s retain images are asked for the erased "{found[1]}".',
+                prompt=found[0],
+                do="Take this prompt out of the retain set: it would teach what shall be forgotten.",
+            )
+        )
+
+
+def first_named(concepts: Sequence[Concept], texts: Iterable[str]) -> tuple[str, str] | None:
+    """The first text that holds a name or synonym as case-folded whole words, and that word; None if none does."""
+    sought = [(word, f" {' '.join(moves.words_of(word))} ") for concept in concepts for word in concept.words]
+    for text in texts:
+        row = f" {' '.join(moves.words_of(text))} "
+        for word, words in sought:
+            if words.strip() and words in row:
+                return text, word
+    return None

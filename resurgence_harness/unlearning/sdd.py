@@ -164,10 +164,8 @@ class SDD(Unlearning):
                     at, when = x_t[text, moment], t[text, moment]
                     with torch.no_grad():
                         aim = moves.predict(student, at, when, empty.expand(self.batch, -1, -1))
-                    error = (moves.predict(student, at, when, states[text]) - aim) ** 2
-                    if model.prediction_type == "v_prediction":
-                        error = moves.signal(model, when) ** 2 * error
-                    yield error.mean()
+                    said = moves.predict(student, at, when, states[text])
+                    yield moves.noise_errors(student, said, aim, when).mean()
 
             def after(done: int) -> None:
                 follow([behind[name] for name in names], trained, ema=self.ema)

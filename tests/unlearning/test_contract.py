@@ -16,13 +16,15 @@ import torch
 from resurgence_harness.diffusion.model import StableDiffusion, difference, tensors
 from resurgence_harness.diffusion.parameters import NonCrossAttention, StrictKeyValue
 from resurgence_harness.errors import SpecError, UserError
-from resurgence_harness.specs import Concept
+from resurgence_harness.specs import Concept, Probe, Prompt, Sampler
 from resurgence_harness.storing.keys import key
 from resurgence_harness.unlearning import (
     ESD,
     METHODS,
     SDD,
     UCE,
+    EraseDiff,
+    FixedWeight,
     LastSubjectToken,
     StudentOutput,
     Unlearning,
@@ -34,15 +36,25 @@ Load = Callable[[str], StableDiffusion]
 
 ERASED = tuple(Concept(name=name, kind="a celebrity") for name in ("ada quill", "dov ferris"))
 KEPT = tuple(Concept(name=name, kind="a celebrity") for name in ("bram quill", "cleo marsh"))
-SHORT: dict[str, Any] = {
-    "concepts": ERASED,
-    "iterations": 3,
-    "batch": 4,
-    "learning_rate": 1e-3,
-    "trajectories": 2,
-    "trajectory_steps": 3,
-}
+
+
+def portraits(concepts: tuple[Concept, ...]) -> Probe:
+    """What the base is asked to draw pictures of some concepts."""
+    prompts = tuple(Prompt(text=f"a portrait of {concept.name}", concept=concept.name) for concept in concepts)
+    return Probe(prompts=prompts, seeds=(1, 2), sampler=Sampler(steps=2, batch=4))
+
+
+def to_erase(method: type[Unlearning], concepts: tuple[Concept, ...]) -> dict[str, Any]:
+    """The fields that say what a method erases: the concepts, and pictures where it learns from these."""
+    asked = {"concepts": concepts, "forget": portraits(concepts or ERASED), "retain": portraits(KEPT)}
+    has = {field.name for field in fields(method)}  # type: ignore[arg-type]
+    return {name: value for name, value in asked.items() if name in has}
+
+
+TRAINED: dict[str, Any] = {"iterations": 3, "batch": 4, "learning_rate": 1e-3}
+SHORT: dict[str, Any] = {"concepts": ERASED, **TRAINED, "trajectories": 2, "trajectory_steps": 3}
 AVERAGED: dict[str, Any] = {"iterations_per_concept": 0, "refresh": 2, "ema": 0.9}
+PICTURED: dict[str, Any] = {**to_erase(EraseDiff, ERASED), **TRAINED}
 STEPS: dict[str, Unlearning] = {
     "uce": UCE(concepts=ERASED, preserve=KEPT),
     "uce-last-token": UCE(concepts=ERASED, preserve=KEPT, tokens=LastSubjectToken()),
@@ -51,6 +63,9 @@ STEPS: dict[str, Unlearning] = {
     "esd-non-cross-attention": ESD(**SHORT, subset=NonCrossAttention()),
     "sdd": SDD(**SHORT, **AVERAGED),
     "sdd-student": SDD(**SHORT, **AVERAGED, output=StudentOutput()),
+    "erasediff": EraseDiff(**PICTURED),
+    "erasediff-fixed": EraseDiff(**PICTURED, weight=FixedWeight()),
+    "erasediff-non-cross-attention": EraseDiff(**PICTURED, subset=NonCrossAttention()),
 }
 """Every method, briefly."""
 KEYS = {
@@ -140,7 +155,7 @@ def test_a_spec_is_a_value_with_a_stable_key(word: str) -> None:
 
     assert replace(step) == step and hash(replace(step)) == hash(step)
     assert key("step", replace(step)) == key("step", step)
-    assert key("step", replace(step, concepts=ERASED[:1])) != key("step", step)
+    assert key("step", replace(step, **to_erase(type(step), ERASED[:1]))) != key("step", step)
     assert key("step", step) == KEYS.get(word, key("step", step))
 
 
@@ -163,15 +178,16 @@ def test_contradictory_sets_are_refused(method: type[Unlearning]) -> None:
     """Nothing to erase, a concept twice (in any case) and words both erased and preserved are SpecErrors."""
     make: Any = method
     with pytest.raises(SpecError, match="nothing to erase"):
-        make(concepts=())
+        make(**to_erase(method, ()))
     with pytest.raises(SpecError, match='erase "Ada Quill" twice'):
-        make(concepts=(ERASED[0], Concept(name="Ada Quill", kind="a celebrity")))
+        make(**to_erase(method, (ERASED[0], Concept(name="Ada Quill", kind="a celebrity"))))
 
 
 @every_step
 def test_a_name_the_tokenizer_cannot_represent_is_a_users_error(model: StableDiffusion, word: str) -> None:
     """The name is in the sentence; nothing is trained on <unk>."""
-    step: Any = replace(STEPS[word], concepts=(Concept(name="Žofie quill", kind="a celebrity"),))  # type: ignore[type-var]
+    odd = (Concept(name="Žofie quill", kind="a celebrity"),)
+    step: Any = replace(STEPS[word], **to_erase(type(STEPS[word]), odd))  # type: ignore[type-var]
 
     with pytest.raises(UserError, match=r"cannot represent .*Žofie quill"):
         step.apply(model, tiny_run(model))
@@ -190,11 +206,13 @@ def test_specs_are_made_without_torch() -> None:
     """Collection makes specs in every worker; torch and diffusers are imported when tensors are first needed."""
     code = (
         "import sys\n"
-        "from resurgence_harness.specs import Concept\n"
-        "from resurgence_harness.unlearning import ESD, SDD, UCE\n"
+        "from resurgence_harness.specs import Concept, Probe, Prompt\n"
+        "from resurgence_harness.unlearning import ESD, SDD, UCE, EraseDiff\n"
         "import resurgence_harness.diffusion.model, resurgence_harness.diffusion.moves, resurgence_harness.sampling\n"
         "c = (Concept(name='a b', kind='a person'),)\n"
         "UCE(concepts=c); ESD(concepts=c); SDD(concepts=c)\n"
+        "asked = [Probe(prompts=(Prompt(text=n, concept=n),), seeds=(1,)) for n in ('a b', 'c d')]\n"
+        "EraseDiff(concepts=c, forget=asked[0], retain=asked[1])\n"
         "assert not {'torch', 'diffusers', 'transformers', 'peft', 'pytest'} & set(sys.modules)"
     )
 
