@@ -71,8 +71,9 @@ STEPS: dict[str, Unlearning] = {
 KEYS = {
     "uce": "bfa15e7b427abbc601869d1140d6584d607fbf451d4ee2f485909fb983326f8a",
     "esd": "f8413af814bc66a0843997e936384b40bb4c80027ddb4d33bc402a135ede7a8c",
+    "sdd": "78f5c010212767c28b2fd3f50a5d92c0696e41387c978e12b85972474d7a6c69",
 }
-"""Keys of two specs. A changed key makes every stored checkpoint of the method unfindable: change it knowingly."""
+"""Keys of three specs. A changed key makes every stored checkpoint of the method unfindable: change it knowingly."""
 
 every_step = pytest.mark.parametrize("word", STEPS)
 both_styles = pytest.mark.parametrize("style", ["v1", "v2"])
