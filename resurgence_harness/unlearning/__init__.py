@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from resurgence_harness.errors import UserError, sentence
 from resurgence_harness.unlearning.contract import Unlearning
+from resurgence_harness.unlearning.erasediff import AdaptiveWeight, EraseDiff, FixedWeight
 from resurgence_harness.unlearning.esd import ESD
 from resurgence_harness.unlearning.projection import GradientMemory, NoProjection
 from resurgence_harness.unlearning.redirection import NameReplaced, TextReplaced
 from resurgence_harness.unlearning.saliency import Denoising, Guided
 from resurgence_harness.unlearning.salun import MostSalient, SalUn, Unmasked
 from resurgence_harness.unlearning.scissorhands import SHS, Ascend, KaimingUniform, Redirect, TruncatedNormal
+from resurgence_harness.unlearning.sdd import SDD, StudentOutput, TeacherOutput
 from resurgence_harness.unlearning.uce import UCE, LastSubjectToken, SubjectAndAfter
 
-METHODS: tuple[type[Unlearning], ...] = (UCE, ESD, SalUn, SHS)
+METHODS: tuple[type[Unlearning], ...] = (UCE, ESD, SDD, SalUn, SHS, EraseDiff)
 """Every method, in the order in which reports list them."""
 
 
@@ -33,10 +35,14 @@ def by_name(name: str) -> type[Unlearning]:
 __all__ = [
     "ESD",
     "METHODS",
+    "SDD",
     "SHS",
     "UCE",
+    "AdaptiveWeight",
     "Ascend",
     "Denoising",
+    "EraseDiff",
+    "FixedWeight",
     "GradientMemory",
     "Guided",
     "KaimingUniform",
@@ -46,7 +52,9 @@ __all__ = [
     "NoProjection",
     "Redirect",
     "SalUn",
+    "StudentOutput",
     "SubjectAndAfter",
+    "TeacherOutput",
     "TextReplaced",
     "TruncatedNormal",
     "Unlearning",

@@ -36,34 +36,13 @@ from resurgence_harness.diffusion.ranges import at_least, positive, whole
 from resurgence_harness.diffusion.training import batches, descend
 from resurgence_harness.specs import Concept
 from resurgence_harness.unlearning.contract import Unlearning, check_concepts, check_templates
+from resurgence_harness.unlearning.trajectories import Trajectories, draw
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from resurgence_harness.diffusion.model import StableDiffusion
     from resurgence_harness.diffusion.run import Run
-
-
-@final
-@dataclass(frozen=True, kw_only=True)
-class Trajectories:
-    """The training set of ESD: what the frozen model does when it is asked for the concepts. A cache key, no more."""
-
-    name: ClassVar[str] = "esd-trajectories"
-    version: ClassVar[int] = 1
-
-    model: str
-    """Digest of the frozen model."""
-    texts: tuple[str, ...]
-    """The prompts c."""
-    each: int
-    """Trajectories per text."""
-    steps: int
-    """Sampler steps, all of which are kept."""
-    guidance: float
-    """Guidance scale of the sampler."""
-    seed: int
-    """Seed of the first trajectory's noise; the others follow it."""
 
 
 @final
@@ -174,41 +153,6 @@ class ESD(Unlearning):
         )
         pool = run.cached("trajectories", spec, lambda: draw(model, spec))
         return {name: value.to(model.device) for name, value in pool.items()}
-
-
-def draw(model: StableDiffusion, spec: Trajectories, *, batch: int = 16) -> dict[str, Tensor]:
-    """Draw the trajectories, `batch` at a time, keeping every moment of each: rows are trajectory × step."""
-    import torch
-
-    with torch.no_grad():
-        states = moves.encode_texts(model, spec.texts)
-        empty = moves.encode_texts(model, [""])
-        text = torch.arange(len(spec.texts)).repeat_interleave(spec.each)
-        seeds = [spec.seed + index for index in range(len(text))]
-        moments: list[moves.Moment] = []
-        which: list[Tensor] = []
-        size = model.sample_size
-        for low in range(0, len(text), batch):
-            part = text[low : low + batch]
-            noise = moves.initial_noise(model, seeds[low : low + batch], height=size, width=size)
-            before = len(moments)
-            moves.denoise(
-                model,
-                noise,
-                states[part],
-                empty,
-                steps=spec.steps,
-                guidance=spec.guidance,
-                watch=moments.append,
-            )
-            which += [part] * (len(moments) - before)
-    return {
-        "x_t": torch.cat([moment.x_t for moment in moments]).cpu(),
-        "t": torch.cat([torch.full((len(moment.x_t),), moment.t) for moment in moments]),
-        "text": torch.cat(which),
-        "prompted": torch.cat([moment.prompted for moment in moments]).cpu(),
-        "empty": torch.cat([moment.empty for moment in moments]).cpu(),
-    }
 
 
 def esd_target(empty: Tensor, prompted: Tensor, *, away: float) -> Tensor:

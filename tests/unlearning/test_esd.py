@@ -17,7 +17,8 @@ from resurgence_harness.errors import BuildError, SpecError
 from resurgence_harness.specs import Concept
 from resurgence_harness.storing.keys import key
 from resurgence_harness.unlearning import ESD
-from resurgence_harness.unlearning.esd import Trajectories, draw, esd_target
+from resurgence_harness.unlearning.esd import esd_target
+from resurgence_harness.unlearning.trajectories import Trajectories, draw
 from tests.tiny import NAMES, tiny_run
 
 Load = Callable[[str], StableDiffusion]
