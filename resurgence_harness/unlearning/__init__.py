@@ -5,9 +5,10 @@ from __future__ import annotations
 from resurgence_harness.errors import UserError, sentence
 from resurgence_harness.unlearning.contract import Unlearning
 from resurgence_harness.unlearning.esd import ESD
+from resurgence_harness.unlearning.mace import MACE
 from resurgence_harness.unlearning.uce import UCE, LastSubjectToken, SubjectAndAfter
 
-METHODS: tuple[type[Unlearning], ...] = (UCE, ESD)
+METHODS: tuple[type[Unlearning], ...] = (UCE, ESD, MACE)
 """Every method, in the order in which reports list them."""
 
 
@@ -25,4 +26,4 @@ def by_name(name: str) -> type[Unlearning]:
     )
 
 
-__all__ = ["ESD", "METHODS", "UCE", "LastSubjectToken", "SubjectAndAfter", "Unlearning", "by_name"]
+__all__ = ["ESD", "MACE", "METHODS", "UCE", "LastSubjectToken", "SubjectAndAfter", "Unlearning", "by_name"]

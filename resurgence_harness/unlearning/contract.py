@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from resurgence_harness.diffusion.parameters import Parameters
 from resurgence_harness.errors import SpecError, sentence
-from resurgence_harness.specs import Concept, Step
+from resurgence_harness.specs import Concept, Probe, Step
 
 if TYPE_CHECKING:
     from resurgence_harness.diffusion.model import StableDiffusion
@@ -57,6 +57,58 @@ def check_concepts(method: str, concepts: Sequence[Concept], preserve: Sequence[
                         do="Take it out of one of the two sets; names may share single words, not be the same.",
                     )
                 )
+
+
+def anchor_of(concept: Concept, anchor: str) -> str:
+    """What a concept shall read as: the anchor given, or the concept's own kind."""
+    return anchor or concept.kind
+
+
+def check_anchors(method: str, concepts: Sequence[Concept], anchor: str) -> None:
+    """Raise a SpecError unless every concept has an anchor, and one that is not the concept itself."""
+    for concept in concepts:
+        own = anchor_of(concept, anchor)
+        if not own:
+            raise SpecError(
+                sentence(
+                    f'{method} does not know what "{concept.name}" shall read as.',
+                    do=f'Give {method}(anchor="a celebrity") or Concept(kind="a celebrity").',
+                )
+            )
+        if own.casefold().strip() in {word.casefold() for word in concept.words}:
+            raise SpecError(
+                sentence(
+                    f'{method}\'s anchor for "{concept.name}" is the concept itself.',
+                    anchor=own,
+                    do='Give a more abstract anchor, such as "a celebrity".',
+                )
+            )
+
+
+def check_forget(method: str, concepts: Sequence[Concept], forget: Probe) -> None:
+    """Raise a SpecError unless the forget images show every erased concept, and nothing else."""
+    names = {concept.name for concept in concepts}
+    for prompt in forget.prompts:
+        if prompt.concept not in names:
+            raise SpecError(
+                sentence(
+                    f'{method}\'s forget images show "{prompt.concept}", which is not erased.',
+                    prompt=prompt.text,
+                    do="Ask for erased concepts alone; Prompt.concept is the concept's name.",
+                )
+            )
+        if prompt.concept.casefold() not in prompt.text.casefold():
+            raise SpecError(
+                sentence(
+                    f'A forget prompt of {method} does not ask for its concept "{prompt.concept}".',
+                    prompt=prompt.text,
+                    do="Write the concept's name into the prompt.",
+                )
+            )
+    for name in names - {prompt.concept for prompt in forget.prompts}:
+        raise SpecError(
+            sentence(f'{method} has no forget image of "{name}".', do="Add a prompt for it to the forget probe.")
+        )
 
 
 def check_templates(method: str, templates: Sequence[str]) -> None:
