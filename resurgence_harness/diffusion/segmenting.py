@@ -96,7 +96,10 @@ def segment(images: np.ndarray, phrases: Sequence[str], segmenter: Segmenter, *,
 def _loaded(kind: Any, processor: Any, directory: str, device: str) -> tuple[Any, Any]:
     """A frozen model and its processor; a tensor that the files lack is refused, never drawn at random."""
     import torch
+    from transformers.utils import logging
 
+    bars = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()  # progress is the run's to show
     try:
         with torch.random.fork_rng(devices=[]):
             model, report = kind.from_pretrained(
@@ -111,6 +114,9 @@ def _loaded(kind: Any, processor: Any, directory: str, device: str) -> tuple[Any
                 do="Give the directory of a Grounding DINO as detector and that of a SAM as segmenter.",
             )
         ) from problem
+    finally:
+        if bars:
+            logging.enable_progress_bar()
     missing = sorted(report["missing_keys"])
     if missing:
         raise UserError(
