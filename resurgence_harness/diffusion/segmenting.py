@@ -98,8 +98,9 @@ def _loaded(kind: Any, processor: Any, directory: str, device: str) -> tuple[Any
     import torch
     from transformers.utils import logging
 
-    bars = logging.is_progress_bar_enabled()
-    logging.disable_progress_bar()  # progress is the run's to show
+    bars: Any = logging
+    shown = bars.is_progress_bar_enabled()
+    bars.disable_progress_bar()  # progress is the run's to show
     try:
         with torch.random.fork_rng(devices=[]):
             model, report = kind.from_pretrained(
@@ -115,8 +116,8 @@ def _loaded(kind: Any, processor: Any, directory: str, device: str) -> tuple[Any
             )
         ) from problem
     finally:
-        if bars:
-            logging.enable_progress_bar()
+        if shown:
+            bars.enable_progress_bar()
     missing = sorted(report["missing_keys"])
     if missing:
         raise UserError(

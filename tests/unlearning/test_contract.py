@@ -16,9 +16,12 @@ import torch
 from resurgence_harness.diffusion.model import StableDiffusion, difference, tensors
 from resurgence_harness.diffusion.parameters import NonCrossAttention, StrictKeyValue
 from resurgence_harness.errors import SpecError, UserError
-from resurgence_harness.specs import Concept
+from resurgence_harness.specs import Concept, Probe, Prompt, Sampler
 from resurgence_harness.storing.keys import key
-from resurgence_harness.unlearning import ESD, METHODS, UCE, LastSubjectToken, Unlearning, by_name
+from resurgence_harness.unlearning import ESD, MACE, METHODS, UCE, LastSubjectToken, Unlearning, by_name
+from resurgence_harness.unlearning.mace import ScaledTwice
+from resurgence_harness.unlearning.mace_lora import SquaredFrobeniusNorm, UniformTimesteps
+from resurgence_harness.unlearning.masks import WholeImage
 from tests.tiny import tiny_run
 
 Load = Callable[[str], StableDiffusion]
@@ -33,12 +36,38 @@ SHORT: dict[str, Any] = {
     "trajectories": 2,
     "trajectory_steps": 3,
 }
+
+
+def asking_for(concepts: tuple[Concept, ...]) -> Probe:
+    """Images of some concepts, drawn briefly."""
+    prompts = tuple(Prompt(text=f"a portrait of {one.name}", concept=one.name) for one in concepts)
+    return Probe(prompts=prompts, seeds=(1, 2), sampler=Sampler(steps=2))
+
+
+BRIEF: dict[str, Any] = {
+    "concepts": ERASED,
+    "preserve": KEPT,
+    "forget": asking_for(ERASED),
+    "templates": ("{}", "a portrait of {}", "{} at event"),
+    "iterations": 2,
+    "learning_rate": 1e-2,
+}
 STEPS: dict[str, Unlearning] = {
     "uce": UCE(concepts=ERASED, preserve=KEPT),
     "uce-last-token": UCE(concepts=ERASED, preserve=KEPT, tokens=LastSubjectToken()),
     "esd": ESD(**SHORT),
     "esd-key-value": ESD(**SHORT, subset=StrictKeyValue()),
     "esd-non-cross-attention": ESD(**SHORT, subset=NonCrossAttention()),
+    "mace": MACE(**BRIEF),
+    "mace-as-their-code": MACE(
+        **BRIEF,
+        scaling=ScaledTwice(),
+        train_preserve_scale=1e-4,
+        penalty=SquaredFrobeniusNorm(),
+        timesteps=UniformTimesteps(),
+        masks=WholeImage(),
+        general=("a photo", "a public event"),
+    ),
 }
 """Every method, briefly."""
 KEYS = {
@@ -46,6 +75,12 @@ KEYS = {
     "esd": "f8413af814bc66a0843997e936384b40bb4c80027ddb4d33bc402a135ede7a8c",
 }
 """Keys of two specs. A changed key makes every stored checkpoint of the method unfindable: change it knowingly."""
+
+
+def erasing(step: Any, concepts: tuple[Concept, ...]) -> Any:
+    """The same step for other concepts, with forget images of theirs where it learns from some."""
+    return replace(step, concepts=concepts, **({"forget": asking_for(concepts)} if hasattr(step, "forget") else {}))
+
 
 every_step = pytest.mark.parametrize("word", STEPS)
 both_styles = pytest.mark.parametrize("style", ["v1", "v2"])
@@ -128,7 +163,7 @@ def test_a_spec_is_a_value_with_a_stable_key(word: str) -> None:
 
     assert replace(step) == step and hash(replace(step)) == hash(step)
     assert key("step", replace(step)) == key("step", step)
-    assert key("step", replace(step, concepts=ERASED[:1])) != key("step", step)
+    assert key("step", erasing(step, ERASED[:1])) != key("step", step)
     assert key("step", step) == KEYS.get(word, key("step", step))
 
 
@@ -149,17 +184,17 @@ def test_a_method_tells_its_paper_and_its_fields(method: type[Unlearning]) -> No
 @pytest.mark.parametrize("method", METHODS)
 def test_contradictory_sets_are_refused(method: type[Unlearning]) -> None:
     """Nothing to erase, a concept twice (in any case) and words both erased and preserved are SpecErrors."""
-    make: Any = method
+    step: Any = next(step for step in STEPS.values() if type(step) is method)
     with pytest.raises(SpecError, match="nothing to erase"):
-        make(concepts=())
+        replace(step, concepts=())
     with pytest.raises(SpecError, match='erase "Ada Quill" twice'):
-        make(concepts=(ERASED[0], Concept(name="Ada Quill", kind="a celebrity")))
+        erasing(step, (ERASED[0], Concept(name="Ada Quill", kind="a celebrity")))
 
 
 @every_step
 def test_a_name_the_tokenizer_cannot_represent_is_a_users_error(model: StableDiffusion, word: str) -> None:
     """The name is in the sentence; nothing is trained on <unk>."""
-    step: Any = replace(STEPS[word], concepts=(Concept(name="Žofie quill", kind="a celebrity"),))  # type: ignore[type-var]
+    step = erasing(STEPS[word], (Concept(name="Žofie quill", kind="a celebrity"),))
 
     with pytest.raises(UserError, match=r"cannot represent .*Žofie quill"):
         step.apply(model, tiny_run(model))
@@ -171,18 +206,19 @@ def test_an_unknown_method_is_a_users_error() -> None:
     with pytest.raises(UserError, match='no unlearning method "ecu"') as caught:
         by_name("ecu")
 
-    assert "uce, esd" in str(caught.value)
+    assert ", ".join(method.name for method in METHODS) in str(caught.value)
 
 
 def test_specs_are_made_without_torch() -> None:
     """Collection makes specs in every worker; torch and diffusers are imported when tensors are first needed."""
     code = (
         "import sys\n"
-        "from resurgence_harness.specs import Concept\n"
-        "from resurgence_harness.unlearning import ESD, UCE\n"
+        "from resurgence_harness.specs import Concept, Probe, Prompt\n"
+        "from resurgence_harness.unlearning import ESD, MACE, UCE\n"
         "import resurgence_harness.diffusion.model, resurgence_harness.diffusion.moves, resurgence_harness.sampling\n"
         "c = (Concept(name='a b', kind='a person'),)\n"
-        "UCE(concepts=c); ESD(concepts=c)\n"
+        "p = Probe(prompts=(Prompt(text='a b', concept='a b'),), seeds=(1,))\n"
+        "UCE(concepts=c); ESD(concepts=c); MACE(concepts=c, forget=p)\n"
         "assert not {'torch', 'diffusers', 'transformers', 'peft', 'pytest'} & set(sys.modules)"
     )
 

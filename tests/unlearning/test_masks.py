@@ -224,7 +224,7 @@ def test_undetected_images_are_refused_unless_they_count_whole(
     model: StableDiffusion, segmented: SegmentedMasks
 ) -> None:
     """The authors' fallback must be asked for."""
-    blind = replace(segmented, threshold=0.9999)
+    blind = replace(segmented, threshold=1.0)
     with pytest.raises(BuildError, match="is empty"):
         concept_masks(tiny_run(model), PROBE, blind)
 
