@@ -139,7 +139,7 @@ class MACE(Unlearning):
     """Optimiser steps for each concept, ≥ 1."""
     batch: int = 1
     """Images of one concept per optimiser step, ≥ 1."""
-    together: int = 4
+    together: int = 2
     """Concepts per forward pass, ≥ 1; bounds the memory, and is in the key because a batch's shape changes rounding."""
     learning_rate: float = 1e-4
     """AdamW's (0.9, 0.999, weight decay 1e-2), constant, with each concept's gradient clipped to norm 1; > 0."""

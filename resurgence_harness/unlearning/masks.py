@@ -2,7 +2,7 @@
 
 Forget images are drawn by the base, so nobody knows the truth about them; there are four ways to a mask.
 
-    AttentionMasks    where the base itself looks when it reads the name: no other model is needed. The default
+    AttentionMasks    where the base itself looks when it reads the name: no other model is needed. The default.
     SegmentedMasks    Grounding DINO and SAM, prompted with the name, as MACE's authors do
     GivenMasks        drawn by the caller, one for each row of the probe
     WholeImage        everywhere: the authors' fallback where nothing is detected, and theirs for artistic styles
@@ -123,11 +123,15 @@ class Refused:
 @final
 @dataclass(frozen=True, kw_only=True)
 class AttentionMasks(MaskSource):
-    """Where the base attends to the tokens of the name, while it denoises its own image."""
+    """Where the base attends to S (the name's tokens, the end token and all padding) while it denoises its own image.
+
+    S is also what MACE takes the attention from. The padding matters: on the microworld's rendered faces, whose true
+    masks are known, S has an overlap (IoU) of .69 with the face, the name's own tokens .47, the whole image .41.
+    """
 
     name: ClassVar[str] = "attention"
 
-    timesteps: tuple[int, ...] = (300, 500)
+    timesteps: tuple[int, ...] = (100, 300)
     """Noise levels, 0 … 999, at which it is watched; the maps are averaged. Each costs one forward pass an image."""
     threshold: float = 0.5
     """A place belongs to the concept where attention is above this part of the image's range, in 0 … 1."""
@@ -153,7 +157,8 @@ class AttentionMasks(MaskSource):
 
         with torch.no_grad():
             images = drawn_examples(run.base, run, probe)
-            tokens = name_tokens(run.base, [(prompt.text, prompt.concept) for prompt, _ in probe.rows()])
+            subjects = [(prompt.text, prompt.concept) for prompt, _ in probe.rows()]
+            tokens = name_tokens(run.base, subjects, closing=True)
             maps = attention_to(
                 run.base, images.mean, images.states[images.text], tokens, timesteps=self.timesteps, seed=self.seed
             )

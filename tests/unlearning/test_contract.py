@@ -71,6 +71,7 @@ STEPS: dict[str, Unlearning] = {
 }
 """Every method, briefly."""
 KEYS = {
+    "mace": "fabf544d448927414ad97171546b5f31c63aa5f516efb692b77b419e618aff3c",
     "uce": "bfa15e7b427abbc601869d1140d6584d607fbf451d4ee2f485909fb983326f8a",
     "esd": "f8413af814bc66a0843997e936384b40bb4c80027ddb4d33bc402a135ede7a8c",
 }
