@@ -6,6 +6,7 @@ from resurgence_harness.errors import UserError, sentence
 from resurgence_harness.unlearning.contract import Unlearning
 from resurgence_harness.unlearning.esd import ESD
 from resurgence_harness.unlearning.mace import MACE
+from resurgence_harness.unlearning.masks import AttentionMasks, GivenMasks, SegmentedMasks, WholeImage
 from resurgence_harness.unlearning.uce import UCE, LastSubjectToken, SubjectAndAfter
 
 METHODS: tuple[type[Unlearning], ...] = (UCE, ESD, MACE)
@@ -26,4 +27,17 @@ def by_name(name: str) -> type[Unlearning]:
     )
 
 
-__all__ = ["ESD", "MACE", "METHODS", "UCE", "LastSubjectToken", "SubjectAndAfter", "Unlearning", "by_name"]
+__all__ = [
+    "ESD",
+    "MACE",
+    "METHODS",
+    "UCE",
+    "AttentionMasks",
+    "GivenMasks",
+    "LastSubjectToken",
+    "SegmentedMasks",
+    "SubjectAndAfter",
+    "Unlearning",
+    "WholeImage",
+    "by_name",
+]
