@@ -77,6 +77,11 @@ def last_subject_token(tokenizer: Any, text: str, subject: str) -> int:
     An empty subject has no token of its own: the position is that of the text's last token, and of the begin token
     where the text is empty too, as in UCE's official code.
     """
+    return subject_tokens(tokenizer, text, subject).stop - 1
+
+
+def subject_tokens(tokenizer: Any, text: str, subject: str) -> range:
+    """Positions, in the padded text, of the tokens of the last occurrence of `subject`; none for an empty one."""
     ids, sought = _ids(tokenizer, [text, subject])
     starts = [low for low in range(len(ids) - len(sought) + 1) if ids[low : low + len(sought)] == sought]
     if not starts:
@@ -86,7 +91,12 @@ def last_subject_token(tokenizer: Any, text: str, subject: str) -> int:
                 do='Write the place of the name as "{}", apart from other words.',
             )
         )
-    return starts[-1] + len(sought)  # the begin token stands at 0
+    return range(starts[-1] + 1, starts[-1] + 1 + len(sought))  # the begin token stands at 0
+
+
+def end_token(tokenizer: Any, text: str) -> int:
+    """Position, in the padded text, of the end token; everything after it is padding."""
+    return len(_ids(tokenizer, [text])[0]) + 1
 
 
 def words_of(text: str) -> list[str]:

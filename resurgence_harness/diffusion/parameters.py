@@ -51,7 +51,7 @@ class CrossAttention(Parameters):
 @final
 @dataclass(frozen=True)
 class StrictKeyValue(Parameters):
-    """Key and value of every cross-attention alone: the 32 matrices that read the text. ESD-x-strict, UCE."""
+    """Key and value of every cross-attention alone: the 32 matrices that read the text. ESD-x-strict, UCE, MACE."""
 
     name: ClassVar[str] = "key-value"
 

@@ -31,12 +31,11 @@ def descend(
 ) -> Losses:
     """One optimiser step per loss, `steps` in all; `after(done)` is called between steps.
 
-    `clip` bounds the norm of all gradients together. A loss that is not finite is a BuildError before it moves a
-    weight.
+    `clip` bounds the norm of the gradients of each of the optimiser's parameter groups (there usually is one). A loss
+    that is not finite is a BuildError before it moves a weight.
     """
     import torch
 
-    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     first = last = math.nan
     for done, loss in zip(range(1, steps + 1), losses, strict=False):
         value = loss.item()
@@ -52,7 +51,8 @@ def descend(
         optimizer.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
         if clip is not None:
-            torch.nn.utils.clip_grad_norm_(parameters, clip)
+            for group in optimizer.param_groups:
+                torch.nn.utils.clip_grad_norm_(group["params"], clip)
         optimizer.step()
         last = value
         first = value if done == 1 else first

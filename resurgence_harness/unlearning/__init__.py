@@ -6,6 +6,8 @@ from resurgence_harness.errors import UserError, sentence
 from resurgence_harness.unlearning.contract import Unlearning
 from resurgence_harness.unlearning.erasediff import AdaptiveWeight, EraseDiff, FixedWeight
 from resurgence_harness.unlearning.esd import ESD
+from resurgence_harness.unlearning.mace import MACE
+from resurgence_harness.unlearning.masks import AttentionMasks, GivenMasks, SegmentedMasks, WholeImage
 from resurgence_harness.unlearning.projection import GradientMemory, NoProjection
 from resurgence_harness.unlearning.redirection import NameReplaced, TextReplaced
 from resurgence_harness.unlearning.saliency import Denoising, Guided
@@ -14,7 +16,7 @@ from resurgence_harness.unlearning.scissorhands import SHS, Ascend, KaimingUnifo
 from resurgence_harness.unlearning.sdd import SDD, StudentOutput, TeacherOutput
 from resurgence_harness.unlearning.uce import UCE, LastSubjectToken, SubjectAndAfter
 
-METHODS: tuple[type[Unlearning], ...] = (UCE, ESD, SDD, SalUn, SHS, EraseDiff)
+METHODS: tuple[type[Unlearning], ...] = (ESD, SDD, UCE, MACE, SalUn, SHS, EraseDiff)
 """Every method, in the order in which reports list them."""
 
 
@@ -34,15 +36,18 @@ def by_name(name: str) -> type[Unlearning]:
 
 __all__ = [
     "ESD",
+    "MACE",
     "METHODS",
     "SDD",
     "SHS",
     "UCE",
     "AdaptiveWeight",
     "Ascend",
+    "AttentionMasks",
     "Denoising",
     "EraseDiff",
     "FixedWeight",
+    "GivenMasks",
     "GradientMemory",
     "Guided",
     "KaimingUniform",
@@ -52,6 +57,7 @@ __all__ = [
     "NoProjection",
     "Redirect",
     "SalUn",
+    "SegmentedMasks",
     "StudentOutput",
     "SubjectAndAfter",
     "TeacherOutput",
@@ -59,5 +65,6 @@ __all__ = [
     "TruncatedNormal",
     "Unlearning",
     "Unmasked",
+    "WholeImage",
     "by_name",
 ]

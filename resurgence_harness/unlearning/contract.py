@@ -60,6 +60,32 @@ def check_concepts(method: str, concepts: Sequence[Concept], preserve: Sequence[
                 )
 
 
+def anchor_of(concept: Concept, anchor: str) -> str:
+    """What a concept shall read as: the anchor given, or the concept's own kind."""
+    return anchor or concept.kind
+
+
+def check_anchors(method: str, concepts: Sequence[Concept], anchor: str) -> None:
+    """Raise a SpecError unless every concept has an anchor, and one that is not the concept itself."""
+    for concept in concepts:
+        own = anchor_of(concept, anchor)
+        if not own:
+            raise SpecError(
+                sentence(
+                    f'{method} does not know what "{concept.name}" shall read as.',
+                    do=f'Give {method}(anchor="a celebrity") or Concept(kind="a celebrity").',
+                )
+            )
+        if own.casefold().strip() in {word.casefold() for word in concept.words}:
+            raise SpecError(
+                sentence(
+                    f'{method}\'s anchor for "{concept.name}" is the concept itself.',
+                    anchor=own,
+                    do='Give a more abstract anchor, such as "a celebrity".',
+                )
+            )
+
+
 def check_templates(method: str, templates: Sequence[str]) -> None:
     """Raise a SpecError unless every template has exactly one place for a name."""
     if not templates or len(set(templates)) < len(templates):
@@ -71,8 +97,8 @@ def check_templates(method: str, templates: Sequence[str]) -> None:
             )
 
 
-def check_pictures(method: str, concepts: Sequence[Concept], *, forget: Probe, retain: Probe) -> None:
-    """Raise a SpecError unless `forget` asks for every concept and no other, and `retain` for none of them."""
+def check_forget(method: str, concepts: Sequence[Concept], forget: Probe) -> None:
+    """Raise a SpecError unless the forget images are asked for every concept and for no other."""
     asked = {prompt.concept.casefold(): prompt for prompt in forget.prompts}
     for concept in concepts:
         if concept.name.casefold() not in asked:
@@ -93,6 +119,12 @@ def check_pictures(method: str, concepts: Sequence[Concept], *, forget: Probe, r
                     do="Take this prompt out of the forget set, or erase the concept.",
                 )
             )
+
+
+def check_pictures(method: str, concepts: Sequence[Concept], *, forget: Probe, retain: Probe) -> None:
+    """Raise a SpecError unless `forget` asks for every concept and no other, and `retain` for none of them."""
+    check_forget(method, concepts, forget)
+    erased = {concept.name.casefold() for concept in concepts}
     found = first_named(concepts, [prompt.text for prompt in retain.prompts])
     for prompt in retain.prompts:
         if found is None and prompt.concept.casefold() in erased:

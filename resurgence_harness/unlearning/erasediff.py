@@ -131,7 +131,7 @@ class EraseDiff(Unlearning):
         whole("EraseDiff", 0, seed=self.seed, iterations_per_concept=self.iterations_per_concept)
         whole("EraseDiff", 1, iterations=self.iterations, batch=self.batch)
         positive("EraseDiff", learning_rate=self.learning_rate)
-        _ = self.instead  # a SpecError where a prompt has none
+        self._pseudo_texts()
 
     @property
     def moves(self) -> Parameters:
@@ -143,8 +143,7 @@ class EraseDiff(Unlearning):
         """Optimiser steps taken."""
         return max(self.iterations, self.iterations_per_concept * len(self.concepts))
 
-    @property
-    def instead(self) -> tuple[str, ...]:
+    def _pseudo_texts(self) -> tuple[str, ...]:
         """c' of every forget prompt."""
         return pseudo_texts("EraseDiff", self.concepts, self.forget, anchor=self.anchor, pseudo=self.pseudo)
 
@@ -154,7 +153,7 @@ class EraseDiff(Unlearning):
 
         with torch.inference_mode(False), torch.enable_grad():
             # 1. What is forgotten, and what it shall be taken for; what is retained.
-            pseudo = redirected(model, self.forget, self.instead)
+            pseudo = redirected(model, self.forget, self._pseudo_texts())
             forget, retain = drawn_examples(model, run, self.forget), drawn_examples(model, run, self.retain)
             # 2. What may move.
             changed = model.copy()

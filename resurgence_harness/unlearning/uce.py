@@ -27,15 +27,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, final
+from typing import TYPE_CHECKING, ClassVar, final
 
 from resurgence_harness.diffusion import moves
 from resurgence_harness.diffusion.model import tensors
 from resurgence_harness.diffusion.parameters import Parameters, StrictKeyValue, selected
 from resurgence_harness.diffusion.ranges import at_least, positive
-from resurgence_harness.errors import SpecError, sentence
 from resurgence_harness.specs import Concept
-from resurgence_harness.unlearning.contract import Unlearning, check_concepts, check_templates
+from resurgence_harness.unlearning.closed_form import divided
+from resurgence_harness.unlearning.contract import (
+    Unlearning,
+    anchor_of,
+    check_anchors,
+    check_concepts,
+    check_templates,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -114,23 +120,7 @@ class UCE(Unlearning):
         check_templates("UCE", self.templates)
         at_least("UCE", 0, erase_scale=self.erase_scale, preserve_scale=self.preserve_scale)
         positive("UCE", ridge=self.ridge)
-        for concept in self.concepts:
-            anchor = self.anchor_of(concept)
-            if not anchor:
-                raise SpecError(
-                    sentence(
-                        f'UCE does not know what "{concept.name}" shall read as.',
-                        do='Give UCE(anchor="a celebrity") or Concept(kind="a celebrity").',
-                    )
-                )
-            if anchor.casefold().strip() in {word.casefold() for word in concept.words}:
-                raise SpecError(
-                    sentence(
-                        f'UCE\'s anchor for "{concept.name}" is the concept itself.',
-                        anchor=anchor,
-                        do='Give a more abstract anchor, such as "a celebrity".',
-                    )
-                )
+        check_anchors("UCE", self.concepts, self.anchor)
 
     @property
     def moves(self) -> Parameters:
@@ -139,7 +129,7 @@ class UCE(Unlearning):
 
     def anchor_of(self, concept: Concept) -> str:
         """The anchor's text for one concept."""
-        return self.anchor or concept.kind
+        return anchor_of(concept, self.anchor)
 
     def apply(self, model: StableDiffusion, run: Run) -> StableDiffusion:
         """W' = W R for every key and value matrix."""
@@ -209,5 +199,4 @@ def uce_map(
     ridge_and_kept = ridge * torch.eye(c.shape[1], dtype=torch.float64) + preserve_scale * p.T @ p
     h = ridge_and_kept + erase_scale * c.T @ c
     right = ridge_and_kept + erase_scale * a.T @ c
-    solved: Any = torch.cholesky_solve(right.T, torch.linalg.cholesky(h))
-    return solved.T.contiguous()  # type: ignore[no-any-return]
+    return divided(right, h)

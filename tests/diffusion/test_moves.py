@@ -61,6 +61,17 @@ def test_the_last_subject_token_is_found(model: StableDiffusion, text: str, subj
     assert moves.last_subject_token(model.tokenizer, text, subject) == position
 
 
+def test_a_subjects_tokens_and_the_end_are_found(model: StableDiffusion) -> None:
+    """All tokens of the last occurrence; an empty subject has none; the end token comes after the text's last."""
+    text = "ada quill and ada quill at event"
+
+    assert moves.subject_tokens(model.tokenizer, text, "ada quill") == range(6, 8)  # "and" is spelled with three
+    assert len(moves.subject_tokens(model.tokenizer, text, "")) == 0
+    for sought in (text, "ada quill", ""):
+        ids = model.tokenizer(sought, padding="max_length").input_ids
+        assert moves.end_token(model.tokenizer, sought) == ids.index(model.tokenizer.eos_token_id)
+
+
 def test_a_text_without_its_subject_is_refused(model: StableDiffusion) -> None:
     """A subject that is not there has no position."""
     with pytest.raises(SpecError, match="does not contain"):

@@ -68,6 +68,17 @@ def test_gradients_are_clipped_together() -> None:
     torch.testing.assert_close(x.detach(), torch.tensor([2.4, 3.2]), atol=1e-5, rtol=0)
 
 
+def test_parameter_groups_are_clipped_apart() -> None:
+    """A large gradient in one group takes nothing from another's."""
+    x, y = torch.tensor([3.0, 4.0], requires_grad=True), torch.tensor([0.5], requires_grad=True)
+    sgd = torch.optim.SGD([{"params": [x]}, {"params": [y]}], lr=1.0)
+
+    descend("Test", sgd, iter([((x**2).sum() + (y**2).sum()) / 2]), steps=1, clip=1.0, progress=_ignore)
+
+    torch.testing.assert_close(x.detach(), torch.tensor([2.4, 3.2]), atol=1e-5, rtol=0)
+    assert y.item() == 0.0
+
+
 @pytest.mark.parametrize(("size", "batch"), [(5, 2), (3, 7), (4, 4)])
 def test_every_sample_comes_before_any_comes_again(size: int, batch: int) -> None:
     """After k batches no sample was seen two times more often than another; the same seed gives the same order."""

@@ -20,6 +20,7 @@ from resurgence_harness.specs import Concept, Probe, Prompt
 from resurgence_harness.storing.keys import key
 from resurgence_harness.unlearning import (
     ESD,
+    MACE,
     METHODS,
     SDD,
     SHS,
@@ -36,8 +37,11 @@ from resurgence_harness.unlearning import (
     TruncatedNormal,
     Unlearning,
     Unmasked,
+    WholeImage,
     by_name,
 )
+from resurgence_harness.unlearning.mace import ScaledTwice
+from resurgence_harness.unlearning.mace_lora import SquaredFrobeniusNorm, UniformTimesteps
 from tests.tiny import portraits, tiny_run
 
 Load = Callable[[str], StableDiffusion]
@@ -59,6 +63,14 @@ PICTURES: dict[str, Any] = {
 """What a method that learns from images is given beside the concepts."""
 DRAWN: dict[str, Any] = {"concepts": ERASED, **PICTURES, "iterations": 3, "batch": 2, "learning_rate": 1e-4}
 AVERAGED: dict[str, Any] = {**SHORT, "iterations_per_concept": 0, "refresh": 2, "ema": 0.9}
+MASKED: dict[str, Any] = {
+    "concepts": ERASED,
+    "preserve": KEPT,
+    "forget": PICTURES["forget"],
+    "templates": ("{}", "a portrait of {}", "{} at event"),
+    "iterations": 2,
+    "learning_rate": 1e-2,
+}
 CUT: dict[str, Any] = {**DRAWN, "trim_batches": 2, "sparsity": 0.9}
 STEPS: dict[str, Unlearning] = {
     "uce": UCE(concepts=ERASED, preserve=KEPT),
@@ -71,6 +83,16 @@ STEPS: dict[str, Unlearning] = {
     "erasediff": EraseDiff(**DRAWN),
     "erasediff-fixed": EraseDiff(**DRAWN, weight=FixedWeight()),
     "erasediff-non-cross-attention": EraseDiff(**DRAWN, subset=NonCrossAttention()),
+    "mace": MACE(**MASKED),
+    "mace-as-their-code": MACE(
+        **MASKED,
+        scaling=ScaledTwice(),
+        train_preserve_scale=1e-4,
+        penalty=SquaredFrobeniusNorm(),
+        timesteps=UniformTimesteps(),
+        masks=WholeImage(),
+        general=("a photo", "a public event"),
+    ),
     "salun": SalUn(**DRAWN),
     "salun-cross-attention": SalUn(**DRAWN, subset=CrossAttention(), pseudo=TextReplaced()),
     "salun-unmasked": SalUn(**DRAWN, mask=Unmasked()),
@@ -80,6 +102,7 @@ STEPS: dict[str, Unlearning] = {
 }
 """Every method, briefly."""
 KEYS = {
+    "mace": "fabf544d448927414ad97171546b5f31c63aa5f516efb692b77b419e618aff3c",
     "uce": "bfa15e7b427abbc601869d1140d6584d607fbf451d4ee2f485909fb983326f8a",
     "esd": "f8413af814bc66a0843997e936384b40bb4c80027ddb4d33bc402a135ede7a8c",
     "sdd": "78f5c010212767c28b2fd3f50a5d92c0696e41387c978e12b85972474d7a6c69",
@@ -93,13 +116,6 @@ def _of(step: Any, *concepts: Concept) -> Any:
     """The same step for other concepts, and with images of these where it learns from images."""
     pictures = {"forget": portraits(concept.name for concept in concepts)} if hasattr(step, "forget") else {}
     return replace(step, concepts=concepts, **pictures)
-
-
-def _asked(method: Any, *concepts: Concept) -> Unlearning:
-    """A method's spec from the concepts and what it cannot do without."""
-    pictures = PICTURES if "forget" in {field.name for field in fields(method)} else {}
-    step: Unlearning = method(concepts=concepts, **pictures)
-    return step
 
 
 every_step = pytest.mark.parametrize("word", STEPS)
@@ -204,10 +220,11 @@ def test_a_method_tells_its_paper_and_its_fields(method: type[Unlearning]) -> No
 @pytest.mark.parametrize("method", METHODS)
 def test_contradictory_sets_are_refused(method: type[Unlearning]) -> None:
     """Nothing to erase, a concept twice (in any case) and words both erased and preserved are SpecErrors."""
+    step: Any = next(step for step in STEPS.values() if type(step) is method)
     with pytest.raises(SpecError, match="nothing to erase"):
-        _asked(method)
+        replace(step, concepts=())
     with pytest.raises(SpecError, match='erase "Ada Quill" twice'):
-        _asked(method, ERASED[0], Concept(name="Ada Quill", kind="a celebrity"))
+        _of(step, ERASED[0], Concept(name="Ada Quill", kind="a celebrity"))
 
 
 @every_step
@@ -219,24 +236,32 @@ def test_a_name_the_tokenizer_cannot_represent_is_a_users_error(model: StableDif
         step.apply(model, tiny_run(model))
 
 
-pictured = pytest.mark.parametrize("method", [m for m in METHODS if "forget" in {field.name for field in fields(m)}])
+def having(field: str) -> pytest.MarkDecorator:
+    """The methods that have this field."""
+    return pytest.mark.parametrize("method", [m for m in METHODS if field in {one.name for one in fields(m)}])  # type: ignore[arg-type]
 
 
-@pictured
-def test_forget_images_are_of_the_erased_concepts_and_retain_images_are_not(method: Any) -> None:
-    """Every concept has forget images, no other has; no retain prompt holds an erased name, in any case."""
-    spec: dict[str, Any] = {"concepts": ERASED, **PICTURES}
+@having("forget")
+def test_forget_images_are_of_the_erased_concepts(method: Any) -> None:
+    """Every concept has forget images, and no other has."""
+    step: Any = next(step for step in STEPS.values() if type(step) is method)
     with pytest.raises(SpecError, match='no forget images of "dov ferris"'):
-        method(**spec | {"forget": portraits(["ada quill"])})
+        replace(step, forget=portraits(["ada quill"]))
     with pytest.raises(SpecError, match='asked for "bram quill", which is not erased'):
-        method(**spec | {"forget": portraits(["ada quill", "dov ferris", "bram quill"])})
+        replace(step, forget=portraits(["ada quill", "dov ferris", "bram quill"]))
+
+
+@having("retain")
+def test_no_retain_image_is_asked_for_an_erased_name(method: Any) -> None:
+    """In any case, and anywhere in the prompt; shared single names are none."""
+    spec: dict[str, Any] = {"concepts": ERASED, **PICTURES}
     for retain in (portraits(["ada quill"]), portraits(["bram quill"], template="{} at an event of Ada  Quill")):
         with pytest.raises(SpecError, match='retain images are asked for the erased "ada quill"'):
             method(**spec | {"retain": retain})
     method(**spec | {"retain": portraits(["ada stone", "bram quill"])})
 
 
-@pictured
+@having("pseudo")
 def test_a_pseudo_prompt_does_not_ask_for_what_is_erased(method: Any) -> None:
     """It replaces the name or its synonym; without an anchor, without a place for it, or with a name in it: refused."""
     synonym = replace(ERASED[0], synonyms=("the Lady",))
@@ -270,11 +295,11 @@ def test_specs_are_made_without_torch() -> None:
     code = (
         "import sys\n"
         "from resurgence_harness.specs import Concept\n"
-        "from resurgence_harness.unlearning import ESD, SDD, SHS, UCE, EraseDiff, SalUn\n"
+        "from resurgence_harness.unlearning import ESD, MACE, SDD, SHS, UCE, EraseDiff, SalUn\n"
         "from tests.tiny import portraits\n"
         "import resurgence_harness.diffusion.model, resurgence_harness.diffusion.moves, resurgence_harness.sampling\n"
         "c = (Concept(name='a b', kind='a person'),)\n"
-        "UCE(concepts=c); ESD(concepts=c); SDD(concepts=c)\n"
+        "UCE(concepts=c); ESD(concepts=c); SDD(concepts=c); MACE(concepts=c, forget=portraits(['a b']))\n"
         "for m in (SalUn, SHS, EraseDiff): m(concepts=c, forget=portraits(['a b']), retain=portraits(['a c']))\n"
         "assert not {'torch', 'diffusers', 'transformers', 'peft', 'pytest'} & set(sys.modules)"
     )

@@ -64,7 +64,9 @@ def _batch(model: StableDiffusion, probe: Probe, *, seed: int, size: int = 4) ->
 def _aimed(student: StableDiffusion, text: Tensor, x: Noised) -> Noised:
     """The batch with the student's own prediction for the pseudo prompts as its target."""
     with torch.no_grad():
-        return x._replace(aim=moves.predict(student, x.x_t, x.t, moves.encode_texts(student, STEP.instead)[text]))
+        return x._replace(
+            aim=moves.predict(student, x.x_t, x.t, moves.encode_texts(student, STEP._pseudo_texts())[text])
+        )
 
 
 def _loss(student: StableDiffusion, x: Noised) -> Tensor:
@@ -287,9 +289,14 @@ def test_two_seeds_give_two_models(model: StableDiffusion) -> None:
 
 def test_the_pseudo_prompt_is_the_prompt_with_the_anchor() -> None:
     """The concept's own kind unless an anchor is given, in the name's place or alone."""
-    assert STEP.instead == 2 * ("a portrait of a celebrity", "a celebrity in an official photo")
-    assert replace(STEP, anchor="a person").instead[:2] == ("a portrait of a person", "a person in an official photo")
-    assert set(replace(STEP, anchor="a photo of a person", pseudo=TextReplaced()).instead) == {"a photo of a person"}
+    assert STEP._pseudo_texts() == 2 * ("a portrait of a celebrity", "a celebrity in an official photo")
+    assert replace(STEP, anchor="a person")._pseudo_texts()[:2] == (
+        "a portrait of a person",
+        "a person in an official photo",
+    )
+    assert set(replace(STEP, anchor="a photo of a person", pseudo=TextReplaced())._pseudo_texts()) == {
+        "a photo of a person"
+    }
 
 
 def test_updates_follow_the_erase_set_on_request() -> None:
@@ -297,7 +304,7 @@ def test_updates_follow_the_erase_set_on_request() -> None:
     many = tuple(Concept(name=f"name {index}", kind="a celebrity") for index in range(100))
     step = EraseDiff(concepts=many, forget=portraits(*many), retain=STEP.retain)
 
-    assert step.updates == 160 and len(step.instead) == 200
+    assert step.updates == 160 and len(step._pseudo_texts()) == 200
     assert replace(step, iterations_per_concept=3).updates == 300
 
 

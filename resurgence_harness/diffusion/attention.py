@@ -1,0 +1,70 @@
+"""Cross-attention made visible: what a U-Net looks at for each token while it predicts, and what is added to its keys.
+
+    A_l = softmax(Q K_lᵀ / √d)   [n, heads, h_l w_l, L]   for each attn2 layer l (16 in Stable Diffusion)
+
+Fused attention kernels never form A_l, so a processor of our own stands in for as long as it is watched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from resurgence_harness.diffusion.parameters import StrictKeyValue, selected
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Watch = Callable[["Tensor"], None]
+"""Is shown A_l of one layer after another, in the order of the forward pass."""
+Added = Callable[[str, "Tensor"], "Tensor"]
+"""added(name, c): what is added to the key or value that the weight `name` ("unet.….to_k.weight") makes of c."""
+
+
+@contextmanager
+def watched(unet: Any, watch: Watch, added: Added | None = None) -> Iterator[None]:
+    """While this lasts, every cross-attention shows its maps to `watch`; afterwards the U-Net is as it was."""
+    names = [f"unet.{name}" for name, _ in unet.named_parameters()]
+    layers = [
+        name.removeprefix("unet.").removesuffix(".to_k.weight")
+        for name in selected(StrictKeyValue(), names)
+        if name.endswith(".to_k.weight")
+    ]
+    before = [unet.get_submodule(layer).processor for layer in layers]
+    try:
+        for layer in layers:
+            unet.get_submodule(layer).set_processor(_Watched(f"unet.{layer}", watch, added))
+        yield
+    finally:
+        for layer, processor in zip(layers, before, strict=True):
+            unet.get_submodule(layer).set_processor(processor)
+
+
+class _Watched:
+    """diffusers' attention processor for a text-reading layer, in plain operations."""
+
+    def __init__(self, name: str, watch: Watch, added: Added | None) -> None:
+        self.name, self.watch, self.added = name, watch, added
+
+    def __call__(
+        self, attn: Any, hidden_states: Tensor, encoder_hidden_states: Tensor, *_: object, **__: object
+    ) -> Tensor:
+        key, value = attn.to_k(encoder_hidden_states), attn.to_v(encoder_hidden_states)
+        if self.added is not None:
+            key = key + self.added(f"{self.name}.to_k.weight", encoder_hidden_states)
+            value = value + self.added(f"{self.name}.to_v.weight", encoder_hidden_states)
+        q, k, v = (
+            part.unflatten(-1, (attn.heads, -1)).transpose(1, 2) for part in (attn.to_q(hidden_states), key, value)
+        )
+        maps = (attn.scale * q @ k.mT).softmax(dim=-1)
+        self.watch(maps)
+        read: Tensor = attn.to_out[1](attn.to_out[0]((maps @ v).transpose(1, 2).flatten(2)))
+        return read
+
+
+def grid(places: int, height: int, width: int) -> tuple[int, int]:
+    """(h_l, w_l) of a layer with so many places, in a U-Net that halves latents of height × width, rounding up."""
+    while height * width > places:
+        height, width = (height + 1) // 2, (width + 1) // 2
+    return height, width
