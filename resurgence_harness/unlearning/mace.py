@@ -46,6 +46,7 @@ from resurgence_harness.diffusion.model import tensors
 from resurgence_harness.diffusion.parameters import Parameters, StrictKeyValue, selected
 from resurgence_harness.diffusion.ranges import at_least, positive, whole
 from resurgence_harness.diffusion.training import Losses
+from resurgence_harness.errors import SpecError, sentence
 from resurgence_harness.specs import Concept, Probe
 from resurgence_harness.unlearning.closed_form import CaptionFile, divided, moment, text_moment
 from resurgence_harness.unlearning.contract import (
