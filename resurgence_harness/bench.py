@@ -31,7 +31,6 @@ from resurgence_harness.judging.contract import NO_FACE, Judge
 from resurgence_harness.planning import (
     JudgeSpec,
     Work,
-    benign_probes,
     canaries_key,
     checkpoint_key,
     drawing,
@@ -41,6 +40,7 @@ from resurgence_harness.planning import (
     judging,
     judgments_key,
     lineage,
+    probes_of,
     training,
     words_of,
 )
@@ -192,7 +192,7 @@ class Bench:
         step, parent = recipe.steps[-1], recipe.before
         chain = self._chain(parent)
         inputs = {artifact.key: artifact.digest for artifact in chain}
-        for probe in benign_probes(step):
+        for probe in probes_of(step):
             self._drawn(Recipe(recipe.base), probe)
         self._base_model(recipe)  # loaded before the clock of this build starts
 

@@ -19,7 +19,7 @@ from resurgence_harness.specs import Probe, Recipe, Sampler, Step
 from resurgence_harness.storing import Store, key
 from resurgence_harness.storing.store import Condition
 
-HELD_OUT = 48
+HELD_OUT = 100
 """About how many images, drawn by the base and never trained on, show whether a fine-tuning had an effect."""
 
 SECONDS_PER_IMAGE = 0.06
@@ -151,11 +151,11 @@ def held_out_probe(probe: Probe) -> Probe:
     return replace(probe, prompts=prompts, seeds=tuple(range(first, first + ceil(HELD_OUT / len(prompts)))))
 
 
-def benign_probes(step: Step) -> tuple[Probe, ...]:
-    """What the base is asked to draw for a step: the images it is trained on, and those held out."""
+def probes_of(step: Step) -> tuple[Probe, ...]:
+    """What the base is asked to draw for a step: the images it is trained on, and a fine-tuning's held-out ones."""
     if isinstance(step, FineTuning):
         return step.data.probe, held_out_probe(step.data.probe)
-    return ()
+    return tuple(value for value in vars(step).values() if isinstance(value, Probe))
 
 
 def words_of(recipe: Recipe) -> str:
@@ -250,7 +250,7 @@ def _built(store: Store, pace: Pace, recipes: Sequence[Recipe]) -> Iterator[Acti
         place = checkpoint_key(recipe)
         reason = store.condition(place)
         step = recipe.steps[-1]
-        probes = benign_probes(step)
+        probes = probes_of(step)
         if reason is not Condition.PRESENT:
             for probe in probes:
                 yield from _drawn(store, pace, Recipe(recipe.base), probe)
