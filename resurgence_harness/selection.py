@@ -26,6 +26,10 @@ from resurgence_harness.unlearning import ESD, UCE, LastSubjectToken, SubjectAnd
 
 PAIRS = 125
 """Images of the erased concepts that a cell aims for: the zero-event floor at δ .05, α .01 is 90; Tango needs 103."""
+RETAINED = 200
+"""Images of the held-out retained concepts: with 150, a loss of 5 points cannot be told from the limit of 10."""
+INSAMPLE = 25
+"""Retained concepts that the figure on seen concepts is taken on; it decides nothing. The paper profile takes all."""
 CONTROL_IMAGES = 100
 """Images of the base model that the positive control needs at least."""
 BENIGN_SEED = 100_001
@@ -62,7 +66,7 @@ PRESETS: dict[str, Settings] = {
         # Searched on other names, by erasure and utility, before any fine-tuning: reports/microworld/tuning.csv. UCE
         # edits text states, and every template makes other ones. ESD learns from bare names: the words of a template
         # would be steered away from, too, and every face with them.
-        "uce": {"templates": ("{}", *CELEBRITY.templates), "erase_scale": 0.3, "preserve_scale": 1.0, "ridge": 1.0},
+        "uce": {"templates": ("{}", *CELEBRITY.templates), "erase_scale": 0.2, "preserve_scale": 1.0, "ridge": 1.0},
         "esd": {
             "iterations": 100,
             "batch": 16,
@@ -230,6 +234,7 @@ def plan_cell(cell: Cell, base: Base, *, task: Task, selection: Selection) -> Ce
         )
     )
     seeds, retained_seeds, insample_seeds = _seeds(cell.count, task, selection)
+    seen = task.preserve if selection.described.paper_seeds else task.preserve[:INSAMPLE]
     return CellPlan(
         cell=cell,
         task=task,
@@ -238,7 +243,7 @@ def plan_cell(cell: Cell, base: Base, *, task: Task, selection: Selection) -> Ce
         tuned=tuned,
         erased=Probe(prompts=task.prompts(erased), seeds=seeds, sampler=sampler),
         retained=Probe(prompts=_rotating(task.held_out, task.templates), seeds=retained_seeds, sampler=sampler),
-        insample=Probe(prompts=_rotating(task.preserve, task.templates), seeds=insample_seeds, sampler=sampler),
+        insample=Probe(prompts=_rotating(seen, task.templates), seeds=insample_seeds, sampler=sampler),
         benign=benign,
         judges=task.judges,
     )
@@ -346,7 +351,7 @@ def _seeds(count: int, task: Task, selection: Selection) -> list[tuple[int, ...]
         numbers = (max(5, ceil(50 / count)), 25, 25)
     else:
         each = ceil(max(PAIRS, CONTROL_IMAGES) / (count * len(task.templates)))
-        numbers = (each, ceil(1.2 * PAIRS / len(task.held_out)), 1)
+        numbers = (each, ceil(RETAINED / len(task.held_out)), 1)
     return [tuple(range(1, number + 1)) for number in numbers]
 
 

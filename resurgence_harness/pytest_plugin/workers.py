@@ -9,8 +9,8 @@ from pathlib import Path
 
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 """What torch's libraries read when they are loaded."""
-NICE = 5
-"""How much a worker gives way: about a third of another one's share, where both want the same core."""
+NICE = 10
+"""How much a worker gives way: about a tenth of another one's share, where both want the same core."""
 
 
 def cores() -> int:
