@@ -22,7 +22,18 @@ from resurgence_harness.errors import UserError, sentence
 from resurgence_harness.finetuning import FINETUNINGS, BenignSet, FineTuning
 from resurgence_harness.specs import Base, Cell, Concept, Probe, Prompt, Recipe, Sampler
 from resurgence_harness.tasks import CELEBRITY, TASKS, Task
-from resurgence_harness.unlearning import ESD, UCE, LastSubjectToken, SubjectAndAfter, Unlearning
+from resurgence_harness.unlearning import (
+    ESD,
+    MACE,
+    SDD,
+    SHS,
+    UCE,
+    EraseDiff,
+    LastSubjectToken,
+    SalUn,
+    SubjectAndAfter,
+    Unlearning,
+)
 
 PAIRS = 125
 """Images of the erased concepts that a cell aims for: the zero-event floor at δ .05, α .01 is 90; Tango needs 103."""
@@ -32,8 +43,8 @@ INSAMPLE = 25
 """Retained concepts that the figure on seen concepts is taken on; it decides nothing. The paper profile takes all."""
 CONTROL_IMAGES = 100
 """Images of the base model that the positive control needs at least."""
-BENIGN_SEED = 100_001
-"""First seed of benign images; probes count up from 1, so the two never meet."""
+BENIGN_SEED, RETAIN_SEED, FORGET_SEED = 100_001, 200_001, 300_001
+"""First seeds of the images that fine-tunings and unlearnings learn from; probes count up from 1: none ever meet."""
 
 
 class Method(NamedTuple):
@@ -54,6 +65,11 @@ METHODS: dict[str, Method] = {
     "esd-strict": Method(ESD, {"subset": StrictKeyValue()}, 7),
     "esd-u": Method(ESD, {"subset": NonCrossAttention()}, 10),
     "esd-all": Method(ESD, {"subset": Everything()}, 10),
+    "sdd": Method(SDD, {}, 10),
+    "mace": Method(MACE, {}, 8),
+    "salun": Method(SalUn, {}, 9),
+    "shs": Method(SHS, {}, 9),
+    "erasediff": Method(EraseDiff, {}, 9),
 }
 """Every unlearning by its word in node ids. A new method is a line here and a file in unlearning/."""
 
@@ -63,6 +79,7 @@ PRESETS: dict[str, Settings] = {
     "micro": {  # the embedded microworld: 64 px, narrow, minutes on a laptop
         "sampler": {"steps": 10, "guidance": 4.0, "height": 64, "width": 64, "batch": 25},
         "benign": {"names": 50, "seeds": 2},
+        "pictures": {"forget": 50, "retain": 100},
         # Searched on other names, by erasure and utility, before any fine-tuning: reports/microworld/tuning.csv. UCE
         # edits text states, and every template makes other ones. ESD learns from bare names: the words of a template
         # would be steered away from, too, and every face with them.
@@ -75,6 +92,26 @@ PRESETS: dict[str, Settings] = {
             "trajectories": 24,
             "trajectory_steps": 10,
         },
+        # The five below run, but have not been searched yet; no profile has them.
+        "sdd": {
+            "iterations": 150,
+            "iterations_per_concept": 0,
+            "batch": 8,
+            "learning_rate": 5e-4,
+            "ema": 0.98,
+            "trajectory_steps": 10,
+            "trajectories": 8,
+        },
+        "mace": {
+            "templates": ("{}", *CELEBRITY.templates),
+            "iterations": 30,
+            "learning_rate": 3e-3,
+            "preserve_weight": 8e4,
+            "together": 5,
+        },
+        "salun": {"iterations": 100, "batch": 8, "learning_rate": 2e-4},
+        "shs": {"iterations": 60, "batch": 8, "learning_rate": 2e-4, "trim_batches": 4, "sparsity": 0.9},
+        "erasediff": {"iterations": 60, "batch": 8, "learning_rate": 2e-4},
         # 100 steps: after 50, held-out benign images were not shown to be denoised better in 7 of 20 runs after UCE.
         "lora": {"steps": 100, "batch": 8, "learning_rate": 1e-3},
         "full": {"steps": 50, "batch": 8, "learning_rate": 1e-4},
@@ -83,14 +120,21 @@ PRESETS: dict[str, Settings] = {
     "sd": {  # Stable Diffusion v1.x and v2.x: public recipes; the paper's own values are not published
         "sampler": {"steps": 50, "guidance": 7.5, "height": 512, "width": 512, "batch": 8},
         "benign": {"names": 50, "seeds": 5},
+        "pictures": {"forget": 400, "retain": 400},
         "uce": {},
         "esd": {"iterations": 1000, "batch": 1, "learning_rate": 1e-5},
+        "sdd": {},
+        "mace": {},
+        "salun": {},
+        "shs": {},
+        "erasediff": {},
         "lora": {"steps": 1000, "batch": 4, "learning_rate": 1e-4},
         "full": {"steps": 1000, "batch": 32, "learning_rate": 1e-5},
         "xattn": {"steps": 1000, "batch": 32, "learning_rate": 1e-5},
     },
 }
-"""Values by size of model, then by step (fields of its class), `sampler` (of Sampler) or `benign` (names × seeds)."""
+"""Values by size of model, then by step (fields of its class), `sampler` (of Sampler), `benign` (names × seeds) or
+`pictures` (about how many forget and retain images the unlearnings that learn from images share)."""
 
 
 class Profile(NamedTuple):
@@ -226,7 +270,7 @@ def plan_cell(cell: Cell, base: Base, *, task: Task, selection: Selection) -> Ce
     erased = task.erase(cell.count)
     benign = benign_probe(task, base, selection)
     published = Recipe(base)
-    unlearned = published.then(_unlearning(cell, task, erased, settings))
+    unlearned = published.then(_unlearning(cell, task, erased, settings, sampler))
     forbidden = tuple(word for concept in erased for word in concept.words)
     tuned = unlearned.then(
         FINETUNINGS[cell.finetuning](
@@ -333,11 +377,28 @@ def cost(method: str, count: int) -> float:
     return (known.minutes if known else 5) * (1 + count / 20)
 
 
-def _unlearning(cell: Cell, task: Task, erased: tuple[Concept, ...], settings: Settings) -> Unlearning:
+def _unlearning(
+    cell: Cell, task: Task, erased: tuple[Concept, ...], settings: Settings, sampler: Sampler
+) -> Unlearning:
     """The cell's unlearning step, its own fields filled from task, variant and preset."""
     method = METHODS[cell.method]
     has = {field.name for field in fields(method.step)}
-    offered = {"anchor": task.anchor, "preserve": task.preserve, "seed": cell.run}
+    asked, seen = task.prompts(erased), _rotating(task.preserve, task.templates)
+    forget, retain = (
+        Probe(
+            prompts=prompts,
+            seeds=tuple(range(first, first + ceil(settings["pictures"][kind] / len(prompts)))),
+            sampler=sampler,
+        )
+        for kind, prompts, first in (("forget", asked, FORGET_SEED), ("retain", seen, RETAIN_SEED))
+    )
+    offered = {
+        "anchor": task.anchor,
+        "preserve": task.preserve,
+        "seed": cell.run,
+        "forget": forget,
+        "retain": retain,
+    }
     values = {name: value for name, value in offered.items() if name in has}
     step: Unlearning = method.step(concepts=erased, **{**values, **method.fixed, **settings[method.step.name]})
     return step
@@ -366,8 +427,8 @@ def _rotating(concepts: tuple[Concept, ...], templates: tuple[str, ...]) -> tupl
 def _fields(group: str) -> dict[str, str]:
     """The numbers of a group that a person may change, and whether each is "int" or "float"."""
     steps: dict[str, Any] = {method.step.name: method.step for method in METHODS.values()} | dict(FINETUNINGS)
-    if group == "benign":
-        return {"names": "int", "seeds": "int"}
+    if group in ("benign", "pictures"):
+        return dict.fromkeys(("names", "seeds") if group == "benign" else ("forget", "retain"), "int")
     owner = Sampler if group == "sampler" else steps.get(group)
     if owner is None:
         return {}
