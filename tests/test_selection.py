@@ -109,6 +109,19 @@ def test_every_method_and_fine_tuning_can_be_planned(method: str, finetuning: st
     assert key("checkpoint", plan.tuned) != key("checkpoint", planned("uce-1-lora", seeds=7).unlearned)
 
 
+def test_unlearnings_share_images_that_no_probe_and_no_fine_tuning_sees() -> None:
+    """Forget images are of every erased concept, retain images of preserved ones; every method has the same."""
+    plans = {method: planned(f"{method}-5-lora") for method in ("salun", "shs", "erasediff", "mace")}
+    forget = {plan.unlearned.steps[0].forget for plan in plans.values()}
+    retain = {plan.unlearned.steps[0].retain for method, plan in plans.items() if method != "mace"}
+    assert len(forget) == len(retain) == 1
+    pictures, kept, plan = forget.pop(), retain.pop(), plans["mace"]
+    assert {prompt.concept for prompt in pictures.prompts} == {concept.name for concept in CELEBRITY.erase(5)}
+    assert {prompt.concept for prompt in kept.prompts} <= {concept.name for concept in CELEBRITY.preserve}
+    seeds = [set(probe.seeds) for probe in (plan.erased, plan.retained, plan.benign, pictures, kept)]
+    assert all(not seeds[a] & seeds[b] for a in range(5) for b in range(max(a + 1, 2), 5))
+
+
 def test_variants_of_a_method_have_keys_of_their_own() -> None:
     """esd, esd-strict, esd-u … are different questions."""
     keys = {key("checkpoint", planned(f"{method}-1-lora").unlearned) for method in METHODS}

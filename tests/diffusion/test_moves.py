@@ -144,6 +144,51 @@ def test_x_t_comes_after_exactly_i_steps(model: StableDiffusion) -> None:
             x = scheduler.step(guided, t, x, eta=0.0).prev_sample
 
 
+def test_a_texts_keys_and_values_are_computed_once(model: StableDiffusion) -> None:
+    """The 32 matrices see the text once however many steps there are; the bits are those of asking at every step."""
+    noise = moves.initial_noise(model, [3], height=64, width=64)
+    states, empty = moves.encode_texts(model, ["ada quill"]), moves.encode_texts(model, [""])
+    matrices = {name: m for name, m in model.unet.named_modules() if name.endswith(("attn2.to_k", "attn2.to_v"))}
+    with torch.no_grad():
+        scheduler = type(model.scheduler).from_config(model.scheduler.config)
+        scheduler.set_timesteps(4)
+        x = noise
+        for t in scheduler.timesteps.tolist():
+            nothing, prompted = moves.predict(
+                model, torch.cat([x, x]), t, torch.cat([empty.expand_as(states), states])
+            ).chunk(2)
+            x = scheduler.step(nothing + 3.0 * (prompted - nothing), t, x, eta=0.0, return_dict=False)[0]
+        computed: list[str] = []
+        linear = torch.nn.functional.linear
+        weights = {id(m.weight) for m in matrices.values()}
+
+        def counting(value: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
+            if id(weight) in weights:
+                computed.append("computed")
+            return linear(value, weight, bias)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(torch.nn.functional, "linear", counting)
+            end = moves.denoise(model, noise, states, empty, steps=4, guidance=3.0)
+
+    assert len(matrices) == 32 and len(computed) == 32
+    assert torch.equal(end, x)
+
+
+def test_a_texts_keys_and_values_are_forgotten_after_an_error(model: StableDiffusion) -> None:
+    """A sampler that is stopped half-way leaves no old text in the model."""
+    noise = moves.initial_noise(model, [3], height=64, width=64)
+    states, empty = moves.encode_texts(model, ["ada quill"]), moves.encode_texts(model, [""])
+
+    def stop(moment: moves.Moment) -> None:
+        raise KeyboardInterrupt
+
+    with torch.no_grad(), pytest.raises(KeyboardInterrupt):
+        moves.denoise(model, noise, states, empty, steps=4, guidance=3.0, watch=stop)
+
+    assert not any("forward" in vars(module) for module in model.unet.modules())
+
+
 def test_latents_and_images_are_the_vaes(model: StableDiffusion) -> None:
     """Moments are the posterior's times the scaling factor; decoding rounds as diffusers' image processor does."""
     images = np.random.default_rng(0).integers(0, 256, (3, 64, 64, 3), dtype=np.uint8)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from resurgence_harness.pytest_plugin.scheduling import group_of
-from resurgence_harness.pytest_plugin.workers import gpu_for, number, share_cores, visible_gpus
+from resurgence_harness.pytest_plugin.workers import give_way, gpu_for, number, share_cores, visible_gpus
 from tests.plugin.conftest import Folder
 
 
@@ -95,6 +95,18 @@ def test_gpus_go_round(tmp_path: Path) -> None:
     assert visible_gpus({}, tmp_path) == ("0", "1")
     assert [gpu_for(number(f"gw{k}"), ("3", "5")) for k in range(4)] == ["3", "5", "3", "5"]
     assert gpu_for(0, ()) is None
+
+
+def test_the_worker_of_the_shortest_cell_goes_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where workers outnumber the cores, all but the last give way."""
+    given: list[int] = []
+    monkeypatch.setattr("resurgence_harness.pytest_plugin.workers.os.nice", given.append, raising=False)
+    monkeypatch.setattr("resurgence_harness.pytest_plugin.workers.cores", lambda: 2)
+    for worker in range(4):
+        give_way(worker, 4)
+    assert given == [10, 10, 10]
+    give_way(0, 2)
+    assert len(given) == 3
 
 
 def test_cores_are_shared(monkeypatch: pytest.MonkeyPatch) -> None:

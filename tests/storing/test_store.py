@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -38,6 +40,25 @@ class Building:
 def make(store: Store, build: Callable[[Path], Mapping[str, Any]], *, key: str = KEY, **inputs: str) -> Artifact:
     """Ask for a thing."""
     return store.make(key, kind="thing", words="a thing", inputs=inputs, build=build)
+
+
+def test_who_is_making_something_is_seen(tmp_path: Path) -> None:
+    """While a build runs its key is busy, for others too; before and afterwards it is not."""
+    store, other = Store(tmp_path / "store"), Store(tmp_path / "store")
+    seen: list[bool] = []
+
+    def build(folder: Path) -> dict[str, Any]:
+        (folder / "a").write_bytes(b"some bytes")
+        code = "import sys; from resurgence_harness.storing import Store; print(Store(sys.argv[1]).busy(sys.argv[2]))"
+        told = subprocess.run(
+            [sys.executable, "-c", code, str(tmp_path / "store"), KEY], check=True, capture_output=True, text=True
+        )
+        seen.append(told.stdout.strip() == "True")
+        return {}
+
+    assert not other.busy(KEY)
+    make(store, build)
+    assert seen == [True] and not other.busy(KEY)
 
 
 @pytest.fixture(params=["local", "memory"])
