@@ -19,7 +19,7 @@ from resurgence_harness.bench import Bench
 from resurgence_harness.diffusion.base_files import digest_of
 from resurgence_harness.errors import BuildError, JudgeError, SpecError, UserError
 from resurgence_harness.finetuning import BenignSet, Full, LoRA
-from resurgence_harness.planning import checkpoint_key, images_key, judgments_key
+from resurgence_harness.planning import HELD_OUT, checkpoint_key, images_key, judgments_key
 from resurgence_harness.specs import Base, Concept, Probe, Prompt, Recipe, Sampler, Step
 from resurgence_harness.statistics import Outcome
 from resurgence_harness.storing import Store, StoreWarning
@@ -197,7 +197,7 @@ def test_benign_losses_are_paired_and_held_out(bench: Bench, tuned: Recipe, unle
     """As many losses before as after, on images whose seeds no training used; none for an unlearning."""
     losses = bench.losses(tuned)
     assert losses is not None
-    assert len(losses.before) == len(losses.after) == 48
+    assert len(losses.before) == len(losses.after) == HELD_OUT
     assert losses.before != losses.after
     assert bench.losses(unlearned) is None
 
@@ -358,7 +358,7 @@ def test_a_warm_store_answers_without_torch(warm: Path, base: Base) -> None:
         text=True,
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.split("\n")[:3] == ["3 3", "48 ()", "[]"]
+    assert done.stdout.split("\n")[:3] == ["3 3", f"{HELD_OUT} ()", "[]"]
 
 
 def test_judgments_outlive_images_and_checkpoints(bench: Bench, tuned: Recipe) -> None:

@@ -14,7 +14,7 @@ import pytest
 
 import resurgence_harness
 from resurgence_harness import cli
-from resurgence_harness.planning import images_key, plan
+from resurgence_harness.planning import HELD_OUT, images_key, plan
 from resurgence_harness.storing import Store, key
 from tests.test_planning import ASKED, BASE, TUNED, UNLEARNED, Eye, put
 
@@ -140,7 +140,7 @@ def test_a_plan_is_told_by_model(store: Store, capsys: pytest.CaptureFixture[str
     assert any(line.startswith("checkpoint micro → uce(1) → lora missing") for line in lines)
     assert any(line.startswith("judgments 8 of micro → uce(1) → lora missing") for line in lines)
     assert lines[-2] == f"1 cell; store {store.root}"
-    assert lines[-1].startswith("To make: 2 checkpoints, 58 images, 16 judgments; about ")
+    assert lines[-1].startswith(f"To make: 2 checkpoints, {10 + HELD_OUT} images, 16 judgments; about ")
     assert lines[-1].endswith("for one worker, a guess. 1 there already.")
 
 

@@ -126,7 +126,7 @@ class AttentionMasks(MaskSource):
     """Where the base attends to S (the name's tokens, the end token and all padding) while it denoises its own image.
 
     S is also what MACE takes the attention from. The padding matters: on the microworld's rendered faces, whose true
-    masks are known, S has an overlap (IoU) of .69 with the face, the name's own tokens .47, the whole image .41.
+    masks are known, S has an overlap (IoU) of .60 with the face, the name's own tokens .36, the whole image .40.
     """
 
     name: ClassVar[str] = "attention"
