@@ -80,9 +80,10 @@ PRESETS: dict[str, Settings] = {
         "sampler": {"steps": 10, "guidance": 4.0, "height": 64, "width": 64, "batch": 25},
         "benign": {"names": 50, "seeds": 2},
         "pictures": {"forget": 50, "retain": 100},
-        # Searched on other names, by erasure and utility, before any fine-tuning: reports/microworld/tuning.csv. UCE
-        # edits text states, and every template makes other ones. ESD learns from bare names: the words of a template
-        # would be steered away from, too, and every face with them.
+        # Searched on other names, by erasure and utility (reports/microworld/tuning.csv); UCE's erase_scale was lowered
+        # after fine-tuned models had been seen, by the same measures (reports/microworld/README.md). UCE edits text
+        # states, and every template makes other ones. ESD learns from bare names: the words of a template would be
+        # steered away from, too, and every face with them.
         "uce": {"templates": ("{}", *CELEBRITY.templates), "erase_scale": 0.2, "preserve_scale": 1.0, "ridge": 1.0},
         "esd": {
             "iterations": 100,

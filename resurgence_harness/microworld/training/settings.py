@@ -10,8 +10,8 @@ class Settings:
     """Sizes, lengths and rates. Steps are optimiser steps; pools are numbers of pictures.
 
     The lengths are those of the shipped weights, fitted to the minutes there were (reports/microworld/training.log);
-    the text encoder had a pool of 200,000. Text states are 384 wide: with 192, the fifty names that a closed-form
-    edit preserves left it too little room to erase one more.
+    the text encoder had a pool of 200,000. Text states are 384 wide: with 192, what a closed-form edit preserves
+    left an erased name a fifth of the room (cᵀ(λI + s PPᵀ)⁻¹c) that it has now.
     """
 
     pool: int = 150_000
