@@ -4,32 +4,56 @@ Settings are judged on erasure and utility alone: no model is fine-tuned here, s
 comes back. The roles are swapped: names of the suite's retain set are erased, names of its erase set are preserved (50)
 and watched (the other 50), so that nothing is erased here that the suite erases. Image and training seeds are others,
 too. A trial that stands in the file is not made again. reports/microworld/tuning.csv holds the trials that were made.
+
+Several processes share the work: each takes `--part 3/16` of the trials, in one seeded order, and a file of its own.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
+import random
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import fields
 from itertools import product
+from math import ceil
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from resurgence_harness.diffusion.model import StableDiffusion
 from resurgence_harness.diffusion.parameters import StrictKeyValue
+from resurgence_harness.errors import HarnessError
 from resurgence_harness.judging import judge_by_name
 from resurgence_harness.microworld import weights
 from resurgence_harness.sampling import sample
 from resurgence_harness.specs import Concept, Probe, Prompt, Sampler
 from resurgence_harness.tasks import CELEBRITY
-from resurgence_harness.unlearning import ESD, UCE, Unlearning
+from resurgence_harness.unlearning import (
+    ESD,
+    MACE,
+    SDD,
+    SHS,
+    UCE,
+    AdaptiveWeight,
+    EraseDiff,
+    MostSalient,
+    SalUn,
+    Unlearning,
+)
 from tests.tiny import tiny_run
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from resurgence_harness.diffusion.run import Run
 
 ERASED = (*CELEBRITY.preserve, *CELEBRITY.held_out)
 PRESERVED, WATCHED = CELEBRITY.erasable[50:], CELEBRITY.erasable[:50]
 TEMPLATES = ("{}", *CELEBRITY.templates)
-TRAINING_SEED, IMAGE_SEED = 1_000, 5_000
+TRAINING_SEED, IMAGE_SEED, FORGET_SEED, RETAIN_SEED = 1_000, 5_000, 6_000, 7_000
+FORGET, RETAIN = 50, 100
+"""About how many images of the erased and of the preserved names a method learns from."""
 COLUMNS = ("method", "settings", "names", "erased", "of", "retained", "of", "seconds")
 
 Trial = tuple[dict[str, Any], int]
@@ -44,6 +68,8 @@ def uce_trials() -> Iterator[Trial]:
         yield {"erase_scale": erase, "preserve_scale": 1.0, "ridge": 0.1, "templates": ("{}",)}, 10
     for names, erase in product((10, 100), (0.03, 0.1, 0.15, 0.2, 0.3)):
         yield {"erase_scale": erase, "ridge": 1.0}, names
+    for names, erase, ridge in product((10, 1, 5), (0.05, 0.1, 0.15, 0.2), (0.3, 1.0, 3.0)):
+        yield {"erase_scale": erase, "preserve_scale": 1.0, "ridge": ridge}, names
 
 
 def esd_trials() -> Iterator[Trial]:
@@ -74,68 +100,170 @@ def esd_trials() -> Iterator[Trial]:
         )
     for rate in (1e-3, 2e-3):
         yield {"iterations": 100, "learning_rate": rate, "away": 2.0, "subset": StrictKeyValue()}, 10
+    for rate, iterations, trajectories in product((3e-3, 5e-3), (100, 200), (24, 96)):
+        strict = {"subset": StrictKeyValue(), "trajectories": trajectories}
+        yield {"iterations": iterations, "learning_rate": rate, "away": 2.0} | strict, 10
 
 
-def uce(concepts: tuple[Concept, ...], **settings: Any) -> UCE:
-    """UCE with the task's anchor."""
-    return UCE(
-        **{"concepts": concepts, "anchor": CELEBRITY.anchor, "preserve": PRESERVED, "templates": TEMPLATES} | settings
-    )
+def sdd_trials() -> Iterator[Trial]:
+    """How fast the student learns, how closely the teacher follows, and what may move."""
+    for names, rate, ema, iterations in product((10, 1), (1e-4, 2e-4, 5e-4), (0.9, 0.95, 0.98), (60, 120)):
+        yield {"learning_rate": rate, "ema": ema, "iterations": iterations}, names
+    for names, rate, ema in product((10, 1), (5e-4, 1e-3, 2e-3), (0.9, 0.97)):
+        yield {"learning_rate": rate, "ema": ema, "iterations": 120, "subset": StrictKeyValue()}, names
 
 
-def esd(concepts: tuple[Concept, ...], **settings: Any) -> ESD:
-    """ESD on cross-attention, in batches of 16."""
-    return ESD(
-        **{"concepts": concepts, "batch": 16, "trajectories": 24, "trajectory_steps": 10, "seed": TRAINING_SEED}
-        | settings
-    )
+def mace_trials() -> Iterator[Trial]:
+    """How hard each LoRA pulls, and how much is kept when they are fused."""
+    for names, rate, iterations, weight in product((10, 1), (1e-3, 3e-3, 1e-2), (30, 60), (8e3, 8e4, 8e5)):
+        yield (
+            {"learning_rate": rate, "iterations": iterations, "preserve_weight": weight, "templates": TEMPLATES},
+            names,
+        )
 
 
-METHODS: dict[str, tuple[Callable[..., Unlearning], Callable[[], Iterator[Trial]]]] = {
-    "uce": (uce, uce_trials),
-    "esd": (esd, esd_trials),
+def salun_trials() -> Iterator[Trial]:
+    """Rate, length, the retain images' weight and the share of entries that may move."""
+    for names, rate, iterations, retain in product((10, 1), (1e-4, 2e-4, 5e-4), (60, 120), (0.5, 1.0, 3.0)):
+        yield {"learning_rate": rate, "iterations": iterations, "retain_weight": retain}, names
+    for names, rate, fraction in product((10, 1), (2e-4, 5e-4), (0.1, 0.3)):
+        mask = MostSalient(fraction=fraction)
+        yield {"learning_rate": rate, "iterations": 120, "retain_weight": 1.0, "mask": mask}, names
+
+
+def shs_trials() -> Iterator[Trial]:
+    """Rate, length, the forget images' weight and how little is cut."""
+    for names, rate, iterations, forget, sparsity in product(
+        (10, 1), (1e-4, 2e-4, 5e-4), (60, 120), (0.1, 0.3, 1.0), (0.9, 0.99)
+    ):
+        yield (
+            {"learning_rate": rate, "iterations": iterations, "forget_weight": forget, "sparsity": sparsity},
+            names,
+        )
+
+
+def erasediff_trials() -> Iterator[Trial]:
+    """Rate, length, and how fast the constraint makes it forget."""
+    for names, rate, iterations, eta in product((10, 1), (1e-4, 2e-4, 5e-4), (60, 120), (0.1, 0.3, 1.0)):
+        yield {"learning_rate": rate, "iterations": iterations, "weight": AdaptiveWeight(rate=eta)}, names
+
+
+USUAL: dict[str, dict[str, Any]] = {
+    "uce": {"templates": TEMPLATES},
+    "esd": {"batch": 16, "trajectories": 24, "trajectory_steps": 10},
+    "sdd": {"batch": 8, "trajectories": 8, "trajectory_steps": 10, "iterations_per_concept": 0},
+    "mace": {"together": 5},
+    "salun": {"batch": 8},
+    "shs": {"batch": 8, "trim_batches": 4},
+    "erasediff": {"batch": 8},
+}
+"""What every trial of a method has, unless it says otherwise."""
+
+METHODS: dict[str, tuple[type[Any], Callable[[], Iterator[Trial]]]] = {
+    "uce": (UCE, uce_trials),
+    "esd": (ESD, esd_trials),
+    "sdd": (SDD, sdd_trials),
+    "mace": (MACE, mace_trials),
+    "salun": (SalUn, salun_trials),
+    "shs": (SHS, shs_trials),
+    "erasediff": (EraseDiff, erasediff_trials),
 }
 
 
-def drawn(model: StableDiffusion, concepts: tuple[Concept, ...], images: int) -> tuple[int, int]:
-    """In how many images the first judge sees who was asked for, and of how many."""
+class Kept:
+    """Image sets, latents and trajectories of this process; trials of one number of names share them."""
+
+    def __init__(self, base: StableDiffusion) -> None:
+        """Nothing yet."""
+        self.base = base
+        self.tensors: dict[str, dict[str, Tensor]] = {}
+
+    def run(self) -> Run:
+        """The surroundings of one trial."""
+        return tiny_run(self.base, cached=self.cached)
+
+    def cached(self, kind: str, spec: object, build: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+        """Made once."""
+        known = f"{kind} {spec!r}"
+        if known not in self.tensors:
+            self.tensors[known] = build()
+        return {name: tensor.clone() for name, tensor in self.tensors[known].items()}
+
+
+def unlearning(word: str, concepts: tuple[Concept, ...], settings: dict[str, Any]) -> Unlearning:
+    """The step of one trial."""
+    step, _ = METHODS[word]
+    has = {field.name for field in fields(step)}
+    offered = {
+        "anchor": CELEBRITY.anchor,
+        "preserve": PRESERVED,
+        "seed": TRAINING_SEED,
+        "forget": pictures(concepts, FORGET, FORGET_SEED),
+        "retain": pictures(PRESERVED, RETAIN, RETAIN_SEED),
+    }
+    built: Unlearning = step(
+        concepts=concepts, **{name: value for name, value in offered.items() if name in has} | USUAL[word] | settings
+    )
+    return built
+
+
+def pictures(concepts: tuple[Concept, ...], images: int, first: int) -> Probe:
+    """About so many images of the concepts, each by every template where they are few, else the templates in turn."""
     prompts = tuple(
         Prompt(text=CELEBRITY.templates[place % 5].format(concept.name), concept=concept.name)
         for place, concept in enumerate(concepts * max(1, 5 // len(concepts)))
     )
-    seeds = tuple(range(IMAGE_SEED, IMAGE_SEED + max(1, images // len(prompts))))
-    probe = Probe(prompts=prompts, seeds=seeds, sampler=Sampler(guidance=4.0, batch=50))
+    seeds = tuple(range(first, first + max(1, ceil(images / len(prompts)))))
+    return Probe(prompts=prompts, seeds=seeds, sampler=Sampler(guidance=4.0, batch=50))
+
+
+def drawn(model: StableDiffusion, concepts: tuple[Concept, ...], images: int) -> tuple[int, int]:
+    """In how many images the first judge sees who was asked for, and of how many."""
+    probe = pictures(concepts, images, IMAGE_SEED)
     answers, _ = judge_by_name("identity").answer(sample(model, probe), model.device.type)
     return sum(a == prompt.concept for a, (prompt, _) in zip(answers, probe.rows(), strict=True)), len(probe)
 
 
+def share(text: str) -> tuple[int, int]:
+    """ "3/16" as (3, 16)."""
+    part, of = (int(number) for number in text.split("/"))
+    return part, of
+
+
 def main() -> None:
     """One line per trial."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("methods", nargs="+", choices=METHODS)
     parser.add_argument("--to", type=Path, required=True, help="CSV file; trials that it holds are not made again")
+    parser.add_argument("--known", type=Path, help="another CSV file whose trials are not made again")
+    parser.add_argument("--part", type=share, default=(1, 1), help="K/N: only this process's share of the trials")
     parser.add_argument("--device", default="cpu")
     args = parser.parse_args()
-    made = set()
-    if args.to.exists():
-        made = {tuple(row[:3]) for row in csv.reader(args.to.open())}
+    made = {
+        tuple(row[:3]) for file in (args.to, args.known) if file and file.exists() for row in csv.reader(file.open())
+    }
+    trials = [(word, *trial) for word in args.methods for trial in METHODS[word][1]()]
+    random.Random(0).shuffle(trials)
     base = StableDiffusion.load(weights.directory(), args.device)
+    kept = Kept(base)
     with args.to.open("a", newline="") as file:
         table = csv.writer(file)
-        if not made:
+        if not file.tell():
             table.writerow(COLUMNS)
-        for word in args.methods:
-            make, trials = METHODS[word]
-            for settings, names in trials():
-                if (word, repr(settings), str(names)) in made:
-                    continue
-                step = make(ERASED[:names], **settings)
-                began = time.monotonic()
-                model = step.apply(base, tiny_run(base))
+        part, of = args.part
+        for word, settings, names in trials[part - 1 :: of]:
+            if (word, repr(settings), str(names)) in made:
+                continue
+            step = unlearning(word, ERASED[:names], settings)
+            began = time.monotonic()
+            try:
+                model = step.apply(base, kept.run())
                 seconds = time.monotonic() - began
-                erased, retained = drawn(model, step.concepts, 120), drawn(model, WATCHED, 150)
-                table.writerow([word, repr(settings), names, *erased, *retained, f"{seconds:.0f}"])
-                file.flush()
+                found: tuple[Any, ...] = (*drawn(model, step.concepts, 200), *drawn(model, WATCHED, 250))
+            except HarnessError as error:  # a setting that diverges is a result, too
+                found, seconds = (str(error), "", "", ""), time.monotonic() - began
+            table.writerow([word, repr(settings), names, *found, f"{seconds:.0f}"])
+            file.flush()
 
 
 if __name__ == "__main__":
