@@ -5,13 +5,14 @@ comes back. The roles are swapped: names of the suite's retain set are erased, n
 and watched (the other 50), so that nothing is erased here that the suite erases. Image and training seeds are others,
 too. A trial that stands in the file is not made again. reports/microworld/tuning.csv holds the trials that were made.
 
-Several processes share the work: each takes `--part 3/16` of the trials, in one seeded order, and a file of its own.
+Several processes share the work: they are given one folder for `--claims`, and a file each.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
+import hashlib
 import random
 import time
 from collections.abc import Callable, Iterator
@@ -22,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from resurgence_harness.diffusion.model import StableDiffusion
-from resurgence_harness.diffusion.parameters import StrictKeyValue
+from resurgence_harness.diffusion.parameters import CrossAttention, StrictKeyValue
 from resurgence_harness.errors import HarnessError
 from resurgence_harness.judging import judge_by_name
 from resurgence_harness.microworld import weights
@@ -38,6 +39,7 @@ from resurgence_harness.unlearning import (
     AdaptiveWeight,
     EraseDiff,
     MostSalient,
+    NoProjection,
     SalUn,
     Unlearning,
 )
@@ -111,6 +113,12 @@ def sdd_trials() -> Iterator[Trial]:
         yield {"learning_rate": rate, "ema": ema, "iterations": iterations}, names
     for names, rate, ema in product((10, 1), (5e-4, 1e-3, 2e-3), (0.9, 0.97)):
         yield {"learning_rate": rate, "ema": ema, "iterations": 120, "subset": StrictKeyValue()}, names
+    for names, subset, batch, iterations in product((10, 1), (CrossAttention(), StrictKeyValue()), (8, 16), (80, 100)):
+        yield {"learning_rate": 1e-4, "ema": 0.9, "iterations": iterations, "batch": batch, "subset": subset}, names
+    for subset, iterations in product((CrossAttention(), StrictKeyValue()), (160, 200)):
+        yield {"learning_rate": 5e-5, "ema": 0.9, "iterations": iterations, "trajectories": 40, "subset": subset}, 10
+    for guidance, iterations in product((0.0, 1.0), (90, 120)):
+        yield {"learning_rate": 1e-4, "ema": 0.9, "iterations": iterations, "guidance": guidance}, 10
 
 
 def mace_trials() -> Iterator[Trial]:
@@ -120,6 +128,8 @@ def mace_trials() -> Iterator[Trial]:
             {"learning_rate": rate, "iterations": iterations, "preserve_weight": weight, "templates": TEMPLATES},
             names,
         )
+    for names, rate, weight in product((10, 5), (1e-3, 3e-3), (2e4, 4e4, 8e4)):
+        yield {"learning_rate": rate, "iterations": 30, "preserve_weight": weight, "templates": TEMPLATES}, names
 
 
 def salun_trials() -> Iterator[Trial]:
@@ -129,6 +139,10 @@ def salun_trials() -> Iterator[Trial]:
     for names, rate, fraction in product((10, 1), (2e-4, 5e-4), (0.1, 0.3)):
         mask = MostSalient(fraction=fraction)
         yield {"learning_rate": rate, "iterations": 120, "retain_weight": 1.0, "mask": mask}, names
+    for names, (rate, iterations), retain in product(
+        (10, 1, 5), ((2e-4, 240), (3e-4, 120), (3e-4, 200)), (0.1, 0.3, 0.6)
+    ):
+        yield {"learning_rate": rate, "iterations": iterations, "retain_weight": retain}, names
 
 
 def shs_trials() -> Iterator[Trial]:
@@ -140,11 +154,25 @@ def shs_trials() -> Iterator[Trial]:
             {"learning_rate": rate, "iterations": iterations, "forget_weight": forget, "sparsity": sparsity},
             names,
         )
+    for names, (rate, iterations), forget, sparsity in product(
+        (10, 1), ((1e-4, 70), (1e-4, 85), (5e-5, 120), (5e-5, 180)), (0.1, 0.5), (0.9, 0.95)
+    ):
+        yield (
+            {"learning_rate": rate, "iterations": iterations, "forget_weight": forget, "sparsity": sparsity},
+            names,
+        )
+    for rate, iterations, forget, sparsity in product((1e-4, 2e-4), (80, 120), (0.3, 1.0), (0.9, 0.95)):
+        unprojected = {"sparsity": sparsity, "projection": NoProjection()}
+        yield {"learning_rate": rate, "iterations": iterations, "forget_weight": forget} | unprojected, 10
 
 
 def erasediff_trials() -> Iterator[Trial]:
     """Rate, length, and how fast the constraint makes it forget."""
     for names, rate, iterations, eta in product((10, 1), (1e-4, 2e-4, 5e-4), (60, 120), (0.1, 0.3, 1.0)):
+        yield {"learning_rate": rate, "iterations": iterations, "weight": AdaptiveWeight(rate=eta)}, names
+    for names, (rate, iterations), eta in product(
+        (10, 1, 5), ((2e-4, 180), (2e-4, 300), (3e-4, 120), (3e-4, 200)), (1.0, 3.0)
+    ):
         yield {"learning_rate": rate, "iterations": iterations, "weight": AdaptiveWeight(rate=eta)}, names
 
 
@@ -224,10 +252,16 @@ def drawn(model: StableDiffusion, concepts: tuple[Concept, ...], images: int) ->
     return sum(a == prompt.concept for a, (prompt, _) in zip(answers, probe.rows(), strict=True)), len(probe)
 
 
-def share(text: str) -> tuple[int, int]:
-    """ "3/16" as (3, 16)."""
-    part, of = (int(number) for number in text.split("/"))
-    return part, of
+def claimed(trial: str, folder: Path | None) -> bool:
+    """Whether this process is the first to take the trial."""
+    if folder is None:
+        return True
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        (folder / hashlib.sha256(trial.encode()).hexdigest()).touch(exist_ok=False)
+    except FileExistsError:
+        return False
+    return True
 
 
 def main() -> None:
@@ -236,7 +270,7 @@ def main() -> None:
     parser.add_argument("methods", nargs="+", choices=METHODS)
     parser.add_argument("--to", type=Path, required=True, help="CSV file; trials that it holds are not made again")
     parser.add_argument("--known", type=Path, help="another CSV file whose trials are not made again")
-    parser.add_argument("--part", type=share, default=(1, 1), help="K/N: only this process's share of the trials")
+    parser.add_argument("--claims", type=Path, help="a folder; processes that share it never make the same trial")
     parser.add_argument("--device", default="cpu")
     args = parser.parse_args()
     made = {
@@ -250,9 +284,9 @@ def main() -> None:
         table = csv.writer(file)
         if not file.tell():
             table.writerow(COLUMNS)
-        part, of = args.part
-        for word, settings, names in trials[part - 1 :: of]:
-            if (word, repr(settings), str(names)) in made:
+        for word, settings, names in trials:
+            trial = (word, repr(settings), str(names))
+            if trial in made or not claimed(repr(trial), args.claims):
                 continue
             step = unlearning(word, ERASED[:names], settings)
             began = time.monotonic()
@@ -262,7 +296,7 @@ def main() -> None:
                 found: tuple[Any, ...] = (*drawn(model, step.concepts, 200), *drawn(model, WATCHED, 250))
             except HarnessError as error:  # a setting that diverges is a result, too
                 found, seconds = (str(error), "", "", ""), time.monotonic() - began
-            table.writerow([word, repr(settings), names, *found, f"{seconds:.0f}"])
+            table.writerow([*trial, *found, f"{seconds:.0f}"])
             file.flush()
 
 
