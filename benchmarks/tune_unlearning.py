@@ -143,6 +143,8 @@ def salun_trials() -> Iterator[Trial]:
         (10, 1, 5), ((2e-4, 240), (3e-4, 120), (3e-4, 200)), (0.1, 0.3, 0.6)
     ):
         yield {"learning_rate": rate, "iterations": iterations, "retain_weight": retain}, names
+    for names, iterations in product((10, 5, 1), (160,)):
+        yield {"learning_rate": 2e-4, "iterations": iterations, "retain_weight": 0.5}, names
 
 
 def shs_trials() -> Iterator[Trial]:
@@ -164,6 +166,8 @@ def shs_trials() -> Iterator[Trial]:
     for rate, iterations, forget, sparsity in product((1e-4, 2e-4), (80, 120), (0.3, 1.0), (0.9, 0.95)):
         unprojected = {"sparsity": sparsity, "projection": NoProjection()}
         yield {"learning_rate": rate, "iterations": iterations, "forget_weight": forget} | unprojected, 10
+    for names, iterations in product((10, 5, 1), (65,)):
+        yield {"learning_rate": 1e-4, "iterations": iterations, "forget_weight": 0.1, "sparsity": 0.9}, names
 
 
 def erasediff_trials() -> Iterator[Trial]:
@@ -174,6 +178,8 @@ def erasediff_trials() -> Iterator[Trial]:
         (10, 1, 5), ((2e-4, 180), (2e-4, 300), (3e-4, 120), (3e-4, 200)), (1.0, 3.0)
     ):
         yield {"learning_rate": rate, "iterations": iterations, "weight": AdaptiveWeight(rate=eta)}, names
+    for names, iterations in product((10, 5, 1), (100,)):
+        yield {"learning_rate": 3e-4, "iterations": iterations, "weight": AdaptiveWeight(rate=1.5)}, names
 
 
 USUAL: dict[str, dict[str, Any]] = {

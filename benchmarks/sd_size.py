@@ -1,0 +1,235 @@
+"""What the seven methods cost at the size of Stable Diffusion v1.4: `python -m benchmarks.sd_size --to sd_size.csv`.
+
+The real configuration (860 million parameters, 512 px, the CLIP vocabulary that open_clip ships) with random weights,
+which is enough for timing. Ten concepts, the values of the preset "sd". Of a long training `--steps` steps are made and
+the rest is reckoned from their pace; the table says how many. Images and trajectories that methods share are timed by
+themselves: the images are noise here, drawing one is timed once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import gzip
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import fields, replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from resurgence_harness.diffusion.model import StableDiffusion
+from resurgence_harness.diffusion.run import Run
+from resurgence_harness.sampling import sample
+from resurgence_harness.selection import METHODS, parse_change, settings_for
+from resurgence_harness.specs import Concept, Probe, Prompt, Sampler
+from resurgence_harness.tasks import CELEBRITY
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
+
+WORDS = ("uce", "esd", "sdd", "mace", "salun", "shs", "erasediff")
+CONCEPTS, PRESERVED = CELEBRITY.erasable[:10], CELEBRITY.preserve
+COLUMNS = (
+    *("method", "updates", "updates made", "seconds", "of that before the first update", "seconds an update"),
+    *("shared sets", "peak GiB", "device", "matmul"),
+)
+
+
+class Cost(NamedTuple):
+    """What one method took."""
+
+    updates: int
+    made: int
+    seconds: float
+    """Of the whole, reckoned where not all updates were made; shared sets left out."""
+    before: float
+    update: float
+    shared: dict[str, float]
+    """Seconds by kind of shared set."""
+    memory: float
+    """Peak of the GPU's memory in GiB."""
+
+
+def tokenizer() -> Any:
+    """SD v1's, from the byte pairs in open_clip."""
+    from transformers import CLIPTokenizer
+
+    spec = find_spec("open_clip")
+    if spec is None or spec.origin is None:
+        raise SystemExit("open_clip is not installed: pip install open_clip_torch")
+    with gzip.open(Path(spec.origin).parent / "bpe_simple_vocab_16e6.txt.gz", "rt", encoding="utf-8") as file:
+        lines = file.read().split("\n")
+    merges: Any = [tuple(line.split()) for line in lines[1 : 49_152 - 256 - 2 + 1]]
+    letters = _letters()
+    tokens = [*letters, *(f"{letter}</w>" for letter in letters), *("".join(pair) for pair in merges)]
+    tokens += ["<|startoftext|>", "<|endoftext|>"]
+    return CLIPTokenizer(
+        vocab={token: index for index, token in enumerate(tokens)},
+        merges=merges,
+        unk_token="<|endoftext|>",
+        pad_token="<|endoftext|>",
+        model_max_length=77,
+    )
+
+
+def _letters() -> list[str]:
+    """CLIP's letters for the 256 bytes: printable ones as they are, the others moved behind them."""
+    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    others = [byte for byte in range(256) if byte not in printable]
+    return [*map(chr, printable), *(chr(256 + place) for place in range(len(others)))]
+
+
+def sd14(device: str) -> StableDiffusion:
+    """The classes and sizes of Stable Diffusion v1.4, with random weights."""
+    import torch
+    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+    from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+    from diffusers.schedulers.scheduling_ddim import DDIMScheduler
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    torch.manual_seed(0)
+    with torch.device(device):
+        unet = UNet2DConditionModel(sample_size=64, cross_attention_dim=768, attention_head_dim=8)
+        vae = AutoencoderKL(
+            block_out_channels=(128, 256, 512, 512),
+            down_block_types=("DownEncoderBlock2D",) * 4,
+            up_block_types=("UpDecoderBlock2D",) * 4,
+            layers_per_block=2,
+            latent_channels=4,
+            sample_size=512,
+        )
+    text_encoder: Any = CLIPTextModel(
+        CLIPTextConfig(hidden_size=768, intermediate_size=3072, num_hidden_layers=12, num_attention_heads=12)
+    )
+    scheduler = DDIMScheduler(
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        steps_offset=1,
+        clip_sample=False,
+        set_alpha_to_one=False,
+    )
+    for part in (unet, vae, text_encoder):
+        part.requires_grad_(False).eval()
+    model = StableDiffusion(unet=unet, vae=vae, text_encoder=text_encoder, tokenizer=tokenizer(), scheduler=scheduler)
+    return model.to(device)
+
+
+def pictures(concepts: tuple[Concept, ...], each: int) -> Probe:
+    """`each` images of every concept."""
+    prompts = tuple(
+        Prompt(text=CELEBRITY.templates[place % 5].format(concept.name), concept=concept.name)
+        for place, concept in enumerate(concepts)
+    )
+    return Probe(prompts=prompts, seeds=tuple(range(each)), sampler=Sampler(height=512, width=512))
+
+
+def noise(probe: Probe) -> tuple[np.ndarray, list[str]]:
+    """Images that cost nothing."""
+    import numpy as np
+
+    texts = [prompt.text for prompt, _ in probe.rows()]
+    return np.random.default_rng(0).integers(0, 256, (len(texts), 512, 512, 3), dtype=np.uint8), texts
+
+
+def step(word: str, changed: list[tuple[str, Any]]) -> Any:
+    """The method with ten concepts and the values of the preset, with these changes."""
+    kind = METHODS[word].step
+    has = {field.name for field in fields(kind)}
+    offered = {
+        "anchor": CELEBRITY.anchor,
+        "preserve": PRESERVED,
+        "forget": pictures(CONCEPTS, 8),
+        "retain": pictures(PRESERVED, 2),
+    }
+    values = {name: value for name, value in offered.items() if name in has}
+    return kind(concepts=CONCEPTS, **values, **METHODS[word].fixed, **settings_for("sd", changed)[kind.name])
+
+
+def cost(word: str, base: StableDiffusion, steps: int, changed: list[tuple[str, Any]]) -> Cost:
+    """Time and memory of one method on this model."""
+    import torch
+
+    whole = step(word, changed)
+    updates = getattr(whole, "updates", 0)
+    made = min(updates, steps)
+    short = whole
+    if made < updates:
+        shorter = {"iterations": max(1, made // (len(CONCEPTS) if word == "mace" else 1))}
+        shorter |= {"iterations_per_concept": 0} if hasattr(whole, "iterations_per_concept") else {}
+        short = replace(whole, **shorter)
+        made = short.updates
+    shared: dict[str, float] = {}
+    ticks: list[float] = []
+
+    def now() -> float:
+        torch.cuda.synchronize()
+        return time.perf_counter()
+
+    def cached(kind: str, _: object, build: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+        began = now()
+        built = build()
+        shared[kind] = shared.get(kind, 0.0) + now() - began
+        return built
+
+    run = Run(
+        base=base,
+        base_digest="sd14",
+        parent_digest="sd14",
+        device="cuda",
+        images=noise,
+        cached=cached,
+        progress=lambda *_: ticks.append(now()),
+    )
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+    began = now()
+    short.apply(base, run)
+    took = now() - began - sum(shared.values())
+    pace = (ticks[-1] - ticks[0]) / (len(ticks) - 1) if len(ticks) > 1 else 0.0
+    before = ticks[0] - began - sum(shared.values()) - pace if ticks else took
+    seconds = took + pace * (updates - made)
+    return Cost(updates, made, seconds, before, pace, shared, torch.cuda.max_memory_allocated() / 2**30)
+
+
+def rows(words: list[str], steps: int, changed: list[tuple[str, Any]]) -> Iterator[list[Any]]:
+    """One row for each method; one more for drawing an image."""
+    import torch
+
+    base = sd14("cuda")
+    device, matmul = torch.cuda.get_device_name(), "tf32" if torch.backends.cuda.matmul.allow_tf32 else "float32"
+    small = pictures(CONCEPTS[:8], 1)
+    for _ in range(2):
+        began = time.perf_counter()
+        sample(base, replace(small, sampler=Sampler(steps=25, guidance=7.5, height=512, width=512, batch=8)))
+        took = time.perf_counter() - began
+    yield ["an image of 50 steps", "", "", f"{2 * took / 8:.2f}", "", "", "", "", device, matmul]
+    for word in words:
+        c = cost(word, base, steps, changed)
+        told = ", ".join(f"{kind} {seconds:.1f} s" for kind, seconds in c.shared.items())
+        numbers = (f"{c.seconds:.1f}", f"{c.before:.1f}", f"{c.update:.3f}")
+        name = " ".join([word, *(f"{key}={value}" for key, value in changed if key.startswith(word))])
+        yield [name, c.updates, c.made, *numbers, told, f"{c.memory:.1f}", device, matmul]
+
+
+def main() -> None:
+    """The table, line by line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("methods", nargs="*", default=WORDS, help=f"among {', '.join(WORDS)}; all by default")
+    parser.add_argument("--to", type=Path, required=True)
+    parser.add_argument("--steps", type=int, default=51, help="optimiser steps made of each method (default 51)")
+    parser.add_argument("--set", type=parse_change, action="append", default=[], help="esd.batch=4, as the suites take")
+    args = parser.parse_args()
+    with args.to.open("w", newline="") as file:
+        table = csv.writer(file, lineterminator="\n")
+        table.writerow(COLUMNS)
+        for row in rows(list(args.methods), args.steps, args.set):
+            table.writerow(row)
+            file.flush()
+            print(*row, sep="  ", flush=True)
+
+
+if __name__ == "__main__":
+    main()
