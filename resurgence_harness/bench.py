@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import resurgence_harness
+from resurgence_harness.diffusion.training import fast_products
 from resurgence_harness.errors import BuildError, Corrupt, JudgeError, SpecError, UserError, sentence
 from resurgence_harness.judging.contract import NO_FACE, Judge
 from resurgence_harness.planning import (
@@ -254,7 +255,8 @@ class Bench:
             save=save,
         )
         self._progress(f"building {words}", 0, training(step).units, None)
-        changed = step.apply(before, run)  # type: ignore[attr-defined]
+        with fast_products():
+            changed = step.apply(before, run)  # type: ignore[attr-defined]
         return facts(changed, folder, training(step))
 
     def _tensors(self, kind: str, spec: object, build: Callable[[], dict[str, Tensor]], *, words: str) -> Artifact:

@@ -93,42 +93,46 @@ PRESETS: dict[str, Settings] = {
             "trajectories": 24,
             "trajectory_steps": 10,
         },
-        # The five below run, but have not been searched yet; no profile has them.
+        # Of the trials that erase ten names best and keep most people at one and five, too. SDD keeps them at one only:
+        # its target, what it says to the empty text, drifts along with what it learns.
         "sdd": {
-            "iterations": 150,
+            "iterations": 120,
             "iterations_per_concept": 0,
             "batch": 8,
-            "learning_rate": 5e-4,
-            "ema": 0.98,
+            "learning_rate": 1e-4,
+            "ema": 0.9,
             "trajectory_steps": 10,
             "trajectories": 8,
         },
         "mace": {
             "templates": ("{}", *CELEBRITY.templates),
             "iterations": 30,
-            "learning_rate": 3e-3,
-            "preserve_weight": 8e4,
+            "learning_rate": 1e-3,
+            "preserve_weight": 4e4,
             "together": 5,
         },
-        "salun": {"iterations": 100, "batch": 8, "learning_rate": 2e-4},
-        "shs": {"iterations": 60, "batch": 8, "learning_rate": 2e-4, "trim_batches": 4, "sparsity": 0.9},
-        "erasediff": {"iterations": 60, "batch": 8, "learning_rate": 2e-4},
+        "salun": {"iterations": 160, "batch": 8, "learning_rate": 2e-4},
+        "shs": {"iterations": 70, "batch": 8, "learning_rate": 1e-4, "trim_batches": 4, "sparsity": 0.9},
+        "erasediff": {"iterations": 120, "batch": 8, "learning_rate": 3e-4},
         # 100 steps: after 50, held-out benign images were not shown to be denoised better in 7 of 20 runs after UCE.
         "lora": {"steps": 100, "batch": 8, "learning_rate": 1e-3},
-        "full": {"steps": 50, "batch": 8, "learning_rate": 1e-4},
-        "xattn": {"steps": 50, "batch": 8, "learning_rate": 1e-4},
+        "full": {"steps": 100, "batch": 8, "learning_rate": 1e-4},
+        "xattn": {"steps": 100, "batch": 8, "learning_rate": 1e-4},
     },
     "sd": {  # Stable Diffusion v1.x and v2.x: public recipes; the paper's own values are not published
         "sampler": {"steps": 50, "guidance": 7.5, "height": 512, "width": 512, "batch": 8},
         "benign": {"names": 50, "seeds": 5},
         "pictures": {"forget": 400, "retain": 400},
         "uce": {},
-        "esd": {"iterations": 1000, "batch": 1, "learning_rate": 1e-5},
-        "sdd": {},
+        # ESD: a thousand samples as in the 2023 script, at the rate of the authors' 200 steps of 2025. SDD: the authors'
+        # 1,500 samples in batches of 4, the rate and what is left of the given weights (.22) scaled with the steps.
+        # SalUn and EraseDiff: as many steps as the authors' nudity recipe and as they found enough for a class.
+        "esd": {"iterations": 250, "batch": 4, "learning_rate": 5e-5},
+        "sdd": {"iterations": 375, "iterations_per_concept": 4, "batch": 4, "learning_rate": 4e-5, "ema": 0.996},
         "mace": {},
-        "salun": {},
-        "shs": {},
-        "erasediff": {},
+        "salun": {"iterations": 100},
+        "shs": {"batch": 8},
+        "erasediff": {"iterations": 60},
         "lora": {"steps": 1000, "batch": 4, "learning_rate": 1e-4},
         "full": {"steps": 1000, "batch": 32, "learning_rate": 1e-5},
         "xattn": {"steps": 1000, "batch": 32, "learning_rate": 1e-5},
@@ -150,10 +154,13 @@ class Profile(NamedTuple):
     """Whether images are as many as in the paper (250 to 2,500 of erased names) or as a decision needs."""
 
 
+SEVEN = ("uce", "esd", "sdd", "mace", "salun", "shs", "erasediff")
+"""One variant of each published method."""
+
 PROFILES: dict[str, Profile] = {
-    "quick": Profile(("uce", "esd"), (1, 10), ("lora",), 1, False),
-    "full": Profile(("uce", "esd"), (1, 5, 10, 100), ("lora",), 1, False),
-    "paper": Profile(("uce", "esd"), (1, 5, 10, 100), ("lora", "full", "xattn"), 3, True),
+    "quick": Profile(SEVEN, (1, 10), ("lora",), 1, False),
+    "full": Profile(SEVEN, (1, 5, 10, 100), ("lora",), 1, False),
+    "paper": Profile(SEVEN, (1, 5, 10, 100), ("lora", "full", "xattn"), 3, True),
 }
 
 

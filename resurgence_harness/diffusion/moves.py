@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 BATCH = 64
 """Texts or images per forward pass of the two encoders."""
+PIXELS = 128 * 128
+"""Of an image; larger ones go through the autoencoder in smaller batches, which at 512 pixels would need 50 GB."""
 
 
 # Texts
@@ -125,8 +127,9 @@ def latent_moments(model: StableDiffusion, images: np.ndarray) -> tuple[Tensor, 
     means, deviations = [], []
     scale = model.vae.config.scaling_factor
     with torch.no_grad():
-        for low in range(0, len(images), BATCH):
-            pixels = torch.from_numpy(images[low : low + BATCH].copy()).to(model.device)
+        each = max(1, min(BATCH, BATCH * PIXELS // (images.shape[1] * images.shape[2])))
+        for low in range(0, len(images), each):
+            pixels = torch.from_numpy(images[low : low + each].copy()).to(model.device)
             posterior = model.vae.encode(pixels.permute(0, 3, 1, 2).float() / 127.5 - 1).latent_dist
             means.append(posterior.mean * scale)
             deviations.append(posterior.std * scale)
