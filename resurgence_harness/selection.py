@@ -124,11 +124,18 @@ PRESETS: dict[str, Settings] = {
         "benign": {"names": 50, "seeds": 5},
         "pictures": {"forget": 400, "retain": 400},
         "uce": {},
-        # ESD: a thousand samples as in the 2023 script, at the rate of the authors' 200 steps of 2025. SDD: the authors'
-        # 1,500 samples in batches of 4, the rate and what is left of the given weights (.22) scaled with the steps.
+        # ESD: a thousand samples as in the 2023 script, at the rate of the authors' 200 steps of 2025. SDD: 1,500 samples
+        # as the authors, in batches of 4; the rate and what is left of the given weights (.22) go with the steps.
         # SalUn and EraseDiff: as many steps as the authors' nudity recipe and as they found enough for a class.
         "esd": {"iterations": 250, "batch": 4, "learning_rate": 5e-5},
-        "sdd": {"iterations": 375, "iterations_per_concept": 4, "batch": 4, "learning_rate": 4e-5, "ema": 0.996},
+        "sdd": {
+            "iterations": 375,
+            "iterations_per_concept": 4,
+            "batch": 4,
+            "learning_rate": 4e-5,
+            "ema": 0.996,
+            "refresh": 25,
+        },
         "mace": {},
         "salun": {"iterations": 100},
         "shs": {"batch": 8},
