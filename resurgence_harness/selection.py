@@ -124,7 +124,7 @@ PRESETS: dict[str, Settings] = {
         "benign": {"names": 50, "seeds": 5},
         "pictures": {"forget": 400, "retain": 400},
         "uce": {},
-        # ESD: the 1,000 samples of the 2023 script at the rate of the 200 steps of 2025. SDD: the authors' 1,500 samples,
+        # ESD: the 1,000 samples of the 2023 script at the rate of those of 2025. SDD: the authors' 1,500 samples,
         # in batches of 4; the rate and what is left of the given weights (.22) go with the steps.
         # SalUn and EraseDiff: as many steps as the authors' nudity recipe and as they found enough for a class.
         "esd": {"iterations": 250, "batch": 4, "learning_rate": 5e-5},
