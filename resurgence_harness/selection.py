@@ -126,7 +126,7 @@ PRESETS: dict[str, Settings] = {
         "uce": {},
         # ESD: the 1,000 samples of the 2023 script at the rate of those of 2025. SDD: the authors' 1,500 samples,
         # in batches of 4; the rate and what is left of the given weights (.22) go with the steps.
-        # SalUn and EraseDiff: as many steps as the authors' nudity recipe and as they found enough for a class.
+        # SalUn: as many steps as the authors' nudity recipe; SHS and EraseDiff: as they give for a class.
         "esd": {"iterations": 250, "batch": 4, "learning_rate": 5e-5},
         "sdd": {
             "iterations": 375,
@@ -138,7 +138,7 @@ PRESETS: dict[str, Settings] = {
         },
         "mace": {},
         "salun": {"iterations": 100},
-        "shs": {"batch": 8},
+        "shs": {"batch": 8, "iterations": 79},
         "erasediff": {"iterations": 60},
         "lora": {"steps": 1000, "batch": 4, "learning_rate": 1e-4},
         "full": {"steps": 1000, "batch": 32, "learning_rate": 1e-5},

@@ -42,9 +42,9 @@ def planned(cell: str = "esd-10-lora", **selection: Any) -> Any:
     )
 
 
-@pytest.mark.parametrize(("profile", "count"), [("quick", 4), ("full", 8), ("paper", 72)])
+@pytest.mark.parametrize(("profile", "count"), [("quick", 14), ("full", 28), ("paper", 252)])
 def test_profiles_have_their_sizes(profile: str, count: int) -> None:
-    """Quick is 4 cells, full 8, paper all counts × three fine-tunings × three runs × two methods."""
+    """Quick is 14 cells, full 28, paper all counts × three fine-tunings × three runs × seven methods."""
     found = cells(CELEBRITY, Selection(profile=profile))
     assert len(found) == count
     assert len({cell.id for cell in found}) == count

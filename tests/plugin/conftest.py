@@ -120,7 +120,8 @@ def folder(tmp_path: Path, tiny_base: Path, shared_store: Path) -> Folder:
     """An empty folder that can be run in; for runs that build nothing."""
     made = tmp_path / "user"
     made.mkdir()
-    (made / "pytest.ini").write_text("[pytest]\n", encoding="utf-8")
+    # Two methods are enough to try the instrument with.
+    (made / "pytest.ini").write_text("[pytest]\nresurgence_methods = uce,esd\n", encoding="utf-8")
     return Folder(made, tiny_base, shared_store)
 
 

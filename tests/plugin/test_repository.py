@@ -26,11 +26,12 @@ def collect(*arguments: str, path: str = "") -> subprocess.CompletedProcess[str]
 
 
 def test_the_celebrity_suite_has_its_cells() -> None:
-    """Quick: UCE and ESD, 1 and 10 names."""
+    """Quick: seven methods, 1 and 10 names."""
     ran = collect("suites/celebrity")
     assert ran.returncode == 0, ran.stdout + ran.stderr
     words = [line.split("[")[1].rstrip("]") for line in ran.stdout.splitlines() if "[" in line]
-    assert words == ["uce-1-lora", "uce-10-lora", "esd-1-lora", "esd-10-lora"]
+    seven = ("uce", "esd", "sdd", "mace", "salun", "shs", "erasediff")
+    assert words == [f"{method}-{count}-lora" for method in seven for count in (1, 10)]
 
 
 def test_our_fixtures_are_found_beside_another_package_of_that_name(tmp_path: Path) -> None:
