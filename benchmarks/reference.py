@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from resurgence_harness.finetuning import FINETUNINGS
-from resurgence_harness.selection import METHODS
+from resurgence_harness.presets import METHODS
 from resurgence_harness.statistics import Policy
 
 ARMS = ("base", "before", "after", "base_retained", "retained_before", "retained_after")

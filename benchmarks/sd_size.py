@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from resurgence_harness.diffusion.model import StableDiffusion
 from resurgence_harness.diffusion.run import Run
 from resurgence_harness.diffusion.training import fast_products
+from resurgence_harness.presets import METHODS, parse_change, settings_for
 from resurgence_harness.sampling import sample
-from resurgence_harness.selection import METHODS, parse_change, settings_for
 from resurgence_harness.specs import Concept, Probe, Prompt, Sampler
 from resurgence_harness.tasks import CELEBRITY
 

@@ -9,19 +9,16 @@ from typing import Any
 import pytest
 
 from resurgence_harness.errors import SpecError, UserError
+from resurgence_harness.finetuning import FINETUNINGS
+from resurgence_harness.presets import METHODS, PRESETS, parse_change, settings_for
 from resurgence_harness.selection import (
     BENIGN_SEED,
     CONTROL_IMAGES,
-    FINETUNINGS,
-    METHODS,
-    PRESETS,
     Selection,
     allowed_counts,
     cells,
     narrowed,
-    parse_change,
     plan_cell,
-    settings_for,
 )
 from resurgence_harness.specs import Base, Cell
 from resurgence_harness.statistics import zero_event_floor

@@ -17,7 +17,8 @@ from typing import Any, NamedTuple
 import pytest
 
 from resurgence_harness.errors import UserError, sentence
-from resurgence_harness.selection import PROFILES, Selection, allowed_counts, parse_change
+from resurgence_harness.presets import PROFILES, parse_change
+from resurgence_harness.selection import Selection, allowed_counts
 from resurgence_harness.tasks import TASKS
 
 EXIT_CODES = """\
