@@ -208,6 +208,22 @@ def test_latents_and_images_are_the_vaes(model: StableDiffusion) -> None:
     assert np.array_equal(decoded.numpy(), (official * 255).round().astype(np.uint8))
 
 
+def test_large_images_are_encoded_a_few_at_a_time(model: StableDiffusion, monkeypatch: pytest.MonkeyPatch) -> None:
+    """64 images of 128 pixels fill a forward pass, so four of 512; what comes out is the same."""
+    images = np.random.default_rng(0).integers(0, 256, (5, 64, 64, 3), dtype=np.uint8)
+    together, _ = moves.latent_moments(model, images)
+    sizes: list[int] = []
+    hook = model.vae.encoder.register_forward_pre_hook(lambda _, given: sizes.append(len(given[0])))
+    try:
+        monkeypatch.setattr(moves, "PIXELS", 16 * 8)
+        apart, _ = moves.latent_moments(model, images)
+    finally:
+        hook.remove()
+    assert sizes == [2, 2, 1]
+    torch.testing.assert_close(apart, together)
+    assert moves.BATCH * 128 * 128 // (512 * 512) == 4
+
+
 def test_errors_are_those_of_noise_for_velocity_too(load: Load) -> None:
     """At one x_t, two noise predictions and the same two as velocities are equally far apart, image by image."""
     x_t, one, other = (torch.randn(3, 4, 8, 8, generator=torch.Generator().manual_seed(seed)) for seed in range(3))

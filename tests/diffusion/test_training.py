@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from resurgence_harness.diffusion.ranges import at_least, positive, whole
-from resurgence_harness.diffusion.training import Losses, batches, descend
+from resurgence_harness.diffusion.training import Losses, batches, descend, fast_products
 from resurgence_harness.errors import BuildError, SpecError
 
 
@@ -107,3 +107,12 @@ def test_ranges_are_worded_with_the_value() -> None:
             at_least("X", 0, scale=bad)
         with pytest.raises(SpecError, match=r"X\.rate must be above 0"):
             positive("X", rate=bad)
+
+
+def test_products_are_fast_only_while_it_lasts() -> None:
+    """The process's own choice comes back, after an error too."""
+    before = torch.backends.cuda.matmul.allow_tf32
+    with pytest.raises(ZeroDivisionError), fast_products():
+        assert torch.backends.cuda.matmul.allow_tf32
+        1 / 0  # noqa: B018
+    assert torch.backends.cuda.matmul.allow_tf32 == before
