@@ -25,6 +25,7 @@ from resurgence_harness.presets import METHODS, parse_change, settings_for
 from resurgence_harness.sampling import sample
 from resurgence_harness.specs import Concept, Probe, Prompt, Sampler
 from resurgence_harness.tasks import CELEBRITY
+from tests.tiny import sd_scheduler
 
 if TYPE_CHECKING:
     import numpy as np
@@ -87,7 +88,6 @@ def sd14(device: str) -> StableDiffusion:
     import torch
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
     from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
-    from diffusers.schedulers.scheduling_ddim import DDIMScheduler
     from transformers import CLIPTextConfig, CLIPTextModel
 
     torch.manual_seed(0)
@@ -104,17 +104,11 @@ def sd14(device: str) -> StableDiffusion:
     text_encoder: Any = CLIPTextModel(
         CLIPTextConfig(hidden_size=768, intermediate_size=3072, num_hidden_layers=12, num_attention_heads=12)
     )
-    scheduler = DDIMScheduler(
-        beta_start=0.00085,
-        beta_end=0.012,
-        beta_schedule="scaled_linear",
-        steps_offset=1,
-        clip_sample=False,
-        set_alpha_to_one=False,
-    )
     for part in (unet, vae, text_encoder):
         part.requires_grad_(False).eval()
-    model = StableDiffusion(unet=unet, vae=vae, text_encoder=text_encoder, tokenizer=tokenizer(), scheduler=scheduler)
+    model = StableDiffusion(
+        unet=unet, vae=vae, text_encoder=text_encoder, tokenizer=tokenizer(), scheduler=sd_scheduler()
+    )
     return model.to(device)
 
 

@@ -79,8 +79,8 @@ PRESETS: dict[str, Settings] = {
             "trajectories": 24,
             "trajectory_steps": 10,
         },
-        # Of the trials that erase ten names best and keep most people at one and five, too. SDD keeps them at one only:
-        # its target, what it says to the empty text, drifts along with what it learns.
+        # Chosen among the trials for ten names, then for one and five; what each misses is in reports/microworld. SDD
+        # keeps people at one name only: its target, what it says to the empty text, drifts along with what it learns.
         "sdd": {
             "iterations": 120,
             "iterations_per_concept": 0,

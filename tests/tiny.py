@@ -81,7 +81,6 @@ def save_tiny_stable_diffusion(
     import torch
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
     from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
-    from diffusers.schedulers.scheduling_ddim import DDIMScheduler
     from transformers import CLIPTextConfig, CLIPTextModel
 
     directory = Path(directory)
@@ -125,15 +124,7 @@ def save_tiny_stable_diffusion(
         )
         embeddings: Any = text_encoder.get_input_embeddings()
         embeddings.weight.data.normal_()  # tokens differ as much as trained ones do
-    scheduler = DDIMScheduler(
-        beta_start=0.00085,
-        beta_end=0.012,
-        beta_schedule="scaled_linear",
-        steps_offset=1,
-        clip_sample=False,
-        set_alpha_to_one=False,
-        prediction_type=prediction_type,
-    )
+    scheduler = sd_scheduler(prediction_type)
     parts = {"unet": unet, "vae": vae, "text_encoder": text_encoder, "tokenizer": tokenizer, "scheduler": scheduler}
     for name, part in parts.items():
         part.save_pretrained(directory / name)
@@ -146,6 +137,21 @@ def save_tiny_stable_diffusion(
         json.dumps({"_class_name": "StableDiffusionPipeline", "requires_safety_checker": False, **index}, indent=2)
     )
     return directory
+
+
+def sd_scheduler(prediction_type: str = "epsilon") -> Any:
+    """DDIM with Stable Diffusion's noise schedule."""
+    from diffusers.schedulers.scheduling_ddim import DDIMScheduler
+
+    return DDIMScheduler(
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        steps_offset=1,
+        clip_sample=False,
+        set_alpha_to_one=False,
+        prediction_type=prediction_type,
+    )
 
 
 def portraits(names: Iterable[str], *, seeds: int = 2, template: str = "a portrait of {}") -> Probe:
