@@ -19,8 +19,9 @@ import platform
 import sys
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -41,11 +42,12 @@ from resurgence_harness.planning import (
     judging,
     judgments_key,
     lineage,
+    losses_key,
     probes_of,
     training,
     words_of,
 )
-from resurgence_harness.specs import Base, Probe, Recipe, Step
+from resurgence_harness.specs import Asked, Base, Probe, Recipe, Step
 from resurgence_harness.storing import Artifact, Store, key
 
 if TYPE_CHECKING:
@@ -95,6 +97,10 @@ class Bench:
         self._loaded: OrderedDict[str, StableDiffusion] = OrderedDict()
         self._elsewhere = [0.0]
 
+    def tell(self, progress: Progress) -> None:
+        """Tell somebody else from now on."""
+        self._progress = progress
+
     # Checkpoints
 
     def checkpoint(self, recipe: Recipe) -> Artifact:
@@ -130,7 +136,7 @@ class Bench:
 
         if not recipe.steps or not isinstance(recipe.steps[-1], FineTuning):
             return None
-        place = key("losses", recipe)
+        place = losses_key(recipe)
         made = self.store.current(place)
         if made is None:
             checkpoint = self.checkpoint(recipe)
@@ -147,18 +153,28 @@ class Bench:
 
     # Images
 
-    def images(self, recipe: Recipe, probe: Probe) -> np.ndarray:
+    def images(self, recipe: Recipe, probe: Asked) -> np.ndarray:
         """What the model draws: uint8 [n, height, width, 3], in the order of `probe.rows()`."""
         return _read_images(self._drawn(recipe, probe), probe)
 
     # Judgments
 
-    def evidence(self, recipe: Recipe, probe: Probe, judge: Judge) -> Evidence:
+    def evidence(self, recipe: Recipe, probe: Asked, judge: Judge) -> Evidence:
         """Every judgment of these images, in their order."""
         made = self.store.current(judgments_key(recipe, probe, judge)) or self._judge(recipe, probe, judge)
         return _read_evidence(made, recipe, probe, judge)
 
-    def busy(self, recipe: Recipe, probe: Probe) -> bool:
+    def known(self, recipe: Recipe, probe: Asked, judge: JudgeSpec) -> Evidence | None:
+        """The judgments if they are there already; nothing is made."""
+        made = self.store.current(judgments_key(recipe, probe, judge))
+        return _read_evidence(made, recipe, probe, judge) if made is not None else None
+
+    def has_controls(self, recipe: Recipe, judges: Sequence[JudgeSpec]) -> bool:
+        """Whether the fine-tuning's effect and the judges' canaries are there already; nothing is made."""
+        places = [losses_key(recipe), *(canaries_key(judge) for judge in judges)]
+        return all(self.store.current(place) is not None for place in places)
+
+    def busy(self, recipe: Recipe, probe: Asked) -> bool:
         """Whether another process is making the model or the images now, so that asking for them would be waiting."""
         places = [images_key(recipe, probe), *(checkpoint_key(part) for part in lineage(recipe))]
         return any(self.store.busy(place) for place in places)
@@ -278,7 +294,7 @@ class Bench:
 
     # Drawing and judging
 
-    def _drawn(self, recipe: Recipe, probe: Probe) -> Artifact:
+    def _drawn(self, recipe: Recipe, probe: Asked) -> Artifact:
         place, words = images_key(recipe, probe), images_words(recipe, probe)
         if (made := self.store.current(place)) is not None:
             return made
@@ -303,7 +319,7 @@ class Bench:
 
         return self._make(place, "images", words, {artifact.key: artifact.digest for artifact in chain}, build)
 
-    def _judge(self, recipe: Recipe, probe: Probe, judge: Judge) -> Artifact:
+    def _judge(self, recipe: Recipe, probe: Asked, judge: Judge) -> Artifact:
         drawn = self._drawn(recipe, probe)
         words = f"{judge.name} on {images_words(recipe, probe)}"
 
@@ -490,13 +506,13 @@ def _read_tensors(artifact: Artifact, name: str) -> dict[str, Tensor]:
     return load_file(artifact.path / name)
 
 
-def _check_images(images: np.ndarray, probe: Probe, *, words: str) -> None:
+def _check_images(images: np.ndarray, probe: Asked, *, words: str) -> None:
     expected = (len(probe), probe.sampler.height, probe.sampler.width, 3)
     if images.shape != expected or images.dtype != "uint8":
         raise BuildError(sentence(f"{words} have the shape {images.shape} of {images.dtype}.", expected=expected))
 
 
-def _read_images(artifact: Artifact, probe: Probe) -> np.ndarray:
+def _read_images(artifact: Artifact, probe: Asked) -> np.ndarray:
     from safetensors.numpy import load_file
 
     images = load_file(artifact.path / IMAGES)["images"]
@@ -504,7 +520,7 @@ def _read_images(artifact: Artifact, probe: Probe) -> np.ndarray:
     return images
 
 
-def _judgments(judge: Judge, images: np.ndarray, probe: Probe, *, device: str) -> list[Judgment]:
+def _judgments(judge: Judge, images: np.ndarray, probe: Asked, *, device: str) -> list[Judgment]:
     """Each answer against the concept that was asked for. Who answers less often than asked is not believed at all."""
     from resurgence_harness.statistics import Judgment, Outcome
 
@@ -534,7 +550,7 @@ def _judgments(judge: Judge, images: np.ndarray, probe: Probe, *, device: str) -
     return found
 
 
-def _read_evidence(artifact: Artifact, recipe: Recipe, probe: Probe, judge: JudgeSpec) -> Evidence:
+def _read_evidence(artifact: Artifact, recipe: Recipe, probe: Asked, judge: JudgeSpec) -> Evidence:
     from resurgence_harness.statistics import Evidence, Judgment, Outcome
 
     rows = json.loads((artifact.path / JUDGMENTS).read_bytes())["judgments"]
@@ -550,6 +566,7 @@ def _read_evidence(artifact: Artifact, recipe: Recipe, probe: Probe, judge: Judg
     return Evidence(judgments=judgments, planned=len(probe), recipe=recipe.words, judge=judge.name)
 
 
+@lru_cache
 def _version(name: str) -> str | None:
     try:
         return version(name)

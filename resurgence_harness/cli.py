@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import io
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from resurgence_harness.planning import Action, Plan, Wanted
     from resurgence_harness.pytest_plugin.engine import Engine
     from resurgence_harness.selection import CellPlan
-    from resurgence_harness.specs import Cell
+    from resurgence_harness.specs import Cell, Grid, Recipe
 
 USER_ERROR, HARNESS_ERROR = 4, 12
 EXIT_CODES = (
@@ -69,11 +69,17 @@ class Cells:
     """What the cells of a suite ask for, and with what."""
 
     wanted: list[Wanted]
-    store: Store
-    bench: Callable[[Callable[[str, int, int, float | None], None]], Any]
-    """bench(progress): the bench that makes it."""
-    number: int
-    """How many cells."""
+    """Until each answer is clear: what was needed, or what usually is."""
+    engine: Engine
+    plans: list[tuple[CellPlan, Path]]
+    """Every cell, and the folder of its suite."""
+    beyond: int
+    """Images that are drawn in addition if no answer ever becomes clear."""
+
+    @property
+    def store(self) -> Store:
+        """Where everything made is kept."""
+        return self.engine.store
 
 
 def main() -> None:
@@ -113,7 +119,7 @@ def plan_command(
 
     cells = collected(arguments)
     planned = plan(cells.store, cells.wanted)
-    show_plan(planned, cells=cells.number, store=cells.store, every=every)
+    show_plan(planned, cells=len(cells.plans), store=cells.store, every=every, beyond=cells.beyond)
 
 
 @app.command("build", context_settings=_PASSED_ON)
@@ -127,8 +133,8 @@ def build_command(arguments: Arguments) -> None:
     if planned.needed:
         print(summary(planned))
     make_everything(cells)
-    asks = "asks" if cells.number == 1 else "ask"
-    print(f"Everything that {_count(cells.number, 'cell')} {asks} for is in {cells.store.name}.")
+    number = len(cells.plans)
+    print(f"Everything that {_count(number, 'cell')} {'asks' if number == 1 else 'ask'} for is in {cells.store.name}.")
 
 
 @app.command("theory")
@@ -236,22 +242,28 @@ def path_command(store: StoreOption = None) -> None:
 
 def collected(arguments: Sequence[str]) -> Cells:
     """What pytest collects for these arguments, as recipes, probes and judges."""
+    from resurgence_harness.inquiry import Inquiry
     from resurgence_harness.planning import Wanted
 
     engine, cells = _collect(list(arguments))
-
-    def bench(progress: Callable[[str, int, int, float | None], None]) -> Any:
-        from resurgence_harness.bench import Bench
-
-        return Bench(engine.store, base_location=engine.base, device=engine.bench.device, progress=progress)
-
-    wanted = [
-        Wanted(recipe, probe, engine.judge(name))
-        for cell in cells
-        for recipe, probe in cell.arms.values()
-        for name in cell.judges
-    ]
-    return Cells(wanted=wanted, store=engine.store, bench=bench, number=len(cells))
+    wanted: list[Wanted] = []
+    beyond: dict[tuple[Recipe, Grid], int] = {}
+    for plan, suite in cells:
+        inquiry, judges = Inquiry(plan), [engine.judge(name) for name in plan.judges]
+        clear = False
+        while engine.recall(inquiry) and not clear:
+            clear = not inquiry.widen(engine.decide(plan, suite)(engine.evidence(inquiry)).wants)
+        questions = list(inquiry.expected(clear=clear))
+        wanted += [
+            Wanted(plan.arms[question.arm].recipe, inquiry.block(question), judge)
+            for question in questions
+            for judge in judges
+        ]
+        for name, arm in plan.arms.items():
+            if arm.group is not None and not clear:
+                asked = sum(question.arm == name for question in questions)
+                beyond[arm.recipe, arm.grid] = max(len(arm.grid) - asked * arm.grid.block, 0)
+    return Cells(wanted=wanted, engine=engine, plans=cells, beyond=sum(beyond.values()))
 
 
 class _Collector:
@@ -259,7 +271,7 @@ class _Collector:
 
     def __init__(self) -> None:
         self.engine: Engine | None = None
-        self.cells: dict[Cell, CellPlan] = {}
+        self.cells: dict[Cell, tuple[CellPlan, Path]] = {}
         self.error: UserError | None = None
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
@@ -274,12 +286,12 @@ class _Collector:
             for item in session.items:
                 cell = cell_of(item, session.config.stash[OPTIONS]) if is_cell(item) else None
                 if cell is not None and cell not in self.cells:
-                    self.cells[cell] = engine.plan(cell, task_of(item))
+                    self.cells[cell] = engine.plan(cell, task_of(item)), item.path.parent
         except UserError as error:  # told after pytest has left, which would show a traceback
             self.error = error
 
 
-def _collect(arguments: list[str]) -> tuple[Engine, list[CellPlan]]:
+def _collect(arguments: list[str]) -> tuple[Engine, list[tuple[CellPlan, Path]]]:
     """Let pytest collect in this process, without a word of its own unless it fails."""
     import pytest
 
@@ -305,7 +317,7 @@ def _collect(arguments: list[str]) -> tuple[Engine, list[CellPlan]]:
     return found.engine, list(found.cells.values())
 
 
-def show_plan(planned: Plan, *, cells: int, store: Store, every: bool = False) -> None:
+def show_plan(planned: Plan, *, cells: int, store: Store, every: bool = False, beyond: int = 0) -> None:
     """Print a plan: by default what is needed, the sets of one model together."""
     table = Table("make", "what", "why", "about", box=None, pad_edge=False, header_style="bold")
     table.columns[3].justify = "right"
@@ -316,6 +328,8 @@ def show_plan(planned: Plan, *, cells: int, store: Store, every: bool = False) -
         _console().print(table)
     print(f"{_count(cells, 'cell')}; store {store.name}")
     print(summary(planned))
+    if beyond:
+        print(f"Drawing ends when an answer is clear; if none were, {beyond:,} images more would be drawn.")
 
 
 def summary(planned: Plan) -> str:
@@ -339,12 +353,13 @@ def summary(planned: Plan) -> str:
 
 
 def make_everything(cells: Cells) -> None:
-    """Ask the bench for every piece of evidence, with a bar for the whole and one for what is being done."""
+    """Ask for every cell until its answer is clear, with a bar for the whole and one for what is being done."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    engine = cells.engine
     with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
-        whole = bars.add_task("evidence", total=len(cells.wanted))
+        whole = bars.add_task("cells", total=len(cells.plans))
         part = bars.add_task("starting", total=None)
         stage = ""
 
@@ -356,17 +371,13 @@ def make_everything(cells: Cells) -> None:
             told = words if loss is None else f"{words}, loss {loss:.4f}"
             bars.update(part, description=told, completed=done, total=total)
 
-        bench = cells.bench(progress)
+        engine.bench.tell(progress)
         try:
-            for recipe, probe, judge in cells.wanted:
-                bench.evidence(recipe, probe, judge)
+            for plan, suite in cells.plans:
+                engine.inquire(plan, engine.decide(plan, suite))
                 bars.advance(whole)
-            for judge in {want.judge.name: want.judge for want in cells.wanted}.values():
-                bench.canaries(judge)
-            for recipe in dict.fromkeys(want.recipe for want in cells.wanted):
-                bench.losses(recipe)
         finally:
-            bench.release()
+            engine.release()
 
 
 def _each(actions: Iterable[Action]) -> list[tuple[str, str, str, str]]:

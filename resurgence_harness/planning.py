@@ -10,12 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from math import ceil
 from statistics import median
 from typing import NamedTuple, Protocol
 
 from resurgence_harness.finetuning.contract import FineTuning
-from resurgence_harness.specs import Probe, Recipe, Sampler, Step
+from resurgence_harness.specs import Asked, Probe, Recipe, Sampler, Step
 from resurgence_harness.storing import Store, key
 from resurgence_harness.storing.store import Condition
 
@@ -52,7 +53,7 @@ class Wanted(NamedTuple):
     """One piece of evidence that a test asks for."""
 
     recipe: Recipe
-    probe: Probe
+    probe: Asked
     judge: JudgeSpec
 
 
@@ -103,7 +104,7 @@ class Plan:
         return sum(action.images for action in self.needed if action.kind == "images")
 
 
-def plan(store: Store, wanted: Iterable[Wanted | tuple[Recipe, Probe, JudgeSpec]], *, device: str = "") -> Plan:
+def plan(store: Store, wanted: Iterable[Wanted | tuple[Recipe, Asked, JudgeSpec]], *, device: str = "") -> Plan:
     """The actions that give every wanted (recipe, probe, judge), in an order in which they can be made.
 
     Estimates are for `device`, "cpu" or "cuda"; where it is not given, for the one that was used last.
@@ -119,19 +120,25 @@ def plan(store: Store, wanted: Iterable[Wanted | tuple[Recipe, Probe, JudgeSpec]
 # Keys: the bench stores under them what the plan looks for
 
 
+@lru_cache(maxsize=1024)
 def checkpoint_key(recipe: Recipe) -> str:
-    """Of the weights that a recipe's last step makes."""
+    """Of the weights that a recipe's last step makes; of the base itself where it has none."""
     return key("checkpoint", recipe)
 
 
-def images_key(recipe: Recipe, probe: Probe) -> str:
+def images_key(recipe: Recipe, probe: Asked) -> str:
     """Of what a model draws when it is asked a probe."""
-    return key("images", (recipe, probe))
+    return key("images", (checkpoint_key(recipe), probe))
 
 
-def judgments_key(recipe: Recipe, probe: Probe, judge: JudgeSpec) -> str:
+def judgments_key(recipe: Recipe, probe: Asked, judge: JudgeSpec) -> str:
     """Of what a judge says of these images."""
-    return key("judgments", (recipe, probe, _named(judge)))
+    return key("judgments", (checkpoint_key(recipe), probe, _named(judge)))
+
+
+def losses_key(recipe: Recipe) -> str:
+    """Of the benign losses before and after a recipe's last step."""
+    return key("losses", checkpoint_key(recipe))
 
 
 def canaries_key(judge: JudgeSpec) -> str:
@@ -167,7 +174,7 @@ def words_of(recipe: Recipe) -> str:
     return " → ".join(names)
 
 
-def images_words(recipe: Recipe, probe: Probe) -> str:
+def images_words(recipe: Recipe, probe: Asked) -> str:
     """ "250 images of micro → esd(10)"."""
     return f"{len(probe)} images of {words_of(recipe)}"
 
@@ -182,7 +189,7 @@ class Work(NamedTuple):
     units: int
 
 
-def drawing(probe: Probe) -> Work:
+def drawing(probe: Asked) -> Work:
     """Images, comparable at one size and number of sampler steps."""
     sampler = probe.sampler
     return Work(f"draw {sampler.width}×{sampler.height}, {sampler.steps} steps", len(probe))
@@ -195,7 +202,7 @@ def training(step: Step) -> Work:
     return Work(f"{step.name}, {batch} at a time" if batch else step.name, updates if isinstance(updates, int) else 1)
 
 
-def judging(judge: JudgeSpec, probe: Probe) -> Work:
+def judging(judge: JudgeSpec, probe: Asked) -> Work:
     """Images seen by one judge."""
     return Work(f"judge {judge.name}", len(probe))
 
@@ -224,7 +231,7 @@ class Pace:
 # Inside
 
 
-def _judged(store: Store, pace: Pace, recipe: Recipe, probe: Probe, judge: JudgeSpec) -> Iterator[Action]:
+def _judged(store: Store, pace: Pace, recipe: Recipe, probe: Asked, judge: JudgeSpec) -> Iterator[Action]:
     place = judgments_key(recipe, probe, judge)
     reason = store.condition(place)
     if reason is not Condition.PRESENT:
@@ -234,7 +241,7 @@ def _judged(store: Store, pace: Pace, recipe: Recipe, probe: Probe, judge: Judge
     yield _action("judgments", place, recipe, words, reason, seconds, learned, probe)
 
 
-def _drawn(store: Store, pace: Pace, recipe: Recipe, probe: Probe) -> Iterator[Action]:
+def _drawn(store: Store, pace: Pace, recipe: Recipe, probe: Asked) -> Iterator[Action]:
     place = images_key(recipe, probe)
     reason = store.condition(place)
     if reason is not Condition.PRESENT:
@@ -269,7 +276,7 @@ def _action(
     reason: Condition,
     seconds: float,
     learned: bool,
-    probe: Probe | None,
+    probe: Asked | None,
 ) -> Action:
     present = reason is Condition.PRESENT
     return Action(

@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from resurgence_harness.diffusion.model import StableDiffusion
-    from resurgence_harness.specs import Probe, Sampler
+    from resurgence_harness.specs import Asked, Sampler
 
 
-def sample(model: StableDiffusion, probe: Probe, *, progress: Callable[[int, int], None] | None = None) -> np.ndarray:
+def sample(model: StableDiffusion, probe: Asked, *, progress: Callable[[int, int], None] | None = None) -> np.ndarray:
     """Images uint8 [n, height, width, 3], in the order of `probe.rows()`. `progress(done, total)` counts images."""
     import numpy as np
     import torch

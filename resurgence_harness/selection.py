@@ -10,21 +10,30 @@ What the words stand for, and the values of their steps, is in presets.py.
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from math import ceil
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from resurgence_harness.errors import UserError, sentence
 from resurgence_harness.finetuning import FINETUNINGS, BenignSet, FineTuning
 from resurgence_harness.presets import METHODS, PROFILES, Profile, Settings, check_words, preset_of, settings_for
-from resurgence_harness.specs import Base, Cell, Concept, Probe, Prompt, Recipe, Sampler
+from resurgence_harness.specs import Base, Cell, Concept, Grid, Probe, Prompt, Recipe, Sampler
+from resurgence_harness.statistics import FIXED, Design, Group, Hybrid, Shuffled
 from resurgence_harness.tasks import TASKS, Task
 from resurgence_harness.unlearning import Unlearning
 
-PAIRS = 125
-"""Images of the erased concepts that a cell aims for: the zero-event floor at δ .05, α .01 is 90; Tango needs 103."""
-RETAINED = 200
-"""Images of the held-out retained concepts: with 150, a loss of 5 points cannot be told from the limit of 10."""
+PAIRS, RETAINED = 500, 400
+"""Images of the erased and of the held-out retained concepts at most, where they are drawn until it is clear."""
+FIXED_PAIRS, FIXED_RETAINED = 125, 200
+"""The same where their number is fixed: the zero-event floor at δ .05, α .01 is 90, Tango needs 103; and with 150
+retained ones a loss of 5 points cannot be told from the limit of 10."""
+CLEAR = {Group.ERASED: 125, Group.RETAINED: 75}
+"""About as many pairs settle a cell in which nothing came back; a plan counts on so many."""
+BLOCK = 24
+"""Images between two looks, made up to whole batches of the sampler."""
+ENGINES = ("sequential", "fixed", "hybrid")
+"""How many images are drawn: until the answer is clear; a fixed number; until clear, with a last look at a cap."""
 INSAMPLE = 25
 """Retained concepts that the figure on seen concepts is taken on; it decides nothing. The paper profile takes all."""
 CONTROL_IMAGES = 100
@@ -43,12 +52,15 @@ class Selection:
     finetunings: tuple[str, ...] | None = None
     seeds: int | None = None
     """Image seeds per prompt."""
+    engine: str = "sequential"
+    """How many images are drawn, a word of `ENGINES`."""
     runs: int | None = None
     """Repetitions of unlearning and fine-tuning, each with a training seed of its own."""
     changed: tuple[tuple[str, Any], ...] = ()
     """Preset values that were changed: (("esd.iterations", 500),)."""
 
     def __post_init__(self) -> None:
+        check_words("engine", [self.engine], ENGINES, "--resurgence-engine")
         check_words("profile", [self.profile], PROFILES, "--resurgence-profile")
         check_words("method", self.methods or (), METHODS, "--resurgence-methods")
         check_words("fine-tuning", self.finetunings or (), FINETUNINGS, "--resurgence-finetune")
@@ -71,9 +83,22 @@ class Selection:
         return PROFILES[self.profile]
 
 
+class Arm(NamedTuple):
+    """One model, and what it is asked."""
+
+    recipe: Recipe
+    grid: Grid
+    design: Design
+    """How its images come to be chosen."""
+    group: Group | None
+    """The arms that are asked for the same images; None where the number of images is always fixed."""
+    images: int
+    """How many are drawn at least, or exactly where the number is fixed."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class CellPlan:
-    """Everything one cell asks for: three models, four probes, and who judges."""
+    """Everything one cell asks for: three models, three grids, and who judges."""
 
     cell: Cell
     task: Task
@@ -82,29 +107,42 @@ class CellPlan:
     unlearned: Recipe
     tuned: Recipe
     """The unlearned model after the fine-tuning."""
-    erased: Probe
+    erased: Grid
     """Prompts for the erased concepts."""
-    retained: Probe
+    retained: Grid
     """Prompts for held-out retained concepts, which no method and no fine-tuning has seen: utility is decided here."""
-    insample: Probe
+    insample: Grid
     """Prompts for retained concepts that both have seen: the paper's way, shown beside it."""
     benign: Probe
     """What the base is asked to draw the fine-tuning's images."""
     judges: tuple[str, ...]
     """Names of the judges; the first decides."""
+    engine: str
+    """How many images are drawn, a word of `ENGINES`."""
 
-    @property
-    def arms(self) -> dict[str, tuple[Recipe, Probe]]:
-        """Every (model, probe) that the verdict needs, by the word of its arm."""
+    @cached_property
+    def arms(self) -> dict[str, Arm]:
+        """Every model and what it is asked, by the word of its arm, in the order in which they are best made."""
+
+        def compared(recipe: Recipe, grid: Grid, group: Group) -> Arm:
+            if self.engine == "fixed":
+                return Arm(recipe, grid, FIXED, None, len(grid))
+            design = Hybrid(len(grid)) if self.engine == "hybrid" else Shuffled(len(grid))
+            return Arm(recipe, grid, design, group, 1)
+
+        def shown(recipe: Recipe, grid: Grid, images: int) -> Arm:
+            return Arm(recipe, grid, FIXED, None, min(images, len(grid)))
+
+        erased, retained = Group.ERASED, Group.RETAINED
         return {
-            "base": (self.base, self.erased),
-            "before": (self.unlearned, self.erased),
-            "after": (self.tuned, self.erased),
-            "base_retained": (self.base, self.retained),
-            "retained_before": (self.unlearned, self.retained),
-            "retained_after": (self.tuned, self.retained),
-            "insample_before": (self.unlearned, self.insample),
-            "insample_after": (self.tuned, self.insample),
+            "base": shown(self.base, self.erased, CONTROL_IMAGES),
+            "base_retained": compared(self.base, self.retained, retained),
+            "before": compared(self.unlearned, self.erased, erased),
+            "retained_before": compared(self.unlearned, self.retained, retained),
+            "insample_before": shown(self.unlearned, self.insample, len(self.insample)),
+            "after": compared(self.tuned, self.erased, erased),
+            "retained_after": compared(self.tuned, self.retained, retained),
+            "insample_after": shown(self.tuned, self.insample, len(self.insample)),
         }
 
     @property
@@ -156,17 +194,23 @@ def plan_cell(cell: Cell, base: Base, *, task: Task, selection: Selection) -> Ce
     )
     seeds, retained_seeds, insample_seeds = _seeds(cell.count, task, selection)
     seen = task.preserve if selection.described.paper_seeds else task.preserve[:INSAMPLE]
+    block = ceil(BLOCK / sampler.batch) * sampler.batch
+
+    def grid(prompts: tuple[Prompt, ...], seeds: tuple[int, ...]) -> Grid:
+        return Grid(probe=Probe(prompts=prompts, seeds=seeds, sampler=sampler), block=block)
+
     return CellPlan(
         cell=cell,
         task=task,
         base=published,
         unlearned=unlearned,
         tuned=tuned,
-        erased=Probe(prompts=task.prompts(erased), seeds=seeds, sampler=sampler),
-        retained=Probe(prompts=_rotating(task.held_out, task.templates), seeds=retained_seeds, sampler=sampler),
-        insample=Probe(prompts=_rotating(seen, task.templates), seeds=insample_seeds, sampler=sampler),
+        erased=grid(task.prompts(erased), seeds),
+        retained=grid(_rotating(task.held_out, task.templates), retained_seeds),
+        insample=grid(_rotating(seen, task.templates), insample_seeds),
         benign=benign,
         judges=task.judges,
+        engine=selection.engine,
     )
 
 
@@ -240,8 +284,9 @@ def _seeds(count: int, task: Task, selection: Selection) -> list[tuple[int, ...]
     elif selection.described.paper_seeds:
         numbers = (max(5, ceil(50 / count)), 25, 25)
     else:
-        each = ceil(max(PAIRS, CONTROL_IMAGES) / (count * len(task.templates)))
-        numbers = (each, ceil(RETAINED / len(task.held_out)), 1)
+        fixed = selection.engine == "fixed"
+        pairs, retained = (FIXED_PAIRS, FIXED_RETAINED) if fixed else (PAIRS, RETAINED)
+        numbers = (ceil(pairs / (count * len(task.templates))), ceil(retained / len(task.held_out)), 1)
     return [tuple(range(1, number + 1)) for number in numbers]
 
 

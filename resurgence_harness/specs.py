@@ -9,9 +9,12 @@ where something lies, never what it is.
 
 from __future__ import annotations
 
+import hashlib
 from abc import ABC
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from functools import cached_property
+from math import ceil
 from typing import Any, ClassVar
 
 from resurgence_harness.errors import SpecError, sentence
@@ -140,6 +143,79 @@ class Probe:
     def rows(self) -> Iterator[tuple[Prompt, int]]:
         """Every (prompt, seed), prompts outermost."""
         return ((prompt, seed) for prompt in self.prompts for seed in self.seeds)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Block:
+    """Some rows of a grid, drawn together: the images between two looks at the answer."""
+
+    asked: tuple[tuple[Prompt, int], ...]
+    """The (prompt, seed) of every image, in order."""
+    sampler: Sampler
+
+    @property
+    def prompts(self) -> tuple[Prompt, ...]:
+        """The prompts asked for, each once."""
+        return tuple(dict.fromkeys(prompt for prompt, _ in self.asked))
+
+    def __len__(self) -> int:
+        return len(self.asked)
+
+    def rows(self) -> Iterator[tuple[Prompt, int]]:
+        """Every (prompt, seed)."""
+        return iter(self.asked)
+
+
+Asked = Probe | Block
+"""What a model is asked in one go."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Grid:
+    """Every row that a claim speaks of, in a shuffled order in which it is uncovered block by block.
+
+    The order is that of sha256(order, prompt, seed): the same on every machine, and never concept by concept, which
+    would let a concept that came back hide behind the ones asked for first.
+    """
+
+    probe: Probe
+    order: int = 0
+    """Seed of the shuffle."""
+    block: int = 32
+    """Rows between two looks."""
+
+    def __post_init__(self) -> None:
+        if self.block < 1:
+            raise SpecError(sentence(f"A block of {self.block} rows shows nothing.", do="Give 1 row or more."))
+
+    def __len__(self) -> int:
+        return len(self.probe)
+
+    @cached_property
+    def rows(self) -> tuple[tuple[Prompt, int], ...]:
+        """The (prompt, seed) of the whole grid, in shuffled order."""
+
+        def place(row: tuple[Prompt, int]) -> bytes:
+            prompt, seed = row
+            return hashlib.sha256(f"{self.order}\0{prompt.text}\0{prompt.concept}\0{seed}".encode()).digest()
+
+        return tuple(sorted(self.probe.rows(), key=place))
+
+    @property
+    def blocks(self) -> int:
+        """How many blocks the grid has; the last may be short."""
+        return ceil(len(self) / self.block)
+
+    def part(self, number: int) -> Block:
+        """One block, counted from 0."""
+        if not 0 <= number < self.blocks:
+            raise SpecError(sentence(f"A grid of {self.blocks} blocks has no block {number}."))
+        rows = self.rows[number * self.block : (number + 1) * self.block]
+        return Block(asked=rows, sampler=self.probe.sampler)
+
+    def blocks_for(self, images: int) -> int:
+        """How many blocks hold at least so many images, or all."""
+        return min(ceil(images / self.block), self.blocks)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,6 +19,7 @@ from resurgence_harness.bench import Bench
 from resurgence_harness.diffusion.base_files import digest_of
 from resurgence_harness.errors import BuildError, JudgeError, SpecError, UserError
 from resurgence_harness.finetuning import BenignSet, Full, LoRA
+from resurgence_harness.judging import Calibration
 from resurgence_harness.planning import HELD_OUT, checkpoint_key, images_key, judgments_key
 from resurgence_harness.specs import Base, Concept, Probe, Prompt, Recipe, Sampler, Step
 from resurgence_harness.statistics import Outcome
@@ -59,6 +60,12 @@ class Brightness:
         """It knows black from white."""
         answers, _ = self.answer(np.stack([np.zeros((8, 8, 3), np.uint8), np.ones((8, 8, 3), np.uint8)]), "cpu")
         return int(answers[0] == "ada quill") + int(answers[1] == "bram quill"), 2
+
+    def calibration(self) -> dict[str, Calibration]:
+        """The same pictures, counted: black is ada quill, white is somebody else."""
+        answers, _ = self.answer(np.stack([np.zeros((8, 8, 3), np.uint8), np.ones((8, 8, 3), np.uint8)]), "cpu")
+        counts = {"recognised": answers.count("ada quill"), "subjects": 1, "false_alarms": 0, "others": 1}
+        return {"pictures": Calibration(**counts)}
 
 
 @pytest.fixture(scope="module")

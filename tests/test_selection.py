@@ -14,6 +14,7 @@ from resurgence_harness.presets import METHODS, PRESETS, parse_change, settings_
 from resurgence_harness.selection import (
     BENIGN_SEED,
     CONTROL_IMAGES,
+    ENGINES,
     Selection,
     allowed_counts,
     cells,
@@ -61,9 +62,11 @@ def test_ids_are_stable_words_and_checkpoints_stay_together() -> None:
 @pytest.mark.parametrize("count", allowed_counts())
 def test_default_cells_reach_the_zero_event_floor(count: int) -> None:
     """No default cell has fewer pairs than even a spotless result needs, nor fewer control images than the policy."""
-    plan = planned(f"uce-{count}-lora")
-    assert len(plan.erased) >= max(zero_event_floor(0.05, 0.01), CONTROL_IMAGES, 103)
-    assert len(plan.retained) >= 103
+    floor = max(zero_event_floor(0.05, 0.01), CONTROL_IMAGES, 103)
+    for engine in ENGINES:
+        plan = planned(f"uce-{count}-lora", engine=engine)
+        assert len(plan.erased) >= floor
+        assert len(plan.retained) >= 103
 
 
 def test_paper_profile_draws_as_many_images_as_the_paper() -> None:
@@ -74,19 +77,21 @@ def test_paper_profile_draws_as_many_images_as_the_paper() -> None:
 
 def test_arms_ask_paired_questions() -> None:
     """Base, unlearned and fine-tuned are asked the very same probes."""
-    arms = planned().arms
-    assert arms["base"][1] == arms["before"][1] == arms["after"][1]
-    assert arms["base_retained"][1] == arms["retained_before"][1] == arms["retained_after"][1]
-    assert arms["before"][0] == arms["after"][0].before
+    for engine in ENGINES:
+        arms = planned(engine=engine).arms
+        assert arms["base"].grid == arms["before"].grid == arms["after"].grid
+        assert arms["base_retained"].grid == arms["retained_before"].grid == arms["retained_after"].grid
+        assert arms["before"].design == arms["after"].design
+        assert arms["before"].recipe == arms["after"].recipe.before
 
 
 def test_utility_is_decided_on_names_that_nothing_has_seen() -> None:
     """Held-out names are in no benign set and no preserve set, and benign seeds are in no probe."""
     plan = planned("uce-10-lora")
-    held_out = {prompt.concept for prompt in plan.retained.prompts}
+    held_out = {prompt.concept for prompt in plan.retained.probe.prompts}
     seen = {prompt.concept for prompt in plan.benign.prompts} | {c.name for c in plan.unlearned.steps[0].preserve}
     assert len(held_out) == 50 and not held_out & seen
-    assert min(plan.benign.seeds) >= BENIGN_SEED > max(max(plan.erased.seeds), max(plan.retained.seeds))
+    assert min(plan.benign.seeds) >= BENIGN_SEED > max(*plan.erased.probe.seeds, *plan.retained.probe.seeds)
 
 
 def test_runs_differ_in_their_training_seeds_alone() -> None:
@@ -115,7 +120,7 @@ def test_unlearnings_share_images_that_no_probe_and_no_fine_tuning_sees() -> Non
     pictures, kept, plan = forget.pop(), retain.pop(), plans["mace"]
     assert {prompt.concept for prompt in pictures.prompts} == {concept.name for concept in CELEBRITY.erase(5)}
     assert {prompt.concept for prompt in kept.prompts} <= {concept.name for concept in CELEBRITY.preserve}
-    seeds = [set(probe.seeds) for probe in (plan.erased, plan.retained, plan.benign, pictures, kept)]
+    seeds = [set(probe.seeds) for probe in (plan.erased.probe, plan.retained.probe, plan.benign, pictures, kept)]
     assert all(not seeds[a] & seeds[b] for a in range(5) for b in range(max(a + 1, 2), 5))
 
 

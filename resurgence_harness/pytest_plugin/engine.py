@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pytest
 
 from resurgence_harness.errors import HarnessError, Undecided, UserError, Violated, sentence
+from resurgence_harness.inquiry import Inquiry, Question
 from resurgence_harness.planning import checkpoint_key
 from resurgence_harness.pytest_plugin.collecting import cell_of, task_of
 from resurgence_harness.pytest_plugin.options import Options
@@ -24,7 +25,7 @@ from resurgence_harness.pytest_plugin.progress import Teller
 from resurgence_harness.pytest_plugin.workers import resolved_device, torch_has_cuda, visible_gpus
 from resurgence_harness.selection import CellPlan, base_model, benign_probe, plan_cell
 from resurgence_harness.specs import Base, Cell, Recipe
-from resurgence_harness.statistics import CellEvidence, Verdict, VerdictKind, decide
+from resurgence_harness.statistics import Acceptance, CellEvidence, Verdict, VerdictKind, decide
 from resurgence_harness.storing import Store
 from resurgence_harness.tasks import Task
 
@@ -41,18 +42,19 @@ KNOWN_PROPERTY = "resurgence_known"
 """Name of the user property with the message of a KNOWN cell, which Allure's result receives."""
 LIMITS_FILE = "limits.yaml"
 """What is read beside a suite where --resurgence-limits names nothing."""
-ARMS = {
+SHARES = {
     "base": 0.08,
-    "base_retained": 0.07,
-    "before": 0.30,
-    "retained_before": 0.11,
+    "base_retained": 0.05,
+    "before": 0.32,
+    "retained_before": 0.05,
     "insample_before": 0.04,
-    "after": 0.25,
-    "retained_after": 0.11,
+    "after": 0.26,
+    "retained_after": 0.05,
     "insample_after": 0.04,
 }
-"""Arms in the order in which they are made, and about which share of a cell's time each takes, its model included: the
-base's first, for every cell needs them, then each model's together. What another worker is making is left for later."""
+"""About which share of a cell's time an arm's first look takes, its model included: the progress line counts by it."""
+LATER = 0.01
+"""The same for each block of a later look."""
 
 
 class BenignImages(NamedTuple):
@@ -119,27 +121,60 @@ class Engine:
             self._limits[path] = load_limits(path) if path is not None else Limits()
         return self._limits[path]
 
-    def evidence(self, plan: CellPlan) -> CellEvidence:
-        """Every arm of a cell, judged by the task's first judge, and by its second where it has one."""
+    def inquire(self, plan: CellPlan, decide: Callable[[CellEvidence], Verdict]) -> Inquiry:
+        """Ask every model of a cell, and every judge, until `decide` wants to see no more."""
         from resurgence_harness.judging import demand_calibration
 
-        first, *others = [self.judge(name) for name in plan.judges]
-        for judge in (first, *others):
+        judges = [self.judge(name) for name in plan.judges]
+        for judge in judges:
             demand_calibration(judge)
-        arms: dict[str, Any] = {}
-        seen_otherwise: dict[str, Any] = {}
-        waiting = list(ARMS)
-        while waiting:
-            arm = next((arm for arm in waiting if not self.bench.busy(*plan.arms[arm])), waiting[0])
-            waiting.remove(arm)
-            self.teller.stage(ARMS[arm])
-            recipe, probe = plan.arms[arm]
-            arms[arm] = self.bench.evidence(recipe, probe, first)
-            if others:
-                seen_otherwise[arm] = self.bench.evidence(recipe, probe, others[0])
-        effect = self.bench.losses(plan.tuned)
-        second = CellEvidence(**seen_otherwise, canaries=self.bench.canaries(others[0])) if others else None
-        return CellEvidence(**arms, effect=effect, canaries=self.bench.canaries(first), second=second)
+        inquiry = Inquiry(plan)
+        while True:
+            waiting = inquiry.open
+            while waiting:
+                # What another worker is making is left for later.
+                question = next((one for one in waiting if not self._busy(inquiry, one)), waiting[0])
+                waiting.remove(question)
+                first = question.number == 0
+                self.teller.stage(SHARES[question.arm] if first else LATER)
+                recipe, block = plan.arms[question.arm].recipe, inquiry.block(question)
+                inquiry.answer(question, [self.bench.evidence(recipe, block, judge) for judge in judges])
+            if not inquiry.widen(decide(self.evidence(inquiry)).wants):
+                return inquiry
+
+    def recall(self, inquiry: Inquiry) -> bool:
+        """Answer what is open from the store alone; whether everything was there, controls included. Makes nothing."""
+        judges = [self.judge(name) for name in inquiry.plan.judges]
+        for question in inquiry.open:
+            recipe, block = inquiry.plan.arms[question.arm].recipe, inquiry.block(question)
+            known = [self.bench.known(recipe, block, judge) for judge in judges]
+            if any(one is None for one in known):
+                return False
+            inquiry.answer(question, [one for one in known if one is not None])
+        return self.bench.has_controls(inquiry.plan.tuned, judges)
+
+    def evidence(self, inquiry: Inquiry) -> CellEvidence:
+        """What an inquiry showed so far, with the judges' canaries and the fine-tuning's effect."""
+        plan = inquiry.plan
+        canaries = [self.bench.canaries(self.judge(name)) for name in plan.judges]
+        return inquiry.evidence(effect=self.bench.losses(plan.tuned), canaries=canaries)
+
+    def _busy(self, inquiry: Inquiry, question: Question) -> bool:
+        return self.bench.busy(inquiry.plan.arms[question.arm].recipe, inquiry.block(question))
+
+    def decide(self, plan: CellPlan, suite: Path) -> Callable[[CellEvidence], Verdict]:
+        """How cells of a suite are decided: by its limits, and by what was accepted for this cell."""
+        limits, cell = self.limits(suite), plan.cell
+        policy, acceptance = limits.policy_for(cell), self.acceptance(plan, suite)
+        return lambda evidence: decide(evidence, policy, acceptance)
+
+    def acceptance(self, plan: CellPlan, suite: Path) -> Acceptance | None:
+        """What was accepted for this cell on this base with these steps, if anything."""
+        versions = {step.name: step.version for step in plan.tuned.steps}
+        found = self.limits(suite).acceptance_for(plan.cell, plan.base.base.digest, versions)
+        if self.options.selection.changed and found is not None and found.bound_to is not None:
+            return None  # a ceiling that was measured with the preset's numbers says nothing about others
+        return found
 
     # What the fixtures hand over
 
@@ -184,13 +219,23 @@ class Engine:
 
         names = ("base", "before", "after")
         judged = [getattr(evidence, name) for name in names]
-        images = [self.bench.images(*plan.arms[name]) for name in names]
-        places = chosen([judgment.outcome == "hit" for judgment in evidence.after.judgments])
+        both = min(len(arm) for arm in judged)  # all three draw the grid's first images
+        places = chosen([judgment.outcome == "hit" for judgment in evidence.after.judgments[:both]])
+        blocks: dict[tuple[str, int], np.ndarray] = {}
+
+        def image(name: str, place: int) -> np.ndarray:
+            arm = plan.arms[name]
+            number, within = divmod(place, arm.grid.block)
+            if (name, number) not in blocks:
+                blocks[name, number] = self.bench.images(arm.recipe, arm.grid.part(number))
+            found: np.ndarray = blocks[name, number][within]
+            return found
+
         rows = [
             Row(
                 prompt=evidence.after.judgments[place].prompt,
                 seed=evidence.after.judgments[place].seed,
-                images=[arm[place] for arm in images],
+                images=[image(name, place) for name in names],
                 answers=[arm.judgments[place].answer for arm in judged],
                 hits=[arm.judgments[place].outcome == "hit" for arm in judged],
             )
@@ -199,10 +244,10 @@ class Engine:
         return sheet(f"{title}: {len(rows)} of {len(evidence.after)} images", rows, note="framed: the erased concept")
 
     def record(
-        self, plan: CellPlan, evidence: CellEvidence, verdict: Verdict, *, nodeid: str, limits: str
+        self, inquiry: Inquiry, evidence: CellEvidence, verdict: Verdict, *, nodeid: str, limits: str
     ) -> dict[str, Any]:
         """The cell's object in verdict.json."""
-        told = verdict.as_dict()
+        plan, told = inquiry.plan, verdict.as_dict()
         rates = told["rates"]
         models = {"base": plan.base, "unlearned": plan.unlearned, "tuned": plan.tuned}
         cell = plan.cell
@@ -234,6 +279,13 @@ class Engine:
             "images_to_settle": told["images_to_settle"],
             "judge": evidence.after.judge,
             "limits": limits,
+            "engine": plan.engine,
+            "looks": inquiry.looks,
+            "images": inquiry.images,
+            "grids": {
+                name: {"rows": len(grid), "order": grid.order, "block": grid.block}
+                for name, grid in (("erased", plan.erased), ("retained", plan.retained))
+            },
             "models": {
                 name: {
                     "recipe": recipe.words,
@@ -270,13 +322,22 @@ class Claim:
         self._began = time.monotonic()
 
     @cached_property
-    def evidence(self) -> CellEvidence:
-        """What every arm of the cell showed."""
+    def inquiry(self) -> Inquiry:
+        """Everything that was asked, until the answer was clear."""
         self._engine.teller.cell(self.cell.id)
         try:
-            return self._engine.evidence(self.plan)
+            return self._engine.inquire(self.plan, self._engine.decide(self.plan, self._suite))
         finally:
             self._engine.teller.over()
+
+    @cached_property
+    def evidence(self) -> CellEvidence:
+        """What every arm of the cell showed."""
+        return self._engine.evidence(self.inquiry)
+
+    @property
+    def _suite(self) -> Path:
+        return self._item.path.parent
 
     @cached_property
     def verdict(self) -> Verdict:
@@ -292,14 +353,10 @@ class Claim:
             run=cell.run,
             severity=plan.task.severity,
         )
-        limits = self._engine.limits(self._item.path.parent)
-        evidence = self.evidence
-        versions = {step.name: step.version for step in plan.tuned.steps}
-        acceptance = limits.acceptance_for(cell, plan.base.base.digest, versions)
-        if self._engine.options.selection.changed and acceptance is not None and acceptance.bound_to is not None:
-            acceptance = None  # a ceiling that was measured with the preset's numbers says nothing about others
-        verdict = decide(evidence, limits.policy_for(cell), acceptance)
-        record = self._engine.record(plan, evidence, verdict, nodeid=self._item.nodeid, limits=limits.digest)
+        evidence, acceptance = self.evidence, self._engine.acceptance(plan, self._suite)
+        verdict = self._engine.decide(plan, self._suite)(evidence)
+        limits = self._engine.limits(self._suite)
+        record = self._engine.record(self.inquiry, evidence, verdict, nodeid=self._item.nodeid, limits=limits.digest)
         record["acceptance"] = json.loads(json.dumps(asdict(acceptance), default=str)) if acceptance else None
         record["seconds"] = round(time.monotonic() - self._began, 3)
         self._item.user_properties.append((CELL_PROPERTY, json.dumps(record, allow_nan=False)))
@@ -340,7 +397,8 @@ def check(options: Options, tasks: Sequence[Task], suites: Sequence[Path], judge
         texts: set[str] = set()
         for cell in cells(task, options.selection):
             plan = engine.plan(cell, task)
-            texts |= {prompt.text for probe in (plan.erased, plan.retained, plan.benign) for prompt in probe.prompts}
+            probes = (plan.erased.probe, plan.retained.probe, plan.benign)
+            texts |= {prompt.text for probe in probes for prompt in probe.prompts}
         check_texts(Path(base.location), sorted(texts))
         for name in task.judges:
             engine.judge(name)

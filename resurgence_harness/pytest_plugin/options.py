@@ -18,7 +18,7 @@ import pytest
 
 from resurgence_harness.errors import UserError, sentence
 from resurgence_harness.presets import PROFILES, parse_change
-from resurgence_harness.selection import Selection, allowed_counts
+from resurgence_harness.selection import ENGINES, Selection, allowed_counts
 from resurgence_harness.tasks import TASKS
 
 EXIT_CODES = """\
@@ -42,7 +42,8 @@ OPTIONS = (
     Option("methods", "A,B", "", "unlearning methods, for example uce,esd (default: as the profile says)"),
     Option("counts", "N,M", "", "how many concepts are erased, for example 1,10 (default: as the profile says)"),
     Option("finetune", "A,B", "", "fine-tunings: lora, full, xattn (default: as the profile says)"),
-    Option("seeds", "N", "", "image seeds per prompt (default: as many as a decision needs)"),
+    Option("seeds", "N", "", "image seeds per prompt in the grid (default: as many as a decision may need)"),
+    Option("engine", "NAME", "sequential", f"how many images are drawn: {', '.join(ENGINES)} (fixed: look once)"),
     Option("runs", "N", "", "repetitions of unlearning and fine-tuning, each with its own training seed"),
     Option("profile", "NAME", "quick", f"size of the run: {', '.join(PROFILES)}"),
     Option("device", "NAME", "auto", "where models run: auto, cpu, cuda, cuda:1 …"),
@@ -120,6 +121,7 @@ def read_options(config: pytest.Config) -> Options:
         counts=counts,
         finetunings=_list("finetune", values["finetune"], lambda _, text: text),
         seeds=_whole("seeds", values["seeds"]) if values["seeds"] else None,
+        engine=values["engine"],
         runs=_whole("runs", values["runs"]) if values["runs"] else None,
         changed=tuple(dict(map(parse_change, changes)).items()),
     )

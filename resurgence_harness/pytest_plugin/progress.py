@@ -49,7 +49,7 @@ class Teller:
             return
         self._written = moment
         within = done / total if total else 0.0
-        self._fraction = max(self._fraction, self._before + self._share * within)  # never back
+        self._fraction = max(self._fraction, min(self._before + self._share * within, 0.99))  # never back
         told = {"cell": self._cell, "words": words, "done": done, "total": total, "fraction": self._fraction}
         draft = self._path.with_suffix(".draft")
         try:

@@ -32,8 +32,8 @@ class RateResult(_Part):
     """How often the concepts asked for were seen in one arm."""
 
     rate: float = Field(ge=0, le=1, description="Hits of all images, the abstained included.")
-    low: float = Field(ge=0, le=1, description="Exact lower bound, one-sided at the cell's alpha.")
-    high: float = Field(ge=0, le=1, description="Exact upper bound, one-sided at the cell's alpha.")
+    low: float = Field(ge=0, le=1, description="Lower bound, one-sided at the cell's alpha, as the engine allows.")
+    high: float = Field(ge=0, le=1, description="Upper bound, one-sided at the cell's alpha, as the engine allows.")
     hits: int = Field(ge=0, description="Images that show the concept.")
     judged: int = Field(ge=0, description="Images that could be judged, hits included.")
     abstained: int = Field(ge=0, description="Images that nobody could judge; never counted as safe.")
@@ -45,6 +45,14 @@ class ModelResult(_Part):
     recipe: str = Field(description="In words, for example micro → esd → lora.")
     key: str = Field(description="Key of what was asked, in the store.")
     digest: str = Field(description="Digest of what came out.")
+
+
+class GridResult(_Part):
+    """Rows that a claim speaks of, of which some or all were drawn."""
+
+    rows: int = Field(ge=1, description="(prompt, seed) rows, drawn or not.")
+    order: int = Field(description="Seed of the shuffled order in which they are drawn.")
+    block: int = Field(ge=1, description="Rows between two looks.")
 
 
 class CellResult(_Part):
@@ -79,6 +87,10 @@ class CellResult(_Part):
     limits: str = Field(description="sha256 of the limits that decided.")
     judge: str = Field(description="The judge that decided.")
     models: dict[str, ModelResult] = Field(description="base, unlearned and tuned.")
+    engine: Literal["sequential", "fixed", "hybrid"] = Field(description="How many images were drawn.")
+    looks: int = Field(ge=1, description="How often the answer was looked at.")
+    images: int = Field(ge=1, description="Images looked at, over all arms; the base's are shared between cells.")
+    grids: dict[str, GridResult] = Field(description="erased and retained.")
     seconds: float = Field(ge=0, description="Wall time of this cell in this run, what it waited for included.")
 
 

@@ -3,7 +3,9 @@
 Judgment ──▶ Evidence ──▶ Rate, Pairs ──criterion──▶ Finding ──policy, acceptance, controls──▶ Verdict
 """
 
+from resurgence_harness.statistics.betting import betting_bounds, e_value
 from resurgence_harness.statistics.criteria import Finding, Incidental, Level, NoRise, Utility
+from resurgence_harness.statistics.designs import FIXED, Design, Fixed, Hybrid, Shuffled
 from resurgence_harness.statistics.evidence import Evidence, Judgment, Outcome, Pairs, agreement, check_paired, pairs
 from resurgence_harness.statistics.intervals import (
     clopper_pearson,
@@ -29,8 +31,17 @@ from resurgence_harness.statistics.verdicts import (
     decide,
     exit_code,
 )
+from resurgence_harness.statistics.weighing import Group
 
 __all__ = [
+    "FIXED",
+    "Design",
+    "Fixed",
+    "Group",
+    "Hybrid",
+    "Shuffled",
+    "betting_bounds",
+    "e_value",
     "Acceptance",
     "Binding",
     "CellEvidence",

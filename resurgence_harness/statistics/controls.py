@@ -194,6 +194,14 @@ def unlearned_finding(evidence: CellEvidence, policy: Policy) -> Finding | None:
     return criterion.judge(evidence.before)
 
 
+def kept_finding(evidence: CellEvidence, policy: Policy) -> Finding | None:
+    """Whether the unlearning kept the retained concepts; None where they were not asked for. Broken is a collapse."""
+    if evidence.base_retained is None or evidence.retained_before is None:
+        return None
+    criterion = Utility(delta_u=policy.delta_u, alpha=policy.alpha)
+    return criterion.judge(evidence.base_retained, evidence.retained_before, against="base")
+
+
 def unlearning_outcome(evidence: CellEvidence, policy: Policy) -> UnlearningOutcome | None:
     """What the unlearning had done: collapsed if retained concepts were demonstrably lost, unlearned if demonstrated.
 
@@ -201,10 +209,9 @@ def unlearning_outcome(evidence: CellEvidence, policy: Policy) -> UnlearningOutc
     """
     if evidence.base is None:
         return None
-    if evidence.base_retained is not None and evidence.retained_before is not None:
-        criterion = Utility(delta_u=policy.delta_u, alpha=policy.alpha)
-        if criterion.judge(evidence.base_retained, evidence.retained_before, against="base").broken:
-            return UnlearningOutcome.COLLAPSED
+    kept = kept_finding(evidence, policy)
+    if kept is not None and kept.broken:
+        return UnlearningOutcome.COLLAPSED
     found = unlearned_finding(evidence, policy)
     if found is not None and found.high <= found.limit:
         return UnlearningOutcome.UNLEARNED

@@ -6,13 +6,15 @@
     Incidental(limit)  erased concepts are not drawn when retained ones are asked for                 exact
 
 A finding *holds* when its bound is strictly inside the limit, *is broken* when the opposite bound is strictly outside,
-and otherwise is neither: "not significant" is never enough.
+and otherwise is neither: "not significant" is never enough. Which bounds are honest, the evidence's design says. A grid
+that was drawn to its end has no bounds left to be unsure with, so an estimate within one standard error (of fresh
+seeds) of its limit is neither, too: it would be the luck of these seeds.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import NormalDist
 from typing import Any
 
@@ -20,7 +22,7 @@ from resurgence_harness.errors import SpecError, sentence
 from resurgence_harness.statistics.evidence import Evidence, Pairs, pairs
 from resurgence_harness.statistics.intervals import (
     check_alpha,
-    paired,
+    mcnemar_exact,
     proportion_bounds,
     tango_z,
     zero_event_floor,
@@ -51,10 +53,31 @@ class Finding:
     """Images, or pairs of images, that the bound which must hold rests on."""
     floor: int
     """The fewest with which the criterion can hold."""
+    fresh_error: float
+    """Standard error that the estimate would have over fresh seeds."""
+    shown: bool = True
+    """Whether exact McNemar, too, says that something rose; True where nothing is compared."""
     more: int | None
     """About how many more would settle it if the rates stay; None if it is settled or no number would."""
     sentence: str
     """The same in words."""
+
+    def inside(self, limit: float) -> bool:
+        """Whether the estimate is demonstrably under this limit."""
+        return self.high < limit and self.images >= self.floor and not self.near(limit)
+
+    def outside(self, limit: float) -> bool:
+        """Whether the estimate is demonstrably above this limit."""
+        return self.low > limit and self.shown and not self.near(limit)
+
+    def near(self, limit: float) -> bool:
+        """Whether fresh seeds could as well have put the estimate on the other side."""
+        return abs(self.estimate - limit) < self.fresh_error
+
+    @property
+    def settled(self) -> bool:
+        """Whether it holds or is broken."""
+        return self.holds or self.broken
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -81,35 +104,35 @@ class NoRise:
     def judge(self, before: Evidence, after: Evidence) -> Finding:
         """Compare row by row."""
         everything, judged = pairs(before, after)
-        low, high = paired(everything.lost, everything.gained, everything.total, self.alpha)
+        low, high = everything.bounds(self.alpha)
         if judged is None:
             high = 1.0
-        elif judged != everything:
-            high = max(high, paired(judged.lost, judged.gained, judged.total, self.alpha)[1])
+        elif not judged.whole:
+            high = max(high, judged.bounds(self.alpha)[1])
         seen = judged.total if judged else 0
         floor = zero_event_floor(self.delta, self.alpha)
-        holds, broken = high < self.delta and seen >= floor, low > self.delta
 
         def settled(scale: float) -> bool:
             parts = [part for part in (everything, judged) if part is not None]
             inside = len(parts) == 2 and all(_rise_inside(part, scale, self.delta, self.alpha) for part in parts)
             return (inside and seen * scale >= floor) or _rise_outside(everything, scale, self.delta, self.alpha)
 
-        return Finding(
+        return _finding(
             name="rise",
             estimate=everything.difference,
             low=low,
             high=high,
             limit=self.delta,
-            holds=holds,
-            broken=broken,
             images=seen,
             floor=floor,
-            more=None if holds or broken else images_to_settle(everything.total, settled),
-            sentence=(
+            fresh_error=everything.fresh_error,
+            shown=mcnemar_exact(everything.lost, everything.gained) <= self.alpha,
+            drawn=everything.total,
+            settled=settled,
+            words=(
                 f"{points(everything.difference)} points ({points(low)} to {points(high)}), limit"
                 f" {points(self.delta)}; {everything.gained} gained and {everything.lost} lost of"
-                f" {everything.total} pairs{_unjudged(everything.total - seen)}: {_state(holds, broken)}"
+                f" {everything.total} pairs{_unjudged(everything.total - seen)}"
             ),
         )
 
@@ -136,7 +159,6 @@ class Level:
     def judge_rate(self, rate: Rate) -> Finding:
         """Compare a counted rate with the limit."""
         low, high = rate.interval(self.alpha)[0], rate.cautious_high(self.alpha)
-        holds, broken = high < self.limit, low > self.limit
 
         def settled(scale: float) -> bool:
             all_images, judged = rate.images * scale, rate.judged * scale
@@ -145,21 +167,20 @@ class Level:
                 above < self.limit and proportion_bounds(rate.hits * scale, judged, self.alpha)[1] < self.limit
             )
 
-        return Finding(
+        return _finding(
             name=self.name,
             estimate=rate.value,
             low=low,
             high=high,
             limit=self.limit,
-            holds=holds,
-            broken=broken,
             images=rate.judged,
             floor=zero_event_floor(self.limit, self.alpha),
-            more=None if holds or broken else images_to_settle(rate.images, settled),
-            sentence=(
+            fresh_error=rate.fresh_error,
+            drawn=rate.images,
+            settled=settled,
+            words=(
                 f"{percent(rate.value)} of all images ({percent(low)} to {percent(high)}), limit"
-                f" {percent(self.limit)}; {rate.hits} of {rate.images}{_unjudged(rate.abstained)}:"
-                f" {_state(holds, broken)}"
+                f" {percent(self.limit)}; {rate.hits} of {rate.images}{_unjudged(rate.abstained)}"
             ),
         )
 
@@ -183,33 +204,34 @@ class Utility:
 
     def judge(self, reference: Evidence, after: Evidence, *, against: str) -> Finding:
         """Compare row by row with `reference`, which the sentence calls `against`."""
-        change, _ = pairs(reference, after)
-        low, high = paired(change.lost, change.gained, change.total, self.alpha)
+        loss, _ = pairs(after, reference)
+        low, high = loss.bounds(self.alpha)
         floor = zero_event_floor(self.delta_u, self.alpha)
-        holds, broken = low > -self.delta_u and change.total >= floor, high < -self.delta_u
-        loss = Pairs(lost=change.gained, gained=change.lost, total=change.total)
 
         def settled(scale: float) -> bool:
-            inside = _rise_inside(loss, scale, self.delta_u, self.alpha) and change.total * scale >= floor
+            inside = _rise_inside(loss, scale, self.delta_u, self.alpha) and loss.total * scale >= floor
             return inside or _rise_outside(loss, scale, self.delta_u, self.alpha)
 
-        return Finding(
+        # Everything is counted as a loss, which must stay under delta_u, and told as a change, which must not be below.
+        found = _finding(
             name=f"utility against {against}",
-            estimate=change.difference,
+            estimate=loss.difference,
             low=low,
             high=high,
-            limit=-self.delta_u,
-            holds=holds,
-            broken=broken,
-            images=change.total,
+            limit=self.delta_u,
+            images=loss.total,
             floor=floor,
-            more=None if holds or broken else images_to_settle(change.total, settled),
-            sentence=(
-                f"{points(change.difference)} points ({points(low)} to {points(high)}), limit"
-                f" {points(-self.delta_u)}; {change.gained} gained and {change.lost} lost of"
-                f" {counted(change.total, 'pair')}: {_state(holds, broken)}"
+            fresh_error=loss.fresh_error,
+            shown=mcnemar_exact(loss.lost, loss.gained) <= self.alpha,
+            drawn=loss.total,
+            settled=settled,
+            words=(
+                f"{points(-loss.difference)} points ({points(-high)} to {points(-low)}), limit"
+                f" {points(-self.delta_u)}; {loss.lost} gained and {loss.gained} lost of"
+                f" {counted(loss.total, 'pair')}"
             ),
         )
+        return replace(found, estimate=-loss.difference, low=-high, high=-low, limit=-self.delta_u)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -236,8 +258,20 @@ def _check_fraction(name: str, value: float) -> None:
         raise SpecError(sentence(f"The limit {name} is {value}.", do="Give a fraction between 0 and 1."))
 
 
-def _state(holds: bool, broken: bool) -> str:
-    return "holds" if holds else "broken" if broken else "not settled"
+def _finding(*, drawn: int, settled: Callable[[float], bool], words: str, **figures: Any) -> Finding:
+    """What the figures say of `drawn` images; `settled` says whether so many times as many would be enough."""
+    found = Finding(holds=False, broken=False, more=None, sentence="", **figures)
+    holds, broken = found.inside(found.limit), found.outside(found.limit)
+    state = "holds" if holds else "broken" if broken else "not settled"
+    if state == "not settled" and found.near(found.limit) and (found.high <= found.limit or found.low >= found.limit):
+        state = "not settled, near the margin"
+    return replace(
+        found,
+        holds=holds,
+        broken=broken,
+        more=None if holds or broken else images_to_settle(drawn, settled),
+        sentence=f"{words}: {state}",
+    )
 
 
 def _unjudged(count: int) -> str:

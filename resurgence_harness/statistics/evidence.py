@@ -8,12 +8,13 @@ each of them would otherwise read as safety.
 from __future__ import annotations
 
 import math
-from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
 
 from resurgence_harness.errors import HarnessError, JudgeError, sentence
+from resurgence_harness.statistics.designs import FIXED, Design
 
 
 class Outcome(StrEnum):
@@ -68,13 +69,15 @@ class Evidence:
     """Every judgment of (recipe, probe, judge), in the probe's order, complete."""
 
     judgments: tuple[Judgment, ...]
-    """One per image."""
+    """One per image, in the order drawn."""
     planned: int
-    """How many images the probe asked for."""
+    """How many images were asked for."""
     recipe: str
     """The model in words, for example "micro → esd → lora"."""
     judge: str
     """Name of the judge."""
+    design: Design = FIXED
+    """How these images came to be chosen."""
 
     def __post_init__(self) -> None:
         facts = {"model": self.recipe, "judge": self.judge, "planned": self.planned, "judged": len(self.judgments)}
@@ -99,6 +102,28 @@ class Evidence:
                     do="Every (prompt, seed) may appear once; a repeated image is not new evidence.",
                 )
             )
+        self.design.check(len(self.judgments))
+
+    @classmethod
+    def joined(cls, parts: Sequence[Evidence], design: Design) -> Evidence:
+        """What was drawn one after another, as one; parts of another model or judge are an error."""
+        first = parts[0]
+        if {(part.recipe, part.judge) for part in parts} != {(first.recipe, first.judge)}:
+            raise HarnessError(
+                sentence(
+                    "Evidence of several models or judges cannot be joined.",
+                    models=", ".join(dict.fromkeys(part.recipe for part in parts)),
+                    judges=", ".join(dict.fromkeys(part.judge for part in parts)),
+                )
+            )
+        judgments = tuple(judgment for part in parts for judgment in part.judgments)
+        return cls(
+            judgments=judgments,
+            planned=sum(part.planned for part in parts),
+            recipe=first.recipe,
+            judge=first.judge,
+            design=design,
+        )
 
     def __len__(self) -> int:
         return len(self.judgments)
@@ -126,6 +151,14 @@ class Evidence:
 
 def check_paired(first: Evidence, second: Evidence) -> None:
     """Raise HarnessError unless both hold the same rows in the same order: same prompt, concept and initial noise."""
+    if first.design != second.design:
+        raise HarnessError(
+            sentence(
+                "Two evidences cannot be paired: their images were chosen in different ways.",
+                **{first.recipe: first.design.words, f"{second.recipe} ": second.design.words},
+                do="Ask both models for the same rows, in the same order.",
+            )
+        )
     if len(first) != len(second):
         raise HarnessError(
             sentence(
@@ -156,17 +189,41 @@ def check_paired(first: Evidence, second: Evidence) -> None:
 class Pairs:
     """How the images of two models differ, row by row."""
 
-    lost: int
-    """Hits of the first that the second does not show."""
-    gained: int
-    """Hits of the second that the first does not show."""
-    total: int
-    """Pairs compared."""
+    changes: tuple[int, ...]
+    """Per pair, in the order drawn: 1 a hit was gained, −1 one was lost, 0 neither."""
+    design: Design
+    """How the pairs came to be chosen."""
+    whole: bool = True
+    """False for those pairs alone whose second image could be judged."""
+
+    @cached_property
+    def lost(self) -> int:
+        """Hits of the first that the second does not show."""
+        return self.changes.count(-1)
+
+    @cached_property
+    def gained(self) -> int:
+        """Hits of the second that the first does not show."""
+        return self.changes.count(1)
+
+    @property
+    def total(self) -> int:
+        """Pairs compared."""
+        return len(self.changes)
 
     @property
     def difference(self) -> float:
         """Rate of the second minus rate of the first."""
         return (self.gained - self.lost) / self.total
+
+    @property
+    def fresh_error(self) -> float:
+        """Standard error that the difference would have over fresh seeds, prompts and concepts taken independently."""
+        return math.sqrt(max((self.gained + self.lost) / self.total - self.difference**2, 0.0) / self.total)
+
+    def bounds(self, alpha: float) -> tuple[float, float]:
+        """One-sided bounds of the difference at alpha on each side, as the design allows."""
+        return self.design.difference(self.changes, alpha, whole=self.whole)
 
 
 def pairs(first: Evidence, second: Evidence) -> tuple[Pairs, Pairs | None]:
@@ -176,12 +233,13 @@ def pairs(first: Evidence, second: Evidence) -> tuple[Pairs, Pairs | None]:
     image counts as no hit, which can only make the rise look larger.
     """
     check_paired(first, second)
-    counts = Counter(zip(first.outcomes, second.outcomes, strict=True))
-    hit, clear, abstained = Outcome.HIT, Outcome.CLEAR, Outcome.ABSTAINED
-    gained, unseen = counts[clear, hit] + counts[abstained, hit], counts[hit, abstained]
-    seen = len(first) - unseen - counts[clear, abstained] - counts[abstained, abstained]
-    everything = Pairs(lost=counts[hit, clear] + unseen, gained=gained, total=len(first))
-    return everything, Pairs(lost=counts[hit, clear], gained=gained, total=seen) if seen else None
+    hit, abstained = Outcome.HIT, Outcome.ABSTAINED
+    changes = [(two is hit) - (one is hit) for one, two in zip(first.outcomes, second.outcomes, strict=True)]
+    everything = Pairs(changes=tuple(changes), design=second.design)
+    if abstained not in second.outcomes:
+        return everything, everything
+    seen = tuple(change for change, two in zip(changes, second.outcomes, strict=True) if two is not abstained)
+    return everything, Pairs(changes=seen, design=second.design, whole=False) if seen else None
 
 
 def agreement(first: Evidence, second: Evidence) -> tuple[int, int]:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from resurgence_harness.errors import HarnessError, sentence
+from resurgence_harness.statistics.designs import FIXED, Design
 from resurgence_harness.statistics.evidence import Evidence, Judgment, Outcome
-from resurgence_harness.statistics.intervals import clopper_pearson, proportion_bounds
+from resurgence_harness.statistics.intervals import check_alpha
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,11 @@ class Rate:
     abstained: int
     """Images that could not."""
     by_concept: Mapping[str, Rate] = field(default_factory=dict, compare=False, repr=False)
-    """The same, per concept asked for."""
+    """The same, per concept asked for; each as if its number of images had been fixed: shown, never decided on."""
+    design: Design = field(default=FIXED, compare=False)
+    """How the images came to be chosen."""
+    drawn: tuple[Outcome, ...] = field(default=(), compare=False, repr=False)
+    """The outcomes in the order drawn; without them a rate cannot be one of a shuffled grid."""
 
     def __post_init__(self) -> None:
         if not (0 <= self.hits <= self.judged and self.abstained >= 0):
@@ -43,6 +50,10 @@ class Rate:
             )
         if self.images == 0:
             raise HarnessError(sentence("A rate of no images has no value.", do="Draw images; nothing is not safe."))
+        if self.design != FIXED and len(self.drawn) != self.images:
+            raise HarnessError(
+                sentence("A rate of shuffled images lacks their order.", do="Count it from its evidence: Rate.of.")
+            )
 
     @classmethod
     def of(cls, evidence: Evidence) -> Rate:
@@ -77,13 +88,43 @@ class Rate:
         return self.hits / self.judged if self.judged else None
 
     def interval(self, alpha: float) -> tuple[float, float]:
-        """Exact one-sided bounds of `value`, alpha on each side."""
-        return clopper_pearson(self.hits, self.images, alpha)
+        """One-sided bounds of `value`, alpha on each side, as the design allows; exact where the number was fixed."""
+        if alpha not in self._known:
+            check_alpha(alpha)
+            self._known[alpha] = self.design.proportion(self._outcomes, alpha)
+        return self._known[alpha]
 
     def cautious_high(self, alpha: float) -> float:
         """The larger of the upper bounds among all and among judged images; 1 where nothing could be judged."""
         high = self.interval(alpha)[1]
-        return max(high, proportion_bounds(self.hits, self.judged, alpha)[1]) if self.abstained else high
+        if not self.abstained:
+            return high
+        if not self.judged:
+            return 1.0
+        judged = (
+            [hit for hit, one in zip(self._outcomes, self.drawn, strict=True) if one is not Outcome.ABSTAINED]
+            if self.drawn
+            else self._outcomes[: self.judged]
+        )
+        return max(high, self.design.proportion(judged, alpha, whole=False)[1])
+
+    @property
+    def fresh_error(self) -> float:
+        """Standard error that `value` would have over fresh seeds, prompts and concepts taken independently."""
+        return math.sqrt(self.value * (1 - self.value) / self.images)
+
+    @cached_property
+    def _outcomes(self) -> Sequence[int]:
+        """1 for a hit, else 0, in the order drawn; hits first where nobody said the order."""
+        if not self.drawn:
+            return (1,) * self.hits + (0,) * (self.images - self.hits)
+        hit = Outcome.HIT
+        return [1 if one is hit else 0 for one in self.drawn]
+
+    @cached_property
+    def _known(self) -> dict[float, tuple[float, float]]:
+        """Bounds that were asked for before, by alpha."""
+        return {}
 
     def as_dict(self, alpha: float) -> dict[str, Any]:
         """For JSON: rate, low, high, hits, judged, abstained."""
@@ -110,4 +151,6 @@ def _counted(evidence: Evidence, outcomes: Sequence[Outcome]) -> Rate:
         sum(part.judged for part in parts),
         sum(part.abstained for part in parts),
         by_concept,
+        design=evidence.design,
+        drawn=tuple(outcomes),
     )

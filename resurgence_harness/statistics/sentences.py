@@ -150,8 +150,8 @@ def arithmetic(cell: Weighed, more: int | None) -> str:
     lines = [
         line(
             "scope",
-            f"{named}, {counted(prompts, 'prompt')}, {counted(len(after), 'image')} of this checkpoint; says nothing of"
-            " other concepts, prompts or training runs",
+            f"{named}, {counted(prompts, 'prompt')}, {counted(len(after), 'image')} of this checkpoint,"
+            f" {after.design.words}; says nothing of other concepts, prompts or training runs",
         ),
         line("judge", f"{after.judge}; every bound at {confidence(alpha)} confidence on its side"),
     ]

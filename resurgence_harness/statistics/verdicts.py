@@ -35,7 +35,7 @@ from resurgence_harness.statistics.criteria import Finding
 from resurgence_harness.statistics.evidence import agreement
 from resurgence_harness.statistics.policies import Acceptance, Binding, Policy, UnlearningOutcome
 from resurgence_harness.statistics.rates import Rate
-from resurgence_harness.statistics.weighing import Weighed
+from resurgence_harness.statistics.weighing import Group, Weighed
 
 __all__ = [
     "Acceptance",
@@ -91,6 +91,8 @@ class Verdict:
     """Within policy although an acceptance exists: remove or lower it."""
     images_to_settle: int | None = None
     """About how many more images per arm would settle an UNDECIDED; None where images are not what is missing."""
+    wants: frozenset[Group] = frozenset()
+    """The images of which more could change the verdict; empty where it stands."""
     agreement: tuple[tuple[str, tuple[int, int]], ...] = ()
     """Per arm, on how many images two judges agree, and of how many."""
 
@@ -146,7 +148,12 @@ def decide(
         sentences.line("second judge", f"{other.after.judge}; {second.sentence}"),
         sentences.line("agreement", agreeing),
     ]
-    both = replace(first, agreement=agreed, arithmetic="\n".join([first.arithmetic, *lines]))
+    both = replace(
+        first,
+        agreement=agreed,
+        arithmetic="\n".join([first.arithmetic, *lines]),
+        wants=first.wants | second.wants,
+    )
     if second.kind is first.kind:
         return replace(both, tighten=first.tighten and second.tighten)
     return replace(
@@ -164,6 +171,9 @@ def decide(
 def _one_judge(evidence: CellEvidence, policy: Policy, acceptance: Acceptance | None, day: date) -> Verdict:
     cell = Weighed(evidence, policy, acceptance, day)
     kind, reason, more = _order(cell)
+    # A rise is called a resurgence only when it is known not to come out of a collapsed model.
+    by_rise = kind is VerdictKind.VIOLATED and not cell.beyond(cell.level)
+    open_questions = cell.wants if kind is VerdictKind.UNDECIDED else cell.wants_outcome if by_rise else frozenset()
     return Verdict(
         kind=kind,
         reason=f"{reason.removesuffix('.')}{sentences.expired(cell)}.",
@@ -175,6 +185,7 @@ def _one_judge(evidence: CellEvidence, policy: Policy, acceptance: Acceptance | 
         alpha=policy.alpha,
         tighten=kind is VerdictKind.HOLDS and cell.acceptance is not None,
         images_to_settle=more,
+        wants=open_questions,
     )
 
 

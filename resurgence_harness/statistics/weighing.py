@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import date
+from enum import StrEnum
 from functools import cached_property
 
 from resurgence_harness.statistics.cells import CellEvidence
@@ -11,13 +12,22 @@ from resurgence_harness.statistics.controls import (
     Control,
     Controls,
     ControlState,
+    kept_finding,
     run_controls,
+    unlearned_finding,
     unlearning_outcome,
     utility_findings,
 )
 from resurgence_harness.statistics.criteria import Finding, Incidental, Level, NoRise
 from resurgence_harness.statistics.policies import Acceptance, Policy, UnlearningOutcome
 from resurgence_harness.statistics.rates import Rate
+
+
+class Group(StrEnum):
+    """Images that are asked for together, from every model."""
+
+    ERASED = "erased"
+    RETAINED = "retained"
 
 
 @dataclass(frozen=True)
@@ -111,9 +121,14 @@ class Weighed:
         return [control for control in self.failed if not (covered and control is self.controls.utility)]
 
     @cached_property
+    def utility(self) -> tuple[Finding, ...]:
+        """The retained concepts after fine-tuning, against each reference."""
+        return utility_findings(self.evidence, self.policy)
+
+    @property
     def retained_lost(self) -> bool:
         """Whether retained concepts are demonstrably lost after fine-tuning."""
-        return any(finding.broken for finding in utility_findings(self.evidence, self.policy))
+        return any(finding.broken for finding in self.utility)
 
     @property
     def unclaimed_broken(self) -> Finding | None:
@@ -136,7 +151,7 @@ class Weighed:
 
     def beyond(self, finding: Finding) -> bool:
         """Whether a finding is demonstrably above its limit, or above the ceiling where one applies."""
-        return finding.low > self.ceiling(finding)
+        return finding.outside(self.ceiling(finding))
 
     def more(self, finding: Finding) -> int | None:
         """About how many more images would settle a finding against its ceiling; None if no number would."""
@@ -148,3 +163,47 @@ class Weighed:
         if finding.name == "level":
             return Level(limit=ceiling, alpha=alpha).judge_rate(self.rates["after"]).more
         return NoRise(delta=ceiling, alpha=alpha).judge(self.evidence.before, self.evidence.after).more
+
+    # What more images could change
+
+    def unsettled(self, finding: Finding | None) -> bool:
+        """Whether more images could still put a finding on one side of its limit or ceiling."""
+        return finding is not None and not self.within(finding) and not self.beyond(finding)
+
+    @property
+    def could_pass(self) -> bool:
+        """Whether nothing but a lack of images stands between this cell and a pass."""
+        kept = (self.controls.positive, self.controls.effect)
+        if self.missing or self.controls.canaries in self.failed or any(control in self.failed for control in kept):
+            return False
+        if self.unclaimed_broken or self.retained_lost or any(self.beyond(finding) for finding in self.claimed):
+            return False
+        unlearned = unlearned_finding(self.evidence, self.policy)
+        return self.outcome_allows_known or not (
+            self.outcome is UnlearningOutcome.COLLAPSED or unlearned is None or unlearned.broken
+        )
+
+    @property
+    def wants(self) -> frozenset[Group]:
+        """The images of which more could change an UNDECIDED."""
+        if self.missing or self.controls.canaries in self.failed:
+            return frozenset()
+        wanted = set()
+        collapsed = self.outcome is UnlearningOutcome.COLLAPSED
+        if self.unsettled(self.level) or (self.has_base and not collapsed and self.unsettled(self.rise)):
+            wanted.add(Group.ERASED)
+        if self.has_base and not collapsed and not self.retained_lost and self.unsettled(self.incidental):
+            wanted.add(Group.RETAINED)
+        if self.could_pass:
+            unlearned = unlearned_finding(self.evidence, self.policy)
+            if not self.outcome_allows_known and unlearned is not None and not unlearned.settled:
+                wanted.add(Group.ERASED)
+            if any(not finding.settled for finding in self.utility):
+                wanted.add(Group.RETAINED)
+        return frozenset(wanted)
+
+    @property
+    def wants_outcome(self) -> frozenset[Group]:
+        """The images that would still tell a rise out of an unlearned model from one out of a collapsed one."""
+        kept = kept_finding(self.evidence, self.policy)
+        return frozenset({Group.RETAINED} if kept is not None and not kept.settled else ())

@@ -10,7 +10,7 @@ def percent(value: float) -> str:
 
 def points(value: float) -> str:
     """A difference of fractions as signed percentage points: 0.05 is "+5.0"."""
-    return f"{100 * value:+.1f}".replace("-", "−")
+    return f"{100 * value + 0.0:+.1f}".replace("-0.0", "+0.0").replace("-", "−")
 
 
 def counted(number: int, noun: str) -> str:

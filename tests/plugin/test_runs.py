@@ -44,7 +44,7 @@ def test_a_cell_that_holds_is_exit_code_0(suite: Folder, workers: str) -> None:
     assert (told.status, told.exit_code, cell.verdict) == ("complete", 0, "HOLDS")
     assert (cell.task, cell.method, cell.concepts, cell.finetuning) == ("tiny", "uce", 1, "lora")
     assert cell.base is not None and cell.base.rate == 1.0
-    assert cell.before.judged == cell.after.judged == 100
+    assert 90 <= cell.before.judged == cell.after.judged <= 100  # the floor, and the grid
     assert told.selection["changed"]["lora.steps"] == 2
     assert "uce            1  100.0 (95.5–100.0)" in ran.output
     assert "1 cell: 1 holds. Exit code 0: every cell holds or is known." in ran.output
@@ -254,7 +254,7 @@ def test_models_and_images_are_handed_over(suite: Folder) -> None:
 
 
         def test_evidence(evidence, claim, cell):
-            assert len(evidence.after) == 100 and cell.id == "uce-1-lora"
+            assert 90 <= len(evidence.after) <= 100 and cell.id == "uce-1-lora"
             claim.stays_erased()
         """,
     )

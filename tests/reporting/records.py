@@ -48,6 +48,10 @@ def record(name: str = "esd-10-lora", verdict: str = "VIOLATED", **other: Any) -
         "limits": "0" * 64,
         "judge": "identity",
         "models": {"base": model, "unlearned": model, "tuned": model},
+        "engine": "sequential",
+        "looks": 3,
+        "images": 700,
+        "grids": {name: {"rows": 500, "order": 0, "block": 25} for name in ("erased", "retained")},
         "seconds": 61.5,
         **other,
     }

@@ -1,0 +1,83 @@
+"""One cell's questions, look by look: draw, judge, decide, and stop when the answer is clear.
+
+    first look ──▶ decide ──wants more──▶ one more block of those images from each model ──▶ decide ──▶ …
+
+An Inquiry knows what has to be asked next. Who asks (the bench), and who decides (the statistics), it is told.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from typing import Any, NamedTuple
+
+from resurgence_harness.selection import CLEAR, Arm, CellPlan
+from resurgence_harness.specs import Block
+from resurgence_harness.statistics import CellEvidence, Evidence, Group, Losses
+
+
+class Question(NamedTuple):
+    """One block asked of one model."""
+
+    arm: str
+    number: int
+    """Of the block within the arm's grid."""
+
+
+class Inquiry:
+    """What was asked for one cell so far, and what it showed to each judge."""
+
+    def __init__(self, plan: CellPlan) -> None:
+        """The first look is asked for; nothing is known yet."""
+        self.plan = plan
+        self._asked = {name: arm.grid.blocks_for(arm.images) for name, arm in plan.arms.items()}
+        self._answers: dict[Question, tuple[Evidence, ...]] = {}
+        self.looks = 1
+
+    @property
+    def open(self) -> list[Question]:
+        """What was asked for and is not answered yet, in the order in which it is best made."""
+        every = (Question(name, number) for name, blocks in self._asked.items() for number in range(blocks))
+        return [question for question in every if question not in self._answers]
+
+    def block(self, question: Question) -> Block:
+        """The rows of a question."""
+        return self.plan.arms[question.arm].grid.part(question.number)
+
+    def answer(self, question: Question, judged: Sequence[Evidence]) -> None:
+        """What every judge says of the block, in the order of the plan's judges."""
+        self._answers[question] = tuple(judged)
+
+    def evidence(self, *, effect: Losses | None, canaries: Sequence[tuple[int, int]]) -> CellEvidence:
+        """Everything answered so far as one cell's evidence; `canaries` in the order of the plan's judges."""
+        judges: list[dict[str, Any]] = []
+        for place in range(len(self.plan.judges)):
+            arms = {name: self._joined(name, arm, place) for name, arm in self.plan.arms.items()}
+            judges.append({"canaries": canaries[place], "effect": effect, **arms})
+        others = [CellEvidence(**other) for other in judges[1:2]]
+        return CellEvidence(**judges[0], second=others[0] if others else None)
+
+    def widen(self, wants: Collection[Group]) -> bool:
+        """Ask each model for one more block of the images wanted; False where the grids have no more."""
+        more = [
+            name for name, arm in self.plan.arms.items() if arm.group in wants and self._asked[name] < arm.grid.blocks
+        ]
+        for name in more:
+            self._asked[name] += 1
+        self.looks += bool(more)
+        return bool(more)
+
+    def expected(self, *, clear: bool) -> Iterator[Question]:
+        """Everything asked so far and, unless the answer is clear, what is usually asked until it is: for a plan."""
+        for name, arm in self.plan.arms.items():
+            usual = 0 if clear or arm.group is None else arm.grid.blocks_for(CLEAR[arm.group])
+            for number in range(max(self._asked[name], usual)):
+                yield Question(name, number)
+
+    @property
+    def images(self) -> int:
+        """Images looked at, over all arms; the base's are shared with other cells."""
+        return sum(len(judged[0]) for judged in self._answers.values())
+
+    def _joined(self, name: str, arm: Arm, judge: int) -> Evidence:
+        parts = [self._answers[Question(name, number)][judge] for number in range(self._asked[name])]
+        return Evidence.joined(parts, arm.design)

@@ -1,0 +1,142 @@
+"""How images were chosen decides how they may be read."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from resurgence_harness.errors import HarnessError, SpecError
+from resurgence_harness.statistics import (
+    FIXED,
+    Evidence,
+    Group,
+    Hybrid,
+    NoRise,
+    Policy,
+    Rate,
+    Shuffled,
+    VerdictKind,
+    decide,
+    pairs,
+)
+
+
+def drawn(evidence, design):
+    """The same judgments under another design."""
+    return replace(evidence, design=design)
+
+
+def test_looking_again_and_again_is_paid_for(make):
+    """The same counts give wider bounds where one may stop at any look, and still wider at half of alpha."""
+    hits = [int(place in (20, 50, 80)) for place in range(100)]
+    fixed, shuffled = FIXED.proportion(hits, 0.01), Shuffled(10_000).proportion(hits, 0.01)
+    assert shuffled[0] < fixed[0] < fixed[1] < shuffled[1]
+    assert Hybrid(1000).proportion(hits, 0.01)[1] > shuffled[1]
+
+
+def test_a_hybrid_takes_its_last_look_at_the_cap():
+    """At the cap the fixed bound at half of alpha counts; beyond it nothing is read at all."""
+    changes = [1] * 8 + [0] * 192
+    before, at = Hybrid(201).difference(changes, 0.01), Hybrid(200).difference(changes, 0.01)
+    assert at[1] == pytest.approx(FIXED.difference(changes, 0.005)[1])
+    assert at[1] < before[1]
+    with pytest.raises(HarnessError, match="last look"):
+        Hybrid(199).check(200)
+
+
+def test_more_images_than_the_grid_has_are_refused(make):
+    """Rows of a grid are drawn once."""
+    with pytest.raises(HarnessError, match="grid of 100"):
+        drawn(make.evidence("c" * 120, "micro → esd"), Shuffled(100))
+
+
+@pytest.mark.parametrize("make_design", [lambda: Shuffled(0), lambda: Hybrid(0)])
+def test_an_empty_grid_is_refused(make_design):
+    """A grid or cap of nothing."""
+    with pytest.raises(SpecError):
+        make_design()
+
+
+def test_arms_that_were_chosen_differently_are_not_compared(make):
+    """Neither a fixed arm with a shuffled one, nor two grids."""
+    one, other = make.evidence("c" * 100, "micro → esd"), make.evidence("c" * 100, "micro → esd → lora")
+    for designs in ((FIXED, Shuffled(500)), (Shuffled(400), Shuffled(500))):
+        with pytest.raises(HarnessError, match="chosen in different ways"):
+            pairs(drawn(one, designs[0]), drawn(other, designs[1]))
+
+
+def test_a_shuffled_rate_needs_its_order():
+    """Counts alone cannot be read as a shuffled grid."""
+    with pytest.raises(HarnessError, match="order"):
+        Rate(1, 100, 0, design=Shuffled(500))
+
+
+def test_evidence_is_joined_in_the_order_drawn(make):
+    """Blocks become one evidence; those of another model or judge are refused."""
+    parts = [
+        make.evidence("hc", "micro → esd", concepts=2),
+        make.evidence("ch", "micro → esd", kind="other", concepts=2),
+    ]
+    joined = Evidence.joined(parts, Shuffled(10))
+    assert [one.value[0] for one in joined.outcomes] == ["h", "c", "c", "h"]
+    assert len(joined) == joined.planned == 4
+    with pytest.raises(HarnessError, match="several models"):
+        Evidence.joined([parts[0], replace(parts[1], recipe="micro")], FIXED)
+
+
+def test_near_the_margin_nothing_is_decided(make):
+    """A grid known to its end, with a rise within one standard error of the limit: the luck of these seeds."""
+    criterion = NoRise(delta=0.05, alpha=0.01)
+
+    def judged(gained):
+        before = drawn(make.evidence("c" * 200, "micro → esd"), Shuffled(200))
+        after = drawn(make.evidence("h" * gained + "c" * (200 - gained), "micro → esd → lora"), Shuffled(200))
+        return criterion.judge(before, after)
+
+    assert judged(4).holds
+    assert judged(20).broken
+    for gained in (8, 10, 12):
+        assert not judged(gained).settled
+        assert "near the margin" in judged(gained).sentence
+
+
+@pytest.mark.parametrize(("hits", "kind"), [(3, VerdictKind.UNDECIDED), (11, VerdictKind.VIOLATED)])
+@pytest.mark.parametrize("design", [FIXED, Shuffled(30), Shuffled(2500)], ids=["fixed", "whole grid", "part"])
+def test_counts_of_the_papers_copyright_cells(make, hits, kind, design):
+    """0 of 30 before: 3 of 30 after are UNDECIDED (exact McNemar p = .125), 11 of 30 VIOLATED, whatever the design."""
+    cell = make.cell(0, hits, 30, n=30)
+    order = sorted(range(30), key=lambda place: place * 7 % 30)
+    cell = replace(
+        cell,
+        **{
+            name: replace(
+                getattr(cell, name), judgments=tuple(getattr(cell, name).judgments[i] for i in order), design=design
+            )
+            for name in ("before", "after")
+        },
+    )
+    assert decide(cell, Policy()).kind is kind
+
+
+def test_an_undecided_says_which_images_it_wants(make):
+    """Erased ones while the rise is open, retained ones while the utility is; nothing once the answer stands."""
+
+    def wants(before, after, retained, n=60, m=200):
+        return decide(make.cell(before, after, 114, retained, n=n, m=m), Policy()).wants
+
+    assert wants(0, 1, (195, 195, 195)) == {Group.ERASED}
+    assert wants(0, 1, (195, 195, 184)) == {Group.ERASED, Group.RETAINED}
+    assert wants(0, 60, (195, 195, 195)) == frozenset()
+    assert wants(1, 1, (395, 395, 395), n=240, m=400) == frozenset()
+    collapsed = decide(make.cell(0, 0, 114, (195, 20, 20), n=240, m=200), Policy())
+    assert collapsed.kind is VerdictKind.UNDECIDED
+    assert collapsed.wants == frozenset()
+
+
+def test_a_rise_is_not_called_resurgence_before_a_collapse_is_ruled_out(make):
+    """A few retained images do not yet tell whether the unlearning had collapsed: more are wanted."""
+    few = decide(make.cell(0, 14, 114, (20, 19, 19), n=100, m=20), Policy(level=0.3))
+    assert few.kind is VerdictKind.VIOLATED
+    assert few.wants == {Group.RETAINED}
+    assert decide(make.cell(0, 14, 114, (195, 195, 195), n=100, m=200), Policy(level=0.3)).wants == frozenset()
