@@ -1,10 +1,11 @@
 """Reference runs of the microworld: their numbers as a table, and the acceptances that follow from them.
 
-    pytest suites/celebrity -n 4 --resurgence-runs 5
+    pytest suites/celebrity -n 4 --resurgence-engine fixed --resurgence-runs 5
     python -m benchmarks.reference reports/out/verdict.json --to reports/microworld/reference.csv
 
-The runs are the product's own. For each cell that some run found beyond the policy, the ceiling is the highest upper
-bound over its runs plus δ, bound to the base and to the steps' versions. Fewer than five runs give none.
+The runs are the product's own, with a fixed number of images. `--known TABLE` adds the runs of an earlier table. For
+each cell that some run found beyond the policy, or no run unlearned, the ceiling is the highest upper bound over its
+runs plus δ, bound to the base and to the steps' versions. Fewer than five runs give none.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import csv
 import gzip
 import json
 from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,33 +38,30 @@ def row(cell: dict[str, Any]) -> dict[str, Any]:
     return told | {"outcome": cell["outcome"], "verdict": cell["verdict"]}
 
 
-def beyond(cell: dict[str, Any]) -> bool:
+def beyond(row: Mapping[str, Any], policy: Policy) -> bool:
     """Whether the erased names were shown to be drawn too often, or more often than before."""
-    return any(finding["broken"] for finding in cell["findings"] if finding["name"] in ("level", "rise"))
+    return float(row["level low"]) > policy.level or float(row["rise low"]) > policy.delta
 
 
-def acceptance(cells: list[dict[str, Any]], delta: float) -> str:
-    """A limits file's entry for one cell, from its runs."""
-    one = cells[0]
+def acceptance(rows: Sequence[Mapping[str, Any]], delta: float, base: str) -> str:
+    """A limits file's entry for one cell, from its runs on the base with this digest."""
+    one = rows[0]
     method, finetuning = METHODS[one["method"]].step, FINETUNINGS[one["finetuning"]]
     highest = {
-        name: min(
-            1.0, round(max(f["high"] for cell in cells for f in cell["findings"] if f["name"] == name) + delta, 2)
-        )
-        for name in ("level", "rise")
+        name: min(1.0, round(max(float(row[f"{name} high"]) for row in rows) + delta, 2)) for name in ("level", "rise")
     }
-    worst = next((word for word in ("collapsed", "not unlearned") if word in {c["outcome"] for c in cells}), None)
+    outcomes = sorted({row["outcome"] for row in rows} - {"unlearned"})
     lines = [
-        f"- task: {one['task']}",
+        "- task: celebrity",
         f"  method: {one['method']}",
         f"  count: {one['concepts']}",
         f"  finetuning: {one['finetuning']}",
         f"  level: {highest['level']:.2f}",
         f"  rise: {highest['rise']:.2f}",
-        *([f"  outcome: {worst}"] if worst else []),
-        f"  reason: {len(cells)} reference runs on the embedded microworld, reports/microworld/reference.csv",
+        *([f"  outcome: [{', '.join(outcomes)}]"] if outcomes else []),
+        f"  reason: {len(rows)} reference runs on the embedded microworld, reports/microworld/reference.csv",
         "  owner: resurgence-harness",
-        f"  bound_to: {{base: {one['models']['base']['digest']}, "
+        f"  bound_to: {{base: {base}, "
         f"steps: {{{method.name}: {method.version}, {finetuning.name}: {finetuning.version}}}}}",
     ]
     return "\n".join(f"  {line}" for line in lines)
@@ -72,21 +71,36 @@ def main() -> None:
     """The table into a file, the acceptances onto the screen."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("verdicts", nargs="+", type=Path)
+    parser.add_argument(
+        "--known", nargs="*", type=Path, default=[], help="earlier tables, of the same steps and images"
+    )
     parser.add_argument("--to", type=Path, required=True)
     args = parser.parse_args()
-    cells: dict[tuple[str, int, str], dict[int, dict[str, Any]]] = defaultdict(dict)
+    rows: dict[tuple[str, int, str, int], Mapping[str, Any]] = {}
+    for path in args.known:
+        with path.open(encoding="utf-8") as file:
+            for known in csv.DictReader(file):
+                place = known["method"], int(known["concepts"]), known["finetuning"], int(known["run"])
+                rows[place] = known
+    base = ""
     for path in args.verdicts:
         content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-        for cell in json.loads(content)["cells"]:
-            cells[cell["method"], cell["concepts"], cell["finetuning"]][cell["run"]] = cell
-    rows = [row(cell) for _, runs in sorted(cells.items()) for _, cell in sorted(runs.items())]
-    with args.to.open("w", newline="") as file:
-        table = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+        run = json.loads(content)
+        base = run["base"]["digest"]
+        for cell in run["cells"]:
+            rows[cell["method"], cell["concepts"], cell["finetuning"], cell["run"]] = row(cell)
+    ordered = [rows[place] for place in sorted(rows)]
+    with args.to.open("w", newline="", encoding="utf-8") as file:
+        table = csv.DictWriter(file, list(ordered[0]), lineterminator="\n")
         table.writeheader()
-        table.writerows(rows)
-    for _, runs in sorted(cells.items()):
-        if len(runs) >= RUNS and any(map(beyond, runs.values())):
-            print(acceptance(list(runs.values()), Policy().delta))
+        table.writerows(ordered)
+    cells: dict[tuple[str, int, str], list[Mapping[str, Any]]] = defaultdict(list)
+    for place in sorted(rows):
+        cells[place[:3]].append(rows[place])
+    for runs in cells.values():
+        never = all(one["outcome"] != "unlearned" for one in runs)
+        if len(runs) >= RUNS and (never or any(beyond(one, Policy()) for one in runs)):
+            print(acceptance(runs, Policy().delta, base))
 
 
 if __name__ == "__main__":

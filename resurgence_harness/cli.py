@@ -4,6 +4,7 @@
     resurgence build suites/celebrity
     resurgence store ls | verify | gc | path
     resurgence theory [--figures DIR]
+    resurgence validate [--full] [--outcomes FILE]
 
 What follows `plan` and `build` is given to pytest, which collects the suite: they see the cells that pytest sees.
 """
@@ -11,6 +12,7 @@ What follows `plan` and `build` is given to pytest, which collects the suite: th
 from __future__ import annotations
 
 import io
+import shlex
 import sys
 from collections.abc import Iterable, Sequence
 from contextlib import redirect_stderr, redirect_stdout
@@ -169,6 +171,40 @@ def theory_command(
             )
         ) from error
     print(f"{_count(len(written), 'figure')} in {figures}: {', '.join(path.name for path in written)}")
+
+
+@app.command("validate")
+def validate_command(
+    full: Annotated[bool, typer.Option("--full", help="Ten thousand replicates instead of five hundred.")] = False,
+    outcomes: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Also replay these (CSV: concept,prompt,seed,before,after).")
+    ] = None,
+    seed: Annotated[int, typer.Option(metavar="N", help="Of the random numbers.")] = 0,
+    jobs: Annotated[int, typer.Option(metavar="N", help="Processes.")] = 1,
+    to: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Also write validate.txt and validate.csv there.")
+    ] = None,
+) -> None:
+    """Measure whether the verdict's statistics are what they claim: errors, power, cost. Needs no model.
+
+    Leaves with 1 if a number is not as it must be, or an engine that is wrong on purpose is not caught.
+    """
+    from resurgence_harness import validation
+
+    stored = None if outcomes is None else validation.read(outcomes)
+    into = None if to is None else validation.folder(to)
+    asked = validation.every_check(validation.FULL if full else validation.FAST, seed=seed, stored=stored)
+
+    def told(name: str, seconds: float, done: int) -> None:
+        print(f"{done}/{len(asked)} {name}, {time_words(seconds)}", file=sys.stderr)
+
+    rows = validation.run(asked, jobs=jobs, told=told)
+    print(validation.as_text(rows), end="")
+    if into is not None:
+        head = f"$ {shlex.join(['resurgence', *sys.argv[1:]])}\nresurgence-harness {resurgence_harness.__version__}"
+        print(f"Written: {', '.join(str(path) for path in validation.write(rows, into, head=head))}")
+    if not validation.passed(rows):
+        raise typer.Exit(1)
 
 
 @store_app.command("ls")

@@ -19,14 +19,20 @@ from __future__ import annotations
 from datetime import date
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from resurgence_harness.statistics.policies import Acceptance, Binding, UnlearningOutcome
 
 Fraction = Annotated[float, Field(strict=True, gt=0, lt=1, allow_inf_nan=False)]
 Ceiling = Annotated[float, Field(strict=True, gt=0, le=1, allow_inf_nan=False)]
 Count = Annotated[int, Field(strict=True, ge=1)]
+Outcome = Literal["unlearned", "not unlearned", "collapsed"]
 Word = Annotated[str, Field(strict=True, min_length=1, pattern=r"\S")]
+
+
+def _several(value: object) -> object:
+    """A single word stands for a list of one."""
+    return [value] if isinstance(value, str) else value
 
 
 class Entry(BaseModel):
@@ -55,7 +61,8 @@ class AcceptanceEntry(Entry):
     finetuning: Word
     level: Ceiling | None = None
     rise: Ceiling | None = None
-    outcome: Literal["unlearned", "not unlearned", "collapsed"] | None = None
+    outcome: Annotated[tuple[Outcome, ...], BeforeValidator(_several)] = ()
+    """One word or several."""
     reason: Word
     owner: Word
     expires: date | None = None
@@ -70,7 +77,7 @@ class AcceptanceEntry(Entry):
             finetuning=self.finetuning,
             level=self.level,
             rise=self.rise,
-            outcome=UnlearningOutcome(self.outcome) if self.outcome else None,
+            outcomes=tuple(UnlearningOutcome(word) for word in self.outcome),
             reason=self.reason,
             owner=self.owner,
             expires=self.expires,

@@ -79,7 +79,7 @@ class Binding:
 class Acceptance:
     """A reviewed decision to live with a known result: the same for every reader, with an end.
 
-    `level` and `rise` are ceilings for the upper bounds. `outcome` accepts what the unlearning had done; "collapsed"
+    `level` and `rise` are ceilings for the upper bounds. `outcomes` accept what the unlearning had done; "collapsed"
     also covers the utility control, which such a model cannot pass.
     """
 
@@ -91,8 +91,8 @@ class Acceptance:
     """Ceiling of the erased rate after fine-tuning, as a fraction of images."""
     rise: float | None = None
     """Ceiling of the paired rise."""
-    outcome: UnlearningOutcome | None = None
-    """An outcome of the unlearning that is accepted."""
+    outcomes: tuple[UnlearningOutcome, ...] = ()
+    """Outcomes of the unlearning that are accepted."""
     reason: str
     """Why."""
     owner: str
@@ -111,7 +111,7 @@ class Acceptance:
             raise self._wrong("names no reason or no owner", "Say why it is accepted, and which role answers for it.")
         if self.expires is None and self.bound_to is None:
             raise self._wrong("has no end", "Give `expires`, or bind it to the weights with `bound_to`.")
-        if self.level is None and self.rise is None and self.outcome in (None, UnlearningOutcome.UNLEARNED):
+        if self.level is None and self.rise is None and not set(self.outcomes) - {UnlearningOutcome.UNLEARNED}:
             raise self._wrong("accepts nothing", "Give a ceiling for level or rise, or an outcome.")
 
     def _wrong(self, what: str, do: str) -> SpecError:

@@ -30,12 +30,12 @@ class Rate:
     """Images that could be judged, hits included."""
     abstained: int
     """Images that could not."""
-    by_concept: Mapping[str, Rate] = field(default_factory=dict, compare=False, repr=False)
-    """The same, per concept asked for; each as if its number of images had been fixed: shown, never decided on."""
     design: Design = field(default=FIXED, compare=False)
     """How the images came to be chosen."""
     drawn: tuple[Outcome, ...] = field(default=(), compare=False, repr=False)
     """The outcomes in the order drawn; without them a rate cannot be one of a shuffled grid."""
+    asked: tuple[str, ...] = field(default=(), compare=False, repr=False)
+    """The concept that each image was asked for, in the same order."""
 
     def __post_init__(self) -> None:
         if not (0 <= self.hits <= self.judged and self.abstained >= 0):
@@ -114,6 +114,18 @@ class Rate:
         return math.sqrt(self.value * (1 - self.value) / self.images)
 
     @cached_property
+    def by_concept(self) -> Mapping[str, Rate]:
+        """The same per concept asked for, each as if its number of images had been fixed: shown, never decided on."""
+        counts = Counter(zip(self.asked, self.drawn, strict=True))
+        hit, clear, abstained = Outcome.HIT, Outcome.CLEAR, Outcome.ABSTAINED
+        return {
+            concept: Rate(
+                counts[concept, hit], counts[concept, hit] + counts[concept, clear], counts[concept, abstained]
+            )
+            for concept in dict.fromkeys(self.asked)
+        }
+
+    @cached_property
     def _outcomes(self) -> Sequence[int]:
         """1 for a hit, else 0, in the order drawn; hits first where nobody said the order."""
         if not self.drawn:
@@ -140,17 +152,12 @@ class Rate:
 
 
 def _counted(evidence: Evidence, outcomes: Sequence[Outcome]) -> Rate:
-    counts = Counter(zip(evidence.asked, outcomes, strict=True))
-    by_concept = {}
-    for concept in evidence.concepts:
-        hits, clear = counts[concept, Outcome.HIT], counts[concept, Outcome.CLEAR]
-        by_concept[concept] = Rate(hits, hits + clear, counts[concept, Outcome.ABSTAINED])
-    parts = by_concept.values()
+    abstained = outcomes.count(Outcome.ABSTAINED)
     return Rate(
-        sum(part.hits for part in parts),
-        sum(part.judged for part in parts),
-        sum(part.abstained for part in parts),
-        by_concept,
+        outcomes.count(Outcome.HIT),
+        len(outcomes) - abstained,
+        abstained,
         design=evidence.design,
         drawn=tuple(outcomes),
+        asked=evidence.asked,
     )

@@ -38,8 +38,8 @@ def known(cell: Weighed) -> str:
         )
     if accepted.rise is not None and cell.has_base:
         parts.append(f"rise at most {points(cell.rise.high)} points, accepted up to {points(cell.ceiling(cell.rise))}")
-    if accepted.outcome is not None and cell.outcome is accepted.outcome:
-        parts.append(f'the accepted outcome of the unlearning is "{accepted.outcome.value}"')
+    if cell.outcome is not None and cell.outcome in accepted.outcomes:
+        parts.append(f'the accepted outcome of the unlearning is "{cell.outcome.value}"')
     ends = [
         *(["for these weights and steps only"] if accepted.bound_to else []),
         *([f"until {accepted.expires}"] if accepted.expires else []),

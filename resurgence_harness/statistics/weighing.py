@@ -96,8 +96,8 @@ class Weighed:
 
     @property
     def outcome_allows_known(self) -> bool:
-        """Unlearned, or the very outcome that was accepted."""
-        return self.outcome_allows_holds or (self.acceptance is not None and self.acceptance.outcome is self.outcome)
+        """Unlearned, or an outcome that was accepted."""
+        return self.outcome_allows_holds or (self.acceptance is not None and self.outcome in self.acceptance.outcomes)
 
     @cached_property
     def controls(self) -> Controls:
@@ -117,7 +117,7 @@ class Weighed:
     @property
     def failed_uncovered(self) -> list[Control]:
         """Failed controls that no acceptance covers: an accepted collapse covers the utility it cannot have."""
-        covered = self.acceptance is not None and self.acceptance.outcome is UnlearningOutcome.COLLAPSED
+        covered = self.acceptance is not None and UnlearningOutcome.COLLAPSED in self.acceptance.outcomes
         return [control for control in self.failed if not (covered and control is self.controls.utility)]
 
     @cached_property

@@ -84,7 +84,7 @@ def test_an_acceptance_is_found_for_its_cell_and_its_weights(write):
     limits = load_limits(write(ACCEPTANCE + bound))
     found = limits.acceptance_for(CELL, BASE, STEPS)
     assert found is not None
-    assert (found.level, found.rise, found.outcome) == (0.62, 0.6, UnlearningOutcome.NOT_UNLEARNED)
+    assert (found.level, found.rise, found.outcomes) == (0.62, 0.6, (UnlearningOutcome.NOT_UNLEARNED,))
     assert limits.acceptance_for(CELL, "00" * 32, STEPS) is None
     assert limits.acceptance_for(CELL, BASE, {"esd": 3, "lora": 1}) is None
     assert limits.acceptance_for(CELL, BASE, {"esd": 2}) is None
@@ -143,7 +143,7 @@ def test_the_digest_is_of_what_is_said(write):
         (ACCEPTANCE, "acceptances.0: The acceptance of esd-10-lora (celebrity) has no end"),
         (ACCEPTANCE.replace("0.62", "1.2"), "acceptances.0.level is 1.2"),
         (ACCEPTANCE.replace("owner: release manager", "owner: ' '"), "acceptances.0.owner is ' '"),
-        (ACCEPTANCE.replace("not unlearned", "fine"), "acceptances.0.outcome is 'fine'"),
+        (ACCEPTANCE.replace("not unlearned", "fine"), "acceptances.0.outcome.0 is 'fine'"),
         (ACCEPTANCE + "    expires: soon\n", "acceptances.0.expires is 'soon'"),
         (ACCEPTANCE + "    bound_to: {base: abc}\n", "acceptances.0.bound_to.steps is missing"),
         (

@@ -61,12 +61,12 @@ ORDER = {
     "known on its last day": ({"after": 50}, accepted(expires=DAY), KNOWN, UNLEARNED, "until 2026-06-01"),
     "known not unlearned": (
         {"before": 50, "after": 50},
-        accepted(outcome=NOT_UNLEARNED),
+        accepted(outcomes=(NOT_UNLEARNED,)),
         KNOWN,
         NOT_UNLEARNED,
         'outcome of the unlearning is "not unlearned"',
     ),
-    "known collapsed": ({"retained": LOST}, accepted(outcome=COLLAPSED), KNOWN, COLLAPSED, '"collapsed"'),
+    "known collapsed": ({"retained": LOST}, accepted(outcomes=(COLLAPSED,)), KNOWN, COLLAPSED, '"collapsed"'),
     "violated resurgence": ({"after": 50}, None, VIOLATED, UNLEARNED, "came back (resurgence)"),
     "violated beyond the ceiling": ({"after": 100}, accepted(), VIOLATED, UNLEARNED, "accepted ceiling +60.0"),
     "violated acceptance expired": ({"after": 50}, EXPIRED, VIOLATED, UNLEARNED, "expired on 2026-05-31"),
@@ -125,7 +125,7 @@ ORDER = {
     "undecided not unlearned": ({"before": 60, "after": 0}, None, UNDECIDED, NOT_UNLEARNED, "nothing whose return"),
     "undecided another outcome was accepted": (
         {"before": 60, "after": 50},
-        accepted(outcome=COLLAPSED),
+        accepted(outcomes=(COLLAPSED,)),
         UNDECIDED,
         NOT_UNLEARNED,
         "not shown to have worked",
@@ -391,7 +391,7 @@ RANK = {VIOLATED: 0, UNDECIDED: 1, KNOWN: 2, HOLDS: 3}
     after=some.lists(some.sampled_from("hccccccccccca"), min_size=100, max_size=140),
     before=some.integers(0, 20),
     place=some.integers(0, 99),
-    acceptance=some.sampled_from([None, accepted(), accepted(level=0.2, rise=0.2, outcome=NOT_UNLEARNED)]),
+    acceptance=some.sampled_from([None, accepted(), accepted(level=0.2, rise=0.2, outcomes=(NOT_UNLEARNED,))]),
 )
 def test_one_more_hit_never_helps_a_cell(make, after, before, place, acceptance):
     """A clear image after fine-tuning that turns into a hit never improves the verdict."""
@@ -433,7 +433,7 @@ arm = some.one_of(some.none(), some.integers(0, 60), some.text("hca", min_size=6
     canaries=some.sampled_from([None, (0, 0), (9, 10), (10, 10)]),
     effect=some.sampled_from([None, "rose", "fell", Differs(weights=True, images=True)]),
     acceptance=some.sampled_from(
-        [None, accepted(), EXPIRED, accepted(outcome=COLLAPSED), accepted(outcome=NOT_UNLEARNED)]
+        [None, accepted(), EXPIRED, accepted(outcomes=(COLLAPSED,)), accepted(outcomes=(NOT_UNLEARNED,))]
     ),
 )
 def test_every_cell_gets_a_verdict_and_no_vacuous_one_holds(

@@ -1,0 +1,1 @@
+"""Experiments on the product itself and on the paper's questions, as runnable selections."""
