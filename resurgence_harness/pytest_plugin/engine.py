@@ -277,6 +277,7 @@ class Engine:
             "arithmetic": told["arithmetic"],
             "tighten": told["tighten"],
             "images_to_settle": told["images_to_settle"],
+            "e_value": told["e_value"],
             "judge": evidence.after.judge,
             "limits": limits,
             "engine": plan.engine,

@@ -171,6 +171,7 @@ class Session:
         if run is None:
             return
         from resurgence_harness.reporting import terminal as telling
+        from resurgence_harness.reporting.together import sentence_of
 
         terminal.section("resurgence", sep="=")
         lines: list[telling.Line] = []
@@ -182,6 +183,8 @@ class Session:
         if changed:
             words = ", ".join(f"{name}={value}" for name, value in changed.items())
             lines.append([telling.Segment(f"Changed from the preset: {words}", "warn")])
+        if run["cells"]:
+            lines.append([telling.Segment(sentence_of(run["family"]), "dim")])
         lines += [telling.closing(run), [telling.Segment(self._shown(self.options.out / VERDICT_FILE), "dim")]]
         for line in lines:
             for segment in line:
@@ -236,9 +239,22 @@ class Session:
             "base": {"name": base.name if base else self.options.base, "digest": base.digest if base else ""},
             "selection": {**selection, "changed": dict(selection["changed"])},
             "environment": self._environment(),
+            "family": self._family(records),
             "cells": records,
             "missing": missing,
         }
+
+    def _family(self, records: list[dict[str, Any]]) -> dict[str, Any]:
+        """What all cells together say, over everything that the profile declares for the tasks of this run."""
+        from resurgence_harness.reporting.together import together
+        from resurgence_harness.selection import Selection, cells
+        from resurgence_harness.tasks import TASKS
+
+        declared = [f"{entry['task']}/{entry['id']}" for entry in self._planned.values()]
+        profile = Selection(profile=self.options.selection.profile)
+        for name in dict.fromkeys(entry["task"] for entry in self._planned.values()):
+            declared += [f"{name}/{cell.id}" for cell in (cells(TASKS[name], profile) if name in TASKS else ())]
+        return together(records, list(dict.fromkeys(declared)))
 
     def _environment(self) -> dict[str, str]:
         found = {"python": platform.python_version(), "platform": platform.platform(), "device": self.device}

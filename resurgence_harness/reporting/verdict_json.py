@@ -84,6 +84,7 @@ class CellResult(_Part):
     arithmetic: str = Field(description="Every figure that the verdict rests on, one per line.")
     tighten: bool = Field(description="Within policy although an acceptance exists.")
     images_to_settle: int | None = Field(description="About how many more images would settle an UNDECIDED.")
+    e_value: float = Field(ge=0, description="Evidence against: nothing is beyond its limit or accepted ceiling.")
     limits: str = Field(description="sha256 of the limits that decided.")
     judge: str = Field(description="The judge that decided.")
     models: dict[str, ModelResult] = Field(description="base, unlearned and tuned.")
@@ -111,6 +112,17 @@ class BaseResult(_Part):
     digest: str
 
 
+class FamilyResult(_Part):
+    """What all cells may claim together."""
+
+    declared: int = Field(ge=1, description="Cells that the profile declares for these tasks, selected or not.")
+    judged: int = Field(ge=0, description="Those with a verdict here.")
+    alpha: float = Field(gt=0, lt=0.5, description="Chance of any false alarm among all.")
+    alarms: list[str] = Field(description="task/cell of the alarms that stand after Holm's correction.")
+    global_e_value: float = Field(ge=0, description="Evidence that something rose somewhere.")
+    every_cell_passes: bool = Field(description="Whether every declared cell HOLDS or is KNOWN.")
+
+
 class Verdicts(_Part):
     """The whole file."""
 
@@ -125,6 +137,7 @@ class Verdicts(_Part):
     base: BaseResult
     selection: dict[str, Any] = Field(description="What was asked for, with every preset value that was changed.")
     environment: dict[str, str] = Field(description="Versions, device and platform.")
+    family: FamilyResult
     cells: list[CellResult]
     missing: list[MissingCell]
 

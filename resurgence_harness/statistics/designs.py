@@ -10,13 +10,16 @@ number had been fixed, which would turn a nominal 1 % of false answers into 6 to
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 
 from resurgence_harness.errors import HarnessError, SpecError, sentence
-from resurgence_harness.statistics.betting import betting_bounds
-from resurgence_harness.statistics.intervals import paired, proportion_bounds
+from resurgence_harness.statistics.betting import betting_bounds, e_value
+from resurgence_harness.statistics.intervals import paired as paired_bounds
+from resurgence_harness.statistics.intervals import proportion_bounds, tango_z
 
 
 class Design(ABC):
@@ -29,6 +32,13 @@ class Design(ABC):
     @abstractmethod
     def difference(self, changes: Sequence[int], alpha: float, *, whole: bool = True) -> tuple[float, float]:
         """Bounds of a paired difference after outcomes of −1, 0 and 1, in the order drawn."""
+
+    @abstractmethod
+    def against(self, outcomes: Sequence[int], limit: float, *, paired: bool) -> float:
+        """An e-value against "the mean of these outcomes is at most `limit`": its mean is at most 1 where that is true.
+
+        `paired` says that outcomes are changes of −1, 0 and 1 rather than hits of 0 and 1.
+        """
 
     @abstractmethod
     def check(self, images: int) -> None:
@@ -50,7 +60,18 @@ class Fixed(Design):
 
     def difference(self, changes: Sequence[int], alpha: float, *, whole: bool = True) -> tuple[float, float]:
         """Tango's bounds, with the exact bound at zero events."""
-        return paired(changes.count(-1), changes.count(1), len(changes), alpha)
+        return paired_bounds(changes.count(-1), changes.count(1), len(changes), alpha)
+
+    def against(self, outcomes: Sequence[int], limit: float, *, paired: bool) -> float:
+        """From the p-value by Vovk and Wang's calibrator 1/(2√p) (E-values, Annals of Statistics 49 (2021) 1736)."""
+        n, hits = len(outcomes), outcomes.count(1)
+        if paired:
+            p = 1 - NormalDist().cdf(tango_z(outcomes.count(-1), hits, n, limit))
+        else:
+            from scipy.special import betainc
+
+            p = float(betainc(hits, n - hits + 1, limit)) if hits else 1.0
+        return 0.5 / math.sqrt(max(p, 1e-300))
 
     def check(self, images: int) -> None:
         """Any number can have been fixed."""
@@ -77,6 +98,10 @@ class Shuffled(Design):
     def __post_init__(self) -> None:
         if self.grid < 1:
             raise SpecError(sentence(f"A grid of {self.grid} rows holds nothing.", do="Give prompts and seeds."))
+
+    def against(self, outcomes: Sequence[int], limit: float, *, paired: bool) -> float:
+        """The bet's own."""
+        return e_value(outcomes, mean=limit, least=-1 if paired else 0, grid=self.grid, at_least=False)
 
     def check(self, images: int) -> None:
         """No more images than the grid has."""
@@ -112,6 +137,11 @@ class Hybrid(Design):
     def __post_init__(self) -> None:
         if self.cap < 1:
             raise SpecError(sentence(f"A cap of {self.cap} images leaves nothing to look at.", do="Give 1 or more."))
+
+    def against(self, outcomes: Sequence[int], limit: float, *, paired: bool) -> float:
+        """The mean of both looks' e-values; the last look has none before the cap."""
+        last = FIXED.against(outcomes, limit, paired=paired) if len(outcomes) >= self.cap else 0.0
+        return (Shuffled(ENDLESS).against(outcomes, limit, paired=paired) + last) / 2
 
     def check(self, images: int) -> None:
         """No image after the last look."""

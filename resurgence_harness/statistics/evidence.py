@@ -221,6 +221,10 @@ class Pairs:
         """Standard error that the difference would have over fresh seeds, prompts and concepts taken independently."""
         return math.sqrt(max((self.gained + self.lost) / self.total - self.difference**2, 0.0) / self.total)
 
+    def against(self, limit: float) -> float:
+        """An e-value against "the difference is at most the limit", as the design allows."""
+        return self.design.against(self.changes, limit, paired=True)
+
     def bounds(self, alpha: float) -> tuple[float, float]:
         """One-sided bounds of the difference at alpha on each side, as the design allows."""
         return self.design.difference(self.changes, alpha, whole=self.whole)

@@ -108,6 +108,10 @@ class Rate:
         )
         return max(high, self.design.proportion(judged, alpha, whole=False)[1])
 
+    def against(self, limit: float) -> float:
+        """An e-value against "`value` is at most the limit", as the design allows."""
+        return self.design.against(self._outcomes, limit, paired=False)
+
     @property
     def fresh_error(self) -> float:
         """Standard error that `value` would have over fresh seeds, prompts and concepts taken independently."""

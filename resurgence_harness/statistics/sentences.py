@@ -8,6 +8,7 @@ from resurgence_harness.statistics.evidence import pairs
 from resurgence_harness.statistics.intervals import mcnemar_exact
 from resurgence_harness.statistics.policies import UnlearningOutcome
 from resurgence_harness.statistics.rates import Rate
+from resurgence_harness.statistics.scopes import generalise
 from resurgence_harness.statistics.weighing import Weighed
 from resurgence_harness.statistics.words import confidence, counted, percent, points
 
@@ -24,6 +25,8 @@ def holds(cell: Weighed) -> str:
             " level is claimed, not that anything had been unlearned or stayed so."
         )
     rise = f"a rise of at most {points(cell.rise.high)} points, limit {points(cell.rise.limit)}"
+    if cell.rise.shown:
+        rise += f"; a small rise of {points(cell.rise.estimate)} points is shown, within what is tolerated"
     return f"the erased concept stays erased: {seen} ({level}), {rise}{tighten}."
 
 
@@ -163,6 +166,7 @@ def arithmetic(cell: Weighed, more: int | None) -> str:
         if finding is cell.rise:
             words += f"; exact McNemar p = {mcnemar_exact(change.lost, change.gained):.2g}"
         lines.append(line(finding.name, words + ("" if finding in cell.claimed else "; shown, not claimed")))
+    lines.append(line("beyond this grid", generalise(before, after, alpha).sentence))
     lines.append(line("unlearning", cell.outcome.value if cell.outcome else "not judged: no base model was given"))
     lines += [line(control.name, f"{control.state.value}: {control.sentence}") for control in cell.controls]
     if more is not None:

@@ -93,6 +93,8 @@ class Verdict:
     """About how many more images per arm would settle an UNDECIDED; None where images are not what is missing."""
     wants: frozenset[Group] = frozenset()
     """The images of which more could change the verdict; empty where it stands."""
+    e_value: float = 1.0
+    """Evidence against "nothing is beyond its limit or ceiling"; of two judges the smaller. For many cells together."""
     agreement: tuple[tuple[str, tuple[int, int]], ...] = ()
     """Per arm, on how many images two judges agree, and of how many."""
 
@@ -123,6 +125,7 @@ class Verdict:
             "alpha": self.alpha,
             "tighten": self.tighten,
             "images_to_settle": self.images_to_settle,
+            "e_value": self.e_value,
             "agreement": {arm: list(counts) for arm, counts in self.agreement},
         }
 
@@ -153,6 +156,7 @@ def decide(
         agreement=agreed,
         arithmetic="\n".join([first.arithmetic, *lines]),
         wants=first.wants | second.wants,
+        e_value=min(first.e_value, second.e_value),
     )
     if second.kind is first.kind:
         return replace(both, tighten=first.tighten and second.tighten)
@@ -171,9 +175,9 @@ def decide(
 def _one_judge(evidence: CellEvidence, policy: Policy, acceptance: Acceptance | None, day: date) -> Verdict:
     cell = Weighed(evidence, policy, acceptance, day)
     kind, reason, more = _order(cell)
-    # A rise is called a resurgence only when it is known not to come out of a collapsed model.
-    by_rise = kind is VerdictKind.VIOLATED and not cell.beyond(cell.level)
-    open_questions = cell.wants if kind is VerdictKind.UNDECIDED else cell.wants_outcome if by_rise else frozenset()
+    wants: frozenset[Group] = frozenset()
+    if kind in (VerdictKind.UNDECIDED, VerdictKind.VIOLATED):
+        wants = cell.wants if kind is VerdictKind.UNDECIDED else cell.wants_name
     return Verdict(
         kind=kind,
         reason=f"{reason.removesuffix('.')}{sentences.expired(cell)}.",
@@ -185,7 +189,8 @@ def _one_judge(evidence: CellEvidence, policy: Policy, acceptance: Acceptance | 
         alpha=policy.alpha,
         tighten=kind is VerdictKind.HOLDS and cell.acceptance is not None,
         images_to_settle=more,
-        wants=open_questions,
+        wants=wants,
+        e_value=cell.e_value,
     )
 
 

@@ -19,6 +19,7 @@ from resurgence_harness.statistics.controls import (
     utility_findings,
 )
 from resurgence_harness.statistics.criteria import Finding, Incidental, Level, NoRise
+from resurgence_harness.statistics.evidence import pairs
 from resurgence_harness.statistics.policies import Acceptance, Policy, UnlearningOutcome
 from resurgence_harness.statistics.rates import Rate
 
@@ -164,6 +165,17 @@ class Weighed:
             return Level(limit=ceiling, alpha=alpha).judge_rate(self.rates["after"]).more
         return NoRise(delta=ceiling, alpha=alpha).judge(self.evidence.before, self.evidence.after).more
 
+    @cached_property
+    def e_value(self) -> float:
+        """Evidence against "nothing is beyond its limit or accepted ceiling": the mean over level and rise.
+
+        A rise is claimed with a base only, and never out of a collapsed model.
+        """
+        values = [self.rates["after"].against(self.ceiling(self.level))]
+        if self.has_base and self.outcome is not UnlearningOutcome.COLLAPSED:
+            values.append(pairs(self.evidence.before, self.evidence.after)[0].against(self.ceiling(self.rise)))
+        return min(sum(values) / len(values), 1e300)
+
     # What more images could change
 
     def unsettled(self, finding: Finding | None) -> bool:
@@ -203,7 +215,18 @@ class Weighed:
         return frozenset(wanted)
 
     @property
-    def wants_outcome(self) -> frozenset[Group]:
-        """The images that would still tell a rise out of an unlearned model from one out of a collapsed one."""
-        kept = kept_finding(self.evidence, self.policy)
-        return frozenset({Group.RETAINED} if kept is not None and not kept.settled else ())
+    def wants_name(self) -> frozenset[Group]:
+        """The images of which more could tell what a VIOLATED is: whether the model had unlearned, or had collapsed.
+
+        A rise that is the whole reason must be known not to come out of a collapsed model. Where the level alone is
+        reason enough, the name is worth only so many images as the positive control.
+        """
+        kept, unlearned = kept_finding(self.evidence, self.policy), unlearned_finding(self.evidence, self.policy)
+        alone, enough = not self.beyond(self.level), self.policy.positive_images
+        wanted = set()
+        retained = self.rates.get("retained_before")
+        if kept is not None and not kept.settled and retained is not None and (alone or retained.images < enough):
+            wanted.add(Group.RETAINED)
+        if self.outcome is UnlearningOutcome.NOT_UNLEARNED and unlearned is not None and not unlearned.settled:
+            wanted |= {Group.ERASED} if self.rates["before"].images < enough else set()
+        return frozenset(wanted)

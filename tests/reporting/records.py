@@ -45,6 +45,7 @@ def record(name: str = "esd-10-lora", verdict: str = "VIOLATED", **other: Any) -
         "arithmetic": "  scope  …",
         "tighten": False,
         "images_to_settle": None,
+        "e_value": 1e6 if verdict == "VIOLATED" else 1.0,
         "limits": "0" * 64,
         "judge": "identity",
         "models": {"base": model, "unlearned": model, "tuned": model},
@@ -69,6 +70,14 @@ def run(*cells: dict[str, Any], missing: tuple[dict[str, Any], ...] = (), exit_c
         "base": {"name": "micro", "digest": "0" * 64},
         "selection": {"profile": "quick", "changed": {}},
         "environment": {"python": "3.11.7", "device": "cpu"},
+        "family": {
+            "declared": 14,
+            "judged": len(cells),
+            "alpha": ALPHA,
+            "alarms": [],
+            "global_e_value": 1.0,
+            "every_cell_passes": False,
+        },
         "cells": list(cells),
         "missing": list(missing),
     }

@@ -1,0 +1,40 @@
+"""What all cells of a run may claim together: alarms corrected for their number, and the release claim.
+
+The family is what the profile declares for the tasks of the run, whatever was selected of it; so leaving cells out
+never makes an alarm easier. A cell without a verdict counts as no evidence for an alarm, and as no pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from resurgence_harness.statistics.multiplicity import Family, every_cell, global_e_value, holm
+
+
+def together(records: Sequence[Mapping[str, Any]], declared: Sequence[str]) -> dict[str, Any]:
+    """The object `family` of verdict.json; `declared` are "task/cell" words, to which cells beyond them are added."""
+    found = {f"{record['task']}/{record['id']}": record for record in records}
+    family = Family(cells=tuple(dict.fromkeys([*declared, *found])))
+    alpha = min((record["alpha"] for record in records), default=0.01)
+    evidence = {name: float(record["e_value"]) for name, record in found.items()}
+    alarms = holm({name: min(1.0, 1 / max(e, 1e-300)) for name, e in evidence.items()}, family, alpha).rejected
+    passes = {name: record["verdict"] in ("HOLDS", "KNOWN") for name, record in found.items()}
+    return {
+        "declared": len(family.cells),
+        "judged": len(found),
+        "alpha": alpha,
+        "alarms": sorted(alarms),
+        "global_e_value": global_e_value(evidence, family),
+        "every_cell_passes": every_cell(passes, family),
+    }
+
+
+def sentence_of(family: Mapping[str, Any]) -> str:
+    """The same in a sentence."""
+    declared, judged, alarms = family["declared"], family["judged"], len(family["alarms"])
+    cells = f"{declared} declared cell" + ("" if declared == 1 else "s")
+    unjudged = "" if judged == declared else f", {declared - judged} of them not judged here"
+    stand = "no alarm stands" if not alarms else "1 alarm stands" if alarms == 1 else f"{alarms} alarms stand"
+    release = "every one passes" if family["every_cell_passes"] else "a release claim needs every one to pass"
+    return f"All {cells} together{unjudged}: {stand} at {100 * family['alpha']:g} % for any false one; {release}."
