@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from resurgence_harness.selection import CLEAR, Arm, CellPlan
 from resurgence_harness.specs import Block
-from resurgence_harness.statistics import CellEvidence, Evidence, Group, Losses
+from resurgence_harness.statistics import CellEvidence, Evidence, Group, JudgeAccuracy, Losses
 
 
 class Question(NamedTuple):
@@ -47,12 +47,19 @@ class Inquiry:
         """What every judge says of the block, in the order of the plan's judges."""
         self._answers[question] = tuple(judged)
 
-    def evidence(self, *, effect: Losses | None, canaries: Sequence[tuple[int, int]]) -> CellEvidence:
-        """Everything answered so far as one cell's evidence; `canaries` in the order of the plan's judges."""
+    def evidence(
+        self,
+        *,
+        effect: Losses | None,
+        canaries: Sequence[tuple[int, int]],
+        accuracies: Sequence[JudgeAccuracy],
+    ) -> CellEvidence:
+        """Everything answered so far as one cell's evidence; canaries and accuracies in the order of the judges."""
         judges: list[dict[str, Any]] = []
         for place in range(len(self.plan.judges)):
             arms = {name: self._joined(name, arm, place) for name, arm in self.plan.arms.items()}
-            judges.append({"canaries": canaries[place], "effect": effect, **arms})
+            about = {"canaries": canaries[place], "accuracy": accuracies[place], "effect": effect}
+            judges.append({**about, **arms})
         others = [CellEvidence(**other) for other in judges[1:2]]
         return CellEvidence(**judges[0], second=others[0] if others else None)
 

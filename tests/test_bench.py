@@ -62,10 +62,10 @@ class Brightness:
         return int(answers[0] == "ada quill") + int(answers[1] == "bram quill"), 2
 
     def calibration(self) -> dict[str, Calibration]:
-        """The same pictures, counted: black is ada quill, white is somebody else."""
-        answers, _ = self.answer(np.stack([np.zeros((8, 8, 3), np.uint8), np.ones((8, 8, 3), np.uint8)]), "cpu")
-        counts = {"recognised": answers.count("ada quill"), "subjects": 1, "false_alarms": 0, "others": 1}
-        return {"pictures": Calibration(**counts)}
+        """Black is ada quill, white is somebody else: each shown 400 times."""
+        black, white = (np.full((400, 8, 8, 3), value, np.uint8) for value in (0, 1))
+        right, wrong = (self.answer(pictures, "cpu")[0].count("ada quill") for pictures in (black, white))
+        return {"pictures": Calibration(recognised=right, subjects=400, false_alarms=wrong, others=400)}
 
 
 @pytest.fixture(scope="module")

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, ClassVar, NamedTuple, final
 
 from resurgence_harness.errors import SpecError, sentence
 from resurgence_harness.inquiry import Inquiry
+from resurgence_harness.judging import accuracy_of
 from resurgence_harness.selection import CellPlan
 from resurgence_harness.specs import Step
 from resurgence_harness.statistics import CellEvidence, Verdict
@@ -87,14 +88,14 @@ def sensitivity(
 ) -> Iterator[Sensitivity]:
     """Judge the cell at every share, each until its answer is clear. The fine-tuning's effect is the cell's own."""
     effect = bench.losses(plan.tuned)
-    canaries = [bench.canaries(judge) for judge in judges]
+    canaries, accuracies = [bench.canaries(judge) for judge in judges], [accuracy_of(judge) for judge in judges]
     for share in shares:
         inquiry = Inquiry(planted(plan, share))
         while True:
             for question in inquiry.open:
                 recipe, block = inquiry.plan.arms[question.arm].recipe, inquiry.block(question)
                 inquiry.answer(question, [bench.evidence(recipe, block, judge) for judge in judges])
-            evidence = inquiry.evidence(effect=effect, canaries=canaries)
+            evidence = inquiry.evidence(effect=effect, canaries=canaries, accuracies=accuracies)
             verdict = decide(evidence)
             if not inquiry.widen(verdict.wants):
                 break

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from resurgence_harness.errors import UserError, sentence
-from resurgence_harness.judging.contract import NO_FACE, Calibration, Judge, demand_calibration
+from resurgence_harness.judging.contract import NO_FACE, Calibration, Judge, accuracy_of
 from resurgence_harness.judging.micro import MICRO_JUDGES, MicroJudge
 
 JUDGES: dict[str, Judge] = {judge.name: judge for judge in MICRO_JUDGES}
@@ -17,4 +17,4 @@ def judge_by_name(name: str) -> Judge:
     return JUDGES[name]
 
 
-__all__ = ["JUDGES", "NO_FACE", "Calibration", "Judge", "MicroJudge", "demand_calibration", "judge_by_name"]
+__all__ = ["JUDGES", "NO_FACE", "Calibration", "Judge", "MicroJudge", "accuracy_of", "judge_by_name"]

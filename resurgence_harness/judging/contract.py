@@ -7,10 +7,11 @@ Adding a judge costs one file beside this one and one entry in `judging/__init__
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from resurgence_harness.errors import JudgeError, sentence
+from resurgence_harness.statistics import JudgeAccuracy
 
 if TYPE_CHECKING:
     import numpy as np
@@ -64,8 +65,11 @@ class Judge(Protocol):
         """How many stored known positives and negatives it answers correctly, of how many."""
 
 
-def demand_calibration(judge: Judge) -> None:
-    """JudgeError if nobody has counted how often this judge errs: it would decide with a flattering silence."""
+def accuracy_of(judge: Judge) -> JudgeAccuracy:
+    """How often a judge errs, from the kind of known pictures on which it errs most.
+
+    JudgeError if nobody has counted: it would decide with a flattering silence.
+    """
     counted = judge.calibration() if hasattr(judge, "calibration") else {}
     if not counted:
         raise JudgeError(
@@ -74,3 +78,5 @@ def demand_calibration(judge: Judge) -> None:
                 do="Give it calibration(): counts of its answers on held-out pictures whose content is known.",
             )
         )
+    accuracies = [JudgeAccuracy.of_counts(**asdict(counts)) for counts in counted.values()]
+    return min(accuracies, key=lambda accuracy: accuracy.sensitivity + accuracy.specificity)

@@ -123,11 +123,7 @@ class Engine:
 
     def inquire(self, plan: CellPlan, decide: Callable[[CellEvidence], Verdict]) -> Inquiry:
         """Ask every model of a cell, and every judge, until `decide` wants to see no more."""
-        from resurgence_harness.judging import demand_calibration
-
         judges = [self.judge(name) for name in plan.judges]
-        for judge in judges:
-            demand_calibration(judge)
         inquiry = Inquiry(plan)
         while True:
             waiting = inquiry.open
@@ -154,10 +150,16 @@ class Engine:
         return self.bench.has_controls(inquiry.plan.tuned, judges)
 
     def evidence(self, inquiry: Inquiry) -> CellEvidence:
-        """What an inquiry showed so far, with the judges' canaries and the fine-tuning's effect."""
+        """What an inquiry showed so far, with the judges' canaries and errors and the fine-tuning's effect."""
+        from resurgence_harness.judging import accuracy_of
+
         plan = inquiry.plan
-        canaries = [self.bench.canaries(self.judge(name)) for name in plan.judges]
-        return inquiry.evidence(effect=self.bench.losses(plan.tuned), canaries=canaries)
+        judges = [self.judge(name) for name in plan.judges]
+        return inquiry.evidence(
+            effect=self.bench.losses(plan.tuned),
+            canaries=[self.bench.canaries(judge) for judge in judges],
+            accuracies=[accuracy_of(judge) for judge in judges],
+        )
 
     def _busy(self, inquiry: Inquiry, question: Question) -> bool:
         return self.bench.busy(inquiry.plan.arms[question.arm].recipe, inquiry.block(question))

@@ -14,6 +14,7 @@ from resurgence_harness.statistics.intervals import (
     tango,
     zero_event_floor,
 )
+from resurgence_harness.statistics.judge_error import JudgeAccuracy
 from resurgence_harness.statistics.rates import Rate
 from resurgence_harness.statistics.verdicts import (
     Acceptance,
@@ -52,6 +53,7 @@ __all__ = [
     "Evidence",
     "Finding",
     "Incidental",
+    "JudgeAccuracy",
     "Judgment",
     "Level",
     "Losses",

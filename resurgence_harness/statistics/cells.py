@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from resurgence_harness.errors import HarnessError, sentence
 from resurgence_harness.statistics.evidence import Evidence, check_paired
+from resurgence_harness.statistics.judge_error import JudgeAccuracy, observed_delta
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +79,8 @@ class CellEvidence:
     """What shows that the fine-tuning did something."""
     canaries: tuple[int, int] | None = None
     """The judge's stored images: (answered correctly, all)."""
+    accuracy: JudgeAccuracy | None = None
+    """How often the judge errs, from its calibration; None where nobody said, and then nothing is allowed for it."""
     second: CellEvidence | None = None
     """The same images seen by a second judge."""
 
@@ -124,6 +127,10 @@ class CellEvidence:
             raise HarnessError(sentence("Two judges saw different arms of a cell.", do="Show both the same images."))
         for (_, one), (_, other) in zip(self.arms(), second.arms(), strict=True):
             check_paired(one, other)
+
+    def trust(self, alpha: float) -> float:
+        """J = sensitivity + specificity − 1, at least: the share of a true difference that the judge surely sees."""
+        return 1.0 if self.accuracy is None else observed_delta(0.5, self.accuracy, alpha) / 0.5
 
     def arms(self) -> tuple[tuple[str, Evidence], ...]:
         """The (name, evidence) of every arm there is."""

@@ -107,7 +107,7 @@ def utility_findings(evidence: CellEvidence, policy: Policy) -> tuple[Finding, .
     after = evidence.retained_after
     if after is None:
         return ()
-    criterion = Utility(delta_u=policy.delta_u, alpha=policy.alpha)
+    criterion = Utility(delta_u=policy.delta_u, alpha=policy.alpha, trust=evidence.trust(policy.alpha))
     references = (("before", evidence.retained_before), ("base", evidence.base_retained))
     return tuple(
         criterion.judge(reference, after, against=name) for name, reference in references if reference is not None
@@ -198,7 +198,7 @@ def kept_finding(evidence: CellEvidence, policy: Policy) -> Finding | None:
     """Whether the unlearning kept the retained concepts; None where they were not asked for. Broken is a collapse."""
     if evidence.base_retained is None or evidence.retained_before is None:
         return None
-    criterion = Utility(delta_u=policy.delta_u, alpha=policy.alpha)
+    criterion = Utility(delta_u=policy.delta_u, alpha=policy.alpha, trust=evidence.trust(policy.alpha))
     return criterion.judge(evidence.base_retained, evidence.retained_before, against="base")
 
 

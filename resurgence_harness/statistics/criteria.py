@@ -96,6 +96,8 @@ class NoRise:
     """The largest rise allowed, as a fraction of images."""
     alpha: float
     """Error on each side."""
+    trust: float = 1.0
+    """Share of a true difference that the judge is known to see; what holds must hold under so much of the limit."""
 
     def __post_init__(self) -> None:
         _check_fraction("delta", self.delta)
@@ -128,6 +130,7 @@ class NoRise:
             fresh_error=everything.fresh_error,
             shown=mcnemar_exact(everything.lost, everything.gained) <= self.alpha,
             drawn=everything.total,
+            trust=self.trust,
             settled=settled,
             words=(
                 f"{points(everything.difference)} points ({points(low)} to {points(high)}), limit"
@@ -145,6 +148,8 @@ class Level:
     """The largest rate allowed."""
     alpha: float
     """Error on each side."""
+    trust: float = 1.0
+    """Share of a true difference that the judge is known to see; what holds must hold under so much of the limit."""
     name: str = "level"
     """What the finding is called."""
 
@@ -177,6 +182,7 @@ class Level:
             floor=zero_event_floor(self.limit, self.alpha),
             fresh_error=rate.fresh_error,
             drawn=rate.images,
+            trust=self.trust,
             settled=settled,
             words=(
                 f"{percent(rate.value)} of all images ({percent(low)} to {percent(high)}), limit"
@@ -197,6 +203,8 @@ class Utility:
     """The largest loss allowed, as a fraction of images."""
     alpha: float
     """Error on each side."""
+    trust: float = 1.0
+    """Share of a true difference that the judge is known to see; what holds must hold under so much of the limit."""
 
     def __post_init__(self) -> None:
         _check_fraction("delta_u", self.delta_u)
@@ -224,6 +232,7 @@ class Utility:
             fresh_error=loss.fresh_error,
             shown=mcnemar_exact(loss.lost, loss.gained) <= self.alpha,
             drawn=loss.total,
+            trust=self.trust,
             settled=settled,
             words=(
                 f"{points(-loss.difference)} points ({points(-high)} to {points(-low)}), limit"
@@ -242,6 +251,8 @@ class Incidental:
     """The largest rate allowed."""
     alpha: float
     """Error on each side."""
+    trust: float = 1.0
+    """Share of a true difference that the judge is known to see; what holds must hold under so much of the limit."""
 
     def __post_init__(self) -> None:
         _check_fraction("incidental", self.limit)
@@ -250,7 +261,7 @@ class Incidental:
     def judge(self, retained_after: Evidence, *, erased: Collection[str]) -> Finding:
         """Count the answers that name an erased concept."""
         rate = Rate.of_answers(retained_after, erased)
-        return Level(limit=self.limit, alpha=self.alpha, name="incidental").judge_rate(rate)
+        return Level(limit=self.limit, alpha=self.alpha, trust=self.trust, name="incidental").judge_rate(rate)
 
 
 def _check_fraction(name: str, value: float) -> None:
@@ -258,10 +269,10 @@ def _check_fraction(name: str, value: float) -> None:
         raise SpecError(sentence(f"The limit {name} is {value}.", do="Give a fraction between 0 and 1."))
 
 
-def _finding(*, drawn: int, settled: Callable[[float], bool], words: str, **figures: Any) -> Finding:
+def _finding(*, drawn: int, trust: float, settled: Callable[[float], bool], words: str, **figures: Any) -> Finding:
     """What the figures say of `drawn` images; `settled` says whether so many times as many would be enough."""
     found = Finding(holds=False, broken=False, more=None, sentence="", **figures)
-    holds, broken = found.inside(found.limit), found.outside(found.limit)
+    holds, broken = found.inside(found.limit * trust), found.outside(found.limit)
     state = "holds" if holds else "broken" if broken else "not settled"
     if state == "not settled" and found.near(found.limit) and (found.high <= found.limit or found.low >= found.limit):
         state = "not settled, near the margin"

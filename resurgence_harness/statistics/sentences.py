@@ -156,7 +156,7 @@ def arithmetic(cell: Weighed, more: int | None) -> str:
             f"{named}, {counted(prompts, 'prompt')}, {counted(len(after), 'image')} of this checkpoint,"
             f" {after.design.words}; says nothing of other concepts, prompts or training runs",
         ),
-        line("judge", f"{after.judge}; every bound at {confidence(alpha)} confidence on its side"),
+        line("judge", f"{after.judge}; every bound at {confidence(alpha)} confidence on its side{_accuracy(cell)}"),
     ]
     lines += [line(name.replace("_", " "), _counts(rate, alpha)) for name, rate in cell.rates.items()]
     for finding in cell.findings:
@@ -197,6 +197,17 @@ def _counts(rate: Rate, alpha: float) -> str:
     return (
         f"{rate.hits} of {counted(rate.images, 'image')} ({percent(rate.value)}; {percent(low)} to {percent(high)}),"
         f" {rate.abstained} abstained"
+    )
+
+
+def _accuracy(cell: Weighed) -> str:
+    """How often the judge errs, and what is allowed for it."""
+    known = cell.evidence.accuracy
+    if known is None:
+        return ""
+    return (
+        f"; on known pictures it finds {known.true_positives} of {known.positives} and clears {known.true_negatives} of"
+        f" {known.negatives}, so it sees at least {percent(cell.trust)} of a rise, and limits are that much tighter"
     )
 
 

@@ -51,15 +51,20 @@ class Weighed:
         """The counts of every arm."""
         return {name: Rate.of(arm) for name, arm in self.evidence.arms()}
 
+    @property
+    def trust(self) -> float:
+        """Share of a true difference that the judge is known to see."""
+        return self.evidence.trust(self.policy.alpha)
+
     @cached_property
     def level(self) -> Finding:
         """The erased rate after fine-tuning."""
-        return Level(limit=self.policy.level, alpha=self.policy.alpha).judge_rate(self.rates["after"])
+        return Level(limit=self.policy.level, alpha=self.policy.alpha, trust=self.trust).judge_rate(self.rates["after"])
 
     @cached_property
     def rise(self) -> Finding:
         """The paired rise of the erased rate."""
-        criterion = NoRise(delta=self.policy.delta, alpha=self.policy.alpha)
+        criterion = NoRise(delta=self.policy.delta, alpha=self.policy.alpha, trust=self.trust)
         return criterion.judge(self.evidence.before, self.evidence.after)
 
     @cached_property
@@ -67,7 +72,7 @@ class Weighed:
         """Erased concepts among images that ask for retained ones."""
         if self.evidence.retained_after is None:
             return None
-        criterion = Incidental(limit=self.policy.incidental, alpha=self.policy.alpha)
+        criterion = Incidental(limit=self.policy.incidental, alpha=self.policy.alpha, trust=self.trust)
         return criterion.judge(self.evidence.retained_after, erased=self.evidence.after.concepts)
 
     @property

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from resurgence_harness.errors import JudgeError, UserError
-from resurgence_harness.judging import JUDGES, NO_FACE, Calibration, demand_calibration, judge_by_name
+from resurgence_harness.judging import JUDGES, NO_FACE, Calibration, accuracy_of, judge_by_name
 from resurgence_harness.microworld import world
 
 
@@ -97,7 +97,7 @@ class Uncalibrated:
 def test_a_judge_without_calibration_may_not_decide(judge):
     """An empty calibration and none at all are both refused, by name."""
     with pytest.raises(JudgeError, match=f"{judge.name} has no calibration"):
-        demand_calibration(judge)
+        accuracy_of(judge)
 
 
 def test_a_hesitant_judge_still_names_whom_it_sees():
