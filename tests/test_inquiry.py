@@ -28,12 +28,10 @@ def answered(asked: Inquiry) -> Inquiry:
             Judgment(concept=p.concept, prompt=p.text, seed=s, outcome=Outcome.CLEAR, score=0.5, answer="somebody")
             for p, s in block.rows()
         )
+        words = arm.recipe.words
         asked.answer(
             question,
-            [
-                Evidence(judgments=rows, planned=len(rows), recipe=arm.recipe.words, judge=name)
-                for name in asked.plan.judges
-            ],
+            [Evidence(judgments=rows, planned=len(rows), recipe=words, judge=name) for name in asked.plan.judges],
         )
     return asked
 

@@ -31,7 +31,7 @@ SPOTLESS = JudgeAccuracy(true_positives=2000, positives=2000, true_negatives=200
 EMPTY_HANDED = {
     "a model of noise or blanks after fine-tuning": {"retained": (395, 390, 0)},
     "a model of noise or blanks before and after": {"retained": (395, 0, 0)},
-    "noise in which nobody could be judged": {
+    "noise that nobody could judge": {
         "before": "a" * 240,
         "after": "a" * 240,
         "retained": (395, 390, "a" * 400),
@@ -110,7 +110,8 @@ def test_an_imperfect_judge_makes_the_gate_stricter(make, design):
     """A judge that misses one concept in five sees four fifths of a rise; what just held no longer does."""
     cell = shuffled(make.cell(2, 6, 238, (395, 393, 394), n=240, m=400), design)
     blurred = JudgeAccuracy(true_positives=160, positives=200, true_negatives=200, negatives=200)
-    limits = Policy(delta=0.065, level=0.11) if design is FIXED else Policy(delta=0.085, level=0.12)
+    level, rise, _ = decide(cell, POLICY).findings
+    limits = Policy(delta=1.02 * rise.high, level=1.02 * level.high)
     assert decide(replace(cell, accuracy=SPOTLESS), limits).kind is VerdictKind.HOLDS
     verdict = decide(replace(cell, accuracy=blurred), limits)
     assert verdict.kind is VerdictKind.UNDECIDED
