@@ -1,0 +1,359 @@
+"""Where every outcome can be enumerated, errors are summed, not simulated.
+
+    worst_proportion   Clopper and Pearson's bounds, over all rates
+    worst_paired       Tango's bounds with the exact one at zero events, over all rates of discordance
+    critical_alpha     the nominal alpha at which those err no more than alpha
+    hybrid_error       fresh seeds until it is clear, with a last look at a cap, over all sequences
+    order_error        betting on a small grid, over all its orders
+
+A paired claim has one nuisance, q = P(lost). At D = delta the others are P(gained) = q + delta and 1 − 2q − delta, and
+
+    size = max over q in [0, (1 − delta)/2] of  Σ_b P(b) P(c in the region of b)
+           b ~ Binomial(n, q),  c ~ Binomial(n − b, (q + delta)/(1 − q))
+
+D = delta is the worst of D ≥ delta (of D ≤ delta for the other side): one more gained pair never makes a rise look
+smaller, so for every b a region is all c below (above) some count, and falling into it is monotone in P(gained).
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from enum import StrEnum
+from functools import lru_cache
+from typing import TYPE_CHECKING, NamedTuple
+
+from resurgence_harness.errors import SpecError, sentence
+from resurgence_harness.statistics.betting import STAKES
+from resurgence_harness.statistics.intervals import check_alpha, clopper_pearson
+from resurgence_harness.validation.looks import evidence
+from resurgence_harness.validation.regions import claims
+from resurgence_harness.validation.report import Must, Row
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Array = NDArray[np.float64]
+    Flags = NDArray[np.bool_]
+
+ROUNDING = 1e-9
+"""Of a sum of probabilities."""
+_GRID = 200
+"""Rates of discordance tried first; the three worst are then looked at closely. Equally spaced on the scale on which a
+binomial count has the same spread everywhere, and finer than that spread up to thousands of pairs."""
+
+
+class Side(StrEnum):
+    """What is said falsely at D = delta."""
+
+    HOLDS = "HOLDS"
+    """The upper bound is under delta."""
+    VIOLATED = "VIOLATED"
+    """The lower bound is above delta."""
+
+
+class Size(NamedTuple):
+    """The largest error, and where it is made."""
+
+    error: float
+    at: float
+    """The rate p, or q = P(lost)."""
+
+
+# Proportions
+
+
+def worst_proportion(n: int, alpha: float) -> dict[Side, Size]:
+    """The largest P(upper bound < p) and P(lower bound > p) over all p: a fine grid and just beside every bound."""
+    import numpy as np
+
+    lows, highs = np.array([clopper_pearson(k, n, alpha) for k in range(n + 1)]).T
+    k = np.arange(n + 1)
+    found = {}
+    for side, bounds, beyond in ((Side.HOLDS, highs, 1e-12), (Side.VIOLATED, lows, -1e-12)):
+        rates = np.clip(np.concatenate([np.linspace(0, 1, 2001), bounds + beyond]), 0.0, 1.0)
+        missed = bounds < rates[:, None] if side is Side.HOLDS else bounds > rates[:, None]
+        errors = (_binomial(k, n, rates[:, None]) * missed).sum(axis=1)
+        found[side] = Size(float(errors.max()), float(rates[errors.argmax()]))
+    return found
+
+
+# Paired differences at a fixed number of pairs
+
+
+def worst_paired(n: int, delta: float, alpha: float, *, tango_alpha: float | None = None) -> dict[Side, Size]:
+    """The largest error of each side of `intervals.paired` at D = delta, over all rates of discordance.
+
+    `tango_alpha` is the nominal alpha of Tango's part alone; the exact bound after 0 gained stays at alpha.
+    """
+    _check(n, delta, alpha)
+    return {side: _size(n, delta, side, alpha, tango_alpha or alpha) for side in Side}
+
+
+def error_at(n: int, delta: float, alpha: float, q: float, *, rise: float | None = None) -> dict[Side, float]:
+    """The chance of each side's claim about delta at P(lost) = q and D = `rise`, which is delta unless given."""
+    import numpy as np
+
+    _check(n, delta, alpha)
+    at = np.array([q])
+    truth = delta if rise is None else rise
+    return {side: float(_errors(_edges(n, delta, side, alpha, alpha), n, truth, side, at)[0]) for side in Side}
+
+
+@lru_cache(maxsize=256)
+def critical_alpha(n: int, delta: float, alpha: float, side: Side | None = None) -> float:
+    """The largest nominal alpha of Tango's bound, at most alpha, with which the claim about delta errs at most alpha.
+
+    For one side, or the smaller of both. The exact bound after 0 gained keeps alpha: it is exact, and it is what makes
+    `zero_event_floor` pairs enough. The size is a staircase in the nominal alpha; the answer lies within a millionth
+    under the step.
+    """
+    _check(n, delta, alpha)
+    if side is None:
+        return min(critical_alpha(n, delta, alpha, one) for one in Side)
+    low, high = 0.0, alpha
+    if _size(n, delta, side, alpha, alpha).error <= alpha:
+        return alpha
+    while high - low > 1e-6 * alpha:
+        middle = (low + high) / 2
+        if _size(n, delta, side, alpha, middle).error <= alpha:
+            low = middle
+        else:
+            high = middle
+    return low
+
+
+def _check(n: int, delta: float, alpha: float) -> None:
+    check_alpha(alpha)
+    if n < 1 or not 0 < delta < 1:
+        raise SpecError(
+            sentence(
+                f"{n} pairs and a limit of {delta} give no claim.", do="Give 1 pair or more, and a limit in (0, 1)."
+            )
+        )
+
+
+def _size(n: int, delta: float, side: Side, alpha: float, tango_alpha: float) -> Size:
+    import numpy as np
+
+    edges = _edges(n, delta, side, alpha, tango_alpha)
+    most = (1 - delta) / 2
+    angles = np.linspace(0.0, math.pi / 2, _GRID)
+    errors = _errors(edges, n, delta, side, most * np.sin(angles) ** 2)
+    best = Size(float(errors.max()), float(most * np.sin(angles[errors.argmax()]) ** 2))
+    step = angles[1]
+    peaks = angles[np.argsort(errors)[-3:]]
+    for _ in range(2):
+        near = np.clip(peaks[:, None] + step * np.linspace(-1, 1, 11), 0.0, math.pi / 2).ravel()
+        errors = _errors(edges, n, delta, side, most * np.sin(near) ** 2)
+        best = max(best, Size(float(errors.max()), float(most * np.sin(near[errors.argmax()]) ** 2)))
+        peaks, step = near[np.argsort(errors)[-1:]], step / 5
+    return best
+
+
+@lru_cache(maxsize=64)
+def _edges(n: int, delta: float, side: Side, alpha: float, tango_alpha: float) -> NDArray[np.int64]:
+    """For every b how many c the region holds: the smallest ones for HOLDS, the largest ones for VIOLATED."""
+    import numpy as np
+
+    b, c = np.arange(n + 1)[:, None], np.arange(n + 1)[None]
+    inside, outside = claims(b, c, n, delta, tango_alpha, at_zero=alpha)
+    return np.asarray(np.count_nonzero((inside if side is Side.HOLDS else outside) & (b + c <= n), axis=1))
+
+
+def _errors(edges: NDArray[np.int64], n: int, rise: float, side: Side, q: Array) -> Array:
+    """The chance of the region at D = rise, for every q."""
+    import numpy as np
+    from scipy.special import betainc
+
+    b = np.arange(n + 1)
+    weight = _binomial(b, n, q[:, None])
+    left, count = np.broadcast_to(n - b, weight.shape), np.broadcast_to(edges, weight.shape)
+    share = np.broadcast_to(np.clip((q + rise) / np.maximum(1 - q, 1e-300), 0.0, 1.0)[:, None], weight.shape)
+    chance = np.zeros(weight.shape)
+    matters = (weight > 1e-18) & (count > 0)
+    every = matters & (count > left)
+    some = matters & ~every
+    chance[every] = 1.0
+    m, k, p = left[some], count[some], share[some]
+    # P(c ≤ k − 1) below, P(c ≥ m − k + 1) above, as beta integrals
+    chance[some] = betainc(m - k + 1.0, k * 1.0, 1 - p if side is Side.HOLDS else p)
+    return np.asarray((weight * chance).sum(axis=1))
+
+
+def _binomial(k: NDArray[np.int64], n: int, p: Array) -> Array:
+    """P(k of n), for broadcast arrays."""
+    import numpy as np
+    from scipy.special import gammaln, xlog1py, xlogy
+
+    return np.asarray(np.exp(gammaln(n + 1) - gammaln(k + 1) - gammaln(n - k + 1) + xlogy(k, p) + xlog1py(n - k, -p)))
+
+
+# Sequences
+
+
+def hybrid_error(limit: float, cap: int, alpha: float, *, lost: float | None = None) -> dict[Side, float]:
+    """The chance that `Hybrid(cap)` errs on each side about a truth exactly at the limit, over all sequences.
+
+    With `lost` the truth is a rise with P(lost) = lost and P(gained) = lost + limit; without, a rate. On independent
+    outcomes the bets depend on the counts alone, so probability is carried from counts to counts until a bet has won.
+    """
+    import numpy as np
+
+    check_alpha(alpha)
+    least, down = (0, 0.0) if lost is None else (-1, lost)
+    up = down + limit
+    found = {}
+    for side in Side:
+        if lost is None:
+            last = np.array(
+                [
+                    [
+                        (bounds[1] < limit) if side is Side.HOLDS else (bounds[0] > limit)
+                        for bounds in (clopper_pearson(k, cap, alpha / 2) for k in range(cap + 1))
+                    ]
+                ]
+            )
+        else:
+            b, c = np.arange(_most(down, cap))[:, None], np.arange(_most(up, cap))[None]
+            inside, outside = claims(b, np.minimum(c, cap - b), cap, limit, alpha / 2)
+            last = inside if side is Side.HOLDS else outside
+        found[side] = _carried(down, up, limit, least, cap, 2 / alpha, side, last[:, : _most(up, cap)])
+    return found
+
+
+def _most(p: float, cap: int) -> int:
+    """So many counts, from 0, hold all but a negligible chance; what is beyond is counted as an error."""
+    return 1 if p == 0 else min(cap, math.ceil(cap * p + 9 * math.sqrt(cap * p * (1 - p)) + 12)) + 1
+
+
+def _carried(
+    down: float, up: float, mean: float, least: int, cap: int, needed: float, side: Side, last: Flags
+) -> float:
+    import numpy as np
+
+    stakes = np.asarray(STAKES)
+
+    def factor(outcome: int) -> Array:
+        """By what a bet at each stake multiplies."""
+        gain = (mean - outcome) / (1 - mean) if side is Side.HOLDS else (outcome - mean) / (mean - least)
+        return 1 + stakes * gain
+
+    rows, columns = _most(down, cap), _most(up, cap)
+    neither, gained = np.log(factor(0)), np.arange(columns) * np.log(factor(1) / factor(0))[:, None]
+    after_lost = np.exp(np.arange(rows)[:, None] * np.log(factor(-1) / factor(0))) if rows > 1 else None
+
+    def wealth(t: int) -> Array:
+        """Of every count after t outcomes, the mean over stakes; capped where it could not be written."""
+        if after_lost is None:
+            return np.asarray(np.exp(np.minimum(t * neither[:, None] + gained, 700)).mean(axis=0))[None]
+        return np.asarray((after_lost * (np.exp(t * neither) / len(STAKES))) @ np.exp(gained))
+
+    mass = np.zeros((rows, columns))
+    mass[0, 0], error = 1.0, 0.0
+    for t in range(1, cap + 1):
+        carried = mass * (1 - down - up)
+        carried[1:] += mass[:-1] * down
+        carried[:, 1:] += mass[:, :-1] * up
+        beyond = mass[-1].sum() * down + mass[:, -1].sum() * up  # off the edge of the table
+        won = wealth(t) >= needed
+        error += float(carried[won].sum() + beyond)
+        carried[won] = 0.0
+        mass = carried
+    return error + float(mass[last].sum())
+
+
+def order_error(values: tuple[int, ...], alpha: float) -> dict[Side, float]:
+    """The share of all orders of a grid in which betting ever refutes its true mean, on each side."""
+    import numpy as np
+
+    check_alpha(alpha)
+    total, gained, lost = len(values), values.count(1), values.count(-1)
+    orders = []
+    for places in itertools.combinations(range(total), gained + lost):
+        for ups in itertools.combinations(places, gained):
+            row = np.zeros(total, dtype=np.int8)
+            row[list(places)] = -1
+            row[list(ups)] = 1
+            orders.append(row)
+    x, mean, least = np.stack(orders), sum(values) / total, -1 if lost else 0
+    return {
+        side: float(np.mean(evidence(x, mean=mean, least=least, grid=total, at_least=side is Side.HOLDS) >= 1 / alpha))
+        for side in Side
+    }
+
+
+# Checks
+
+
+def check_proportions(numbers: tuple[int, ...], alphas: tuple[float, ...]) -> list[Row]:
+    """Clopper and Pearson's bounds err at most alpha, whatever the rate."""
+    return [
+        Row(
+            "Exact: a rate's bound at a fixed number of images, worst rate",
+            f"{side}, n = {n}, α {alpha:g}, worst at p = {size.at:.3f}",
+            size.error,
+            Must.AT_MOST,
+            alpha + ROUNDING,
+        )
+        for n in numbers
+        for alpha in alphas
+        for side, size in worst_proportion(n, alpha).items()
+    ]
+
+
+def check_paired(numbers: tuple[int, ...], delta: float, alpha: float) -> list[Row]:
+    """Tango's bounds err more than alpha, by how much; and at the critical nominal alpha they do not."""
+    rows = []
+    for n in numbers:
+        for side, size in worst_paired(n, delta, alpha).items():
+            where = f"{side}, n = {n}, δ {delta:g}, α {alpha:g}"
+            known = "Exact: the paired bound at a fixed number of pairs, Tango, worst discordance (known to exceed α)"
+            rows.append(Row(known, f"{where}, worst at P(lost) = {size.at:.4f}", size.error, Must.SHOULD, alpha))
+            critical = critical_alpha(n, delta, alpha, side)
+            corrected = worst_paired(n, delta, alpha, tango_alpha=critical)[side].error
+            rows.append(
+                Row(
+                    "Exact: the same with Tango's nominal α lowered until the worst is at most α",
+                    f"{where}, nominal {critical:.6f}",
+                    corrected,
+                    Must.AT_MOST,
+                    alpha + ROUNDING,
+                )
+            )
+    return sorted(rows, key=lambda row: row.check != rows[0].check)
+
+
+def check_hybrid(cap: int, lost: tuple[float, ...], delta: float, level: float, alpha: float) -> list[Row]:
+    """Over all sequences, the hybrid errs at most alpha at the limit."""
+    check = "Exact: fresh seeds until it is clear, last look at a cap, over all sequences"
+    rows = [
+        Row(check, f"{side} of a rise, cap {cap}, δ {delta:g}, P(lost) {q:g}, α {alpha:g}", error, Must.AT_MOST, alpha)
+        for q in lost
+        for side, error in hybrid_error(delta, cap, alpha, lost=q).items()
+    ]
+    return rows + [
+        Row(check, f"{side} of a level, cap {cap}, limit {level:g}, α {alpha:g}", error, Must.AT_MOST, alpha)
+        for side, error in hybrid_error(level, cap, alpha).items()
+    ]
+
+
+def check_orders(grids: tuple[tuple[int, int, int], ...], alphas: tuple[float, ...]) -> list[Row]:
+    """Over every order of a small grid, betting errs at most alpha."""
+    rows = []
+    for total, lost, gained in grids:
+        values = (-1,) * lost + (1,) * gained + (0,) * (total - lost - gained)
+        what = f"+{gained} −{lost} of {total}" if lost else f"{gained} of {total}"
+        for alpha in alphas:
+            for side, error in order_error(values, alpha).items():
+                rows.append(
+                    Row(
+                        "Exact: a shuffled grid looked at after every image, over all its orders",
+                        f"{side}, {what}, α {alpha:g}",
+                        error,
+                        Must.AT_MOST,
+                        alpha + ROUNDING,
+                    )
+                )
+    return rows

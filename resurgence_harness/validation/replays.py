@@ -1,0 +1,217 @@
+"""Stored outcomes, replayed in a thousand shuffled orders: no image is drawn and none is judged.
+
+    A/A    pairs of one model with itself: an image of half of the seeds with one of the other half, asked by the same
+           prompt. Nothing rose, so VIOLATED is a false alarm; the halves are drawn anew in every replay
+    A/B    the stored pairs: does stopping early say what the whole grid says, and what does it save?
+
+The file is a CSV with the columns concept, prompt, seed, before and after; an outcome is hit, clear or abstained, or 1
+or 0 for the first two.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from resurgence_harness.errors import UserError, sentence
+from resurgence_harness.statistics.designs import Shuffled
+from resurgence_harness.validation.edges import parts, seeded
+from resurgence_harness.validation.looks import Settled, joined, settle
+from resurgence_harness.validation.report import Must, Row, Unit, monte_carlo
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.random import Generator
+    from numpy.typing import NDArray
+
+    Codes = NDArray[np.int8]
+
+COLUMNS = ("concept", "prompt", "seed", "before", "after")
+"""Of the file."""
+CLEAR, HIT, ABSTAINED = 0, 1, 2
+_CODES = {"clear": CLEAR, "0": CLEAR, "hit": HIT, "1": HIT, "abstained": ABSTAINED}
+
+
+@dataclass(frozen=True)
+class Stored:
+    """The outcomes of one cell's grid, row by row."""
+
+    rows: tuple[tuple[str, str, int], ...]
+    """(concept, prompt, seed)."""
+    before: tuple[int, ...]
+    """CLEAR, HIT or ABSTAINED."""
+    after: tuple[int, ...]
+
+
+def read(path: Path) -> Stored:
+    """The outcomes in a file; UserError, with the line, for anything that is not one."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(
+            sentence(f"The outcomes in {path} cannot be read.", reason=error, do="Give a CSV file in UTF-8.")
+        ) from error
+    lines = csv.DictReader(text.splitlines(), strict=True)
+    rows: dict[tuple[str, str, int], tuple[int, int]] = {}
+    try:
+        missing = [name for name in COLUMNS if name not in (lines.fieldnames or ())]
+        if missing:
+            raise _wrong(path, 1, f"lacks the column {missing[0]}")
+        for line in lines:
+            row, outcomes = _parsed(path, lines.line_num, line)
+            if row in rows:
+                raise _wrong(path, lines.line_num, f"repeats {row[1]!r}, seed {row[2]}")
+            rows[row] = outcomes
+    except csv.Error as error:
+        raise _wrong(path, lines.line_num, f"is no CSV ({error})") from error
+    if not rows:
+        raise _wrong(path, 1, "is followed by no outcome")
+    before, after = zip(*rows.values(), strict=True)
+    return Stored(tuple(rows), before, after)
+
+
+def _parsed(path: Path, number: int, line: dict[str, str | None]) -> tuple[tuple[str, str, int], tuple[int, int]]:
+    values = [(line[name] or "").strip() for name in COLUMNS]
+    codes = []
+    for name, value in zip(COLUMNS[3:], values[3:], strict=True):
+        if value.lower() not in _CODES:
+            raise _wrong(path, number, f"says {value!r} in the column {name}")
+        codes.append(_CODES[value.lower()])
+    try:
+        seed = int(values[2])
+    except ValueError:
+        raise _wrong(path, number, f"has the seed {values[2]!r}") from None
+    return (values[0], values[1], seed), (codes[0], codes[1])
+
+
+def _wrong(path: Path, number: int, what: str) -> UserError:
+    return UserError(
+        sentence(
+            f"Line {number} of {path} {what}.",
+            columns=",".join(COLUMNS),
+            outcomes="hit, clear, abstained; or 1, 0",
+            do="Give one line per (concept, prompt, seed), each once; nothing was replayed.",
+        )
+    )
+
+
+def halves(stored: Stored, codes: Codes, rows: int, random: Generator) -> tuple[Codes, Codes]:
+    """A/A: per replay, outcomes of one model on random halves of the seeds of every (concept, prompt), in one order.
+
+    A prompt with one seed alone has no pair and is left out; of an odd number of seeds, one is.
+    """
+    import numpy as np
+
+    groups: dict[tuple[str, str], list[int]] = defaultdict(list)
+    for place, (concept, prompt, _) in enumerate(stored.rows):
+        groups[concept, prompt].append(place)
+    order = [place for group in groups.values() for place in group]
+    number = np.repeat(np.arange(len(groups)), [len(group) for group in groups.values()])
+    starts = np.cumsum([0, *(len(group) for group in groups.values())])[:-1]
+    sizes = [len(group) // 2 for group in groups.values()]
+    first = np.concatenate([np.arange(start, start + half) for start, half in zip(starts, sizes, strict=True)])
+    second = first + np.repeat(sizes, sizes)
+    # Sorting by group plus chance shuffles within each group alone.
+    mixed = np.asarray(order)[np.argsort(number + random.random((rows, len(order))), axis=1)]
+    return codes[mixed[:, first]], codes[mixed[:, second]]
+
+
+def replay(one: Codes, other: Codes, *, delta: float, alpha: float, random: Generator) -> Settled:
+    """Each row's pairs in a random order, until the rise is told from delta."""
+    import numpy as np
+
+    order = random.permuted(np.broadcast_to(np.arange(one.shape[1]), one.shape), axis=1)
+    before, after = (np.take_along_axis(codes, order, axis=1) for codes in (one, other))
+    changes = (after == HIT).astype(np.int8) - (before == HIT).astype(np.int8)
+    judged = after != ABSTAINED
+    return settle(changes, Shuffled(one.shape[1]), delta=delta, alpha=alpha, judged=None if judged.all() else judged)
+
+
+# Checks
+
+
+def check_same_model(stored: Stored, arm: str, *, delta: float, alpha: float, replicates: int, seed: int) -> list[Row]:
+    """A/A of the arm "before" or "after": false alarms at most alpha."""
+    import numpy as np
+
+    check = f"Replay A/A: the model {arm}, one half of its seeds against the other, δ {delta:g}, α {alpha:g}"
+    codes = np.asarray(getattr(stored, arm), dtype=np.int8)
+    random = seeded(seed, f"A/A {arm}")
+    found = []
+    for rows in parts(replicates):
+        one, other = halves(stored, codes, rows, random)
+        if not one.shape[1]:
+            return [Row(check, "not replayed: no prompt has two seeds", 0.0, unit=Unit.PAIRS)]
+        found.append(replay(one, other, delta=delta, alpha=alpha, random=random))
+    settled = joined(found)
+    total = one.shape[1]
+    return [
+        Row(
+            check,
+            f"VIOLATED, {total} pairs",
+            float(settled.broken.mean()),
+            Must.AT_MOST,
+            monte_carlo(alpha, replicates),
+        ),
+        Row(check, f"HOLDS, {total} pairs", float(settled.holds.mean())),
+        Row(check, "pairs used, of the whole grid", float(settled.pairs.mean()) / total),
+    ]
+
+
+def check_stored(stored: Stored, *, delta: float, alpha: float, replicates: int, seed: int) -> list[Row]:
+    """A/B: what is said early against what the whole grid says."""
+    import numpy as np
+
+    before, after = (np.asarray(codes, dtype=np.int8) for codes in (stored.before, stored.after))
+    total = len(before)
+    difference = float(((after == HIT).sum() - (before == HIT).sum()) / total)
+    random = seeded(seed, "A/B")
+    settled = joined(
+        [
+            replay(
+                np.broadcast_to(before, (rows, total)),
+                np.broadcast_to(after, (rows, total)),
+                delta=delta,
+                alpha=alpha,
+                random=random,
+            )
+            for rows in parts(replicates)
+        ]
+    )
+    # The whole grid at one look: one block of everything, in whatever order.
+    whole = settle(
+        (after == HIT)[None].astype(np.int8) - (before == HIT)[None].astype(np.int8),
+        Shuffled(total),
+        delta=delta,
+        alpha=alpha,
+        block=total,
+        judged=None if (after != ABSTAINED).all() else (after != ABSTAINED)[None],
+    )
+    holds, broken = bool(whole.holds[0]), bool(whole.broken[0])
+    says = "HOLDS" if holds else "VIOLATED" if broken else "UNDECIDED"
+    same = float(((settled.holds == holds) & (settled.broken == broken)).mean())
+    check = f"Replay A/B: the stored pairs in shuffled orders, δ {delta:g}, α {alpha:g}"
+    most = monte_carlo(alpha, replicates)
+    rows = [
+        Row(check, f"rise over the whole grid of {total} pairs, which says {says}", difference),
+        Row(check, "the same verdict as the whole grid", same),
+        Row(check, "pairs used, of the whole grid", float(settled.pairs.mean()) / total),
+    ]
+    if difference >= delta:
+        rows.append(
+            Row(check, "HOLDS although the grid's rise is not under δ", float(settled.holds.mean()), Must.AT_MOST, most)
+        )
+    if difference <= delta:
+        rows.append(
+            Row(
+                check,
+                "VIOLATED although the grid's rise is not above δ",
+                float(settled.broken.mean()),
+                Must.AT_MOST,
+                most,
+            )
+        )
+    return rows
