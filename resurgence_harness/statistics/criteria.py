@@ -19,6 +19,7 @@ from statistics import NormalDist
 from typing import Any
 
 from resurgence_harness.errors import SpecError, sentence
+from resurgence_harness.statistics.designs import Limits
 from resurgence_harness.statistics.evidence import Evidence, Pairs, pairs
 from resurgence_harness.statistics.intervals import (
     check_alpha,
@@ -106,11 +107,12 @@ class NoRise:
     def judge(self, before: Evidence, after: Evidence) -> Finding:
         """Compare row by row."""
         everything, judged = pairs(before, after)
-        low, high = everything.bounds(self.alpha)
+        limits = Limits(self.delta * self.trust, self.delta)
+        low, high = everything.bounds(self.alpha, limits)
         if judged is None:
             high = 1.0
         elif not judged.whole:
-            high = max(high, judged.bounds(self.alpha)[1])
+            high = max(high, judged.bounds(self.alpha, limits)[1])
         seen = judged.total if judged else 0
         floor = zero_event_floor(self.delta, self.alpha)
 
@@ -213,7 +215,7 @@ class Utility:
     def judge(self, reference: Evidence, after: Evidence, *, against: str) -> Finding:
         """Compare row by row with `reference`, which the sentence calls `against`."""
         loss, _ = pairs(after, reference)
-        low, high = loss.bounds(self.alpha)
+        low, high = loss.bounds(self.alpha, Limits(self.delta_u * self.trust, self.delta_u))
         floor = zero_event_floor(self.delta_u, self.alpha)
 
         def settled(scale: float) -> bool:

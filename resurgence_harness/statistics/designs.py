@@ -15,11 +15,22 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
+from typing import NamedTuple
 
 from resurgence_harness.errors import HarnessError, SpecError, sentence
 from resurgence_harness.statistics.betting import betting_bounds, e_value
 from resurgence_harness.statistics.intervals import paired as paired_bounds
 from resurgence_harness.statistics.intervals import proportion_bounds, tango_z
+from resurgence_harness.statistics.paired_size import Side, critical_alpha
+
+
+class Limits(NamedTuple):
+    """What a paired difference is held against."""
+
+    holds: float
+    """The upper bound must be under this."""
+    broken: float
+    """The lower bound must be above this."""
 
 
 class Design(ABC):
@@ -30,8 +41,14 @@ class Design(ABC):
         """Bounds of a rate after outcomes of 0 and 1, in the order drawn; `whole=False`: only some could be judged."""
 
     @abstractmethod
-    def difference(self, changes: Sequence[int], alpha: float, *, whole: bool = True) -> tuple[float, float]:
-        """Bounds of a paired difference after outcomes of −1, 0 and 1, in the order drawn."""
+    def difference(
+        self, changes: Sequence[int], alpha: float, *, whole: bool = True, limits: Limits | None = None
+    ) -> tuple[float, float]:
+        """Bounds of a paired difference after outcomes of −1, 0 and 1, in the order drawn.
+
+        `limits` are those that the bounds will be held against, fixed before: a bound whose error is known only
+        approximately is widened until the claims about these limits err at most alpha.
+        """
 
     @abstractmethod
     def against(self, outcomes: Sequence[int], limit: float, *, paired: bool) -> float:
@@ -58,9 +75,17 @@ class Fixed(Design):
         """Clopper and Pearson's bounds."""
         return proportion_bounds(sum(hits), len(hits), alpha)
 
-    def difference(self, changes: Sequence[int], alpha: float, *, whole: bool = True) -> tuple[float, float]:
-        """Tango's bounds, with the exact bound at zero events."""
-        return paired_bounds(changes.count(-1), changes.count(1), len(changes), alpha)
+    def difference(
+        self, changes: Sequence[int], alpha: float, *, whole: bool = True, limits: Limits | None = None
+    ) -> tuple[float, float]:
+        """Tango's bounds at the nominal alpha whose size is alpha, with the exact bound at zero events."""
+        n, nominal = len(changes), None
+        if limits is not None:
+            nominal = (
+                critical_alpha(n, limits.broken, alpha, Side.VIOLATED),
+                critical_alpha(n, limits.holds, alpha, Side.HOLDS),
+            )
+        return paired_bounds(changes.count(-1), changes.count(1), n, alpha, nominal=nominal)
 
     def against(self, outcomes: Sequence[int], limit: float, *, paired: bool) -> float:
         """From the p-value by Vovk and Wang's calibrator 1/(2√p) (E-values, Annals of Statistics 49 (2021) 1736)."""
@@ -112,7 +137,9 @@ class Shuffled(Design):
         """Betting on hits."""
         return betting_bounds(tuple(hits), least=0, grid=self.grid, alpha=alpha, whole=whole)
 
-    def difference(self, changes: Sequence[int], alpha: float, *, whole: bool = True) -> tuple[float, float]:
+    def difference(
+        self, changes: Sequence[int], alpha: float, *, whole: bool = True, limits: Limits | None = None
+    ) -> tuple[float, float]:
         """Betting on changes."""
         return betting_bounds(tuple(changes), least=-1, grid=self.grid, alpha=alpha, whole=whole)
 
@@ -158,10 +185,12 @@ class Hybrid(Design):
         first = Shuffled(ENDLESS).proportion(hits, alpha / 2, whole=whole)
         return self._both(first, FIXED.proportion(hits, alpha / 2), len(hits) if whole else 0)
 
-    def difference(self, changes: Sequence[int], alpha: float, *, whole: bool = True) -> tuple[float, float]:
+    def difference(
+        self, changes: Sequence[int], alpha: float, *, whole: bool = True, limits: Limits | None = None
+    ) -> tuple[float, float]:
         """The tighter of both looks."""
         first = Shuffled(ENDLESS).difference(changes, alpha / 2, whole=whole)
-        return self._both(first, FIXED.difference(changes, alpha / 2), len(changes) if whole else 0)
+        return self._both(first, FIXED.difference(changes, alpha / 2, limits=limits), len(changes) if whole else 0)
 
     def _both(self, first: tuple[float, float], last: tuple[float, float], images: int) -> tuple[float, float]:
         """Before the cap the last look does not count, nor for images whose number was not fixed (the judged ones)."""

@@ -14,7 +14,7 @@ from enum import StrEnum
 from functools import cached_property
 
 from resurgence_harness.errors import HarnessError, JudgeError, sentence
-from resurgence_harness.statistics.designs import FIXED, Design
+from resurgence_harness.statistics.designs import FIXED, Design, Limits
 
 
 class Outcome(StrEnum):
@@ -225,9 +225,9 @@ class Pairs:
         """An e-value against "the difference is at most the limit", as the design allows."""
         return self.design.against(self.changes, limit, paired=True)
 
-    def bounds(self, alpha: float) -> tuple[float, float]:
-        """One-sided bounds of the difference at alpha on each side, as the design allows."""
-        return self.design.difference(self.changes, alpha, whole=self.whole)
+    def bounds(self, alpha: float, limits: Limits) -> tuple[float, float]:
+        """One-sided bounds of the difference at alpha on each side, as the design allows, to be held against limits."""
+        return self.design.difference(self.changes, alpha, whole=self.whole, limits=limits)
 
 
 def pairs(first: Evidence, second: Evidence) -> tuple[Pairs, Pairs | None]:

@@ -9,8 +9,9 @@
 An engine that is wrong on purpose must fail the same checks, or they would prove nothing.
 """
 
+from resurgence_harness.statistics.paired_size import Side, critical_alpha, worst_paired
 from resurgence_harness.validation.checks import FAST, FULL, Depth, every_check, run
-from resurgence_harness.validation.exactness import Side, critical_alpha, worst_paired, worst_proportion
+from resurgence_harness.validation.exactness import worst_proportion
 from resurgence_harness.validation.power import SCENARIOS, Cost, Scenario, expected_pairs, fixed_pairs
 from resurgence_harness.validation.replays import Stored, read
 from resurgence_harness.validation.report import Row, as_csv, as_text, folder, passed, write

@@ -1,33 +1,29 @@
 """Where every outcome can be enumerated, errors are summed, not simulated.
 
-    worst_proportion   Clopper and Pearson's bounds, over all rates
-    worst_paired       Tango's bounds with the exact one at zero events, over all rates of discordance
-    critical_alpha     the nominal alpha at which those err no more than alpha
-    hybrid_error       fresh seeds until it is clear, with a last look at a cap, over all sequences
-    order_error        betting on a small grid, over all its orders
-
-A paired claim has one nuisance, q = P(lost). At D = delta the others are P(gained) = q + delta and 1 − 2q − delta, and
-
-    size = max over q in [0, (1 − delta)/2] of  Σ_b P(b) P(c in the region of b)
-           b ~ Binomial(n, q),  c ~ Binomial(n − b, (q + delta)/(1 − q))
-
-D = delta is the worst of D ≥ delta (of D ≤ delta for the other side): one more gained pair never makes a rise look
-smaller, so for every b a region is all c below (above) some count, and falling into it is monotone in P(gained).
+worst_proportion   Clopper and Pearson's bounds, over all rates
+worst_paired       Tango's bounds with the exact one at zero events, over all rates of discordance
+critical_alpha     the nominal alpha at which those err no more than alpha
+hybrid_error       fresh seeds until it is clear, with a last look at a cap, over all sequences
+order_error        betting on a small grid, over all its orders
 """
 
 from __future__ import annotations
 
 import itertools
 import math
-from enum import StrEnum
-from functools import lru_cache
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
-from resurgence_harness.errors import SpecError, sentence
 from resurgence_harness.statistics.betting import STAKES
 from resurgence_harness.statistics.intervals import check_alpha, clopper_pearson
+from resurgence_harness.statistics.paired_size import (
+    Side,
+    Size,
+    binomial,
+    critical_alpha,
+    sized_claims,
+    worst_paired,
+)
 from resurgence_harness.validation.looks import evidence
-from resurgence_harness.validation.regions import claims
 from resurgence_harness.validation.report import Must, Row
 
 if TYPE_CHECKING:
@@ -39,26 +35,6 @@ if TYPE_CHECKING:
 
 ROUNDING = 1e-9
 """Of a sum of probabilities."""
-_GRID = 200
-"""Rates of discordance tried first; the three worst are then looked at closely. Equally spaced on the scale on which a
-binomial count has the same spread everywhere, and finer than that spread up to thousands of pairs."""
-
-
-class Side(StrEnum):
-    """What is said falsely at D = delta."""
-
-    HOLDS = "HOLDS"
-    """The upper bound is under delta."""
-    VIOLATED = "VIOLATED"
-    """The lower bound is above delta."""
-
-
-class Size(NamedTuple):
-    """The largest error, and where it is made."""
-
-    error: float
-    at: float
-    """The rate p, or q = P(lost)."""
 
 
 # Proportions
@@ -74,120 +50,9 @@ def worst_proportion(n: int, alpha: float) -> dict[Side, Size]:
     for side, bounds, beyond in ((Side.HOLDS, highs, 1e-12), (Side.VIOLATED, lows, -1e-12)):
         rates = np.clip(np.concatenate([np.linspace(0, 1, 2001), bounds + beyond]), 0.0, 1.0)
         missed = bounds < rates[:, None] if side is Side.HOLDS else bounds > rates[:, None]
-        errors = (_binomial(k, n, rates[:, None]) * missed).sum(axis=1)
+        errors = (binomial(k, n, rates[:, None]) * missed).sum(axis=1)
         found[side] = Size(float(errors.max()), float(rates[errors.argmax()]))
     return found
-
-
-# Paired differences at a fixed number of pairs
-
-
-def worst_paired(n: int, delta: float, alpha: float, *, tango_alpha: float | None = None) -> dict[Side, Size]:
-    """The largest error of each side of `intervals.paired` at D = delta, over all rates of discordance.
-
-    `tango_alpha` is the nominal alpha of Tango's part alone; the exact bound after 0 gained stays at alpha.
-    """
-    _check(n, delta, alpha)
-    return {side: _size(n, delta, side, alpha, tango_alpha or alpha) for side in Side}
-
-
-def error_at(n: int, delta: float, alpha: float, q: float, *, rise: float | None = None) -> dict[Side, float]:
-    """The chance of each side's claim about delta at P(lost) = q and D = `rise`, which is delta unless given."""
-    import numpy as np
-
-    _check(n, delta, alpha)
-    at = np.array([q])
-    truth = delta if rise is None else rise
-    return {side: float(_errors(_edges(n, delta, side, alpha, alpha), n, truth, side, at)[0]) for side in Side}
-
-
-@lru_cache(maxsize=256)
-def critical_alpha(n: int, delta: float, alpha: float, side: Side | None = None) -> float:
-    """The largest nominal alpha of Tango's bound, at most alpha, with which the claim about delta errs at most alpha.
-
-    For one side, or the smaller of both. The exact bound after 0 gained keeps alpha: it is exact, and it is what makes
-    `zero_event_floor` pairs enough. The size is a staircase in the nominal alpha; the answer lies within a millionth
-    under the step.
-    """
-    _check(n, delta, alpha)
-    if side is None:
-        return min(critical_alpha(n, delta, alpha, one) for one in Side)
-    low, high = 0.0, alpha
-    if _size(n, delta, side, alpha, alpha).error <= alpha:
-        return alpha
-    while high - low > 1e-6 * alpha:
-        middle = (low + high) / 2
-        if _size(n, delta, side, alpha, middle).error <= alpha:
-            low = middle
-        else:
-            high = middle
-    return low
-
-
-def _check(n: int, delta: float, alpha: float) -> None:
-    check_alpha(alpha)
-    if n < 1 or not 0 < delta < 1:
-        raise SpecError(
-            sentence(
-                f"{n} pairs and a limit of {delta} give no claim.", do="Give 1 pair or more, and a limit in (0, 1)."
-            )
-        )
-
-
-def _size(n: int, delta: float, side: Side, alpha: float, tango_alpha: float) -> Size:
-    import numpy as np
-
-    edges = _edges(n, delta, side, alpha, tango_alpha)
-    most = (1 - delta) / 2
-    angles = np.linspace(0.0, math.pi / 2, _GRID)
-    errors = _errors(edges, n, delta, side, most * np.sin(angles) ** 2)
-    best = Size(float(errors.max()), float(most * np.sin(angles[errors.argmax()]) ** 2))
-    step = angles[1]
-    peaks = angles[np.argsort(errors)[-3:]]
-    for _ in range(2):
-        near = np.clip(peaks[:, None] + step * np.linspace(-1, 1, 11), 0.0, math.pi / 2).ravel()
-        errors = _errors(edges, n, delta, side, most * np.sin(near) ** 2)
-        best = max(best, Size(float(errors.max()), float(most * np.sin(near[errors.argmax()]) ** 2)))
-        peaks, step = near[np.argsort(errors)[-1:]], step / 5
-    return best
-
-
-@lru_cache(maxsize=64)
-def _edges(n: int, delta: float, side: Side, alpha: float, tango_alpha: float) -> NDArray[np.int64]:
-    """For every b how many c the region holds: the smallest ones for HOLDS, the largest ones for VIOLATED."""
-    import numpy as np
-
-    b, c = np.arange(n + 1)[:, None], np.arange(n + 1)[None]
-    inside, outside = claims(b, c, n, delta, tango_alpha, at_zero=alpha)
-    return np.asarray(np.count_nonzero((inside if side is Side.HOLDS else outside) & (b + c <= n), axis=1))
-
-
-def _errors(edges: NDArray[np.int64], n: int, rise: float, side: Side, q: Array) -> Array:
-    """The chance of the region at D = rise, for every q."""
-    import numpy as np
-    from scipy.special import betainc
-
-    b = np.arange(n + 1)
-    weight = _binomial(b, n, q[:, None])
-    left, count = np.broadcast_to(n - b, weight.shape), np.broadcast_to(edges, weight.shape)
-    share = np.broadcast_to(np.clip((q + rise) / np.maximum(1 - q, 1e-300), 0.0, 1.0)[:, None], weight.shape)
-    chance = np.zeros(weight.shape)
-    matters = (weight > 1e-18) & (count > 0)
-    every = matters & (count > left)
-    some = matters & ~every
-    chance[every] = 1.0
-    m, k, p = left[some], count[some], share[some]
-    # P(c ≤ k − 1) below, P(c ≥ m − k + 1) above, as beta integrals
-    chance[some] = betainc(m - k + 1.0, k * 1.0, 1 - p if side is Side.HOLDS else p)
-    return np.asarray((weight * chance).sum(axis=1))
-
-
-def _binomial(k: NDArray[np.int64], n: int, p: Array) -> Array:
-    """P(k of n), for broadcast arrays."""
-    import numpy as np
-    from scipy.special import gammaln, xlog1py, xlogy
-
-    return np.asarray(np.exp(gammaln(n + 1) - gammaln(k + 1) - gammaln(n - k + 1) + xlogy(k, p) + xlog1py(n - k, -p)))
 
 
 # Sequences
@@ -217,7 +82,7 @@ def hybrid_error(limit: float, cap: int, alpha: float, *, lost: float | None = N
             )
         else:
             b, c = np.arange(_most(down, cap))[:, None], np.arange(_most(up, cap))[None]
-            inside, outside = claims(b, np.minimum(c, cap - b), cap, limit, alpha / 2)
+            inside, outside = sized_claims(b, np.minimum(c, cap - b), cap, limit, alpha / 2)
             last = inside if side is Side.HOLDS else outside
         found[side] = _carried(down, up, limit, least, cap, 2 / alpha, side, last[:, : _most(up, cap)])
     return found
@@ -309,13 +174,13 @@ def check_paired(numbers: tuple[int, ...], delta: float, alpha: float) -> list[R
     for n in numbers:
         for side, size in worst_paired(n, delta, alpha).items():
             where = f"{side}, n = {n}, δ {delta:g}, α {alpha:g}"
-            known = "Exact: the paired bound at a fixed number of pairs, Tango, worst discordance (known to exceed α)"
+            known = "Exact: Tango's bound as published, fixed number of pairs, worst discordance (known to exceed α)"
             rows.append(Row(known, f"{where}, worst at P(lost) = {size.at:.4f}", size.error, Must.SHOULD, alpha))
             critical = critical_alpha(n, delta, alpha, side)
             corrected = worst_paired(n, delta, alpha, tango_alpha=critical)[side].error
             rows.append(
                 Row(
-                    "Exact: the same with Tango's nominal α lowered until the worst is at most α",
+                    "Exact: as the designs use it, Tango's nominal α lowered until the worst is at most α",
                     f"{where}, nominal {critical:.6f}",
                     corrected,
                     Must.AT_MOST,

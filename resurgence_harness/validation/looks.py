@@ -17,7 +17,7 @@ from resurgence_harness.errors import HarnessError, sentence
 from resurgence_harness.statistics.betting import _Paths
 from resurgence_harness.statistics.designs import ENDLESS, Design, Fixed, Hybrid, Shuffled
 from resurgence_harness.statistics.intervals import zero_event_floor
-from resurgence_harness.validation.regions import claims
+from resurgence_harness.statistics.paired_size import sized_claims
 
 if TYPE_CHECKING:
     import numpy as np
@@ -156,7 +156,7 @@ def _bounds(
 
     total = changes.shape[1]
     if isinstance(design, Fixed):
-        return claims(lost, gained, total, delta, alpha)
+        return sized_claims(lost, gained, total, delta, alpha)
     grid, share = (design.grid, alpha) if isinstance(design, Shuffled) else (ENDLESS, alpha / 2)
     seen = np.broadcast_to(ends, gained.shape)
     looks = np.arange(len(ends))
@@ -172,7 +172,7 @@ def _bounds(
         estimate = (gained[:, -1] - lost[:, -1]) / total
         inside[:, -1], outside[:, -1] = estimate < delta, estimate > delta
     if isinstance(design, Hybrid) and total == design.cap:
-        last = claims(lost[:, -1], gained[:, -1], total, delta, share)
+        last = sized_claims(lost[:, -1], gained[:, -1], total, delta, share)
         inside[:, -1] |= last[0]
         outside[:, -1] |= last[1]
     return inside & ~outside, outside & ~inside

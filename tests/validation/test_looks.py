@@ -8,8 +8,8 @@ import pytest
 from resurgence_harness.errors import HarnessError
 from resurgence_harness.statistics import FIXED, Evidence, Hybrid, Judgment, NoRise, Outcome, Shuffled, e_value, paired
 from resurgence_harness.statistics.intervals import tango_z
+from resurgence_harness.statistics.paired_size import claims, scores
 from resurgence_harness.validation.looks import evidence, first_look, settle
-from resurgence_harness.validation.regions import claims, scores
 
 DELTA, ALPHA, BLOCK = 0.05, 0.05, 20
 OUTCOMES = (Outcome.CLEAR, Outcome.HIT, Outcome.ABSTAINED)
