@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from resurgence_harness.statistics.designs import ENDLESS, FIXED, Design, Fixed, Hybrid, Shuffled
+from resurgence_harness.statistics.designs import ENDLESS, FIXED, Design, Fixed, Hybrid, Limits, Shuffled
 from resurgence_harness.statistics.paired_size import claims
 from resurgence_harness.validation.looks import evidence
 from resurgence_harness.validation.report import Must, Row, monte_carlo
@@ -79,7 +79,10 @@ def _fixed(x: Outcomes, limit: float, least: int, alpha: float) -> Called:
     bounds = []
     for lost, gained in occurring.tolist():
         row = (-1,) * lost + (1,) * gained + (0,) * (total - lost - gained)
-        bounds.append(FIXED.difference(row, alpha) if least < 0 else FIXED.proportion(row, alpha))
+        if least < 0:
+            bounds.append(FIXED.difference(row, alpha, limits=Limits(limit, limit)))
+        else:
+            bounds.append(FIXED.proportion(row, alpha))
     low, high = np.array(bounds).T
     place = place.ravel()
     return Called((high < limit)[place], (low > limit)[place])

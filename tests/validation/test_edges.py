@@ -7,6 +7,7 @@ import pytest
 
 from resurgence_harness.statistics import FIXED, Hybrid, Shuffled
 from resurgence_harness.statistics.betting import _Paths
+from resurgence_harness.statistics.designs import Limits
 from resurgence_harness.validation.edges import (
     Peeked,
     check_level,
@@ -83,7 +84,7 @@ def test_one_look_through_the_design_itself():
     """Fixed's bounds, row by row."""
     x = independent(0.02, 0.3, 60)(30, seeded(0, "z"))
     called = ever(FIXED, x, limit=0.2, least=-1, alphas=(0.1,))[0.1]
-    bounds = [FIXED.difference([int(v) for v in row], 0.1) for row in x]
+    bounds = [FIXED.difference([int(v) for v in row], 0.1, limits=Limits(0.2, 0.2)) for row in x]
     assert called.holds.tolist() == [high < 0.2 for _, high in bounds]
     assert called.broken.tolist() == [low > 0.2 for low, _ in bounds]
     assert np.any(called.broken)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import itertools
 import math
+from functools import partial
 
 import numpy as np
 import pytest
 
 from resurgence_harness.errors import SpecError
 from resurgence_harness.statistics import Hybrid, e_value, paired
+from resurgence_harness.statistics.designs import Limits
 from resurgence_harness.statistics.paired_size import error_at
 from resurgence_harness.validation import Side, critical_alpha, worst_paired, worst_proportion
 from resurgence_harness.validation.exactness import check_paired, hybrid_error, order_error
@@ -109,7 +111,7 @@ def every_sequence(limit: float, cap: int, alpha: float, chances: dict[int, floa
     design = Hybrid(cap)
     for row in itertools.product(chances, repeat=cap):
         chance = math.prod(chances[outcome] for outcome in row)
-        bounds = design.difference if least < 0 else design.proportion
+        bounds = partial(design.difference, limits=Limits(limit, limit)) if least < 0 else design.proportion
         looks = [bounds(row[:n], alpha) for n in range(1, cap + 1)]
         found[Side.HOLDS] += chance * any(high < limit for _, high in looks)
         found[Side.VIOLATED] += chance * any(low > limit for low, _ in looks)
