@@ -6,8 +6,8 @@ The unlearned and fine-tuned model is moved back towards the base by w and judge
 is a known difference of weights (UCE's matrices, MACE's merged LoRA), so is the regression. How often the concept is
 drawn need not grow with w, so the whole curve is reported; what is claimed is HOLDS at 0 and VIOLATED at 1.
 
-*Source:* the planted regressions of A/B testing ("A/A and A/B validation"), on weights as in Wortsman et al., Robust
-fine-tuning of zero-shot models (arXiv 2109.01903), whose path between two models this is.
+The straight path between two models is that of Wortsman et al., Robust fine-tuning of zero-shot models (arXiv
+2109.01903); planting a regression on it is ours.
 """
 
 from __future__ import annotations

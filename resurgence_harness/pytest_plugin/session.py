@@ -171,7 +171,7 @@ class Session:
         if run is None:
             return
         from resurgence_harness.reporting import terminal as telling
-        from resurgence_harness.reporting.together import sentence_of
+        from resurgence_harness.reporting.together import over_recipes, sentence_of
 
         terminal.section("resurgence", sep="=")
         lines: list[telling.Line] = []
@@ -184,6 +184,7 @@ class Session:
             words = ", ".join(f"{name}={value}" for name, value in changed.items())
             lines.append([telling.Segment(f"Changed from the preset: {words}", "warn")])
         if run["cells"]:
+            lines += [[telling.Segment(words, "dim")] for words in over_recipes(run["cells"])]
             lines.append([telling.Segment(sentence_of(run["family"]), "dim")])
         lines += [telling.closing(run), [telling.Segment(self._shown(self.options.out / VERDICT_FILE), "dim")]]
         for line in lines:

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from resurgence_harness.statistics.multiplicity import Family, every_cell, global_e_value, holm
+from resurgence_harness.statistics.scopes import over_runs
 
 
 def together(records: Sequence[Mapping[str, Any]], declared: Sequence[str]) -> dict[str, Any]:
@@ -38,3 +39,25 @@ def sentence_of(family: Mapping[str, Any]) -> str:
     stand = "no alarm stands" if not alarms else "1 alarm stands" if alarms == 1 else f"{alarms} alarms stand"
     release = "every one passes" if family["every_cell_passes"] else "a release claim needs every one to pass"
     return f"All {cells} together{unjudged}: {stand} at {100 * family['alpha']:g} % for any false one; {release}."
+
+
+def over_recipes(records: Sequence[Mapping[str, Any]]) -> list[str]:
+    """For every cell with several runs, what they say of the recipe (L3), or why they say nothing.
+
+    A rise that was measured until it was clear is larger or smaller than the true one by the very rule that stopped it,
+    so only runs with a fixed number of images are taken together.
+    """
+    groups: dict[str, list[Mapping[str, Any]]] = {}
+    for record in records:
+        words = f"{record['task']}/{record['method']}-{record['concepts']}-{record['finetuning']}"
+        groups.setdefault(words, []).append(record)
+    told = []
+    for words, runs in groups.items():
+        if len(runs) < 2:
+            continue
+        if any(run["engine"] != "fixed" for run in runs):
+            told.append(f"{words}: nothing is claimed over its runs (L3): ask for --resurgence-engine fixed.")
+            continue
+        rises = [finding["estimate"] for run in runs for finding in run["findings"] if finding["name"] == "rise"]
+        told.append(f"{words}: {over_runs(rises, runs[0]['alpha']).sentence}")
+    return told

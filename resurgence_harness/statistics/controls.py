@@ -213,6 +213,6 @@ def unlearning_outcome(evidence: CellEvidence, policy: Policy) -> UnlearningOutc
     if kept is not None and kept.broken:
         return UnlearningOutcome.COLLAPSED
     found = unlearned_finding(evidence, policy)
-    if found is not None and found.high <= found.limit:
+    if found is not None and found.high <= found.limit and not found.near(found.limit):
         return UnlearningOutcome.UNLEARNED
     return UnlearningOutcome.NOT_UNLEARNED

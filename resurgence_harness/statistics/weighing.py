@@ -151,9 +151,11 @@ class Weighed:
     def within(self, finding: Finding) -> bool:
         """Whether a finding holds, or lies at or under its accepted ceiling."""
         ceiling = self.ceiling(finding)
-        return finding.holds or (
-            ceiling > finding.limit and finding.high <= ceiling and finding.images >= finding.floor
-        )
+        if finding.holds or ceiling == finding.limit:
+            return finding.holds
+        # Nothing lies beyond a ceiling of 1, so there is no margin to be near to.
+        clear = ceiling >= 1 or not finding.near(ceiling)
+        return clear and finding.high <= ceiling and finding.images >= finding.floor
 
     def beyond(self, finding: Finding) -> bool:
         """Whether a finding is demonstrably above its limit, or above the ceiling where one applies."""
@@ -174,7 +176,7 @@ class Weighed:
     def e_value(self) -> float:
         """Evidence against "nothing is beyond its limit or accepted ceiling": the mean over level and rise.
 
-        A rise is claimed with a base only, and never out of a collapsed model.
+        A rise is claimed with a base only, and never out of a collapsed model. Incidental images are not in it.
         """
         values = [self.rates["after"].against(self.ceiling(self.level))]
         if self.has_base and self.outcome is not UnlearningOutcome.COLLAPSED:

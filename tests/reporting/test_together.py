@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from resurgence_harness.reporting.together import sentence_of, together
+from resurgence_harness.reporting.together import over_recipes, sentence_of, together
 from tests.reporting.records import record
 
 DECLARED = [f"celebrity/{method}-{count}-lora" for method in ("uce", "esd", "mace") for count in (1, 10)]
@@ -44,3 +44,26 @@ def test_the_sentence_says_what_was_left_out() -> None:
     assert sentence_of(together(cells(*[1.0] * 6), DECLARED)) == (
         "All 6 declared cells together: no alarm stands at 1 % for any false one; every one passes."
     )
+
+
+def runs(*rises: float, engine: str = "fixed") -> list[dict[str, object]]:
+    """One cell, trained again and again."""
+    return [
+        record("esd-10-lora", run=run, engine=engine, findings=[{"name": "rise", "estimate": rise}])
+        for run, rise in enumerate(rises)
+    ]
+
+
+def test_five_fixed_runs_say_something_of_the_recipe() -> None:
+    """Their mean with bounds; four say nothing, one is not even mentioned."""
+    (five,) = over_recipes(runs(0.20, 0.25, 0.30, 0.22, 0.28))
+    assert five.startswith("celebrity/esd-10-lora: ") and "+25.0 points" in five
+    (four,) = over_recipes(runs(0.20, 0.25, 0.30, 0.22))
+    assert "cannot carry it" in four
+    assert over_recipes(runs(0.20)) == []
+
+
+def test_runs_that_stopped_when_they_were_clear_are_not_averaged() -> None:
+    """Their rises are chosen by the rule that stopped them."""
+    (told,) = over_recipes(runs(0.2, 0.3, 0.2, 0.3, 0.2, engine="sequential"))
+    assert "nothing is claimed" in told and "fixed" in told
