@@ -43,18 +43,18 @@ KNOWN_PROPERTY = "resurgence_known"
 LIMITS_FILE = "limits.yaml"
 """What is read beside a suite where --resurgence-limits names nothing."""
 SHARES = {
-    "base": 0.08,
-    "base_retained": 0.05,
-    "before": 0.32,
-    "retained_before": 0.05,
-    "insample_before": 0.04,
-    "after": 0.26,
-    "retained_after": 0.05,
-    "insample_after": 0.04,
+    "base": 0.06,
+    "base_retained": 0.03,
+    "before": 0.24,
+    "retained_before": 0.03,
+    "insample_before": 0.03,
+    "after": 0.20,
+    "retained_after": 0.03,
+    "insample_after": 0.03,
 }
-"""About which share of a cell's time an arm's first look takes, its model included: the progress line counts by it."""
-LATER = 0.01
-"""The same for each block of a later look."""
+"""About which share of a cell's time an arm's first block takes, its model included: the progress line counts by it."""
+LATER = 0.012
+"""The same for each later block, of which a cell draws about thirty."""
 
 
 class BenignImages(NamedTuple):

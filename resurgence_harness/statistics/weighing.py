@@ -191,11 +191,11 @@ class Weighed:
 
     @property
     def could_pass(self) -> bool:
-        """Whether nothing but a lack of images stands between this cell and a pass."""
-        kept = (self.controls.positive, self.controls.effect)
-        if self.missing or self.controls.canaries in self.failed or any(control in self.failed for control in kept):
+        """Whether nothing but a lack of images stands between this cell and HOLDS or KNOWN."""
+        lost = self.retained_lost and self.controls.utility in self.failed_uncovered
+        if lost or self.unclaimed_broken or {self.controls.positive, self.controls.effect} & set(self.failed):
             return False
-        if self.unclaimed_broken or self.retained_lost or any(self.beyond(finding) for finding in self.claimed):
+        if any(self.beyond(finding) for finding in self.claimed):
             return False
         unlearned = unlearned_finding(self.evidence, self.policy)
         return self.outcome_allows_known or not (
@@ -204,20 +204,22 @@ class Weighed:
 
     @property
     def wants(self) -> frozenset[Group]:
-        """The images of which more could change an UNDECIDED."""
+        """The images of which more could change an UNDECIDED: into a pass, or into a regression."""
         if self.missing or self.controls.canaries in self.failed:
             return frozenset()
-        wanted = set()
         collapsed = self.outcome is UnlearningOutcome.COLLAPSED
-        if self.unsettled(self.level) or (self.has_base and not collapsed and self.unsettled(self.rise)):
+        could = self.could_pass
+        wanted = set()
+        if self.unsettled(self.level) or (self.has_base and (could or not collapsed) and self.unsettled(self.rise)):
             wanted.add(Group.ERASED)
-        if self.has_base and not collapsed and not self.retained_lost and self.unsettled(self.incidental):
+        shows = not collapsed and not self.retained_lost  # else an erased name in a retained image shows nothing
+        if self.has_base and (could or shows) and self.unsettled(self.incidental):
             wanted.add(Group.RETAINED)
-        if self.could_pass:
+        if could:
             unlearned = unlearned_finding(self.evidence, self.policy)
             if not self.outcome_allows_known and unlearned is not None and not unlearned.settled:
                 wanted.add(Group.ERASED)
-            if any(not finding.settled for finding in self.utility):
+            if self.controls.utility in self.failed_uncovered:
                 wanted.add(Group.RETAINED)
         return frozenset(wanted)
 

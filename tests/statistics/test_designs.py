@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import date
 
 import pytest
 
 from resurgence_harness.errors import HarnessError, SpecError
 from resurgence_harness.statistics import (
     FIXED,
+    Acceptance,
     Evidence,
     Group,
     Hybrid,
@@ -16,6 +18,7 @@ from resurgence_harness.statistics import (
     Policy,
     Rate,
     Shuffled,
+    UnlearningOutcome,
     VerdictKind,
     decide,
     pairs,
@@ -140,3 +143,24 @@ def test_a_rise_is_not_called_resurgence_before_a_collapse_is_ruled_out(make):
     assert few.kind is VerdictKind.VIOLATED
     assert few.wants == {Group.RETAINED}
     assert decide(make.cell(0, 14, 114, (195, 195, 195), n=100, m=200), Policy(level=0.3)).wants == frozenset()
+
+
+def test_an_accepted_collapse_still_asks_for_what_its_ceilings_need(make):
+    """Known is a pass: its rise and its incidental rate must be shown, too, although the model had collapsed."""
+    known = Acceptance(
+        task="celebrity",
+        method="esd",
+        count=10,
+        finetuning="lora",
+        level=1.0,
+        rise=1.0,
+        outcomes=(UnlearningOutcome.COLLAPSED,),
+        reason="seen before",
+        owner="resurgence-harness",
+        expires=date(2999, 1, 1),
+    )
+    few = decide(make.cell(0, 45, 100, (75, 5, 75), n=50, m=75), Policy(), known)
+    assert (few.kind, few.outcome) == (VerdictKind.UNDECIDED, UnlearningOutcome.COLLAPSED)
+    assert few.wants == {Group.ERASED, Group.RETAINED}
+    assert decide(make.cell(0, 85, 100, (75, 5, 75), n=95, m=75), Policy(), known).wants == {Group.RETAINED}
+    assert decide(make.cell(0, 85, 100, (135, 5, 135), n=95, m=135), Policy(), known).kind is VerdictKind.KNOWN
