@@ -274,4 +274,5 @@ def _unsettled(cell: Weighed, finding: Finding) -> tuple[str, int | None]:
         else ""
     )
     arm = "retained_after" if finding is cell.incidental else "after"
-    return f"{what} ({bounds}{_abstained(cell.rates[arm])}{few})", cell.more(finding)
+    near = "; so near that other seeds could fall on the other side" if finding.near(cell.ceiling(finding)) else ""
+    return f"{what} ({bounds}{_abstained(cell.rates[arm])}{few}{near})", cell.more(finding)
