@@ -71,6 +71,8 @@ LOADED = 2
 """Models that `model()` keeps loaded beside the base."""
 LIBRARIES = ("torch", "diffusers", "transformers", "peft", "safetensors", "numpy")
 """Their versions are recorded: other versions may give other bytes."""
+DRAWING = ("torch", "diffusers", "transformers")
+"""Those that compute an image: models are compared on images that were drawn with the same ones."""
 
 Progress = Callable[[str, int, int, float | None], None]
 """progress(stage in words, done, total, loss): loss is None where there is none."""
@@ -327,7 +329,8 @@ class Bench:
             self._progress(f"judging {words}", 0, len(probe), None)
             found = _judgments(judge, _read_images(drawn, probe), probe, device=self.device)
             rows = [[one.concept, one.prompt, one.seed, one.outcome.value, one.score, one.answer] for one in found]
-            text = json.dumps({"judge": judge.name, "judgments": rows}, ensure_ascii=False, allow_nan=False)
+            told = {"judge": judge.name, "judgments": rows, "images": drawn.digest, "drawn with": _means(drawn)}
+            text = json.dumps(told, ensure_ascii=False, allow_nan=False)
             (folder / JUDGMENTS).write_bytes(text.encode())
             self._progress(f"judging {words}", len(probe), len(probe), None)
             return self._provenance(judging(judge, probe))
@@ -553,7 +556,8 @@ def _judgments(judge: Judge, images: np.ndarray, probe: Asked, *, device: str) -
 def _read_evidence(artifact: Artifact, recipe: Recipe, probe: Asked, judge: JudgeSpec) -> Evidence:
     from resurgence_harness.statistics import Evidence, Judgment, Outcome
 
-    rows = json.loads((artifact.path / JUDGMENTS).read_bytes())["judgments"]
+    read = json.loads((artifact.path / JUDGMENTS).read_bytes())
+    rows = read["judgments"]
     asked = [(prompt.concept, prompt.text, seed) for prompt, seed in probe.rows()]
     if [tuple(row[:3]) for row in rows] != asked:
         raise JudgeError(
@@ -563,7 +567,21 @@ def _read_evidence(artifact: Artifact, recipe: Recipe, probe: Asked, judge: Judg
         Judgment(concept=concept, prompt=prompt, seed=seed, outcome=Outcome(outcome), score=score, answer=answer)
         for concept, prompt, seed, outcome, score, answer in rows
     )
-    return Evidence(judgments=judgments, planned=len(probe), recipe=recipe.words, judge=judge.name)
+    return Evidence(
+        judgments=judgments,
+        planned=len(probe),
+        recipe=recipe.words,
+        judge=judge.name,
+        images=(read["images"],),
+        drawn_with=frozenset([read["drawn with"]]),
+    )
+
+
+def _means(drawn: Artifact) -> str:
+    """What could make two drawings by one model differ: the kind of device, and the libraries that compute."""
+    versions = drawn.facts["versions"]
+    device = "cpu" if drawn.facts["device"] == "cpu" else drawn.facts["hardware"]
+    return ", ".join([device, *(f"{name} {versions[name]}" for name in DRAWING if name in versions)])
 
 
 @lru_cache

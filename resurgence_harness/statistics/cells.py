@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from resurgence_harness.errors import HarnessError, sentence
-from resurgence_harness.statistics.evidence import Evidence, check_paired
+from resurgence_harness.statistics.evidence import Evidence, check_drawn_apart, check_paired, check_same_means
 from resurgence_harness.statistics.judge_error import JudgeAccuracy, observed_delta
 
 
@@ -94,6 +94,12 @@ class CellEvidence:
                 )
             )
         check_paired(self.before, self.after)
+        if self.base is not None:
+            check_same_means(self.base, self.after)
+        if not isinstance(self.effect, Differs):  # which says itself whether weights and images differ
+            check_drawn_apart(self.before, self.after)
+            if self.retained_before is not None and self.retained_after is not None:
+                check_drawn_apart(self.retained_before, self.retained_after)
         retained = [arm for arm in (self.base_retained, self.retained_before, self.retained_after) if arm is not None]
         for arm in retained[1:]:
             check_paired(retained[0], arm)
