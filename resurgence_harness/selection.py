@@ -9,6 +9,7 @@ What the words stand for, and the values of their steps, is in presets.py.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from math import ceil
@@ -17,7 +18,16 @@ from typing import Any, NamedTuple
 
 from resurgence_harness.errors import UserError, sentence
 from resurgence_harness.finetuning import FINETUNINGS, BenignSet, FineTuning
-from resurgence_harness.presets import METHODS, PROFILES, Profile, Settings, check_words, preset_of, settings_for
+from resurgence_harness.presets import (
+    METHODS,
+    PROFILES,
+    THE_TASKS,
+    Profile,
+    Settings,
+    check_words,
+    preset_of,
+    settings_for,
+)
 from resurgence_harness.specs import Base, Cell, Concept, Grid, Probe, Prompt, Recipe, Sampler
 from resurgence_harness.statistics import FIXED, Design, Group, Hybrid, Shuffled
 from resurgence_harness.tasks import TASKS, Task
@@ -36,6 +46,10 @@ ENGINES = ("sequential", "fixed", "hybrid")
 """How many images are drawn: until the answer is clear; a fixed number; until clear, with a last look at a cap."""
 INSAMPLE = 25
 """Retained concepts that the figure on seen concepts is taken on; it decides nothing. The paper profile takes all."""
+RETAINED_PROMPTS = 50
+"""Prompts for retained concepts at least: where these are few, each is asked for in more of the task's ways."""
+PAPER_RETAINED = 1250
+"""Images of retained concepts in the paper profile: half of the paper's, since half of the concepts are held out."""
 CONTROL_IMAGES = 100
 """Images of the base model that the positive control needs at least."""
 BENIGN_SEED, RETAIN_SEED, FORGET_SEED = 100_001, 200_001, 300_001
@@ -156,7 +170,8 @@ class CellPlan:
 def cells(task: Task, selection: Selection) -> tuple[Cell, ...]:
     """The cells of a task, checkpoints together: methods, then counts, then fine-tunings, then runs."""
     profile = selection.described
-    counts = tuple(count for count in selection.counts or profile.counts if count in task.counts)
+    offered = task.quick if profile.counts == "quick" else task.counts
+    counts = tuple(count for count in selection.counts or offered if count in task.counts)
     if not counts and selection.counts:
         allowed = ", ".join(map(str, task.counts))
         asked = ", ".join(map(str, selection.counts))
@@ -170,7 +185,7 @@ def cells(task: Task, selection: Selection) -> tuple[Cell, ...]:
     return tuple(
         Cell(task=task.name, method=method, count=count, finetuning=finetuning, run=run)
         for method in selection.methods or profile.methods
-        for count in counts or task.counts[:2]
+        for count in counts
         for run in range(selection.runs or profile.runs)
         for finetuning in selection.finetunings or profile.finetunings
     )
@@ -192,22 +207,28 @@ def plan_cell(cell: Cell, base: Base, *, task: Task, selection: Selection) -> Ce
             data=BenignSet(probe=benign, forbidden=forbidden), seed=cell.run, **settings[cell.finetuning]
         )
     )
-    seeds, retained_seeds, insample_seeds = _seeds(cell.count, task, selection)
-    seen = task.preserve if selection.described.paper_seeds else task.preserve[:INSAMPLE]
     block = ceil(BLOCK / sampler.batch) * sampler.batch
 
     def grid(prompts: tuple[Prompt, ...], seeds: tuple[int, ...]) -> Grid:
         return Grid(probe=Probe(prompts=prompts, seeds=seeds, sampler=sampler), block=block)
 
+    seen = task.preserve if selection.described.paper_seeds else task.preserve[:INSAMPLE]
+    asked = (
+        task.prompts(erased),
+        task.retained_prompts(task.held_out, least=RETAINED_PROMPTS),
+        task.retained_prompts(seen, least=INSAMPLE),
+    )
+    seeds = _seeds(cell.count, task, selection, [len(prompts) for prompts in asked])
+    grids = [grid(prompts, own) for prompts, own in zip(asked, seeds, strict=True)]
     return CellPlan(
         cell=cell,
         task=task,
         base=published,
         unlearned=unlearned,
         tuned=tuned,
-        erased=grid(task.prompts(erased), seeds),
-        retained=grid(_rotating(task.held_out, task.templates), retained_seeds),
-        insample=grid(_rotating(seen, task.templates), insample_seeds),
+        erased=grids[0],
+        retained=grids[1],
+        insample=grids[2],
         benign=benign,
         judges=task.judges,
         engine=selection.engine,
@@ -215,12 +236,16 @@ def plan_cell(cell: Cell, base: Base, *, task: Task, selection: Selection) -> Ce
 
 
 def benign_probe(task: Task, base: Base, selection: Selection) -> Probe:
-    """What the base is asked to draw the images of a task's fine-tunings: preserved names, seeds that no probe uses."""
+    """What the base is asked to draw the images of a task's fine-tunings: preserved names, seeds that no probe uses.
+
+    A task with fewer names than the preset asks for is drawn with more prompts and seeds of each, for as many images.
+    """
     settings = settings_for(preset_of(base), selection.changed)
-    images = settings["benign"]
+    names, seeds = settings["benign"]["names"], settings["benign"]["seeds"]
+    prompts = task.retained_prompts(task.preserve[:names], least=names)
     return Probe(
-        prompts=_rotating(task.preserve[: images["names"]], task.templates),
-        seeds=tuple(range(BENIGN_SEED, BENIGN_SEED + images["seeds"])),
+        prompts=prompts,
+        seeds=tuple(range(BENIGN_SEED, BENIGN_SEED + ceil(names * seeds / len(prompts)))),
         sampler=Sampler(**settings["sampler"]),
     )
 
@@ -256,7 +281,7 @@ def _unlearning(
     """The cell's unlearning step, its own fields filled from task, variant and preset."""
     method = METHODS[cell.method]
     has = {field.name for field in fields(method.step)}
-    asked, seen = task.prompts(erased), _rotating(task.preserve, task.templates)
+    asked, seen = task.prompts(erased), task.retained_prompts(task.preserve, least=RETAINED_PROMPTS)
     forget, retain = (
         Probe(
             prompts=prompts,
@@ -273,29 +298,25 @@ def _unlearning(
         "retain": retain,
     }
     values = {name: value for name, value in offered.items() if name in has}
-    step: Unlearning = method.step(concepts=erased, **{**values, **method.fixed, **settings[method.step.name]})
+    values |= {**method.fixed, **settings[method.step.name]}
+    if values.get("templates") is THE_TASKS:
+        values["templates"] = tuple(dict.fromkeys(("{}", *task.templates)))
+    step: Unlearning = method.step(concepts=erased, **values)
     return step
 
 
-def _seeds(count: int, task: Task, selection: Selection) -> list[tuple[int, ...]]:
-    """Seeds of the erased, the retained and the in-sample probe, from 1; the last decides nothing and is small."""
+def _seeds(count: int, task: Task, selection: Selection, prompts: Sequence[int]) -> list[tuple[int, ...]]:
+    """Seeds of the erased, the retained and the in-sample prompts, from 1; the last decides nothing and is small."""
     if selection.seeds:
-        numbers = (selection.seeds, selection.seeds, selection.seeds)
+        numbers = [selection.seeds] * 3
     elif selection.described.paper_seeds:
-        numbers = (max(5, ceil(50 / count)), 25, 25)
+        images = (task.paper_images.get(count, PAIRS), PAPER_RETAINED, PAPER_RETAINED)
+        numbers = [ceil(wanted / asked) for wanted, asked in zip(images, prompts, strict=True)]
     else:
         fixed = selection.engine == "fixed"
-        pairs, retained = (FIXED_PAIRS, FIXED_RETAINED) if fixed else (PAIRS, RETAINED)
-        numbers = (ceil(pairs / (count * len(task.templates))), ceil(retained / len(task.held_out)), 1)
+        images = (FIXED_PAIRS, FIXED_RETAINED, INSAMPLE) if fixed else (PAIRS, RETAINED, INSAMPLE)
+        numbers = [ceil(wanted / asked) for wanted, asked in zip(images, prompts, strict=True)]
     return [tuple(range(1, number + 1)) for number in numbers]
-
-
-def _rotating(concepts: tuple[Concept, ...], templates: tuple[str, ...]) -> tuple[Prompt, ...]:
-    """One prompt per concept, the templates taken in turn."""
-    return tuple(
-        Prompt(text=templates[place % len(templates)].format(concept.name), concept=concept.name)
-        for place, concept in enumerate(concepts)
-    )
 
 
 def narrowed(selection: Selection, **marked: tuple[Any, ...] | None) -> Selection | None:
