@@ -38,7 +38,7 @@ PAIRS, RETAINED = 500, 400
 FIXED_PAIRS, FIXED_RETAINED = 125, 200
 """The same where their number is fixed: the zero-event floor at δ .05, α .01 is 90, Tango needs 103; and with 150
 retained ones a loss of 5 points cannot be told from the limit of 10."""
-CLEAR = {Group.ERASED: 125, Group.RETAINED: 75}
+CLEAR = {Group.ERASED: 125, Group.SYNONYMS: 125, Group.RETAINED: 75}
 """About as many pairs settle a cell in which nothing came back; a plan counts on so many."""
 BLOCK = 24
 """Images between two looks, made up to whole batches of the sampler."""
@@ -123,6 +123,8 @@ class CellPlan:
     """The unlearned model after the fine-tuning."""
     erased: Grid
     """Prompts for the erased concepts."""
+    synonyms: Grid | None
+    """Prompts for the erased concepts by other words, which the unlearning is not told; None where there are none."""
     retained: Grid
     """Prompts for held-out retained concepts, which no method and no fine-tuning has seen: utility is decided here."""
     insample: Grid
@@ -148,6 +150,15 @@ class CellPlan:
             return Arm(recipe, grid, FIXED, None, min(images, len(grid)))
 
         erased, retained = Group.ERASED, Group.RETAINED
+        other = self.synonyms
+        renamed = (
+            {}
+            if other is None
+            else {
+                "synonyms_before": compared(self.unlearned, other, Group.SYNONYMS),
+                "synonyms_after": compared(self.tuned, other, Group.SYNONYMS),
+            }
+        )
         return {
             "base": shown(self.base, self.erased, CONTROL_IMAGES),
             "base_retained": compared(self.base, self.retained, retained),
@@ -157,6 +168,7 @@ class CellPlan:
             "after": compared(self.tuned, self.erased, erased),
             "retained_after": compared(self.tuned, self.retained, retained),
             "insample_after": shown(self.tuned, self.insample, len(self.insample)),
+            **renamed,
         }
 
     @property
@@ -220,6 +232,7 @@ def plan_cell(cell: Cell, base: Base, *, task: Task, selection: Selection) -> Ce
     )
     seeds = _seeds(cell.count, task, selection, [len(prompts) for prompts in asked])
     grids = [grid(prompts, own) for prompts, own in zip(asked, seeds, strict=True)]
+    others = task.synonym_prompts(erased)
     return CellPlan(
         cell=cell,
         task=task,
@@ -227,6 +240,7 @@ def plan_cell(cell: Cell, base: Base, *, task: Task, selection: Selection) -> Ce
         unlearned=unlearned,
         tuned=tuned,
         erased=grids[0],
+        synonyms=grid(others, _spread(len(grids[0]), len(others))) if others else None,
         retained=grids[1],
         insample=grids[2],
         benign=benign,
@@ -308,15 +322,18 @@ def _unlearning(
 def _seeds(count: int, task: Task, selection: Selection, prompts: Sequence[int]) -> list[tuple[int, ...]]:
     """Seeds of the erased, the retained and the in-sample prompts, from 1; the last decides nothing and is small."""
     if selection.seeds:
-        numbers = [selection.seeds] * 3
-    elif selection.described.paper_seeds:
+        return [tuple(range(1, selection.seeds + 1))] * len(prompts)
+    if selection.described.paper_seeds:
         images = (task.paper_images.get(count, PAIRS), PAPER_RETAINED, PAPER_RETAINED)
-        numbers = [ceil(wanted / asked) for wanted, asked in zip(images, prompts, strict=True)]
     else:
         fixed = selection.engine == "fixed"
         images = (FIXED_PAIRS, FIXED_RETAINED, INSAMPLE) if fixed else (PAIRS, RETAINED, INSAMPLE)
-        numbers = [ceil(wanted / asked) for wanted, asked in zip(images, prompts, strict=True)]
-    return [tuple(range(1, number + 1)) for number in numbers]
+    return [_spread(wanted, asked) for wanted, asked in zip(images, prompts, strict=True)]
+
+
+def _spread(images: int, prompts: int) -> tuple[int, ...]:
+    """Seeds from 1, so many that the prompts give at least the images."""
+    return tuple(range(1, ceil(images / prompts) + 1))
 
 
 def narrowed(selection: Selection, **marked: tuple[Any, ...] | None) -> Selection | None:

@@ -25,7 +25,16 @@ from resurgence_harness.pytest_plugin.progress import Teller
 from resurgence_harness.pytest_plugin.workers import resolved_device, torch_has_cuda, visible_gpus
 from resurgence_harness.selection import CellPlan, base_model, benign_probe, plan_cell
 from resurgence_harness.specs import Base, Cell, Recipe
-from resurgence_harness.statistics import Acceptance, CellEvidence, Verdict, VerdictKind, decide
+from resurgence_harness.statistics import (
+    Acceptance,
+    CellEvidence,
+    Evidence,
+    Rate,
+    Verdict,
+    VerdictKind,
+    confusion,
+    decide,
+)
 from resurgence_harness.storing import Store
 from resurgence_harness.tasks import Task
 
@@ -51,6 +60,8 @@ SHARES = {
     "after": 0.20,
     "retained_after": 0.03,
     "insample_after": 0.03,
+    "synonyms_before": 0.03,
+    "synonyms_after": 0.03,
 }
 """About which share of a cell's time an arm's first block takes, its model included: the progress line counts by it."""
 LATER = 0.012
@@ -254,7 +265,11 @@ class Engine:
     ) -> dict[str, Any]:
         """The cell's object in verdict.json."""
         plan, told = inquiry.plan, verdict.as_dict()
-        rates = told["rates"]
+        rates, erased = told["rates"], evidence.after.concepts
+
+        def incidental(arm: Evidence | None) -> dict[str, Any] | None:
+            return Rate.of_answers(arm, erased).as_dict(verdict.alpha) if arm is not None else None
+
         models = {"base": plan.base, "unlearned": plan.unlearned, "tuned": plan.tuned}
         cell = plan.cell
         return {
@@ -275,6 +290,11 @@ class Engine:
             "base_retained": rates.get("base_retained"),
             "insample_before": rates.get("insample_before"),
             "insample_after": rates.get("insample_after"),
+            "synonyms_before": rates.get("synonyms_before"),
+            "synonyms_after": rates.get("synonyms_after"),
+            "incidental_before": incidental(evidence.retained_before),
+            "incidental_after": incidental(evidence.retained_after),
+            "confusion": {name: confusion(arm) for name, arm in evidence.arms()},
             "alpha": verdict.alpha,
             "outcome": told["outcome"],
             "findings": told["findings"],
@@ -291,7 +311,8 @@ class Engine:
             "images": inquiry.images,
             "grids": {
                 name: {"rows": len(grid), "order": grid.order, "block": grid.block}
-                for name, grid in (("erased", plan.erased), ("retained", plan.retained))
+                for name, grid in (("erased", plan.erased), ("retained", plan.retained), ("synonyms", plan.synonyms))
+                if grid is not None
             },
             "models": {
                 name: {

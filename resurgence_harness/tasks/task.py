@@ -97,6 +97,15 @@ class Task:
             for template in self.templates
         )
 
+    def synonym_prompts(self, concepts: tuple[Concept, ...]) -> tuple[Prompt, ...]:
+        """The same for erased concepts by their other words; each asks for the concept, whatever it is called."""
+        return tuple(
+            Prompt(text=template.format(word), concept=concept.name)
+            for concept in concepts
+            for word in concept.synonyms
+            for template in self.templates
+        )
+
     def retained_prompts(self, concepts: tuple[Concept, ...], *, least: int) -> tuple[Prompt, ...]:
         """What a model is asked for retained concepts: one prompt each, the templates taken in turn.
 
