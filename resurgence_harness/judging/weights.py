@@ -1,12 +1,12 @@
 """Weights that the user must give: which file, which sha256, where to put it. Nothing is ever downloaded.
 
-A file is looked for in the directory that RESURGENCE_WEIGHTS names, else in ~/.cache/resurgence/weights, unless its path
-is given. Only safetensors are read: a pickle can run code. One is converted once, under a loader that knows tensors alone:
+A file is looked for in the directory that RESURGENCE_WEIGHTS names, else in ~/.cache/resurgence/weights, unless its
+path is given. Only safetensors are read: a pickle can run code. One is converted once, by a loader of tensors alone:
 
     python -m resurgence_harness.judging convert model.bin model.safetensors
 
-Where a sha256 is pinned it is the digest without a look at the file, so a warm run needs no weights; the file is compared
-with it before its first tensor is used. Where none is pinned, the digest is that of the file that lies there.
+Where a sha256 is pinned it is the digest without a look at the file, so a warm run needs no weights; the file is
+compared with it before its first tensor is used. Where none is pinned, the digest is that of the file that lies there.
 """
 
 from __future__ import annotations
@@ -99,10 +99,11 @@ class Weights:
         place = self.found()
         for path in files_of(place):
             if is_pickle(path):
+                command = self.convert or f"{CONVERT} {path} {path.with_suffix('.safetensors')}"
                 raise UserError(
                     sentence(
                         f"The weights {path} are a pickle, which can run code when it is read.",
-                        do=f"Convert it once: {self.convert or f'{CONVERT} {path} {path.with_suffix(".safetensors")}'}",
+                        do=f"Convert it once and give the result: {command}",
                     )
                 )
         if self.sha256 and (found := digest_of(place)) != self.sha256:
