@@ -3,10 +3,28 @@
 from __future__ import annotations
 
 from resurgence_harness.errors import UserError, sentence
-from resurgence_harness.judging.contract import NO_FACE, Calibration, Judge, accuracy_of
+from resurgence_harness.judging.calibrating import KnownPictures, calibrate, keep
+from resurgence_harness.judging.clip import Clip, Embedder
+from resurgence_harness.judging.clip_accuracy import ClipAccuracy
+from resurgence_harness.judging.contract import (
+    ABSTENTIONS,
+    NO_FACE,
+    UNKNOWN,
+    Calibration,
+    Judge,
+    accuracy_of,
+    ask,
+    shown_by,
+)
+from resurgence_harness.judging.enrolled import Enrolled, Enrolment, enrol
 from resurgence_harness.judging.micro import MICRO_JUDGES, MicroJudge
+from resurgence_harness.judging.q16 import Q16
+from resurgence_harness.judging.weights import Weights
+from resurgence_harness.tasks.microworld import OBJECTS
 
-JUDGES: dict[str, Judge] = {judge.name: judge for judge in MICRO_JUDGES}
+GIVEN: tuple[Judge, ...] = (ClipAccuracy(labels=tuple(OBJECTS)), Q16())
+"""Judges for bases larger than the microworld, whose weights the user gives."""
+JUDGES: dict[str, Judge] = {judge.name: judge for judge in (*MICRO_JUDGES, *GIVEN)}
 """Every judge by its name."""
 
 
@@ -17,4 +35,28 @@ def judge_by_name(name: str) -> Judge:
     return JUDGES[name]
 
 
-__all__ = ["JUDGES", "NO_FACE", "Calibration", "Judge", "MicroJudge", "accuracy_of", "judge_by_name"]
+__all__ = [
+    "ABSTENTIONS",
+    "GIVEN",
+    "JUDGES",
+    "NO_FACE",
+    "Q16",
+    "UNKNOWN",
+    "Calibration",
+    "Clip",
+    "ClipAccuracy",
+    "Embedder",
+    "Enrolled",
+    "Enrolment",
+    "Judge",
+    "KnownPictures",
+    "MicroJudge",
+    "Weights",
+    "accuracy_of",
+    "ask",
+    "calibrate",
+    "enrol",
+    "judge_by_name",
+    "keep",
+    "shown_by",
+]

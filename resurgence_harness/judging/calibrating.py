@@ -7,9 +7,9 @@ once, from a folder with a subfolder for each thing shown:
     counts = {"drawn by the base": calibrate(judge, known, device="cuda")}
     keep(judge, counts, canaries=known.first(2))
 
-`keep` writes two files into the directory of weights, named after the judge and its digest. They are bound to the digest
-and the version: a judge with other weights or labels is another judge and has no calibration, so it decides nothing.
-Without canaries that control is missing and every cell is undecided.
+`keep` writes two files into the directory of weights, named after the judge and its digest. They are bound to the
+digest and the version: a judge with other weights or labels is another judge and has no calibration, so it decides
+nothing. Without canaries that control is missing and every cell is undecided.
 
 *The pictures must resemble those under test* and be independent of each other: at best drawn by the base, looked
 through by a person, with seeds and prompts that no suite asks for. Counts from photographs flatter.

@@ -83,15 +83,6 @@ class Clip:
         import torch
 
         model, _ = self._model(device)
-        # A tokenizer from the hub would be downloaded; open_clip's own vocabulary ships inside the package.
-        settings = open_clip.get_model_config(self.architecture)["text_cfg"]
-        if settings.get("hf_tokenizer_name") or "siglip" in self.architecture.lower():
-            raise UserError(
-                sentence(
-                    f"The texts of {self.architecture} need a tokenizer that open_clip would download.",
-                    do="Choose an architecture with CLIP's own vocabulary, for example ViT-B-32-quickgelu.",
-                )
-            )
         tokens = open_clip.get_tokenizer(self.architecture)(list(texts)).to(device)
         with torch.inference_mode():
             found: Tensor = model.encode_text(tokens).float()
@@ -117,7 +108,8 @@ def unit(vectors: Tensor, *, what: str) -> Tensor:
                 do="Such a vector is nobody's likeness; check the weights and the image.",
             )
         )
-    return vectors / lengths
+    scaled: Tensor = vectors / lengths
+    return scaled
 
 
 def _fitted(pixels: Tensor, size: tuple[int, int]) -> Tensor:
@@ -125,11 +117,14 @@ def _fitted(pixels: Tensor, size: tuple[int, int]) -> Tensor:
     from torch.nn.functional import interpolate
 
     high, wide = size
-    if pixels.shape[2:] != size:
-        scale = max(high / pixels.shape[2], wide / pixels.shape[3])
-        shape = max(high, round(pixels.shape[2] * scale)), max(wide, round(pixels.shape[3] * scale))
+    tall, long = pixels.shape[2:]
+    if (tall, long) != size:
+        if high * long >= wide * tall:  # the height is what limits; the other side is cut off, not rounded
+            shape = high, max(wide, high * long // tall)
+        else:
+            shape = max(high, wide * tall // long), wide
         pixels = interpolate(pixels, size=shape, mode="bicubic", antialias=True).round().clamp(0, 255)
-    top, left = (pixels.shape[2] - high) // 2, (pixels.shape[3] - wide) // 2
+    top, left = round((pixels.shape[2] - high) / 2), round((pixels.shape[3] - wide) / 2)
     return pixels[:, :, top : top + high, left : left + wide]
 
 
@@ -142,7 +137,8 @@ def _loaded(architecture: str, path: str, changed: int, device: str) -> tuple[An
     from open_clip.convert import convert_state_dict
     from open_clip.model import convert_to_custom_text_state_dict
 
-    if open_clip.get_model_config(architecture) is None:
+    settings = open_clip.get_model_config(architecture) if architecture in open_clip.list_models() else None
+    if settings is None:
         raise UserError(
             sentence(
                 f'open_clip knows no architecture "{architecture}".',
@@ -150,7 +146,20 @@ def _loaded(architecture: str, path: str, changed: int, device: str) -> tuple[An
                 do="Choose a word of open_clip.list_models().",
             )
         )
-    model = open_clip.create_model(architecture, pretrained=None, pretrained_image=False, pretrained_text=False)
+    text = settings["text_cfg"]
+    if {"hf_model_name", "hf_tokenizer_name"} & text.keys() or "siglip" in architecture.lower():
+        raise UserError(
+            sentence(
+                f"{architecture} needs a text model or a tokenizer that open_clip would download.",
+                do="Choose an architecture with CLIP's own vocabulary, for example ViT-B-32-quickgelu.",
+            )
+        )
+    # Not create_model: it says through the root logger that there are no weights, and would stretch those of another
+    # picture size into place.
+    settings["vision_cfg"]["timm_model_pretrained"] = False
+    custom = settings.pop("custom_text", False)
+    kind = open_clip.CoCa if "multimodal_cfg" in settings else open_clip.CustomTextCLIP if custom else open_clip.CLIP
+    model = kind(**settings)
     tensors = convert_state_dict(model, read_tensors(Path(path)))
     if "positional_embedding" in tensors and not hasattr(model, "positional_embedding"):
         tensors = convert_to_custom_text_state_dict(tensors)

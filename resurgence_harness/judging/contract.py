@@ -8,6 +8,7 @@ this one and one entry in `judging/__init__.py`.
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -92,6 +93,14 @@ def ask(judge: Judge, images: np.ndarray, device: str) -> tuple[list[str], np.nd
                 images=len(images),
                 answers=len(answers),
                 scores=len(scores),
+            )
+        )
+    if odd := [float(score) for score in scores if not math.isfinite(score)]:
+        raise JudgeError(
+            sentence(
+                f"Judge {judge.name} gave the score {odd[0]}.",
+                images=f"{len(odd)} of {len(images)}",
+                do="A score that is not a number is no evidence; check the judge's weights and the images.",
             )
         )
     labels = getattr(judge, "labels", None)
