@@ -8,7 +8,7 @@ Plain names are right for LAION's and DataComp's weights. Weights are a safetens
 (`open_clip_model.safetensors` of the published repositories), never a tag that open_clip would download.
 
 *Departures from open_clip's own preprocessing:* pictures are scaled on the device and in one batch (bicubic with
-antialiasing, in Pillow's two passes of 8 bits) instead of one by one in Pillow; levels differ by 2 of 255 at most.
+antialiasing, in Pillow's two passes of 8 bits) instead of one by one in Pillow; levels differ by at most 1 of 255.
 Everything is computed in float32. open_clip (MIT) is imported when the first picture is looked at.
 """
 

@@ -54,7 +54,7 @@ def test_probabilities_are_open_clips_own(judge: ClipAccuracy, weights: Path) ->
 
 
 @pytest.mark.parametrize("shape", [(48, 64), (75, 50), (512, 512), (20, 31), (33, 32)])
-def test_scaling_on_the_device_is_pillows_within_a_level_or_two(shape: tuple[int, int]) -> None:
+def test_scaling_on_the_device_is_pillows_within_one_level(shape: tuple[int, int]) -> None:
     """Bicubic with antialiasing, the middle cut out, of noise, which is harder to scale than any picture."""
     import open_clip
 
@@ -67,8 +67,8 @@ def test_scaling_on_the_device_is_pillows_within_a_level_or_two(shape: tuple[int
     ours = _fitted(torch.from_numpy(images).permute(0, 3, 1, 2).float(), (SIZE, SIZE))
 
     assert ours.shape == theirs.shape
-    assert (ours - theirs).abs().max() <= 2
-    assert (ours - theirs).abs().mean() < 0.1
+    assert (ours - theirs).abs().max() <= 1
+    assert (ours - theirs).abs().mean() < 0.01
 
 
 def test_the_answer_is_the_likeliest_label_and_its_probability(judge: ClipAccuracy, images: np.ndarray) -> None:
