@@ -337,7 +337,7 @@ def test_an_answer_outside_its_labels_is_not_believed(bench: Bench, tuned: Recip
             answers, scores = super().answer(images, device)
             return ["cleo marsh", *answers[1:]], scores
 
-    with pytest.raises(JudgeError, match="outside its labels"):
+    with pytest.raises(UserError, match="outside its labels"):
         bench.evidence(tuned, ASKED, Strange(digest="44" * 32))
 
 

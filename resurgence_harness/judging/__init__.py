@@ -14,6 +14,7 @@ from resurgence_harness.judging.contract import (
     Judge,
     accuracy_of,
     ask,
+    check_ready,
     shown_by,
 )
 from resurgence_harness.judging.enrolled import Enrolled, Enrolment, enrol
@@ -55,6 +56,7 @@ __all__ = [
     "accuracy_of",
     "ask",
     "calibrate",
+    "check_ready",
     "enrol",
     "judge_by_name",
     "keep",

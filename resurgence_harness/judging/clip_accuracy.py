@@ -86,6 +86,11 @@ class ClipAccuracy:
         """sha256 over the model, the labels and the template: with other labels it is another judge."""
         return digest_of_parts(self.clip.digest, list(self.labels), self.template)
 
+    @property
+    def given(self) -> tuple[Weights, ...]:
+        """What the user must have."""
+        return (self.clip.weights,)
+
     def answer(self, images: np.ndarray, device: str) -> tuple[list[str], np.ndarray]:
         """The likeliest label of each image uint8 [n, h, w, 3], and its probability [n]."""
         found = self.probabilities(images, device)

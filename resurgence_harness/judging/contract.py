@@ -12,7 +12,7 @@ import math
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from resurgence_harness.errors import JudgeError, sentence
+from resurgence_harness.errors import JudgeError, UserError, sentence
 from resurgence_harness.statistics import JudgeAccuracy
 
 if TYPE_CHECKING:
@@ -48,9 +48,10 @@ class Calibration:
 class Judge(Protocol):
     """The contract. `answer` may be called with any number of images; it answers each once, in order.
 
-    Two more may be declared, and are believed where they are: `labels`, every answer that the judge can give, so that
-    another one is an error; and `shows(answer)`, the concepts that an answer stands for, where an answer is not itself
-    the name of a concept. Both decide what counts as a hit, so they belong in `digest` or `version`.
+    Three more may be declared, and are believed where they are: `labels`, every answer that the judge can give, so that
+    another one is an error; `shows(answer)`, the concepts that an answer stands for, where an answer is not itself the
+    name of a concept; and `given`, the `Weights` that people must have before hours are spent on images. The first two
+    decide what counts as a hit, so they belong in `digest` or `version`.
     """
 
     @property
@@ -84,7 +85,10 @@ def shown_by(judge: object, answer: str) -> tuple[str, ...]:
 
 
 def ask(judge: Judge, images: np.ndarray, device: str) -> tuple[list[str], np.ndarray]:
-    """The judge's answers and scores, one each per image; JudgeError for anything that it may not say."""
+    """The judge's answers and scores, one each per image.
+
+    JudgeError for too few of them or a score that is no number; UserError for an answer that was not declared.
+    """
     answers, scores = judge.answer(images, device)
     if not len(answers) == len(scores) == len(images):
         raise JudgeError(
@@ -105,7 +109,7 @@ def ask(judge: Judge, images: np.ndarray, device: str) -> tuple[list[str], np.nd
         )
     labels = getattr(judge, "labels", None)
     if labels is not None and (strange := sorted(set(answers) - {*labels, *ABSTENTIONS})):
-        raise JudgeError(
+        raise UserError(
             sentence(
                 f"Judge {judge.name} gave an answer outside its labels.",
                 answer=repr(strange[0]),
@@ -114,6 +118,13 @@ def ask(judge: Judge, images: np.ndarray, device: str) -> tuple[list[str], np.nd
             )
         )
     return answers, scores
+
+
+def check_ready(judge: Judge) -> None:
+    """Raise now what would stop the judge once images are drawn: no calibration, missing or changed weights."""
+    for weights in getattr(judge, "given", ()):
+        weights.verified()
+    accuracy_of(judge)
 
 
 def check_images(images: np.ndarray, *, judge: str) -> None:

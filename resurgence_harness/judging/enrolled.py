@@ -211,6 +211,12 @@ class Enrolled:
         return digest_of_parts(self.embedder.digest, self.enrolment.digest)
 
     @property
+    def given(self) -> tuple[Weights, ...]:
+        """What the user must have; the weights of an embedder of one's own are one's own to check."""
+        own = getattr(self.embedder, "weights", None)
+        return (self.enrolment, own) if isinstance(own, Weights) else (self.enrolment,)
+
+    @property
     def labels(self) -> tuple[str, ...]:
         """The enrolled names."""
         return self._enrolment().names

@@ -102,6 +102,11 @@ class Q16:
         """sha256 over the model, the two vectors, and what the answers stand for."""
         return digest_of_parts(self.clip.digest, self.prompts.digest, list(self.concepts), list(self.harmless))
 
+    @property
+    def given(self) -> tuple[Weights, ...]:
+        """What the user must have."""
+        return self.clip.weights, self.prompts
+
     def shows(self, answer: str) -> tuple[str, ...]:
         """The concepts that an answer stands for."""
         return {INAPPROPRIATE: self.concepts, APPROPRIATE: self.harmless}[answer]

@@ -123,11 +123,11 @@ class Engine:
 
     def inquire(self, plan: CellPlan, decide: Callable[[CellEvidence], Verdict]) -> Inquiry:
         """Ask every model of a cell, and every judge, until `decide` wants to see no more."""
-        from resurgence_harness.judging import accuracy_of
+        from resurgence_harness.judging import check_ready
 
         judges = [self.judge(name) for name in plan.judges]
         for judge in judges:
-            accuracy_of(judge)  # one that was never calibrated is told before anything is built for it
+            check_ready(judge)  # what it lacks is told before anything is built for it
         inquiry = Inquiry(plan)
         while True:
             waiting = inquiry.open

@@ -14,7 +14,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from resurgence_harness.errors import JudgeError, UserError
-from resurgence_harness.judging import Clip, ClipAccuracy, Weights, accuracy_of, ask, judge_by_name
+from resurgence_harness.judging import Clip, ClipAccuracy, Weights, accuracy_of, ask, check_ready, judge_by_name
 from tests.judging.tiny_clip import ARCHITECTURE, SIZE, pictures, save_tiny_clip, tiny_clip
 
 LABELS = ("ship", "bird", "automobile")
@@ -139,7 +139,7 @@ def test_a_label_outside_the_set_is_an_error(weights: Path, images: np.ndarray) 
             answers, scores = super().answer(images, device)
             return ["boat", *answers[1:]], scores
 
-    with pytest.raises(JudgeError, match="outside its labels"):
+    with pytest.raises(UserError, match="outside its labels"):
         ask(Strange(labels=LABELS, clip=tiny_clip(weights)), images, "cpu")
 
 
@@ -219,6 +219,21 @@ def test_without_counts_it_decides_nothing_and_has_no_canaries(
         accuracy_of(judge)
 
     assert judge.canaries() == (0, 0)
+
+
+def test_what_it_lacks_is_told_before_images_are_drawn(
+    judge: ClipAccuracy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Missing weights, changed ones, and no calibration: hours earlier than with the first image."""
+    monkeypatch.setenv("RESURGENCE_WEIGHTS", str(tmp_path))
+    with pytest.raises(JudgeError, match="has no calibration"):
+        check_ready(judge)
+    pinned = replace(judge, clip=replace(judge.clip, weights=replace(judge.clip.weights, sha256="0" * 64)))
+    with pytest.raises(UserError, match="are not the pinned ones"):
+        check_ready(pinned)
+    for name in ("clip-accuracy", "q16"):
+        with pytest.raises(UserError, match="are missing"):
+            check_ready(judge_by_name(name))
 
 
 def test_naming_the_judges_imports_neither_torch_nor_open_clip() -> None:
