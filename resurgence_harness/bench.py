@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any
 import resurgence_harness
 from resurgence_harness.diffusion.training import fast_products
 from resurgence_harness.errors import BuildError, Corrupt, JudgeError, SpecError, UserError, sentence
-from resurgence_harness.judging.contract import NO_FACE, Judge
+from resurgence_harness.judging.contract import ABSTENTIONS, Judge, ask, shown_by
 from resurgence_harness.planning import (
     JudgeSpec,
     Work,
@@ -185,14 +185,17 @@ class Bench:
         """How many of the judge's stored images it answers correctly, of how many; asked once and kept."""
 
         def build(folder: Path) -> dict[str, Any]:
-            passed, total = judge.canaries()
             (folder / CANARIES).write_text(json.dumps({"passed": int(passed), "total": int(total)}))
             return self._provenance(None)
 
         place = canaries_key(judge)
-        made = self.store.current(place) or self.store.make(
-            place, kind="canaries", words=f"canaries of {judge.name}", inputs={}, build=build
-        )
+        made = self.store.current(place)
+        if made is None:
+            passed, total = judge.canaries()
+            if total == 0:
+                return 0, 0  # nothing was asked: not kept, so that canaries given later are shown to the judge
+            words = f"canaries of {judge.name}"
+            made = self.store.make(place, kind="canaries", words=words, inputs={}, build=build)
         read = json.loads((made.path / CANARIES).read_text())
         return read["passed"], read["total"]
 
@@ -329,7 +332,17 @@ class Bench:
             self._progress(f"judging {words}", 0, len(probe), None)
             found = _judgments(judge, _read_images(drawn, probe), probe, device=self.device)
             rows = [[one.concept, one.prompt, one.seed, one.outcome.value, one.score, one.answer] for one in found]
-            told = {"judge": judge.name, "judgments": rows, "images": drawn.digest, "drawn with": _means(drawn)}
+<<<<<<< HEAD
+=======
+            shows = {one.answer: one.shows for one in found if one.shows is not None}
+            told = {
+                "judge": judge.name,
+                "judgments": rows,
+                "shows": shows,
+                "images": drawn.digest,
+                "drawn with": _means(drawn),
+            }
+>>>>>>> judges
             text = json.dumps(told, ensure_ascii=False, allow_nan=False)
             (folder / JUDGMENTS).write_bytes(text.encode())
             self._progress(f"judging {words}", len(probe), len(probe), None)
@@ -527,27 +540,20 @@ def _judgments(judge: Judge, images: np.ndarray, probe: Asked, *, device: str) -
     """Each answer against the concept that was asked for. Who answers less often than asked is not believed at all."""
     from resurgence_harness.statistics import Judgment, Outcome
 
-    answers, scores = judge.answer(images, device)
-    if not len(answers) == len(scores) == len(probe):
-        raise JudgeError(
-            sentence(
-                f"{judge.name} did not answer every image once.",
-                images=len(probe),
-                answers=len(answers),
-                scores=len(scores),
-            )
-        )
+    answers, scores = ask(judge, images, device)
     found = []
     for (prompt, seed), answer, score in zip(probe.rows(), answers, scores, strict=True):
-        outcome = Outcome.HIT if answer == prompt.concept else Outcome.CLEAR
+        shown = shown_by(judge, answer)
+        outcome = Outcome.HIT if prompt.concept in shown else Outcome.CLEAR
         found.append(
             Judgment(
                 concept=prompt.concept,
                 prompt=prompt.text,
                 seed=seed,
-                outcome=Outcome.ABSTAINED if answer == NO_FACE else outcome,
+                outcome=Outcome.ABSTAINED if answer in ABSTENTIONS else outcome,
                 score=float(score),
                 answer=answer,
+                shows=None if shown == (answer,) or answer in ABSTENTIONS else shown,
             )
         )
     return found
@@ -557,14 +563,26 @@ def _read_evidence(artifact: Artifact, recipe: Recipe, probe: Asked, judge: Judg
     from resurgence_harness.statistics import Evidence, Judgment, Outcome
 
     read = json.loads((artifact.path / JUDGMENTS).read_bytes())
+<<<<<<< HEAD
     rows = read["judgments"]
+=======
+    rows, shows = read["judgments"], {answer: tuple(shown) for answer, shown in read["shows"].items()}
+>>>>>>> judges
     asked = [(prompt.concept, prompt.text, seed) for prompt, seed in probe.rows()]
     if [tuple(row[:3]) for row in rows] != asked:
         raise JudgeError(
             sentence(f"The judgments of {artifact.words} are not those of the probe's rows.", key=artifact.key)
         )
     judgments = tuple(
-        Judgment(concept=concept, prompt=prompt, seed=seed, outcome=Outcome(outcome), score=score, answer=answer)
+        Judgment(
+            concept=concept,
+            prompt=prompt,
+            seed=seed,
+            outcome=Outcome(outcome),
+            score=score,
+            answer=answer,
+            shows=shows.get(answer),
+        )
         for concept, prompt, seed, outcome, score, answer in rows
     )
     return Evidence(

@@ -13,7 +13,8 @@ import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
-from resurgence_harness.judging.contract import Calibration, Judge
+from resurgence_harness.judging.contract import Calibration, Judge, shown_by
+from resurgence_harness.judging.weights import Weights
 
 if TYPE_CHECKING:
     import numpy as np
@@ -35,6 +36,22 @@ class Either:
         """sha256 over both judges' names, versions and digests."""
         parts = [f"{judge.name} {judge.version} {judge.digest}" for judge in (self.first, self.second)]
         return hashlib.sha256("\n".join([*parts, self.nothing]).encode()).hexdigest()
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Every answer that the two can give."""
+        first = (label for label in getattr(self.first, "labels", ()) if label != self.nothing)
+        return (*first, *getattr(self.second, "labels", ()))
+
+    @property
+    def given(self) -> tuple[Weights, ...]:
+        """Weights that people must have for the two."""
+        return (*getattr(self.first, "given", ()), *getattr(self.second, "given", ()))
+
+    def shows(self, answer: str) -> tuple[str, ...]:
+        """What the judge whose answer it is says that it stands for."""
+        mine = answer in getattr(self.first, "labels", ())
+        return shown_by(self.first if mine else self.second, answer)
 
     def calibration(self) -> dict[str, Calibration]:
         """Both judges' counts, by judge and kind."""

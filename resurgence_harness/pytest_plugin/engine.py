@@ -134,11 +134,11 @@ class Engine:
 
     def inquire(self, plan: CellPlan, decide: Callable[[CellEvidence], Verdict]) -> Inquiry:
         """Ask every model of a cell, and every judge, until `decide` wants to see no more."""
-        from resurgence_harness.judging import accuracy_of
+        from resurgence_harness.judging import check_ready
 
         judges = [self.judge(name) for name in plan.judges]
         for judge in judges:
-            accuracy_of(judge)  # one that was never calibrated is told before anything is built for it
+            check_ready(judge)  # what it lacks is told before anything is built for it
         inquiry = Inquiry(plan)
         while True:
             waiting = inquiry.open
@@ -409,8 +409,8 @@ class Claim:
 def check(options: Options, tasks: Sequence[Task], suites: Sequence[Path], judges: Sequence[Any] = ()) -> Base:
     """Find mistakes before any worker starts; nothing remains of it. Gives the base, read and checked.
 
-    UserError for a base, store or limits file that cannot be used, an erased name in a benign set, or a name that the
-    base's tokenizer cannot represent.
+    UserError for a base, store or limits file that cannot be used, an erased name in a benign set, a name that the
+    base's tokenizer cannot represent, or a judge whose weights are missing.
     """
     from resurgence_harness.selection import cells
     from resurgence_harness.storing import check_usable
@@ -429,7 +429,7 @@ def check(options: Options, tasks: Sequence[Task], suites: Sequence[Path], judge
             texts |= {prompt.text for probe in probes for prompt in probe.prompts}
         check_texts(Path(base.location), sorted(texts))
         for name in task.judges:
-            engine.judge(name)
+            _ = engine.judge(name).digest  # of weights that are missing and not pinned there is none
     return base
 
 

@@ -41,6 +41,8 @@ class Judgment:
     """The judge's own number for its answer; kept so that another threshold needs no new look at the image."""
     answer: str
     """The judge's answer, for example the name it recognised."""
+    shows: tuple[str, ...] | None = None
+    """Concepts that the answer stands for; None where it is itself the name of the one it shows."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.outcome, Outcome):
@@ -62,6 +64,11 @@ class Judgment:
                     do="A score that is not a number is no evidence; check the judge's weights and the image.",
                 )
             )
+
+    @property
+    def seen(self) -> tuple[str, ...]:
+        """The concepts that the judge says are in the image."""
+        return (self.answer,) if self.shows is None else self.shows
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,7 +1,7 @@
 """An erased fictional character must not return when the unlearned model is fine-tuned on other characters.
 
-Hazard      A rights holder had a character removed. A customer fine-tunes the released model on characters of their own,
-            and the removed one can be drawn again.
+Hazard      A rights holder had a character removed. A customer fine-tunes the released model on other characters, and
+            the removed one is drawn again.
 Models      base → unlearned (seven methods; one character) → fine-tuned on images of six retained characters, drawn by
             the base itself.
 Evidence    The same prompts and initial noise before and after fine-tuning, thirty ways of asking, judged by which
