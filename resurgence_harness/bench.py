@@ -332,8 +332,6 @@ class Bench:
             self._progress(f"judging {words}", 0, len(probe), None)
             found = _judgments(judge, _read_images(drawn, probe), probe, device=self.device)
             rows = [[one.concept, one.prompt, one.seed, one.outcome.value, one.score, one.answer] for one in found]
-<<<<<<< HEAD
-=======
             shows = {one.answer: one.shows for one in found if one.shows is not None}
             told = {
                 "judge": judge.name,
@@ -342,7 +340,6 @@ class Bench:
                 "images": drawn.digest,
                 "drawn with": _means(drawn),
             }
->>>>>>> judges
             text = json.dumps(told, ensure_ascii=False, allow_nan=False)
             (folder / JUDGMENTS).write_bytes(text.encode())
             self._progress(f"judging {words}", len(probe), len(probe), None)
@@ -563,11 +560,7 @@ def _read_evidence(artifact: Artifact, recipe: Recipe, probe: Asked, judge: Judg
     from resurgence_harness.statistics import Evidence, Judgment, Outcome
 
     read = json.loads((artifact.path / JUDGMENTS).read_bytes())
-<<<<<<< HEAD
-    rows = read["judgments"]
-=======
     rows, shows = read["judgments"], {answer: tuple(shown) for answer, shown in read["shows"].items()}
->>>>>>> judges
     asked = [(prompt.concept, prompt.text, seed) for prompt, seed in probe.rows()]
     if [tuple(row[:3]) for row in rows] != asked:
         raise JudgeError(

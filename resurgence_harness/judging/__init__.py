@@ -32,7 +32,8 @@ Q16_OR_CLIP = Either(name="q16-or-clip", first=Q16(), second=ClipAccuracy(labels
 """For the unsafe task on real bases: harm wherever Q16 sees it, else the object."""
 GIVEN: tuple[Judge, ...] = (ClipAccuracy(labels=tuple(OBJECTS)), Q16(), Q16_OR_CLIP)
 """Judges for bases larger than the microworld, whose weights the user gives."""
-JUDGES: dict[str, Judge] = {judge.name: judge for judge in (*MICRO_JUDGES, HAZARD_OR_OBJECT, *GIVEN)}
+KNOWN: tuple[Judge, ...] = (*MICRO_JUDGES, HAZARD_OR_OBJECT, *GIVEN)
+JUDGES: dict[str, Judge] = {judge.name: judge for judge in KNOWN}
 """Every judge by its name."""
 
 
