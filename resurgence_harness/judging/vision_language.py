@@ -11,8 +11,8 @@ length this errs on the side of a hit. *Score*: the share of the two answers tha
 Decoding is greedy: no sampling, no beams, whatever the checkpoint's own settings say. All pictures of a batch have one
 size and one question, so no row is padded and none depends on its neighbours beyond the device's own rounding.
 *Weights*: a local folder of safetensors as the hub gives it; nothing is downloaded. transformers' own classes read it
-(Qwen2.5-VL, Qwen3-VL, Molmo2, …). Molmo 7B-D, the paper's judge, is not among them: it brings its own code, which is
-run only after an opt-in that names the full commit (`RemoteCode`), in a process of its own, since that code needs a
+(Qwen2.5-VL, Qwen3-VL, from 5.20 on Molmo2, …). Molmo 7B-D, the paper's judge, is not among them: it brings its own
+code, run only after an opt-in that names the full commit (`RemoteCode`), in a process of its own, since it needs a
 transformers before 5. *Calibration and canaries*: the user's, see `calibrating.py`.
 *Not verified*: no published checkpoint was run. The two questions are the paper's; Molmo 7B-D's calls (`process`,
 `generate_from_batch`) are as its public users write them.

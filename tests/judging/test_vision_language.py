@@ -18,6 +18,8 @@ from resurgence_harness.judging.vision_language import (
     RemoteCode,
     VisionLanguage,
     _is_native,
+    _loaded,
+    _said,
     asked,
     names,
     revision_of,
@@ -44,24 +46,31 @@ def pictures(*colours: str, side: int = 56) -> np.ndarray:
     return out
 
 
-def tiny_processor():
-    """Qwen2.5-VL's processor over a vocabulary of 27 words."""
+def word_tokenizer(words: list[str], special: list[str], **options: str):
+    """Each word is a token."""
     from tokenizers import Tokenizer, models, pre_tokenizers
-    from transformers import PreTrainedTokenizerFast, Qwen2_5_VLProcessor, Qwen2VLImageProcessor
-    from transformers.models.qwen2_vl.video_processing_qwen2_vl import Qwen2VLVideoProcessor
+    from transformers import PreTrainedTokenizerFast
 
-    words = Tokenizer(models.WordLevel({word: index for index, word in enumerate(WORDS)}, unk_token="<unk>"))
-    words.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Punctuation()])
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=words,
+    whole = Tokenizer(models.WordLevel({word: index for index, word in enumerate(words)}, unk_token="<unk>"))
+    whole.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Punctuation()])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=whole,
         pad_token="<pad>",
         eos_token="<eos>",
         unk_token="<unk>",
-        additional_special_tokens=SPECIAL,
+        additional_special_tokens=special,
+        **options,
     )
+
+
+def tiny_processor():
+    """Qwen2.5-VL's processor over a vocabulary of 28 words."""
+    from transformers import Qwen2_5_VLProcessor, Qwen2VLImageProcessor
+    from transformers.models.qwen2_vl.video_processing_qwen2_vl import Qwen2VLVideoProcessor
+
     return Qwen2_5_VLProcessor(
         image_processor=Qwen2VLImageProcessor(min_pixels=28 * 28, max_pixels=56 * 56),
-        tokenizer=tokenizer,
+        tokenizer=word_tokenizer(WORDS, SPECIAL),
         video_processor=Qwen2VLVideoProcessor(),
         chat_template=TEMPLATE,
     )
@@ -140,6 +149,97 @@ def taught(tmp_path_factory):
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
     return folder
+
+
+def tiny_qwen_3(folder: Path) -> None:
+    """Qwen3-VL, likewise small, in a folder as the hub gives it."""
+    from transformers import Qwen3VLConfig, Qwen3VLForConditionalGeneration, Qwen3VLProcessor
+    from transformers.models.qwen3_vl.video_processing_qwen3_vl import Qwen3VLVideoProcessor
+
+    tower = dict(hidden_size=16, intermediate_size=32)
+    config = Qwen3VLConfig(
+        text_config=dict(
+            **tower,
+            vocab_size=len(WORDS),
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            num_key_value_heads=1,
+            head_dim=8,
+            rope_parameters={"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 1, 1]},
+            pad_token_id=0,
+            eos_token_id=1,
+        ),
+        vision_config=dict(
+            **tower,
+            depth=1,
+            num_heads=2,
+            out_hidden_size=16,
+            patch_size=14,
+            deepstack_visual_indexes=[0],
+            num_position_embeddings=16,
+        ),
+        vision_start_token_id=WORDS.index(SPECIAL[0]),
+        vision_end_token_id=WORDS.index(SPECIAL[1]),
+        image_token_id=WORDS.index(SPECIAL[2]),
+        video_token_id=WORDS.index(SPECIAL[3]),
+    )
+    parts = tiny_processor()
+    model = Qwen3VLForConditionalGeneration(config)
+    model.generation_config.update(eos_token_id=1, pad_token_id=0)
+    model.save_pretrained(folder)
+    Qwen3VLProcessor(
+        image_processor=parts.image_processor,
+        tokenizer=parts.tokenizer,
+        video_processor=Qwen3VLVideoProcessor(),
+        chat_template=TEMPLATE,
+    ).save_pretrained(folder)
+
+
+def tiny_molmo_2(folder: Path) -> None:
+    """Molmo 2, likewise; its image words are a vocabulary of their own behind the others."""
+    from transformers import (
+        Molmo2Config,
+        Molmo2ForConditionalGeneration,
+        Molmo2ImageProcessor,
+        Molmo2Processor,
+        Molmo2VideoProcessor,
+    )
+
+    special = ["<im_patch>", "<im_col>", "<im_start>", "<low_res_im_start>", "<frame_start>", "<im_end>", "<frame_end>"]
+    special += ["<im_low>", "<|image|>", "<|video|>"]
+    plain = [word for word in WORDS if word not in SPECIAL]
+    at = {word: index for index, word in enumerate([*plain, *special])}
+    heads = dict(hidden_size=16, intermediate_size=32, num_attention_heads=2, head_dim=8)
+    config = Molmo2Config(
+        vision_config=dict(**heads, num_key_value_heads=2, num_hidden_layers=2, image_size=[56, 56]),
+        adapter_config=dict(**heads, num_key_value_heads=2, vision_feature_layer=[-1], text_hidden_size=16),
+        text_config=dict(
+            **heads,
+            num_key_value_heads=1,
+            num_hidden_layers=1,
+            vocab_size=len(plain),
+            additional_vocab_size=len(special),
+            rope_parameters={"rope_type": "default", "rope_theta": 10000.0},
+            pad_token_id=0,
+            eos_token_id=1,
+        ),
+        image_start_token_id=at["<im_start>"],
+        low_res_image_start_token_id=at["<low_res_im_start>"],
+        image_end_token_id=at["<im_end>"],
+        image_patch_id=at["<im_patch>"],
+        frame_start_token_id=at["<frame_start>"],
+        frame_end_token_id=at["<frame_end>"],
+    )
+    model = Molmo2ForConditionalGeneration(config)
+    model.generation_config.update(eos_token_id=1, pad_token_id=0)
+    model.save_pretrained(folder)
+    crops = Molmo2ImageProcessor(size={"height": 56, "width": 56}, max_crops=2, overlap_margins=[1, 1])
+    Molmo2Processor(
+        image_processor=crops,
+        video_processor=Molmo2VideoProcessor(),
+        tokenizer=word_tokenizer([*plain, *special], special, bos_token="<eos>"),
+        chat_template=TEMPLATE.replace("".join((SPECIAL[0], SPECIAL[2], SPECIAL[1])), "<|image|>"),
+    ).save_pretrained(folder)
 
 
 def judge_of(folder: Path, **options: object) -> VisionLanguage:
@@ -231,6 +331,37 @@ def test_a_model_that_says_neither_abstains(untaught):
 
     assert answers == [UNKNOWN] * 2
     assert scores.tolist() == [0.0] * 2
+
+
+@pytest.mark.parametrize("make", [tiny_qwen_3, tiny_molmo_2])
+def test_other_families_are_asked_the_same_way(make, tmp_path):
+    """Qwen3-VL and Molmo 2 hear the question and see the picture; what one says does not hang on its neighbours."""
+    torch.manual_seed(1)
+    make(tmp_path)
+    judge, images = judge_of(tmp_path), np.random.default_rng(0).integers(0, 256, (10, 112, 112, 3), dtype=np.uint8)
+    processor = _loaded(str(tmp_path), digest_of(tmp_path), "cpu")[0]
+    inputs = asked(processor, images[:2], judge.questions[0])
+    together = [_said(tmp_path, images, question, "cpu") for question in judge.questions]
+    alone = [
+        [_said(tmp_path, image[None], question, "cpu")[0] for image in images[[0, 9]]] for question in judge.questions
+    ]
+
+    assert "Is Iron Man in this image ?" in processor.decode(inputs["input_ids"][0])
+    assert not torch.equal(inputs["pixel_values"][0], inputs["pixel_values"][len(inputs["pixel_values"]) // 2])
+    assert [[said[0], said[9]] for said in together] == alone
+    assert ask(judge, images, "cpu")[0] == [judge.weigh(*said)[0] for said in zip(*together, strict=True)]
+
+
+def test_code_beside_a_model_that_needs_none_is_not_run(untaught, tmp_path):
+    """As in Molmo 2's folder on the hub: transformers' own classes are used."""
+    folder = copied(untaught, tmp_path / "m")
+    config = json.loads((folder / "config.json").read_text())
+    config["auto_map"] = {"AutoConfig": "trap.Trap", "AutoModelForImageTextToText": "trap.Trap"}
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "trap.py").write_text(f"open({str(tmp_path / 'sprung')!r}, 'w')\n")
+
+    assert judge_of(folder).answer(pictures("red"), "cpu")[0] == [UNKNOWN]
+    assert not (tmp_path / "sprung").exists()
 
 
 def test_which_models_need_no_code_of_their_own():
