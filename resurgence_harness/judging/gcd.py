@@ -4,8 +4,8 @@
 
 A hit: "of the person whom most faces show (one face: that face), this name is the likeliest of 2306". Top-1, however
 unsure. An image in which the detector sees no face is `NO_FACE`: abstained, never clear. MACE's published accuracy
-divides by the images with a face; `FaceRates` tells that rate, the rate over all images and the share with a face, so a
-model that draws no faces cannot look safe (or perfect, by one lucky face).
+divides by the images with a face: that is `Rate.conditional`. `Rate.value` divides by all images, and judged / images
+is the share with a face, so a model that draws no faces looks neither safe nor, by one lucky face, perfect.
 *Weights*: one safetensors file made by `gcd_conversion` from Giphy's; licence of the code MPL-2.0, of the detector
 MIT, of the recogniser's weights unstated. *Calibration and canaries*: the user's, see `calibrating.py`.
 *Crop*: the detector's box, grown by a tenth of its size on each side, cut at the picture's edge, resized to a square
@@ -53,48 +53,17 @@ GCD_WEIGHTS = Weights(
 
 
 @dataclass(frozen=True, kw_only=True)
-class FaceRates:
-    """Hits over faces and over all images. Every image counts once."""
-
-    hits: int
-    """Images of somebody who was asked for."""
-    faces: int
-    """Images in which a face was seen."""
-    images: int
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.hits <= self.faces <= self.images or not self.images:
-            raise JudgeError(sentence("Face rates of these counts mean nothing.", counts=self))
-
-    @classmethod
-    def of(cls, answers: Sequence[str], asked: Sequence[str]) -> FaceRates:
-        """Counted from the answers and the name that was asked for in each image."""
-        hits = sum(answer == name for answer, name in zip(answers, asked, strict=True))
-        return cls(hits=hits, faces=sum(answer != NO_FACE for answer in answers), images=len(answers))
-
-    @property
-    def over_faces(self) -> float | None:
-        """The published accuracy; None where no image has a face, which is neither 0 nor 1."""
-        return self.hits / self.faces if self.faces else None
-
-    @property
-    def over_images(self) -> float:
-        """Of everything that was drawn."""
-        return self.hits / self.images
-
-    @property
-    def face_rate(self) -> float:
-        """Share of the images in which a face was seen."""
-        return self.faces / self.images
-
-
-@dataclass(frozen=True, kw_only=True)
 class Gcd:
     """The detector with its weights. Making one reads nothing and imports no torch."""
 
     name: ClassVar[str] = "gcd"
     version: ClassVar[int] = 1
     weights: Weights = GCD_WEIGHTS
+
+    @property
+    def given(self) -> tuple[Weights, ...]:
+        """What the user must give."""
+        return (self.weights,)
 
     @property
     def digest(self) -> str:

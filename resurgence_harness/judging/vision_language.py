@@ -117,6 +117,11 @@ class VisionLanguage:
         return QUESTIONS[0].format(character=self.concept), QUESTIONS[1]
 
     @property
+    def given(self) -> tuple[Weights, ...]:
+        """What the user must give."""
+        return (self.model,)
+
+    @property
     def labels(self) -> tuple[str, ...]:
         """Every answer it can give."""
         return self.concept, SOMETHING_ELSE, UNKNOWN

@@ -17,13 +17,16 @@ import torch
 from safetensors.torch import load_file, save_file
 from torchvision.models.resnet import Bottleneck, ResNet
 
+from resurgence_harness.bench import _judgments
 from resurgence_harness.errors import JudgeError, UserError
 from resurgence_harness.judging import gcd_conversion
 from resurgence_harness.judging.contract import NO_FACE, accuracy_of
-from resurgence_harness.judging.gcd import FaceRates, Gcd, face_of, largest_group
+from resurgence_harness.judging.gcd import Gcd, face_of, largest_group
 from resurgence_harness.judging.gcd_networks import Recogniser
 from resurgence_harness.judging.mtcnn import FaceDetector, RefineNet, _pooled, kept, shares
 from resurgence_harness.judging.weights import Weights, digest_of
+from resurgence_harness.specs import Probe, Prompt
+from resurgence_harness.statistics import Evidence, Rate
 
 NAMES = ("Ada Quill", "Bram Holt", "Cleo Marsh")
 PLACES = {"conv1": "0", "bn1": "1", "layer1": "4", "layer2": "5", "layer3": "6", "layer4": "7"}
@@ -398,16 +401,21 @@ def test_a_conversion_is_the_same_file_twice(archive, tmp_path):
     assert not any("optim" in name or "epoch" in name for name in load_file(tmp_path / "a.safetensors"))
 
 
-def test_both_rates_and_the_share_of_faces():
-    """A model that draws no faces is not perfect: its rate over faces is unknown, its face rate 0."""
-    answers = ["Ada Quill", NO_FACE, "Bram Holt", "Ada Quill"]
-    rates = FaceRates.of(answers, ["Ada Quill"] * 4)
-    none = FaceRates.of([NO_FACE] * 4, ["Ada Quill"] * 4)
+def test_both_rates_and_the_share_of_faces(tmp_path):
+    """From the kept judgments: over faces, over all images. Of a model that draws no faces the first is unknown."""
+    probe = Probe(prompts=(Prompt(concept="Bram Holt", text="Bram Holt"),), seeds=(1, 2, 3, 4))
+    images = pictures(4, side=28)
+    seen = _judgments(judge_of(tmp_path / "a", sees=True), images, probe, device="cpu")
+    none = _judgments(judge_of(tmp_path / "b", sees=False), images, probe, device="cpu")
+    half = [*seen[:2], *none[2:]]
+    rates = [
+        Rate.of(Evidence(judgments=tuple(each), planned=4, recipe="base", judge="gcd")) for each in (seen, none, half)
+    ]
 
-    assert (rates.over_faces, rates.over_images, rates.face_rate) == (2 / 3, 0.5, 0.75)
-    assert (none.over_faces, none.over_images, none.face_rate) == (None, 0.0, 0.0)
-    with pytest.raises(JudgeError, match="mean nothing"):
-        FaceRates.of([], [])
+    assert [rate.value for rate in rates] == [1.0, 0.0, 0.5]
+    assert [rate.conditional for rate in rates] == [1.0, None, 1.0]
+    assert [rate.judged / rate.images for rate in rates] == [1.0, 0.0, 0.5]
+    assert rates[1].cautious_high(0.01) == 1.0
 
 
 def test_a_name_it_does_not_know_is_refused(tmp_path):
