@@ -21,9 +21,9 @@ from resurgence_harness.bench import _judgments
 from resurgence_harness.errors import JudgeError, UserError
 from resurgence_harness.judging import gcd_conversion
 from resurgence_harness.judging.contract import NO_FACE, accuracy_of
-from resurgence_harness.judging.gcd import Gcd, face_of, largest_group
+from resurgence_harness.judging.gcd import Gcd, face_of, largest_group, recognised
 from resurgence_harness.judging.gcd_networks import Recogniser
-from resurgence_harness.judging.mtcnn import FaceDetector, RefineNet, _pooled, kept, shares
+from resurgence_harness.judging.mtcnn import FaceDetector, RefineNet, _crop, _pooled, _scales, kept, shares
 from resurgence_harness.judging.weights import Weights, digest_of
 from resurgence_harness.specs import Probe, Prompt
 from resurgence_harness.statistics import Evidence, Rate
@@ -73,8 +73,9 @@ def varied(network: torch.nn.Module, seed: int) -> torch.nn.Module:
         if "running_var" in name:
             value.copy_(torch.rand(value.shape, generator=generator) + 0.1)
         elif value.is_floating_point():
-            scale = 0.3 if value.ndim < 2 else (value[0].numel()) ** -0.5
-            value.copy_(torch.randn(value.shape, generator=generator) * scale)
+            scale = 0.3 if value.ndim < 2 else (2 / value[0].numel()) ** 0.5
+            about = 1.0 if value.ndim < 2 and name.endswith("weight") else 0.0  # else nothing reaches the end
+            value.copy_(torch.randn(value.shape, generator=generator) * scale + about)
     return network.eval()
 
 
@@ -204,10 +205,7 @@ def test_the_recogniser_is_torchvisions_with_a_bottleneck(tmp_path):
             embedding = self.fc1(self.stem(x).flatten(1))
             return self.fc2(embedding).softmax(1), embedding
 
-    model = Published()
-    for name, value in model.state_dict().items():  # statistics as training leaves them
-        if "running" in name:
-            value.copy_(torch.rand(value.shape) + 0.5)
+    model = varied(Published(), 5)
     state = {f"model.{name}": value for name, value in model.state_dict().items()}
     state["center_loss_criterion.centers"] = torch.randn(3, 256)
     tensors = gcd_conversion.recogniser_tensors({f"model_state.{name}": value for name, value in state.items()})
@@ -215,12 +213,13 @@ def test_the_recogniser_is_torchvisions_with_a_bottleneck(tmp_path):
     missing, unexpected = network.load_state_dict(tensors, strict=False)
     faces = torch.rand(2, 3, 64, 64)
     with torch.no_grad():
-        probability, embedding = model.eval()(faces)
+        probability, embedding = model(faces)
         said, found = network.eval()(faces)
 
     assert not unexpected and all(name.endswith("num_batches_tracked") for name in missing)
-    assert torch.allclose(found, embedding, atol=1e-5)
-    assert torch.allclose(said.exp(), probability, atol=1e-5)
+    assert (embedding[0] - embedding[1]).abs().max() > 0.01  # the pictures reach the end
+    assert torch.allclose(found, embedding, rtol=1e-4, atol=1e-4)
+    assert torch.allclose(said.exp(), probability, atol=1e-4)
 
 
 # The detector
@@ -292,6 +291,44 @@ def test_resampling_by_area_keeps_grey_values():
     assert np.allclose(shares(512, 308).sum(1), 1)
 
 
+def test_the_pyramid_ends_at_the_smallest_window():
+    """From 20 px for a face down to a level of 12 px."""
+    assert np.allclose(_scales(64), [0.6, 0.6 * 0.709, 0.6 * 0.709**2, 0.6 * 0.709**3])
+    assert len(_scales(20)) == 1 and _scales(19) == []
+
+
+def test_a_level_of_the_pyramid_has_whole_grey_values():
+    """As the original's picture of bytes has; centred at 127.5 and divided by 128."""
+    detector, seen = FaceDetector(), []
+    detector.pnet.register_forward_pre_hook(lambda network, inputs: seen.append(inputs[0] * 128 + 127.5))
+    with torch.no_grad():
+        detector._proposed(pictures(1, side=40))
+
+    assert len(seen) == 3
+    assert all(torch.equal(level, level.round()) and 0 <= level.min() < level.max() <= 255 for level in seen)
+
+
+def test_a_crop_beyond_the_picture_is_black_there():
+    """Pixels are counted from 1, ends included; what lies outside stays where it is."""
+    image = np.full((40, 40, 3), 200, np.uint8)
+    corner = _crop(image, np.array([-11, -11, 12, 12, 1.0]), 24)
+    far = _crop(image, np.array([29, 17, 52, 40, 1.0]), 24)
+
+    assert np.array_equal(corner[..., 0], np.pad(np.full((12, 12), 200), ((12, 0), (12, 0))))
+    assert np.array_equal(far[..., 0], np.pad(np.full((24, 12), 200), ((0, 0), (0, 12))))
+
+
+def test_refined_boxes_count_both_ends_and_become_square():
+    """A box of 0 … 9 is 10 wide: a tenth moves an edge by one pixel; the last network's boxes keep their shape."""
+    boxes, moves, faces = np.array([[0, 0, 9, 9, 0.5]]), np.array([[0.1, 0.0, 0.3, 0.0]]), np.array([0.9])
+    square = FaceDetector._settled(boxes, moves, faces, 0.7, last=False)
+    last = FaceDetector._settled(boxes, moves, faces, 0.7, last=True)
+
+    assert np.allclose(square, [[1, -1, 12, 10, 0.9]])
+    assert np.allclose(last, [[1, 0, 12, 9, 0.9]])
+    assert len(FaceDetector._settled(boxes, moves, np.array([0.7]), 0.7, last=True)) == 0
+
+
 def test_a_lone_cell_is_moved_as_the_original_moves_it():
     """One cell over the threshold reads its correction in the mirrored column."""
     detector = FaceDetector()
@@ -348,6 +385,14 @@ def test_the_person_of_most_faces_is_named():
     assert np.isclose(sure, 0.42 / (0.06 + 0.42 + 0.01))
 
 
+def test_a_face_belongs_to_the_nearest_of_the_named():
+    """The third face is likeliest another person, but its embedding lies with the second's."""
+    says = logs([[0.9, 0.05, 0.05], [0.05, 0.9, 0.05], [0.1, 0.3, 0.6]])
+    points = np.array([[0, 0], [10, 0], [9, 1]])
+
+    assert largest_group(says, points, CENTRES)[0] == 1
+
+
 def test_of_groups_of_one_size_the_surest_face_is_named():
     """The detector gives the surest face first."""
     says = logs([[0.1, 0.8, 0.1], [0.98, 0.01, 0.01]])
@@ -362,6 +407,18 @@ def test_many_unsure_faces_do_not_vanish():
 
     assert who == 1
     assert np.isclose(sure, 1 / (1 + 2.0**-60))
+
+
+def test_faces_are_seen_between_0_and_1():
+    """Nothing else is taken off or divided."""
+    network = small()
+    with torch.no_grad():
+        expected, points = network(torch.cat([torch.ones(1, 3, 224, 224), torch.zeros(1, 3, 224, 224)]))
+    faces = [np.full((224, 224, 3), 255, np.uint8), np.zeros((224, 224, 3), np.uint8)]
+    found = recognised(network, faces, "cpu")
+
+    assert (points[0] - points[1]).abs().max() > 0.01
+    assert np.allclose(found[0], expected, rtol=1e-3, atol=1e-4) and np.allclose(found[1], points, rtol=1e-3)
 
 
 # The judge
