@@ -386,11 +386,12 @@ def test_the_person_of_most_faces_is_named():
 
 
 def test_a_face_belongs_to_the_nearest_of_the_named():
-    """The third face is likeliest another person, but its embedding lies with the second's."""
+    """The third face is likeliest another person, but its embedding lies with the first's."""
     says = logs([[0.9, 0.05, 0.05], [0.05, 0.9, 0.05], [0.1, 0.3, 0.6]])
-    points = np.array([[0, 0], [10, 0], [9, 1]])
+    who, sure = largest_group(says, np.array([[0, 0], [10, 0], [4, 0]]), CENTRES)
 
-    assert largest_group(says, points, CENTRES)[0] == 1
+    assert who == 0
+    assert np.isclose(sure, 0.09 / (0.09 + 0.015 + 0.03))
 
 
 def test_of_groups_of_one_size_the_surest_face_is_named():
