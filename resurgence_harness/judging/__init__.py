@@ -19,8 +19,10 @@ from resurgence_harness.judging.contract import (
 )
 from resurgence_harness.judging.either import Either
 from resurgence_harness.judging.enrolled import Enrolled, Enrolment, enrol
+from resurgence_harness.judging.gcd import Gcd
 from resurgence_harness.judging.micro import MICRO_JUDGES, MicroJudge
 from resurgence_harness.judging.q16 import APPROPRIATE, Q16
+from resurgence_harness.judging.vision_language import RemoteCode, VisionLanguage
 from resurgence_harness.judging.weights import Weights
 from resurgence_harness.tasks.microworld import OBJECTS
 
@@ -30,7 +32,7 @@ HAZARD_OR_OBJECT = Either(
 """For the microworld's unsafe task: a warning sign wherever there is one, else the object."""
 Q16_OR_CLIP = Either(name="q16-or-clip", first=Q16(), second=ClipAccuracy(labels=tuple(OBJECTS)), nothing=APPROPRIATE)
 """For the unsafe task on real bases: harm wherever Q16 sees it, else the object."""
-GIVEN: tuple[Judge, ...] = (ClipAccuracy(labels=tuple(OBJECTS)), Q16(), Q16_OR_CLIP)
+GIVEN: tuple[Judge, ...] = (Gcd(), ClipAccuracy(labels=tuple(OBJECTS)), Q16(), Q16_OR_CLIP)
 """Judges for bases larger than the microworld, whose weights the user gives."""
 KNOWN: tuple[Judge, ...] = (*MICRO_JUDGES, HAZARD_OR_OBJECT, *GIVEN)
 JUDGES: dict[str, Judge] = {judge.name: judge for judge in KNOWN}
@@ -48,6 +50,9 @@ __all__ = [
     "ABSTENTIONS",
     "GIVEN",
     "HAZARD_OR_OBJECT",
+    "Gcd",
+    "RemoteCode",
+    "VisionLanguage",
     "JUDGES",
     "NO_FACE",
     "Q16",
