@@ -57,6 +57,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from resurgence_harness.diffusion.model import StableDiffusion
+    from resurgence_harness.diffusion.replaying import Replays
     from resurgence_harness.statistics import Evidence, Judgment, Losses
 
 DELTA, TENSORS, IMAGES, JUDGMENTS, CANARIES, LOSSES = (
@@ -97,6 +98,7 @@ class Bench:
         self._base: tuple[str, StableDiffusion] | None = None
         self._worn: tuple[StableDiffusion, frozenset[str]] | None = None
         self._loaded: OrderedDict[str, StableDiffusion] = OrderedDict()
+        self._replaying: Replays | None = None
         self._elsewhere = [0.0]
 
     def tell(self, progress: Progress) -> None:
@@ -201,7 +203,7 @@ class Bench:
 
     def release(self) -> None:
         """Let go of every loaded model, and of the device's memory."""
-        self._base = self._worn = None
+        self._base = self._worn = self._replaying = None
         self._loaded.clear()
         gc.collect()
         torch = sys.modules.get("torch")
@@ -316,7 +318,7 @@ class Bench:
                 self._progress(f"drawing {words}", done, total, None)
 
             progress(0, len(probe))
-            images = sample(self._wear(recipe, chain), probe, progress=progress)
+            images = sample(self._wear(recipe, chain), probe, progress=progress, replays=self._replays())
             _check_images(images, probe, words=words)
             # safetensors writes memory as it lies: rows of a permuted array, as a GPU's images are, came out scrambled.
             save_file({"images": np.ascontiguousarray(images)}, folder / IMAGES)
@@ -404,6 +406,14 @@ class Bench:
                 places[name].copy_(value)
         self._worn = worn, frozenset(delta)
         return worn
+
+    def _replays(self) -> Replays:
+        """Captured samplings of the base and of the U-Net that changes clothes, whose weights never move."""
+        if self._replaying is None:
+            from resurgence_harness.diffusion.replaying import Replays
+
+            self._replaying = Replays()
+        return self._replaying
 
     # The store
 

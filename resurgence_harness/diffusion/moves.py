@@ -236,7 +236,9 @@ def denoise(
     x = noise
     with _text_read_once(model):
         for t in scheduler.timesteps.tolist():
-            nothing, prompted = predict(model, torch.cat([x, x]), t, both).chunk(2)
+            # Filled on the device: a number that is copied to it cannot be captured in a graph (replaying.py).
+            moment = torch.full((), t, device=x.device)
+            nothing, prompted = predict(model, torch.cat([x, x]), moment, both).chunk(2)
             if watch is not None:
                 watch(Moment(t, x, prompted, nothing))
             x = scheduler.step(nothing + guidance * (prompted - nothing), t, x, eta=0.0, return_dict=False)[0]
