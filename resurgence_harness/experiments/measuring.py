@@ -7,6 +7,7 @@ unlearned checkpoint are measured by one process, one after the other.
 from __future__ import annotations
 
 import csv
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import replace
@@ -187,7 +188,8 @@ def _measured(experiment: str, conditions: Sequence[Condition], place: Place, *,
             yield from _group(experiment, group, place)
         return
     # A fork after torch was imported would share its threads' locks, and a GPU cannot be forked at all.
-    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+    threads = max(1, (os.cpu_count() or 1) // jobs)
+    with ProcessPoolExecutor(jobs, get_context("spawn"), initializer=_share_cores, initargs=(threads,)) as pool:
         waiting = [pool.submit(_rows, experiment, group, place) for group in groups.values()]
         try:
             for rows in as_completed(waiting):
@@ -199,6 +201,11 @@ def _measured(experiment: str, conditions: Sequence[Condition], place: Place, *,
 
 def _rows(experiment: str, group: Sequence[Condition], place: Place) -> list[Row]:
     return list(_group(experiment, group, place))
+
+
+def _share_cores(threads: int) -> None:
+    """Before torch is imported: processes whose threads outnumber the cores wait for one another most of the time."""
+    os.environ["OMP_NUM_THREADS"] = str(threads)
 
 
 _BENCHES: dict[Place, Bench] = {}
