@@ -171,13 +171,18 @@ def _check_sane(settings: dict[str, Any], path: Path) -> None:
 
 
 def _weights(directory: Path, component: str) -> tuple[str | None, list[Path]]:
-    """(variant, files) of a component; plain files are preferred to the half-precision variant."""
-    folder, stem = directory / component, WEIGHTS[component]
+    """(variant, files) of a component."""
+    return weights_at(directory / component, directory, WEIGHTS[component])
+
+
+def weights_at(folder: Path, directory: Path, stem: str) -> tuple[str | None, list[Path]]:
+    """(variant, files) in a folder of a model; plain files are preferred to the half-precision variant."""
+    component = folder.name
     for variant, dotted in ((None, ""), ("fp16", ".fp16")):
         # The shards' index is spelled <stem>.safetensors.index[.fp16].json or <stem>[.fp16].safetensors.index.json.
         for name in (f"{stem}.safetensors.index{dotted}.json", f"{stem}{dotted}.safetensors.index.json"):
             if (folder / name).is_file():
-                return variant, _shards(folder / name, directory, component)
+                return variant, _shards(folder / name, directory)
         if (folder / f"{stem}{dotted}.safetensors").exists():
             check_inside(folder / f"{stem}{dotted}.safetensors", directory)
             return variant, [folder / f"{stem}{dotted}.safetensors"]
@@ -195,7 +200,7 @@ def _weights(directory: Path, component: str) -> tuple[str | None, list[Path]]:
     )
 
 
-def _shards(index: Path, directory: Path, component: str) -> list[Path]:
+def _shards(index: Path, directory: Path) -> list[Path]:
     """The files that a shard index names, sorted: plain names beside it, each there, none leading elsewhere."""
     places = _json(index, directory).get("weight_map")
     names = set(places.values()) if isinstance(places, dict) and _texts(places.values()) else set()
@@ -210,7 +215,9 @@ def _shards(index: Path, directory: Path, component: str) -> list[Path]:
         )
     for name in sorted(names):
         if not (index.parent / name).is_file():
-            raise UserError(sentence(f"The base at {directory} lacks the shard {component}/{name}.", do=_DOWNLOAD))
+            raise UserError(
+                sentence(f"The base at {directory} lacks the shard {index.parent.name}/{name}.", do=_DOWNLOAD)
+            )
         check_inside(index.parent / name, directory)
     return [index.parent / name for name in sorted(names)]
 

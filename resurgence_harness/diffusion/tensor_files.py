@@ -12,7 +12,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 import stat
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -174,10 +173,12 @@ def is_finite(values: np.ndarray, *, bits: bool = False) -> bool:
     return True
 
 
-def write_tensors(
-    path: Path, tensors: Iterable[tuple[str, str, tuple[int, ...]]], values: Iterator[np.ndarray]
-) -> None:
-    """Write (name, dtype, shape) in this order, each with the next array: one tensor in memory at a time.
+Described = tuple[str, str, tuple[int, ...]]
+"""Name, dtype as the format spells it, and shape of a tensor to be written."""
+
+
+def write_tensors(path: Path, tensors: Iterable[Described], values: Iterator[np.ndarray]) -> None:
+    """Write tensors in this order, each with the next array: one in memory at a time.
 
     A BF16 is given as the uint16 of its bits.
     """
@@ -195,8 +196,6 @@ def write_tensors(
             if array.size != math.prod(shape) or array.dtype.newbyteorder("<") != _DTYPES[dtype]:
                 raise ValueError(f"{name} is {array.dtype} {array.shape}, not {dtype} {shape}")
             np.ascontiguousarray(array).tofile(stream)
-        stream.flush()
-        os.fsync(stream.fileno())
 
 
 def refuse_pickle(path: Path) -> None:

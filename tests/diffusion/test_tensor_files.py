@@ -213,7 +213,7 @@ def test_a_pipe_or_a_directory_is_no_file(tmp_path: Path) -> None:
 
 
 def test_links_are_followed_within_the_model_and_within_a_hubs_cache(tmp_path: Path) -> None:
-    """A snapshot's link into the blobs of its repository is fine; one into another repository or anywhere else is not."""
+    """A snapshot's link into the blobs of its repository is fine; any other link that leaves is not."""
     snapshot = tmp_path / "models--a--b" / "snapshots" / "0f"
     blobs, other = tmp_path / "models--a--b" / "blobs", tmp_path / "models--c--d" / "blobs"
     for folder in (snapshot, blobs, other):
