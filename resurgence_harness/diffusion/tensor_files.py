@@ -15,6 +15,7 @@ import math
 import stat
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from shlex import quote
 from typing import Any
@@ -92,16 +93,17 @@ class TensorFile:
     metadata: dict[str, str]
     """What its writer noted; never trusted for more than a hint."""
 
+    @cached_property
+    def _bytes(self) -> np.ndarray:
+        try:
+            return np.asarray(np.memmap(self.path, dtype=np.uint8, mode="r"))  # asarray: memmap's own slices are slow
+        except (OSError, ValueError) as problem:
+            raise _broken(self.path, problem) from None
+
     def raw(self, name: str) -> np.ndarray:
         """The numbers as they lie in the file, flat; a BF16 as the uint16 of its bits. A map, not a copy."""
         entry = self.entries[name]
-        dtype = _DTYPES[entry.dtype]
-        if not entry.size:
-            return np.empty(0, dtype)
-        try:
-            return np.memmap(self.path, dtype=dtype, mode="r", offset=entry.start, shape=(entry.size,))
-        except (OSError, ValueError) as problem:
-            raise _broken(self.path, problem) from None
+        return self._bytes[entry.start : entry.stop].view(_DTYPES[entry.dtype])
 
     def values(self, name: str) -> np.ndarray:
         """The tensor with its shape: float64 where it was written so, float32 for every shorter float."""
@@ -309,21 +311,25 @@ def _entries(header: Any, data: int) -> tuple[dict[str, Entry], dict[str, str]]:
 def _entry(name: str, said: Any, data: int) -> Entry:
     if not 0 < len(name) <= NAME_LIMIT or not name.isprintable():
         raise ValueError(f'a tensor has the name "{shown(name)}"')
-    words = f'the tensor "{shown(name)}"'
     if not isinstance(said, dict) or said.keys() != {"dtype", "shape", "data_offsets"}:
-        raise ValueError(f"{words} is not described by dtype, shape and data_offsets")
+        raise ValueError(f'the tensor "{shown(name)}" is not described by dtype, shape and data_offsets')
     dtype, shape, offsets = said["dtype"], said["shape"], said["data_offsets"]
+    problem = ""
     if not isinstance(dtype, str) or dtype not in _DTYPES:
-        raise ValueError(f"{words} has the type {shown(str(dtype))}; read are {', '.join(_DTYPES)}")
-    for numbers in (shape, offsets):
-        if not isinstance(numbers, list) or not all(type(n) is int and 0 <= n < 1 << 62 for n in numbers):
-            raise ValueError(f"{words} has a shape or an offset that is no list of whole numbers from 0")
-    if len(shape) > RANK_LIMIT or len(offsets) != 2:
-        raise ValueError(f"{words} has {len(shape)} axes and {len(offsets)} offsets")
-    low, high = offsets
-    if high - low != math.prod(shape) * _DTYPES[dtype].itemsize:
-        raise ValueError(f"{words} has {high - low:,} bytes, but its shape {shape} of {dtype} needs others")
-    return Entry(name=name, dtype=dtype, shape=tuple(shape), start=data + low, stop=data + high)
+        problem = f"the type {shown(str(dtype))}; read are {', '.join(_DTYPES)}"
+    elif not (_whole(shape) and _whole(offsets)):
+        problem = "a shape or an offset that is no list of whole numbers from 0"
+    elif len(shape) > RANK_LIMIT or len(offsets) != 2:
+        problem = f"{len(shape)} axes and {len(offsets)} offsets"
+    elif offsets[1] - offsets[0] != math.prod(shape) * _DTYPES[dtype].itemsize:
+        problem = f"{offsets[1] - offsets[0]:,} bytes, but its shape {shape} of {dtype} needs others"
+    if problem:
+        raise ValueError(f'the tensor "{shown(name)}" has {problem}')
+    return Entry(name=name, dtype=dtype, shape=tuple(shape), start=data + offsets[0], stop=data + offsets[1])
+
+
+def _whole(numbers: object) -> bool:
+    return isinstance(numbers, list) and all(type(n) is int and 0 <= n < 1 << 62 for n in numbers)
 
 
 def _broken(path: Path, problem: object) -> UserError:

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
@@ -255,3 +257,39 @@ def test_names_out_of_files_are_shown_on_one_printable_line() -> None:
     """No line break, no terminal colour, no endless name."""
     assert shown("a\n\x1b[31mb") == "a\\n\\x1b[31mb"
     assert len(shown("a" * 1000)) == 100
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=4),
+    max_leaves=12,
+)
+ENTRY = st.fixed_dictionaries(
+    {
+        "dtype": st.sampled_from(["F32", "F16", "I64", "BOOL"]) | JSON,
+        "shape": st.lists(st.integers(0, 3), max_size=3) | JSON,
+        "data_offsets": st.tuples(st.integers(0, 40), st.integers(0, 40)).map(list) | JSON,
+    }
+)
+
+
+@given(header=st.dictionaries(st.text(max_size=4), ENTRY | JSON, max_size=4) | JSON, data=st.binary(max_size=60))
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_whatever_a_header_says_it_is_true_or_a_user_error(path: Path, header: object, data: bytes) -> None:
+    """No other exception for any JSON, and what passes can be read to the last number."""
+    try:
+        file = read_header(put(path, header, data))
+    except UserError:
+        return
+    assert sum(entry.stop - entry.start for entry in file.entries.values()) == len(data)
+    for name, entry in file.entries.items():
+        assert file.values(name).shape == entry.shape
+
+
+@given(data=st.binary(max_size=200))
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_no_bytes_are_anything_but_a_file_or_a_user_error(path: Path, data: bytes) -> None:
+    """The same for bytes that are no header at all."""
+    path.write_bytes(data)
+    with pytest.raises(UserError):
+        read_header(path)

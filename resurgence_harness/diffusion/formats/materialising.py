@@ -63,10 +63,11 @@ def materialise(sources: Sequence[Source], base: str | Path | None, out: str | P
         raise UserError(sentence("No candidate was given.", do="Give a file or a directory."))
     formats = [recognise(source) for source in sources]
     first, rest = formats[0], formats[1:]
+    if isinstance(first, Path):
+        check_base(first)
     if base is not None:
         check_base(base)
     if isinstance(first, Path):
-        check_base(first)
         if base is not None:
             check_same_shape(first, base)
         if not rest:
