@@ -170,6 +170,16 @@ def test_a_single_file_comes_back_as_it_was(style: str, make, v1: Path, v2: Path
     assert again.prediction_type == model.prediction_type
 
 
+def test_the_original_names_of_these_tests_are_the_real_ones(model) -> None:
+    """The tensors by which diffusers tells v1 and v2 apart are among them; SD v1's U-Net has 686."""
+    from diffusers.loaders.single_file_utils import CHECKPOINT_KEY_NAMES as names
+
+    first, second = original_layout(model), original_layout(model, openclip=True)
+    assert {names["v1"], names["v2"], names["clip"], names["inpainting"]} <= first.keys()
+    assert {names["v1"], names["v2"], names["open_clip"]} <= second.keys()
+    assert sum(name.startswith("model.diffusion_model.") for name in first) == 686
+
+
 def test_text_states_as_wide_as_v2s(tmp_path: Path, make) -> None:
     """A single file with 1024-wide text states fits a base of that width, and is refused by a narrower one."""
     wide = save_tiny_stable_diffusion(tmp_path / "wide", text_width=1024, prediction_type="v_prediction", pad_token="!")
