@@ -47,6 +47,8 @@ _CONVERT = (
     'python -c "import sys; from diffusers import StableDiffusionPipeline as P; '
     'P.from_pretrained(sys.argv[1], safety_checker=None).save_pretrained(sys.argv[2])"'
 )
+INDEX = "position_ids"
+"""The one tensor that may hold whole numbers: older text encoders number their places in it."""
 WIDEST, DEEPEST, LONGEST = 10**6, 128, 64
 """Absurd values of a config.json: a number, a count of layers, a list. Stable Diffusion has 49,408, 24 and 4."""
 
@@ -122,6 +124,15 @@ def check_base(directory: str | Path) -> None:
                     _json(directory / component / name, directory)
     for component in WEIGHTS:
         for file in tensor_files(directory, component):
+            whole = [name for name, entry in file.entries.items() if not entry.floating and not name.endswith(INDEX)]
+            if whole:
+                raise UserError(
+                    sentence(
+                        f"The weights {file.path} are whole numbers.",
+                        first_tensor=f"{shown(whole[0])}, {file.entries[whole[0]].dtype}",
+                        do="Give weights in float32, float16 or bfloat16; quantised ones cannot be judged here.",
+                    )
+                )
             check_finite(file)
 
 
