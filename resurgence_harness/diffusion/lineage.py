@@ -28,8 +28,8 @@ Two independent models of the same scale are √2 apart in every layer (their di
 after long training. The median, so that one layer that was initialised anew does not decide; matrices and convolutions
 alone, since norms start at 1 and biases at 0 in every model and would look related.
 """
-NAMED = 3
-"""Layers that a sentence names."""
+_CHUNK = 1 << 18
+"""Numbers that are widened to float64 at a time."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,52 +132,73 @@ def lineage(
     given = {"candidate": candidate, "unlearned": unlearned, "base": base}
     models = {word: _files(model) for word, model in given.items() if model is not None}
     pairs = [("candidate", "unlearned"), ("candidate", "base"), ("unlearned", "base")]
-    return Lineage(comparisons={(a, b): compare(models[a], models[b]) for a, b in pairs if a in models and b in models})
+    return Lineage(comparisons=_compared(models, [(a, b) for a, b in pairs if a in models and b in models]))
 
 
 def compare(child: str | Path | ModelFiles, parent: str | Path | ModelFiles) -> Comparison:
     """Hold one model against another, tensor by tensor."""
-    ours, theirs = _files(child), _files(parent)
-    layers: dict[str, Distance] = {}
-    unmatched = sorted(ours.keys() ^ theirs.keys())
-    same, rounded, grown = True, False, False
-    for name in (name for name in ours if name in theirs):
-        mine, other = ours[name], theirs[name]
-        a, b = mine.values(), other.values()
-        if a.shape != b.shape:
-            longer = name.endswith("token_embedding.weight") and a.shape[1:] == b.shape[1:]
-            if not longer and _squeezed(a) != _squeezed(b):
-                unmatched.append(name)
-                continue
-            if longer:
-                grown, rows = True, min(len(a), len(b))
-                a, b = a[:rows], b[:rows]
-        equal, needed = _equal(mine, other, a, b)
-        same, rounded = same and equal, rounded or needed
-        layer = layer_of(name)
-        moved, scale = _squares(a.reshape(-1), b.reshape(-1))
-        before = layers.get(layer, Distance(moved=0, scale=0, numbers=0))
-        layers[layer] = Distance(
+    pair = ("child", "parent")
+    return _compared({"child": _files(child), "parent": _files(parent)}, [pair])[pair]
+
+
+def _compared(models: Mapping[str, ModelFiles], pairs: list[tuple[str, str]]) -> dict[tuple[str, str], Comparison]:
+    """Every pair, each tensor of each model read once."""
+    tallies = {(a, b): _Tally(models[a], models[b]) for a, b in pairs}
+    for name in sorted(set().union(*models.values())):
+        values = {word: model[name].values() for word, model in models.items() if name in model}
+        for (a, b), tally in tallies.items():
+            if a in values and b in values:
+                tally.add(name, values[a], values[b])
+    return {pair: tally.done() for pair, tally in tallies.items()}
+
+
+class _Tally:
+    """A comparison while it is being made."""
+
+    def __init__(self, ours: ModelFiles, theirs: ModelFiles) -> None:
+        self._ours, self._theirs = ours, theirs
+        self._layers: dict[str, Distance] = {}
+        self._unmatched = sorted(ours.keys() ^ theirs.keys())
+        self._same, self._rounded = True, False
+
+    def add(self, name: str, a: np.ndarray, b: np.ndarray) -> None:
+        """One tensor that both have."""
+        if a.shape != b.shape and name.endswith("token_embedding.weight") and a.shape[1:] == b.shape[1:]:
+            self._same = False  # an embedding added words; the others are compared
+            a, b = a[: len(b)], b[: len(a)]
+        if _squeezed(a) != _squeezed(b):
+            self._unmatched.append(name)
+            return
+        a, b = a.reshape(-1), b.reshape(-1)
+        if np.array_equal(a, b):
+            moved, scale = 0.0, _squares(b)
+        else:
+            moved, scale = _squares(a, b), _squares(b)
+            self._same = self._same and _rounds(self._ours[name], self._theirs[name], a, b)
+            self._rounded = True
+        before = self._layers.get(layer := layer_of(name), Distance(moved=0, scale=0, numbers=0))
+        self._layers[layer] = Distance(
             moved=before.moved + moved, scale=before.scale + scale, numbers=before.numbers + b.size
         )
-    if not layers:
-        raise UserError(
-            sentence(
-                f"The models at {ours.directory} and {theirs.directory} have no tensor in common.",
-                do="Give models of the same version of Stable Diffusion.",
+
+    def done(self) -> Comparison:
+        """The comparison; a UserError where nothing was compared."""
+        if not self._layers:
+            raise UserError(
+                sentence(
+                    f"The models at {self._ours.directory} and {self._theirs.directory} have no tensor in common.",
+                    do="Give models of the same version of Stable Diffusion.",
+                )
             )
+        axes = {name: len(weight.entry.shape) for name, weight in self._theirs.items()}
+        same = self._same and not self._unmatched
+        return Comparison(
+            layers=self._layers,
+            matrices=frozenset(layer_of(name) for name in axes if axes[name] >= 2 and layer_of(name) in self._layers),
+            same=same,
+            rounded=self._rounded and same,
+            unmatched=tuple(self._unmatched),
         )
-    matrices = {
-        layer_of(name) for name, weight in theirs.items() if len(weight.entry.shape) >= 2 and layer_of(name) in layers
-    }
-    same = same and not unmatched and not grown
-    return Comparison(
-        layers=layers,
-        matrices=frozenset(matrices),
-        same=same,
-        rounded=rounded and same,
-        unmatched=tuple(unmatched),
-    )
 
 
 def weights_digest(model: str | Path | ModelFiles) -> str:
@@ -199,17 +220,14 @@ def _squeezed(values: np.ndarray) -> tuple[int, ...]:
     return tuple(length for length in values.shape if length != 1)
 
 
-def _equal(mine: Weight, other: Weight, a: np.ndarray, b: np.ndarray) -> tuple[bool, bool]:
-    """(whether the numbers are equal, whether one had to be rounded to the other's type for that)."""
-    a, b = a.reshape(-1), b.reshape(-1)
-    if np.array_equal(a, b):
-        return True, False
-    for short, long, wide in ((mine, a, b), (other, b, a)):
+def _rounds(mine: Weight, other: Weight, a: np.ndarray, b: np.ndarray) -> bool:
+    """Whether one is the other, rounded to its own shorter type."""
+    for short, long, numbers, wide in ((mine, other, a, b), (other, mine, b, a)):
         kind = short.entry.dtype
-        if kind in _ROUND and kind != (other if short is mine else mine).entry.dtype:
+        if kind in _ROUND and kind != long.entry.dtype:
             with np.errstate(over="ignore"):
-                return bool(np.array_equal(_ROUND[kind](wide), long)), True
-    return False, False
+                return bool(np.array_equal(_ROUND[kind](wide), numbers))
+    return False
 
 
 def _to_bfloat(values: np.ndarray) -> np.ndarray:
@@ -226,12 +244,12 @@ _ROUND: Mapping[str, Callable[[np.ndarray], np.ndarray]] = {
 """A short type → its rounding of longer numbers."""
 
 
-def _squares(a: np.ndarray, b: np.ndarray) -> tuple[float, float]:
-    """‖a − b‖² and ‖b‖², accumulated in float64 a few megabytes at a time."""
-    moved = scale = 0.0
-    for low in range(0, len(a), 1 << 20):
-        first, second = (np.asarray(part[low : low + (1 << 20)], np.float64) for part in (a, b))
-        step = first - second
-        moved += float(step @ step)
-        scale += float(second @ second)
-    return moved, scale
+def _squares(a: np.ndarray, b: np.ndarray | None = None) -> float:
+    """‖a − b‖² or ‖a‖², accumulated in float64 a few megabytes at a time."""
+    total = 0.0
+    for low in range(0, len(a), _CHUNK):
+        part = np.asarray(a[low : low + _CHUNK], np.float64)
+        if b is not None:
+            part = part - b[low : low + _CHUNK]
+        total += float(part @ part)
+    return total

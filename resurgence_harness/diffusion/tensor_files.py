@@ -3,8 +3,8 @@
     8 bytes little-endian n │ n bytes JSON {name: {dtype, shape, data_offsets}} │ the numbers, name after name
 
 Nothing is allocated on a header's word: the length, the names, types and shapes, and that the numbers of all tensors
-lie one after another and fill the file exactly, are checked first. Values are then read through a memory map, one
-tensor at a time. No torch: half-precision brain floats, which numpy lacks, are widened here.
+lie one after another and fill the file exactly, are checked first. Values are then read one tensor at a time. No torch:
+half-precision brain floats, which numpy lacks, are widened here.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import math
 import stat
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from shlex import quote
 from typing import Any
@@ -93,17 +92,19 @@ class TensorFile:
     metadata: dict[str, str]
     """What its writer noted; never trusted for more than a hint."""
 
-    @cached_property
-    def _bytes(self) -> np.ndarray:
+    def raw(self, name: str) -> np.ndarray:
+        """The numbers as they lie in the file, flat; a BF16 as the uint16 of its bits.
+
+        Read, not mapped: a file that is cut while it is mapped would end the process, and pages would add up.
+        """
+        entry = self.entries[name]
         try:
-            return np.asarray(np.memmap(self.path, dtype=np.uint8, mode="r"))  # asarray: memmap's own slices are slow
+            found = np.fromfile(self.path, dtype=_DTYPES[entry.dtype], count=entry.size, offset=entry.start)
         except (OSError, ValueError) as problem:
             raise _broken(self.path, problem) from None
-
-    def raw(self, name: str) -> np.ndarray:
-        """The numbers as they lie in the file, flat; a BF16 as the uint16 of its bits. A map, not a copy."""
-        entry = self.entries[name]
-        return self._bytes[entry.start : entry.stop].view(_DTYPES[entry.dtype])
+        if found.size != entry.size:
+            raise _broken(self.path, "it became shorter while it was read")
+        return found
 
     def values(self, name: str) -> np.ndarray:
         """The tensor with its shape: float64 where it was written so, float32 for every shorter float."""

@@ -25,6 +25,8 @@ from resurgence_harness.diffusion.formats import check_same_shape
 from resurgence_harness.diffusion.model_files import ModelFiles, layer_of
 from resurgence_harness.errors import UserError, sentence
 
+_CHUNK = 1 << 18
+"""Numbers that are widened to float64 at a time."""
 SHOWN = 24
 """Layers in the figure."""
 
@@ -104,8 +106,10 @@ def audit(candidate: str | Path, *, unlearned: str | Path, base: str | Path) -> 
         rows = min(shape[0] if shape else 1 for shape in shapes)
         parts = [_flat(files[name].values(), rows) for files in (c, u, b)]
         inner = erased = moved = 0.0
-        for low in range(0, len(parts[0]), 1 << 20):
-            now, then, ever = (np.asarray(part[low : low + (1 << 20)], np.float64) for part in parts)
+        if np.array_equal(parts[0], parts[1]) and np.array_equal(parts[1], parts[2]):
+            continue
+        for low in range(0, len(parts[0]), _CHUNK):
+            now, then, ever = (np.asarray(part[low : low + _CHUNK], np.float64) for part in parts)
             step, back = now - then, ever - then
             inner += float(step @ back)
             erased += float(back @ back)

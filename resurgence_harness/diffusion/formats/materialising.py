@@ -72,7 +72,9 @@ def materialise(sources: Sequence[Source], base: str | Path | None, out: str | P
             check_same_shape(first, base)
         if not rest:
             _check_weights(sources)
-            return Candidate(base=_located(first, first.name), words="a directory in diffusers' layout")
+            return Candidate(
+                base=_located(first, first.name, digest_of(first)), words="a directory in diffusers' layout"
+            )
         base, formats, sources = first, rest, sources[1:]
     if base is None:
         raise UserError(
@@ -164,7 +166,8 @@ def _made(steps: list[Format], base: Path, out: Path) -> Candidate:
     place = out / digest
     words = " + ".join(step.words + (f" × {step.source.weight:g}" if isinstance(step, Lora) else "") for step in steps)
     tokens = tuple(token for step in steps for token in step.tokens)
-    if not _is_whole(place):
+    made = _whole(place)
+    if made is None:
         parent = ModelFiles(base)
         edits = _merged(steps, parent)
         try:
@@ -172,9 +175,10 @@ def _made(steps: list[Format], base: Path, out: Path) -> Candidate:
             folder = Path(tempfile.mkdtemp(prefix=f".{digest[:16]}-", dir=out))
             try:
                 _write(folder, parent, edits, steps)
-                note = {"made_from": inputs, "digest": digest_of(folder), "tokens": tokens}
+                made = digest_of(folder)
+                note = {"made_from": inputs, "digest": made, "tokens": tokens}
                 (folder / NOTE).write_text(json.dumps(note, indent=2), encoding="utf-8")
-                if place.exists() and not _is_whole(place):
+                if place.exists() and _whole(place) is None:
                     shutil.rmtree(place)
                 folder.chmod(0o755)
                 if not place.exists():
@@ -189,17 +193,20 @@ def _made(steps: list[Format], base: Path, out: Path) -> Candidate:
                     do="Give a directory that can be written, with room for a whole model.",
                 )
             ) from None
-    return Candidate(base=_located(place, f"{words} on {base.name}"), words=f"{words} on {base.name}", tokens=tokens)
+    return Candidate(
+        base=_located(place, f"{words} on {base.name}", made), words=f"{words} on {base.name}", tokens=tokens
+    )
 
 
-def _is_whole(place: Path) -> bool:
-    """Whether a made directory is there and still holds what was written."""
+def _whole(place: Path) -> str | None:
+    """Digest of a made directory that still holds what was written; None where there is none."""
     if not (place / NOTE).is_file():
-        return False
+        return None
     try:
-        return bool(read_json(place / NOTE).get("digest") == digest_of(place))
+        digest = digest_of(place)
+        return digest if read_json(place / NOTE).get("digest") == digest else None
     except UserError:
-        return False
+        return None
 
 
 def _merged(steps: list[Format], parent: ModelFiles) -> dict[str, list[Edit]]:
@@ -277,9 +284,8 @@ def _values(part: str, places: list[tuple[TensorFile, str, list[Edit]]]) -> Iter
         yield np.asarray(values, np.float32)
 
 
-def _located(directory: Path, name: str) -> Base:
-    directory = directory.absolute()
-    return Base(digest=digest_of(directory), name=name, location=str(directory))
+def _located(directory: Path, name: str, digest: str) -> Base:
+    return Base(digest=digest, name=name, location=str(directory.absolute()))
 
 
 def note_of(directory: str | Path) -> dict[str, Any] | None:
