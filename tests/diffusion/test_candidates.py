@@ -635,6 +635,22 @@ def test_a_folder_that_cannot_be_written_is_one_sentence(v1: Path, other: Path, 
         materialise([Source(path=other / "unet")], v1, tmp_path / "made")
 
 
+def test_two_processes_that_make_the_same_both_have_it(v1: Path, model, tmp_path: Path) -> None:
+    """Whoever renames second uses what the first one made, and leaves nothing behind."""
+    path = save(in_peft(lora(model, unet=ATTENTION[:1])), tmp_path / "lora.safetensors")
+    code = (
+        "import sys\nfrom pathlib import Path\n"
+        "from resurgence_harness.diffusion.formats import Source, materialise\n"
+        f"print(materialise([Source(path=Path({str(path)!r}))], {str(v1)!r}, {str(tmp_path / 'made')!r}).base.digest)"
+    )
+    both = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    digests = {process.communicate(timeout=120)[0].strip() for process in both}
+
+    assert len(digests) == 1 and all(process.returncode == 0 for process in both)
+    (place,) = (tmp_path / "made").iterdir()
+    assert digests == {digest_of(place)}
+
+
 def test_a_lora_is_put_in_without_torch(v1: Path, model, tmp_path: Path) -> None:
     """The controller may make candidates before workers start."""
     path = save(in_peft(lora(model, unet=ATTENTION[:1])), tmp_path / "lora.safetensors")

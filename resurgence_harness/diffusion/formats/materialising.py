@@ -181,8 +181,11 @@ def _made(steps: list[Format], base: Path, out: Path) -> Candidate:
                 if place.exists() and _whole(place) is None:
                     shutil.rmtree(place)
                 folder.chmod(0o755)
-                if not place.exists():
+                try:
                     os.replace(folder, place)
+                except OSError:
+                    if _whole(place) is None:  # else another process was first with the same
+                        raise
             finally:
                 shutil.rmtree(folder, ignore_errors=True)
         except OSError as problem:
