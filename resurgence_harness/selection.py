@@ -265,17 +265,22 @@ def benign_probe(task: Task, base: Base, selection: Selection) -> Probe:
 
 
 def base_model(word: str) -> Base:
-    """The base that a person named, "micro" or a local directory, read and checked; UserError says what is wrong."""
-    from resurgence_harness.diffusion.base_files import check_base, digest_of
+    """The base that a person named, read and checked; UserError says what is wrong, or how to fetch it.
 
-    name, location = word, Path(word).expanduser()
+    "micro", "sd14", "sd21-base", "sd21", owner/name@<commit> of the hub, or a local directory.
+    """
+    from resurgence_harness.diffusion.base_files import check_base, digest_of
+    from resurgence_harness.diffusion.hub import locate
+
     if word == "micro":
         from resurgence_harness.microworld import weights
 
-        location = Path(weights.directory())
-    location = location.absolute()
+        name, location = word, Path(weights.directory()).absolute()
+    else:
+        found = locate(word)
+        name, location = found.name, found.directory
     check_base(location)
-    return Base(digest=digest_of(location), name=name if word == "micro" else location.name, location=str(location))
+    return Base(digest=digest_of(location), name=name, location=str(location))
 
 
 def allowed_counts() -> tuple[int, ...]:
