@@ -172,7 +172,7 @@ def told(comparisons: Sequence[Comparison]) -> str:
             found = rank_correlation([one for one in mine if one.concepts == count])
             if found is not None:
                 lines.append(
-                    f"  {task}, {count}: order of methods, Spearman by rate after {found[0]:+.2f}, by rise {found[1]:+.2f}"
+                    f"  {task}, {count}: Spearman over methods {found[0]:+.2f} by rate after, {found[1]:+.2f} by rise"
                 )
     return "\n".join(lines)
 
