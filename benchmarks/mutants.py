@@ -55,8 +55,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = "resurgence_harness.statistics"
 FOLDER = ROOT / "resurgence_harness" / "statistics"
 OWN = {
-    "paired_size": "tests/validation/test_exactness.py",
-    **dict.fromkeys(("cells", "controls", "policies", "sentences", "weighing"), "tests/statistics/test_verdicts.py"),
+    **dict.fromkeys(("cells", "controls", "policies", "sentences"), "tests/statistics/test_verdicts.py"),
     "words": "tests/statistics/test_scopes.py",
 }
 """The tests that are asked first where no file bears the module's name."""

@@ -108,6 +108,7 @@ def test_the_number_that_settles_is_the_smallest(images):
         assert found == max(enough - images, 1)
     assert images_to_settle(images, lambda scale: scale * images > 1_000_000) is None
     assert images_to_settle(images, lambda scale: False) is None
+    assert images_to_settle(15_625, lambda scale: scale >= 64) == 1_000_000 - 15_625
 
 
 Z = NormalDist().inv_cdf(0.99)
