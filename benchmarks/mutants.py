@@ -69,6 +69,8 @@ PRELOADED = (
 COLUMNS = (
     "id", "file", "line", "scope", "operator", "original", "mutated", "result", "by", "seconds", "equivalent",
 )  # fmt: skip
+TEST_SECONDS = 20.0
+"""Processor time that one test may take; the slowest takes 3."""
 MEMORY = 6 * 2**30
 """Bytes of address space that one mutant may ask for."""
 TEXTS = (cst.SimpleString, cst.ConcatenatedString, cst.FormattedString)
@@ -240,9 +242,13 @@ class Served(importlib.abc.MetaPathFinder, importlib.abc.SourceLoader):
 
 
 class First:
-    """A pytest plugin that keeps the first failure."""
+    """A pytest plugin that keeps the first failure, and ends the process if a test goes on for too long."""
 
     by = ""
+
+    def pytest_runtest_setup(self, item: Any) -> None:
+        """Processor time, so that a busy machine ends nothing; the signal's default is to end the process."""
+        signal.setitimer(signal.ITIMER_PROF, TEST_SECONDS)
 
     def pytest_runtest_logreport(self, report: Any) -> None:
         """A test's phase."""
@@ -339,11 +345,12 @@ class Pool:
                 late = seconds > limit
                 if late:
                     os.killpg(process, signal.SIGKILL)
-                ended, _ = os.waitpid(process, 0 if late else os.WNOHANG)
+                ended, status = os.waitpid(process, 0 if late else os.WNOHANG)
                 if not ended:
                     continue
                 del self.running[process]
                 answer = self.folder / f"{name}.json"
+                late = late or (os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGPROF)
                 if late and not answer.exists():
                     return name, "timeout", "", seconds
                 if not answer.exists():

@@ -26,9 +26,9 @@ def longhand(values: tuple[int, ...], mean: float, *, least: int, grid: int, who
     for place, x in enumerate(values):
         left = grid - place
         covered = (grid * mean - seen) / left
-        if whole and covered > 1 + 1e-12:
+        if covered > 1 + 1e-12:
             return math.inf
-        bets = covered > least and (whole or (seen <= mean * place and covered < 1))
+        bets = covered > least and (whole or seen <= mean * place + 1e-12)
         if bets and covered < 1 - 1e-12:
             fortunes = [
                 fortune * (1 + c * (covered - x) / (1 - covered)) for fortune, c in zip(fortunes, STAKES, strict=True)
@@ -36,7 +36,7 @@ def longhand(values: tuple[int, ...], mean: float, *, least: int, grid: int, who
         elif bets and x < 1:  # only ones could make up such a mean, and this is none
             return math.inf
         best, seen = max(best, sum(fortunes) / len(fortunes)), seen + x
-    return math.inf if whole and grid * mean - seen > grid - len(values) + 1e-9 else best
+    return math.inf if grid * mean - seen > grid - len(values) + 1e-9 else best
 
 
 @given(
@@ -84,6 +84,32 @@ def test_in_an_unknown_part_bets_are_placed_where_every_size_allows_them(least, 
         found = _Paths(np.array([values], dtype=float), least=least, grid=grid, whole=False).evidence(means[None])[0]
         told = [longhand(values, float(mean), least=least, grid=grid, whole=False) for mean in means]
         assert found == pytest.approx(told, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("least", "p"), [(-1, (0.01, 0.95, 0.04)), (-1, (0.05, 0.65, 0.3)), (-1, (0.3, 0.3, 0.4)), (0, (0, 0.9, 0.1))]
+)
+def test_every_mean_above_the_bound_of_an_unknown_part_is_refuted(least, p):
+    """Its evidence may fall as the mean grows, so one refuted mean says nothing of larger ones: all must be.
+
+    Just below the bound one is not refuted: there the evidence crosses, or falls where a mean of what was seen is.
+    """
+    random, falls = np.random.default_rng(6), 0
+    for images, grid in ((20, 30), (60, 61), (110, 120), (150, 2500)):
+        for _ in range(12):
+            values = tuple(int(v) for v in random.choice([-1, 0, 1], p=p, size=images))
+            low, high = betting_bounds(values, least=least, grid=grid, alpha=0.05, whole=False)
+            mirrored = tuple(least + 1 - value for value in values)
+            for row, bound in ((values, high), (mirrored, least + 1 - low)):
+                paths = _Paths(np.array([row], dtype=float), least=least, grid=grid, whole=False)
+                above = np.linspace(bound, 1, 400)
+                assert bound == 1 or np.all(paths.evidence(above[None]) >= 20)
+                reached = [sum(row[:n]) / n for n in range(1, images)]
+                below = [mean for mean in (*reached, bound - 1.3e-4) if bound - 1.3e-4 <= mean <= bound]
+                assert min(longhand(row, mean, least=least, grid=grid, whole=False) for mean in below) < 20
+                evidence = paths.evidence(np.linspace(least, bound, 200)[None])[0]
+                falls += bool(np.any(np.diff(evidence) < -1e-9))
+    assert falls > 5
 
 
 GRIDS = [pytest.param(0, (1,) * hits + (0,) * (8 - hits), id=f"{hits} of 8") for hits in range(9)] + [
