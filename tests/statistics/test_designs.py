@@ -91,6 +91,8 @@ def test_evidence_is_joined_in_the_order_drawn(make):
     joined = Evidence.joined(parts, Shuffled(10))
     assert [one.value[0] for one in joined.outcomes] == ["h", "c", "c", "h"]
     assert len(joined) == joined.planned == 4
+    assert (joined.recipe, joined.judge, joined.design) == ("micro → esd", "micro-a", Shuffled(10))
+    assert Evidence.joined(parts[:1], FIXED) == parts[0]
     with pytest.raises(HarnessError, match="several models"):
         Evidence.joined([parts[0], replace(parts[1], recipe="micro")], FIXED)
 
