@@ -133,9 +133,9 @@ def test_reasons_are_counted_and_the_largest_number_settles_them_all(make):
     """One more reason is "1 other reason"; a number is given only where every reason has one."""
     one = told(make.cell(retained=(95, 95, 90), m=100))
     assert "other reason" not in one.reason
-    two = told(make.cell(0, 1, 114, (195, 195, 184), n=60, m=200))
+    two = told(make.cell(0, 1, 114, (195, 195, 195), n=60, m=200))
     assert "; 1 other reason below" in two.reason
-    three = told(make.cell(0, 4, 90, (195, 195, 184), n=60, m=200))
+    three = told(make.cell(0, 1, 114, (195, 195, 184), n=60, m=200))
     assert "; 2 other reasons below" in three.reason
     both = [one.more for one in (*two.findings, *two.controls) if one.more is not None]
     assert two.images_to_settle == max(both)
