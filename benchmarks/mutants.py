@@ -18,7 +18,8 @@ examples every time. A test that measures seconds is left out, so that a busy ma
 
 A run that was stopped goes on where it was. `--again survived` tests those once more, after tests were added; `--show
 ID` prints one change and what the tests say of it. What was reviewed as equivalent stands beside the table, in
-`mutants_equivalent.csv` (id, reason), and counts as survived in the first of both figures.
+`mutants_equivalent.csv` (id, reason, and the change for the reader): it counts as survived in the first figure and is
+left out of the second, and is not tested again.
 """
 
 from __future__ import annotations
@@ -454,7 +455,8 @@ def main() -> None:
     for place, one in enumerate(sample):
         if row := known.get(one.id):
             sample[place] = replace(one, result=row["result"], by=row["by"], seconds=float(row["seconds"]))
-    waiting = [place for place, one in enumerate(sample) if one.result in again]
+    reviewed = {one.id for one in sample if one.result == "survived" and one.id in equivalent}
+    waiting = [place for place, one in enumerate(sample) if one.result in again and one.id not in reviewed]
     print(f"{len(sample)} of {sizes.total()} mutants, {len(waiting)} to test", flush=True)
     if waiting:
         preload()
