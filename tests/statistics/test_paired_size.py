@@ -68,7 +68,7 @@ def test_sized_claims_err_no_more_than_alpha(n, delta, alpha):
     assert np.all(outside <= published[1])
 
 
-@pytest.mark.parametrize(("n", "delta", "alpha"), [(25, 0.1, 0.05), (90, 0.05, 0.01)])
+@pytest.mark.parametrize(("n", "delta", "alpha"), [(25, 0.1, 0.05), (64, 0.05, 0.01), (90, 0.05, 0.01)])
 def test_each_side_has_its_own_nominal_alpha(n, delta, alpha):
     """What is said of one side does not depend on the other's."""
     nominal = {side: critical_alpha(n, delta, alpha, side) for side in Side}
