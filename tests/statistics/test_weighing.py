@@ -233,6 +233,12 @@ WANTED = {
     "the level, which a collapse does not excuse": ({"after": 14, "retained": LOST}, None, UNDECIDED, {ERASED}),
     "nothing of what never unlearned": ({"before": 60, "after": 0}, None, UNDECIDED, set()),
     "erased ones where unlearning is open": ({"before": 24, "after": 2}, None, UNDECIDED, {ERASED}),
+    "no erased ones where it is accepted that unlearning is open": (
+        {"before": 24, "after": 24, "retained": (95, 95, 90), "m": 100},
+        accepted(outcomes=(NOT_UNLEARNED,)),
+        UNDECIDED,
+        {RETAINED},
+    ),
     "retained ones where utility is open": ({"retained": (95, 95, 90), "m": 100}, None, UNDECIDED, {RETAINED}),
     "nothing where utility is lost": ({"retained": (380, 376, 200)}, None, UNDECIDED, set()),
     "retained ones where erased names are open": (
