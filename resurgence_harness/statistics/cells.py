@@ -92,7 +92,7 @@ class CellEvidence:
             raise HarnessError(
                 sentence(
                     "One evidence was given for two models.",
-                    model=self.before.recipe,
+                    model=(self.after if self.base is self.after else self.before).recipe,
                     do="Draw and judge each model; a model compared with itself never rises.",
                 )
             )
