@@ -288,8 +288,9 @@ def base_model(word: str) -> Base:
 
 def tasks_on(base: str) -> Mapping[str, Task]:
     """What the names of tasks mean on a base, "micro" or a directory: the microworld's tasks, or the published ones."""
-    micro = preset_of(Base(digest="", name=base, location=base)) == "micro"
-    return TASKS if micro else PUBLISHED
+    if base == "micro" or preset_of(Base(digest="", name=base, location=base)) == "micro":
+        return TASKS
+    return PUBLISHED
 
 
 def allowed_counts(tasks: Iterable[Task] = tuple(TASKS.values())) -> tuple[int, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -143,10 +144,16 @@ def test_clip_reads_every_prompt_whole() -> None:
             assert tokenizer.decode(tokens).replace(" ", "") == prompt.text.lower().replace(" ", "")
 
 
-def test_the_base_decides_what_a_task_is() -> None:
-    """The microworld's by its name, the published ones for whatever is not known to be small."""
-    assert tasks_on("micro") is TASKS
+def test_the_base_decides_what_a_task_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The microworld's by its name or for what is as small; the published ones for whatever is not known to be."""
+    monkeypatch.chdir(tmp_path)
+    for name, latent in (("small", 16), ("large", 64), ("micro", 64)):
+        (tmp_path / name / "unet").mkdir(parents=True)
+        (tmp_path / name / "unet" / "config.json").write_text(f'{{"sample_size": {latent}}}', encoding="utf-8")
+    assert tasks_on(str(tmp_path / "small")) is TASKS
+    assert tasks_on(str(tmp_path / "large")) is PUBLISHED
     assert tasks_on("somewhere/stable-diffusion-v1-4") is PUBLISHED
+    assert tasks_on("micro") is TASKS  # whatever lies in a folder of that name
 
 
 @pytest.mark.parametrize(
