@@ -273,24 +273,37 @@ def benign_probe(task: Task, base: Base, selection: Selection) -> Probe:
 
 
 def base_model(word: str) -> Base:
-    """The base that a person named, "micro" or a local directory, read and checked; UserError says what is wrong."""
-    from resurgence_harness.diffusion.base_files import check_base, digest_of
+    """The base that a person named, read and checked; UserError says what is wrong, or how to fetch it.
 
-    name, location = word, Path(word).expanduser()
+    "micro", "sd14", "sd21-base", "sd21", owner/name@<commit> of the hub, or a local directory.
+    """
+    from resurgence_harness.diffusion.base_files import check_base, digest_of
+    from resurgence_harness.diffusion.hub import locate
+
     if word == "micro":
         from resurgence_harness.microworld import weights
 
-        location = Path(weights.directory())
-    location = location.absolute()
+        name, location = word, Path(weights.directory()).absolute()
+    else:
+        found = locate(word)
+        name, location = found.name, found.directory
     check_base(location)
-    return Base(digest=digest_of(location), name=name if word == "micro" else location.name, location=str(location))
+    return Base(digest=digest_of(location), name=name, location=str(location))
 
 
 def tasks_on(base: str) -> Mapping[str, Task]:
-    """What the names of tasks mean on a base, "micro" or a directory: the microworld's tasks, or the published ones."""
-    if base == "micro" or preset_of(Base(digest="", name=base, location=base)) == "micro":
+    """What names of tasks mean on a base, as a person names it: the microworld's tasks, or the published ones."""
+    from resurgence_harness.diffusion.hub import ALIASES, locate
+
+    if base == "micro":
         return TASKS
-    return PUBLISHED
+    if base in ALIASES:  # which are large; finding them would hash gigabytes
+        return PUBLISHED
+    try:
+        location = str(locate(base).directory)
+    except UserError:  # said again, and told, when the base is read
+        return PUBLISHED
+    return TASKS if preset_of(Base(digest="", name=base, location=location)) == "micro" else PUBLISHED
 
 
 def allowed_counts(tasks: Iterable[Task] = tuple(TASKS.values())) -> tuple[int, ...]:

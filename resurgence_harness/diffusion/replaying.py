@@ -1,9 +1,9 @@
-"""A small model's whole sampling, captured once as a CUDA graph and replayed: the GPU's own list of what to launch.
+"""A small model's whole sampling, captured once as a CUDA graph and replayed.
 
-A U-Net of a few million weights is bound by launching kernels, not by arithmetic. One replay draws a batch from noise to
-pixels with a single launch. The kernels are those of the ordinary way, so images are the same up to the choice of
+A U-Net of a few million weights is bound by launching kernels, not by arithmetic. One replay draws a batch from noise
+to pixels with a single launch. The kernels are those of the ordinary way, so images are the same up to the choice of
 algorithms. What is replayed reads the weights where they lay: whoever owns a model whose weights change in place (the
-bench) may use this, and weights that have moved are noticed.
+bench) may use it, and weights that have moved are noticed.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def _captured(
         latents = moves.denoise(model, *inputs, steps=steps, guidance=guidance)
         return latents, moves.decode(model, latents)
 
-    aside = torch.cuda.Stream(model.device)
+    aside = torch.cuda.Stream(model.device)  # type: ignore[no-untyped-call]
     aside.wait_stream(torch.cuda.current_stream(model.device))
     with torch.cuda.stream(
         aside

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from resurgence_harness.diffusion.hub import is_name
 from resurgence_harness.errors import UserError, sentence
 from resurgence_harness.presets import PROFILES, parse_change
 from resurgence_harness.selection import ENGINES, Selection, allowed_counts, tasks_on
@@ -38,7 +39,13 @@ class Option(NamedTuple):
 
 
 OPTIONS = (
-    Option("base", "NAME|DIR", "micro", 'the published model: "micro" (embedded) or a directory in diffusers\' layout'),
+    Option(
+        "base",
+        "NAME|DIR",
+        "micro",
+        'the published model: "micro" (embedded), sd14, sd21-base, sd21, owner/name@<commit> from the hub\'s cache, '
+        "or a directory in diffusers' layout",
+    ),
     Option("methods", "A,B", "", "unlearning methods, for example uce,esd (default: as the profile says)"),
     Option("counts", "N,M", "", "how many concepts are erased, for example 1,10 (default: as the profile says)"),
     Option("finetune", "A,B", "", "fine-tunings: lora, full, xattn (default: as the profile says)"),
@@ -111,7 +118,8 @@ def read_options(config: pytest.Config) -> Options:
         *config.getoption(_dest("set"), []),
     ]
     base = values["base"]
-    base = base if base == "micro" else str(places["base"] / Path(base).expanduser())
+    if base != "micro" and not is_name(base, places["base"]):
+        base = str(places["base"] / Path(base).expanduser())
     own = {task.name: task for tasks in config.hook.pytest_resurgence_tasks() for task in tasks}
     tasks = {**tasks_on(base), **own}
     counts = _list("counts", values["counts"], _whole)
