@@ -152,7 +152,8 @@ def test_the_base_decides_what_a_task_is(tmp_path: Path, monkeypatch: pytest.Mon
         (tmp_path / name / "unet" / "config.json").write_text(f'{{"sample_size": {latent}}}', encoding="utf-8")
     assert tasks_on(str(tmp_path / "small")) is TASKS
     assert tasks_on(str(tmp_path / "large")) is PUBLISHED
-    assert tasks_on("somewhere/stable-diffusion-v1-4") is PUBLISHED
+    for name in ("sd14", "sd21", "somewhere/stable-diffusion-v1-4", f"owner/name@{'0' * 40}", "nowhere"):
+        assert tasks_on(name) is PUBLISHED  # here or not: a missing base is told when it is read
     assert tasks_on("micro") is TASKS  # whatever lies in a folder of that name
 
 
