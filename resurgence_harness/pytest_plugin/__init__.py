@@ -18,7 +18,7 @@ import pytest
 
 from resurgence_harness.errors import UserError
 from resurgence_harness.pytest_plugin import collecting, hookspecs, scheduling, workers
-from resurgence_harness.pytest_plugin.engine import KNOWN_PROPERTY, Engine, check, harness_message
+from resurgence_harness.pytest_plugin.engine import KNOWN_PROPERTY, Checked, Engine, check, harness_message
 from resurgence_harness.pytest_plugin.fixtures import (
     base_model,
     benign_images,
@@ -43,7 +43,7 @@ from resurgence_harness.pytest_plugin.session import (
 )
 from resurgence_harness.pytest_plugin.state import ENGINE, OPTIONS, SESSION
 from resurgence_harness.specs import Base
-from resurgence_harness.tasks import TASKS, Task
+from resurgence_harness.tasks import Task
 
 _IN_SIGHT = pytest.StashKey[collecting.Sight]()
 _OWN_ALLURE = pytest.StashKey[bool]()
@@ -67,10 +67,8 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
 
 def _read(config: pytest.Config) -> None:
     try:
-        for tasks in config.hook.pytest_resurgence_tasks():
-            TASKS.update({task.name: task for task in tasks})
         config.stash[OPTIONS] = options = read_options(config)
-        config.stash[_IN_SIGHT] = sight = collecting.look(config)
+        config.stash[_IN_SIGHT] = sight = collecting.look(config, options.tasks)
     except UserError as error:
         raise pytest.UsageError(str(error)) from None
     unset = getattr(config.option, "allure_report_dir", "not installed") is None
@@ -100,10 +98,12 @@ def _configure_controller(config: pytest.Config) -> None:
     if OPTIONS not in config.stash:  # configured by a program that does not go through pytest.main()
         _read(config)
     options, sight = config.stash[OPTIONS], config.stash[_IN_SIGHT]
-    base = None
+    base: Base | None = None
+    notes: tuple[str, ...] = ()
     if sight.uses and not config.option.collectonly:
-        base = _checked(config, [TASKS[name] for name in sight.tasks], sight.folders)
+        base, notes = _checked(config, [options.tasks[name] for name in sight.tasks], sight.folders)
     session = Session(config, options, device=workers.resolved_device(options.device), base=base)
+    session.notes = notes
     session.own_allure = config.stash[_OWN_ALLURE]
     config.stash[SESSION] = session
     config.stash[ENGINE] = Engine(options, base=base, judges=_judges(config), teller=Teller(None))
@@ -111,8 +111,6 @@ def _configure_controller(config: pytest.Config) -> None:
 
 
 def _configure_worker(config: pytest.Config, inputs: dict[str, Any]) -> None:
-    for tasks in config.hook.pytest_resurgence_tasks():
-        TASKS.update({task.name: task for task in tasks})
     config.stash[OPTIONS] = options = read_options(config)
     given = inputs["resurgence"]
     if given["gpu"] is not None and options.device in ("auto", "cuda"):
@@ -173,14 +171,15 @@ def _begin(config: pytest.Config, planned: list[dict[str, Any]]) -> None:
     if config.option.collectonly or session.planned:
         return
     if session.base is None:
-        tasks = [TASKS[name] for name in dict.fromkeys(entry["task"] for entry in planned)]
+        known = config.stash[OPTIONS].tasks
+        tasks = [known[name] for name in dict.fromkeys(entry["task"] for entry in planned)]
         folders = [Path(folder) for folder in dict.fromkeys(entry["folder"] for entry in planned)]
-        session.base = _checked(config, tasks, folders)
+        session.base, session.notes = _checked(config, tasks, folders)
         config.stash[ENGINE].base = session.base
     session.begin(planned)
 
 
-def _checked(config: pytest.Config, tasks: Sequence[Task], folders: Sequence[Path]) -> Base:
+def _checked(config: pytest.Config, tasks: Sequence[Task], folders: Sequence[Path]) -> Checked:
     try:
         return check(config.stash[OPTIONS], tasks, folders, _judges(config))
     except UserError as error:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
@@ -138,7 +138,7 @@ class Engine:
 
         judges = [self.judge(name) for name in plan.judges]
         for judge in judges:
-            check_ready(judge)  # what it lacks is told before anything is built for it
+            check_ready(judge, plan.names)  # what it lacks is told before anything is built for it
         inquiry = Inquiry(plan)
         while True:
             waiting = inquiry.open
@@ -406,12 +406,21 @@ class Claim:
         return verdict
 
 
-def check(options: Options, tasks: Sequence[Task], suites: Sequence[Path], judges: Sequence[Any] = ()) -> Base:
-    """Find mistakes before any worker starts; nothing remains of it. Gives the base, read and checked.
+class Checked(NamedTuple):
+    """What is known before any worker starts."""
+
+    base: Base
+    notes: tuple[str, ...]
+    """Which prompts somebody wrote out are asked, and how many of them the base reads in part."""
+
+
+def check(options: Options, tasks: Sequence[Task], suites: Sequence[Path], judges: Sequence[Any] = ()) -> Checked:
+    """Find mistakes before any worker starts; nothing remains of it.
 
     UserError for a base, store or limits file that cannot be used, an erased name in a benign set, a name that the
-    base's tokenizer cannot represent, or a judge whose weights are missing.
+    base's tokenizer cannot represent, a judge whose weights are missing or who cannot say a name, or missing prompts.
     """
+    from resurgence_harness.judging import check_names
     from resurgence_harness.selection import cells
     from resurgence_harness.storing import check_usable
 
@@ -421,16 +430,37 @@ def check(options: Options, tasks: Sequence[Task], suites: Sequence[Path], judge
     check_device(options.device)
     check_usable(options.store)
     base = engine.base
+    notes = []
     for task in tasks:
-        texts: set[str] = set()
+        asked: dict[str, bool] = {}
+        names: dict[str, None] = {}
         for cell in cells(task, options.selection):
             plan = engine.plan(cell, task)
+            names |= dict.fromkeys(plan.names)
             probes = (plan.erased.probe, plan.retained.probe, plan.benign)
-            texts |= {prompt.text for probe in probes for prompt in probe.prompts}
-        check_texts(Path(base.location), sorted(texts))
+            # A text that is also asked for by a template must be read whole.
+            for prompt in (prompt for probe in probes for prompt in probe.prompts):
+                asked[prompt.text] = prompt.written and asked.get(prompt.text, True)
+        written = {text for text, by_somebody in asked.items() if by_somebody}
+        cut, room = check_texts(Path(base.location), sorted(asked), may_be_cut=written)
+        notes += _notes(task, len(written), cut, room)
         for name in task.judges:
-            _ = engine.judge(name).digest  # of weights that are missing and not pinned there is none
-    return base
+            judge = engine.judge(name)
+            _ = judge.digest  # of weights that are missing and not pinned there is none
+            check_names(judge, tuple(names))
+    return Checked(base, tuple(notes))
+
+
+def _notes(task: Task, written: int, cut: int, room: int) -> list[str]:
+    """What is to be told of prompts that somebody wrote out."""
+    source = "" if isinstance(task.written, tuple) else task.written.words()
+    told = [f"Prompts of {task.name}: {source}"] if source else []
+    if cut:
+        told.append(
+            f"Prompts of {task.name}: {cut} of {written} are longer than the {room} tokens that the base reads; "
+            "what is beyond is cut off."
+        )
+    return told
 
 
 def check_device(asked: str) -> None:
@@ -448,11 +478,14 @@ def check_device(asked: str) -> None:
         )
 
 
-def check_texts(base: Path, texts: Sequence[str]) -> None:
-    """UserError for a text that the base's tokenizer cannot represent, or that is too long for it; without torch."""
+def check_texts(base: Path, texts: Sequence[str], *, may_be_cut: Collection[str] = ()) -> tuple[int, int]:
+    """UserError for a text that the base's tokenizer cannot represent, or that is too long for it; without torch.
+
+    Gives how many of those that may be cut are too long, and how many tokens the base reads.
+    """
     file = base / "tokenizer" / "tokenizer.json"
-    if not file.is_file():
-        return  # vocab.json and merges.txt: SD's byte-level vocabulary represents everything
+    if not file.is_file():  # vocab.json and merges.txt: SD's byte-level vocabulary represents everything
+        return _count_cut(file.parent, may_be_cut) if may_be_cut else (0, 0)
     from tokenizers import Tokenizer
 
     tokenizer = Tokenizer.from_file(str(file))
@@ -461,6 +494,7 @@ def check_texts(base: Path, texts: Sequence[str]) -> None:
     unknown = unknown.get("content") if isinstance(unknown, dict) else unknown
     special = {settings.get("eos_token"), settings.get("bos_token")} - {unknown}
     tokenizer.no_truncation()
+    cut = 0
     for text in texts:
         encoded = tokenizer.encode(text)
         if unknown and unknown not in special and unknown in encoded.tokens:
@@ -472,9 +506,22 @@ def check_texts(base: Path, texts: Sequence[str]) -> None:
                 )
             )
         if isinstance(longest, int) and len(encoded.ids) > longest:
+            if text in may_be_cut:
+                cut += 1
+                continue
             raise UserError(
                 sentence(f'"{text}" has {len(encoded.ids)} tokens; the base reads {longest}.', do="Use shorter names.")
             )
+    return cut, longest if isinstance(longest, int) else 0
+
+
+def _count_cut(folder: Path, texts: Collection[str]) -> tuple[int, int]:
+    """How many texts are longer than a tokenizer of vocab.json and merges.txt reads, and how long that is."""
+    from transformers import CLIPTokenizer  # which imports no torch either
+
+    tokenizer = CLIPTokenizer.from_pretrained(folder, local_files_only=True)
+    found = tokenizer(sorted(texts), verbose=False).input_ids
+    return sum(len(ids) > tokenizer.model_max_length for ids in found), tokenizer.model_max_length
 
 
 def harness_message(error: BaseException) -> str:

@@ -27,7 +27,6 @@ from resurgence_harness.pytest_plugin.options import Options
 from resurgence_harness.pytest_plugin.progress import ProgressLine
 from resurgence_harness.selection import cost
 from resurgence_harness.specs import Base
-from resurgence_harness.tasks import TASKS
 
 HARNESS_PROPERTY, MISTAKE_PROPERTY = "resurgence_harness_error", "resurgence_user_error"
 """Names of the user properties that say why a cell has no verdict."""
@@ -51,6 +50,8 @@ class Session:
         self._config, self.options, self.device, self.base = config, options, device, base
         self.own_allure = False
         """Whether results go to our default folder, which is ours to clean."""
+        self.notes: tuple[str, ...] = ()
+        """What the reader of the results must know of the prompts."""
         self._planned: dict[str, dict[str, Any]] = {}
         self._records: dict[str, dict[str, Any]] = {}
         self._why: dict[str, tuple[str, str]] = {}
@@ -183,6 +184,7 @@ class Session:
         if changed:
             words = ", ".join(f"{name}={value}" for name, value in changed.items())
             lines.append([telling.Segment(f"Changed from the preset: {words}", "warn")])
+        lines += [[telling.Segment(note, "warn")] for note in self.notes]
         if run["cells"]:
             lines += [[telling.Segment(words, "dim")] for words in over_recipes(run["cells"])]
             lines.append([telling.Segment(sentence_of(run["family"]), "dim")])
@@ -238,7 +240,7 @@ class Session:
             "status": "interrupted" if by_hand else "incomplete" if missing else "complete",
             "exit_code": code,
             "base": {"name": base.name if base else self.options.base, "digest": base.digest if base else ""},
-            "selection": {**selection, "changed": dict(selection["changed"])},
+            "selection": {**selection, "changed": dict(selection["changed"]), "prompts": list(self.notes)},
             "environment": self._environment(),
             "family": self._family(records),
             "cells": records,
@@ -249,12 +251,12 @@ class Session:
         """What all cells together say, over everything that the profile declares for the tasks of this run."""
         from resurgence_harness.reporting.together import together
         from resurgence_harness.selection import Selection, cells
-        from resurgence_harness.tasks import TASKS
 
+        tasks = self.options.tasks
         declared = [f"{entry['task']}/{entry['id']}" for entry in self._planned.values()]
         profile = Selection(profile=self.options.selection.profile)
         for name in dict.fromkeys(entry["task"] for entry in self._planned.values()):
-            declared += [f"{name}/{cell.id}" for cell in (cells(TASKS[name], profile) if name in TASKS else ())]
+            declared += [f"{name}/{cell.id}" for cell in (cells(tasks[name], profile) if name in tasks else ())]
         return together(records, list(dict.fromkeys(declared)))
 
     def _environment(self) -> dict[str, str]:
@@ -273,7 +275,8 @@ class Session:
         if results:
             from resurgence_harness.reporting import allure
 
-            allure.write_run(Path(results), run, severities={task.name: task.severity for task in TASKS.values()})
+            severities = {name: task.severity for name, task in self.options.tasks.items()}
+            allure.write_run(Path(results), run, severities=severities)
 
     def _shown(self, path: Path) -> str:
         try:
