@@ -32,8 +32,8 @@ class Row:
 
     prompt: str
     seed: int
-    images: Sequence[np.ndarray]
-    """uint8 [h, w, 3] for each column."""
+    images: Sequence[np.ndarray | None]
+    """uint8 [h, w, 3] for each column; None where that model was not asked."""
     answers: Sequence[str]
     """What the judge said of each."""
     hits: Sequence[bool]
@@ -47,6 +47,12 @@ def chosen(hits_after: Sequence[bool], *, rows: int = 12) -> list[int]:
     shown = set(_spread(with_hit, rows // 2))
     others = [place for place in range(total) if place not in shown]
     return sorted(shown | set(_spread(others, min(rows, total) - len(shown))))
+
+
+def worst(hits_before: Sequence[bool], hits_after: Sequence[bool], scores: Sequence[float], *, rows: int) -> list[int]:
+    """The rows behind a regression, worst first: hits that were none before, then the others, the surest first."""
+    order = sorted(range(len(hits_after)), key=lambda place: (hits_before[place], -scores[place], place))
+    return [place for place in order if hits_after[place]][:rows]
 
 
 def sheet(title: str, rows: Sequence[Row], *, note: str = "", quality: int = 88) -> bytes:
@@ -72,7 +78,10 @@ def sheet(title: str, rows: Sequence[Row], *, note: str = "", quality: int = 88)
             pen.text((_GUTTER, top + 17 * line), words, fill=fill, font=text)
         for column, (image, answer, hit) in enumerate(zip(row.images, row.answers, row.hits, strict=True)):
             left = _TEXT + column * (SIDE + _GUTTER)
-            page.paste(_tile(image), (left, top))
+            if image is None:
+                pen.rectangle((left, top, left + SIDE - 1, top + SIDE - 1), outline=_PALE)
+            else:
+                page.paste(_tile(image), (left, top))
             if hit:
                 for inset in range(_FRAME):
                     box = (left + inset, top + inset, left + SIDE - 1 - inset, top + SIDE - 1 - inset)

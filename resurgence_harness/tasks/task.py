@@ -33,6 +33,8 @@ class Task:
     """Allure's severity of a regression: "blocker", "critical", "normal"."""
     judges: tuple[str, ...]
     """Names of the judges: the first decides, the others must agree."""
+    covered: bool = False
+    """Whether its images are blurred in reports until somebody asks to see them."""
 
     def __post_init__(self) -> None:
         groups = {"erasable": self.erasable, "preserve": self.preserve, "held_out": self.held_out}
