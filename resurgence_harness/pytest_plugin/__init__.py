@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from resurgence_harness.errors import UserError
-from resurgence_harness.pytest_plugin import collecting, hookspecs, scheduling, workers
+from resurgence_harness.pytest_plugin import collecting, hookspecs, reruns, scheduling, workers
 from resurgence_harness.pytest_plugin.engine import KNOWN_PROPERTY, Engine, check, harness_message
 from resurgence_harness.pytest_plugin.fixtures import (
     base_model,
@@ -144,7 +144,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Tests whose marker and options have no cell in common are deselected; mistakes end the run."""
     collecting.drop_not_chosen(config, items)
-    mistakes = config.stash.get(collecting.MISTAKES, [])
+    mistakes = [*config.stash.get(collecting.MISTAKES, []), *reruns.mistakes(config, items)]
     inputs = getattr(config, "workerinput", None)
     if not mistakes:
         return

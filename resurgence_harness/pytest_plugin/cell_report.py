@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 WORST = 12
 """Rows of the sheet of images behind a regression."""
+STRIP = 3
+"""Rows of it that are seen at once, above the figures."""
+FRAMED = "framed: an erased concept"
 _ERASED = ("base", "before", "after")
 _RETAINED = ("base_retained", "retained_before", "retained_after")
 
@@ -44,25 +47,27 @@ def write(
         reproduce=command(item.nodeid, plan, engine.options, here),
         limits=_near(engine.limits(suite).path, here),
     )
-    allure.attach(
-        record,
-        evidence,
-        details,
-        sheets=[
-            *worst_sheets(engine, plan, evidence, title),
-            ("base | unlearned | fine-tuned", engine.contact_sheet(plan, evidence, title)),
-        ],
-        covered=plan.task.covered or plan.task.name == "unsafe",
-    )
+    covered = plan.task.covered or plan.task.name == "unsafe"
+    groups = list(worst_rows(engine, plan, evidence))
+    strip = None
+    if groups:
+        name, rows, _ = groups[0]
+        strip = cell_page.Strip(name, sheet(title, rows[:STRIP], note=FRAMED), covered)
+    sheets = [
+        (name, sheet(f"{title}: {len(rows)} of {total} such images", rows, note=FRAMED)) for name, rows, total in groups
+    ]
+    sheets.append(("base | unlearned | fine-tuned", engine.contact_sheet(plan, evidence, title)))
+    allure.attach(record, evidence, details, strip=strip, sheets=sheets, covered=covered)
 
 
-def worst_sheets(engine: Engine, plan: CellPlan, evidence: CellEvidence, title: str) -> Iterable[tuple[str, bytes]]:
-    """A sheet of erased concepts that came back, and one of those drawn where a retained concept was asked for."""
+def worst_rows(engine: Engine, plan: CellPlan, evidence: CellEvidence) -> Iterator[tuple[str, list[Row], int]]:
+    """Erased concepts that came back, and those drawn where a retained one was asked for: worst first, and how many."""
     erased = frozenset(evidence.after.concepts)
     groups = (
         ("Worst first: erased concepts that the fine-tuned model draws", _ERASED),
         ("Worst first: erased concepts drawn where retained ones were asked for", _RETAINED),
     )
+    pictures = Pictures(engine, plan)
     for name, arms in groups:
         judged: list[Evidence | None] = [getattr(evidence, arm) for arm in arms]
         before, after = judged[1], judged[2]
@@ -71,27 +76,20 @@ def worst_sheets(engine: Engine, plan: CellPlan, evidence: CellEvidence, title: 
         hits = [[_seen(arm, place, erased, arms) for arm in judged] for place in range(len(after))]
         scores = [judgment.score for judgment in after.judgments]
         places = worst([hit[1] for hit in hits], [hit[2] for hit in hits], scores, rows=WORST)
-        if not places:
-            continue
-        pictures = Pictures(engine, plan)
-        rows = [
-            Row(
-                prompt=after.judgments[place].prompt,
-                seed=after.judgments[place].seed,
-                images=[
-                    pictures.image(arm, place) if seen is not None and place < len(seen) else None
-                    for arm, seen in zip(arms, judged, strict=True)
-                ],
-                answers=[
-                    seen.judgments[place].answer if seen is not None and place < len(seen) else "not asked"
-                    for seen in judged
-                ],
-                hits=hits[place],
+        rows = []
+        for place in places:
+            seen = [arm if arm is not None and place < len(arm) else None for arm in judged]
+            rows.append(
+                Row(
+                    prompt=after.judgments[place].prompt,
+                    seed=after.judgments[place].seed,
+                    images=[pictures.image(arm, place) if one else None for arm, one in zip(arms, seen, strict=True)],
+                    answers=[one.judgments[place].answer if one else "not asked" for one in seen],
+                    hits=hits[place],
+                )
             )
-            for place in places
-        ]
-        total = sum(hit[2] for hit in hits)
-        yield name, sheet(f"{title}: {len(rows)} of {total} such images", rows, note="framed: an erased concept")
+        if rows:
+            yield name, rows, sum(hit[2] for hit in hits)
 
 
 class Pictures:

@@ -10,7 +10,6 @@ import csv
 import hashlib
 import io
 import json
-import time
 import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -99,25 +98,27 @@ def attach(
     evidence: CellEvidence,
     details: cell_page.Details,
     *,
+    strip: cell_page.Strip | None,
     sheets: Sequence[tuple[str, bytes]],
     covered: bool,
 ) -> None:
-    """The cell's page: words and tables as its description; beside it pictures, a heat map, and data files.
+    """The cell's page: words, the worst pictures and tables as its description; beside it sheets, maps and data files.
 
-    `covered` pictures are blurred until somebody asks to see them.
+    `covered` sheets are blurred until somebody asks to see them.
     """
     allure = _allure()
     if allure is None:
         return
     kind = allure.attachment_type
-    allure.dynamic.description_html(cell_page.description(record, evidence, details))
+    allure.dynamic.description_html(cell_page.description(record, evidence, details, strip=strip))
     for name, picture in sheets:
         if covered:
-            page = pages.covered(picture, says="These images may be disturbing. Click to see them.")
+            page = pages.page(pages.picture(picture, about=name, covered=True))
             allure.attach(page, f"{name} (covered)", kind.HTML)
         else:
             allure.attach(picture, name, kind.JPG)
     allure.attach(cell_page.heat_map(evidence), "asked for × drawn", kind.HTML)
+    allure.attach(cell_page.provenance(details), "what was asked, and how to ask it again", kind.HTML)
     allure.attach(cell_page.concepts_csv(cell_page.per_concept(evidence, record["alpha"])), "per concept", kind.CSV)
     allure.attach(numbers(record), "numbers", kind.CSV)
     allure.attach(json.dumps(record, indent=2, ensure_ascii=False), "cell of verdict.json", kind.JSON)
@@ -167,12 +168,12 @@ def write_run(directory: Path, run: Mapping[str, Any], *, severities: Mapping[st
     _write(directory / f"{_PREFIX}-globals.json", json.dumps({"errors": run_page.errors(run), "attachments": []}))
     for entry in run["missing"]:
         if entry["kind"] != "harness error":  # that test ran, and its own result says what broke
-            _write_unrun(directory, entry, severity=severities.get(entry["task"], "critical"))
+            severity = severities.get(entry["task"], "critical")
+            _write_unrun(directory, entry, severity=severity, moment=run_page.moment_of(run["finished"]))
 
 
-def _write_unrun(directory: Path, entry: Mapping[str, Any], *, severity: str) -> None:
+def _write_unrun(directory: Path, entry: Mapping[str, Any], *, severity: str, moment: int) -> None:
     method, count, finetuning = run_page.parts(entry["id"])
-    now = int(time.time() * 1000)
     labels = {
         "epic": entry["task"],
         "feature": method,
@@ -190,8 +191,8 @@ def _write_unrun(directory: Path, entry: Mapping[str, Any], *, severity: str) ->
         "status": "broken",
         "statusDetails": {"message": f"NO VERDICT: {entry['why']}"},
         "stage": "finished",
-        "start": now,
-        "stop": now,
+        "start": moment,
+        "stop": moment,
         "labels": [{"name": name, "value": value} for name, value in labels.items()],
         "parameters": [{"name": name, "value": value} for name, value in parameters.items()],
     }

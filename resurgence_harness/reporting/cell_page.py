@@ -57,6 +57,16 @@ class Details:
     """The file that holds the limits and acceptances; empty for the defaults."""
 
 
+class Strip(NamedTuple):
+    """The worst few pictures, to be seen at once."""
+
+    title: str
+    picture: bytes
+    """JPEG."""
+    covered: bool
+    """Whether it is blurred until somebody asks to see it."""
+
+
 class ConceptRow(NamedTuple):
     """One erased concept in three models; each interval as if its number of images had been fixed."""
 
@@ -99,12 +109,17 @@ def concepts_csv(rows: Iterable[ConceptRow]) -> str:
     return out.getvalue()
 
 
-def description(record: Record, evidence: CellEvidence, details: Details) -> str:
-    """The first thing on a cell's page, for a frame with a head of its own."""
+def description(record: Record, evidence: CellEvidence, details: Details, *, strip: Strip | None) -> str:
+    """The first thing on a cell's page, for a frame with a head of its own: verdict, worst pictures, figures."""
     word = WORDS.get(record["verdict"], str(record["verdict"]))
     words = details.sentence.removeprefix(f"{word}: ")
     parts = [
         f'<p class="verdict {STYLES[record["verdict"]]}"><b>{escape(word)}</b> {escape(words)}</p>',
+        *(
+            [pages.heading(strip.title), pages.picture(strip.picture, about=strip.title, covered=strip.covered)]
+            if strip
+            else []
+        ),
         _concepts(per_concept(evidence, record["alpha"]), record["alpha"]),
         pages.heading("All images"),
         pages.table(
@@ -118,14 +133,21 @@ def description(record: Record, evidence: CellEvidence, details: Details) -> str
             marked=[place for place, finding in enumerate(record["findings"]) if finding["broken"]],
         ),
         _acceptance(record["acceptance"], details.limits),
-        pages.heading("What was asked"),
-        pages.facts(details.facts),
+    ]
+    return pages.page("".join(parts), whole=False)
+
+
+def provenance(details: Details) -> str:
+    """A page with what was asked of what, a command that asks it again, and every figure of the verdict."""
+    parts = [
         pages.heading("Ask it again"),
         pages.preformatted(details.reproduce),
+        pages.heading("What was asked, of what, judged by whom"),
+        pages.facts(details.facts),
         pages.heading("Every figure the verdict rests on"),
         pages.preformatted(details.arithmetic),
     ]
-    return pages.page("".join(parts), whole=False)
+    return pages.page("".join(parts))
 
 
 class Confusion(NamedTuple):

@@ -19,13 +19,14 @@ STYLE = """
 .rh .warn{border-color:#c99700;background:rgba(230,159,0,.15)}
 .rh .good{border-color:#0072b2;background:rgba(0,114,178,.13)}
 .rh table{border-collapse:collapse;margin:4px 0;font-variant-numeric:tabular-nums}
-.rh th,.rh td{text-align:left;vertical-align:top;padding:3px 14px 3px 0;border-bottom:1px solid rgba(128,128,128,.28)}
+.rh th,.rh td{text-align:left;vertical-align:top;padding:3px 10px;border-bottom:1px solid rgba(128,128,128,.28)}
 .rh th{font-weight:600}.rh .num{text-align:right;white-space:nowrap}
 .rh .over{background:rgba(213,94,0,.18);font-weight:600}
 .rh code,.rh pre{font:12px/1.5 ui-monospace,"DejaVu Sans Mono",monospace}
 .rh pre{white-space:pre-wrap;overflow-wrap:anywhere;padding:8px 10px;background:rgba(128,128,128,.13);margin:4px 0;
 border-radius:3px}
-.rh td.long{overflow-wrap:anywhere}
+.rh td.long{overflow-wrap:anywhere;white-space:normal!important}
+.rh .strip{max-width:100%;margin:2px 0}
 .rh .heat td,.rh .heat th{border:1px solid rgba(128,128,128,.28);padding:3px 8px;text-align:right}
 .rh .heat th:first-child{text-align:left}.rh .heat tr:first-child th{vertical-align:bottom;max-width:110px}
 .rh .asked{position:absolute;opacity:0}
@@ -36,6 +37,8 @@ padding-top:90px;font-size:16px;line-height:1.4;font-weight:600;color:#fff;backg
 .rh .asked:checked+.covered img{filter:none}.rh .asked:checked+.covered span{display:none}
 .rh .asked:focus-visible+.covered{outline:3px solid #0072b2}
 """
+COVER = "These images may be disturbing. Click to see them."
+"""What stands over a covered picture."""
 
 
 def page(body: str, *, whole: bool = True) -> str:
@@ -71,12 +74,14 @@ def facts(rows: Iterable[tuple[str, object]]) -> str:
     return f"<table>{''.join(lines)}</table>"
 
 
-def covered(picture: bytes, *, says: str) -> str:
-    """A page with a picture that is blurred until somebody asks to see it."""
-    image = base64.b64encode(picture).decode()
-    return page(
+def picture(content: bytes, *, about: str, covered: bool) -> str:
+    """A JPEG inside the page; `covered`: blurred until somebody asks to see it."""
+    source = f"data:image/jpeg;base64,{base64.b64encode(content).decode()}"
+    if not covered:
+        return f'<img class="strip" alt="{escape(about)}" src="{source}">'
+    return (
         '<input class="asked" type="checkbox" id="asked"><label class="covered" for="asked">'
-        f'<img alt="{escape(says)}" src="data:image/jpeg;base64,{image}"><span>{escape(says)}</span></label>'
+        f'<img alt="{escape(about)}" src="{source}"><span>{COVER}</span></label>'
     )
 
 

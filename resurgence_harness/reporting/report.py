@@ -42,6 +42,17 @@ _POLICY = (
     " data: blob:; frame-src 'self' data: blob:; worker-src 'self' blob:; form-action 'none'; base-uri 'self'"
 )
 """What a browser may load for the report: only what lies beside it, or in it."""
+_AT_THE_TOP = """<script>(() => {
+  let touched = false;
+  for (const kind of ["keydown", "pointerdown", "wheel", "touchstart"])
+    addEventListener(kind, () => { touched = true; }, {capture: true, passive: true});
+  const into = Element.prototype.scrollIntoView;
+  Element.prototype.scrollIntoView = function (...words) { if (touched) into.apply(this, words); };
+  const top = Object.getOwnPropertyDescriptor(Element.prototype, "scrollTop");
+  const set = function (value) { if (touched) top.set.call(this, value); };
+  Object.defineProperty(Element.prototype, "scrollTop", {...top, set});
+})()</script>"""
+"""Allure scrolls to its first test by itself; until a reader does something, the verdict above it stays in sight."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -228,7 +239,8 @@ def private(html: str) -> str:
                 do="Use the pinned version of Allure: unset RESURGENCE_ALLURE.",
             )
         )
-    return html.replace("<head>", f'<head>\n    <meta http-equiv="Content-Security-Policy" content="{_POLICY}">', 1)
+    meta = f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
+    return html.replace("<head>", f"<head>\n    {meta}\n    {_AT_THE_TOP}", 1)
 
 
 class _History:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -22,12 +22,17 @@ METRIC = "resurgence.after"
 
 def title(run: Run) -> str:
     """The first words that a reader sees: whether the candidate is blocked, and by what."""
+    several = len({one["task"] for one in [*run["cells"], *run["missing"]]}) > 1
+
+    def names(cells: Iterable[Mapping[str, Any]]) -> list[str]:
+        return [f"{cell['task']}/{cell['id']}" if several else cell["id"] for cell in cells]
+
     kinds = {
-        "regression": [cell["id"] for cell in run["cells"] if cell["verdict"] == "VIOLATED"],
-        "cell without a verdict": [entry["id"] for entry in run["missing"]],
-        "undecided cell": [cell["id"] for cell in run["cells"] if cell["verdict"] == "UNDECIDED"],
+        "regression": names(cell for cell in run["cells"] if cell["verdict"] == "VIOLATED"),
+        "cell without a verdict": names(run["missing"]),
+        "undecided cell": names(cell for cell in run["cells"] if cell["verdict"] == "UNDECIDED"),
     }
-    told = [f"{_counted(len(names), kind)} ({_few(names)})" for kind, names in kinds.items() if names]
+    told = [f"{_counted(len(found), kind)} ({_few(found)})" for kind, found in kinds.items() if found]
     if told:
         return f"BLOCKED by {told[0]}" + (f"; also {', '.join(told[1:])}" if told[1:] else "")
     if run["exit_code"] or run["status"] != "complete" or not run["cells"]:
@@ -38,31 +43,27 @@ def title(run: Run) -> str:
 
 
 def environment(run: Run) -> dict[str, str]:
-    """Name and value of what the run was made on and with."""
-    selection = run["selection"]
+    """Name and value of what the run was made on and with; what a reader asks for first comes first."""
+    selection, made_on = run["selection"], {name: str(value) for name, value in run["environment"].items()}
     chosen = {name: selection.get(name) for name in ("profile", "engine", "seeds", "runs")}
     changed = selection.get("changed") or {}
+    first = {name: made_on.pop(name) for name in ("commit", "device", "gpus", "driver") if name in made_on}
     return {
         "base": run["base"]["name"],
         "base digest": run["base"]["digest"],
         "tool": run["tool"],
         "finished": run["finished"],
+        **first,
         **{name: str(value) for name, value in chosen.items() if value is not None},
         **({"changed presets": ", ".join(f"{name}={value}" for name, value in changed.items())} if changed else {}),
-        **{name: str(value) for name, value in run["environment"].items()},
+        **made_on,
     }
 
 
 def variables(run: Run) -> dict[str, str]:
-    """What stands at the top of Allure's first page."""
+    """What stands at the top of Allure's first page, below the title."""
     planned, judged = len(run["cells"]) + len(run["missing"]), len(run["cells"])
-    counts = {kind: sum(cell["verdict"] == kind for cell in run["cells"]) for kind in _KINDS}
-    return {
-        "Candidate": f"{run['base']['name']}, {', '.join(dict.fromkeys(cell['task'] for cell in run['cells'])) or '—'}",
-        "Verdicts": ", ".join(f"{count} {kind}" for kind, count in counts.items() if count) or "none",
-        "Judged": f"{judged} of {planned} planned cells",
-        "Exit code": f"{run['exit_code']} ({run['status']})",
-    }
+    return {"Judged": f"{judged} of {planned} planned cells", "Exit code": f"{run['exit_code']} ({run['status']})"}
 
 
 def configuration(run: Run) -> dict[str, Any]:
@@ -81,6 +82,7 @@ def configuration(run: Run) -> dict[str, Any]:
         "output": "./allure-report",
         "variables": variables(run),
         "categories": as_configuration(),
+        "hideLabels": list(_HIDDEN),
         "performance": {
             "groups": {"resurgence": {"title": "Concept resurgence"}},
             "metrics": {name: {"title": words, **shown} for name, words in titles.items()},
@@ -164,7 +166,8 @@ _HEADER = (
     *("task", "method", "concepts", "finetuning", "run", "base", "before", "after", "low", "high"),
     *("retained_before", "retained_after", "images", "abstained", "verdict", "reason"),
 )
-_KINDS = ("VIOLATED", "UNDECIDED", "KNOWN", "HOLDS")
+_HIDDEN = ("suite", "parentSuite", "subSuite", "host", "thread", "framework", "language", "package", "tag")
+"""Labels that say nothing of a cell."""
 
 
 def _few(names: Sequence[str], most: int = 3) -> str:
