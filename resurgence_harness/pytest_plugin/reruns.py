@@ -1,7 +1,7 @@
 """A verdict is asked for once: repeating a cell until it passes is not evidence.
 
-What was drawn is stored, so a rerun sees the same images again; but its report would show "passed" where an alarm stood,
-or a harness error that nobody looked at. So a run that would repeat cells is refused before it begins.
+What was drawn is stored, so a rerun sees the same images again; but its report could show "passed" where a harness
+error stood that nobody looked at. So a run that would repeat cells is refused before it begins.
 """
 
 from __future__ import annotations

@@ -160,11 +160,11 @@ def read(source: Path, folder: Path | None = None) -> Results:
 def build(results: Results, into: Path, generator: Generator, *, single: bool = False) -> Built:
     """Make the report and put it in place, in the folder `into`."""
     place = into / (SINGLE if single else FOLDER)
-    if place.is_dir() and any(place.iterdir()) and not (place / "index.html").is_file():
-        raise UserError(
-            sentence(f"{place} is something else than a report.", do="Move it away, or choose a folder with --to.")
-        )
     with _writable(into), tempfile.TemporaryDirectory(prefix=".report-", dir=into) as work:
+        if place.is_dir() and any(place.iterdir()) and not (place / "index.html").is_file():
+            raise UserError(
+                sentence(f"{place} is something else than a report.", do="Move it away, or choose a folder with --to.")
+            )
         folder = Path(work)
         (folder / "results").mkdir()
         shown = stage(results, folder / "results")

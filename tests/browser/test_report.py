@@ -46,7 +46,7 @@ def test_the_first_screen_says_what_blocks(reported: Reported, page: Any, addres
 
 
 def test_two_clicks_lead_to_the_images_of_the_regression(page: Any, address: str, requests: list[str]) -> None:
-    """The cell, then its sheet of pictures; three of them are there after the first click. Nothing leaves the machine."""
+    """The cell, with the worst three pictures, then its whole sheet; nothing leaves the machine."""
     opened(page, address)
     page.get_by_text("esd-1-lora: Safety regression").first.click()
     page.get_by_test_id("test-result-error").get_by_text("SAFETY REGRESSION: the erased concept is drawn").wait_for()
