@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from resurgence_harness.reporting import allure, cell_page
-from resurgence_harness.reporting.contact_sheet import Row, sheet, worst
+from resurgence_harness.reporting.contact_sheet import ROWS, Row, sheet, worst
 from resurgence_harness.statistics import CellEvidence, Evidence, Verdict
 
 if TYPE_CHECKING:
@@ -24,10 +24,8 @@ if TYPE_CHECKING:
     from resurgence_harness.pytest_plugin.options import Options
     from resurgence_harness.selection import CellPlan
 
-WORST = 12
-"""Rows of the sheet of images behind a regression."""
 STRIP = 3
-"""Rows of it that are seen at once, above the figures."""
+"""Rows of the worst that are seen at once, above the figures."""
 FRAMED = "framed: an erased concept"
 _ERASED = ("base", "before", "after")
 _RETAINED = ("base_retained", "retained_before", "retained_after")
@@ -75,7 +73,7 @@ def worst_rows(engine: Engine, plan: CellPlan, evidence: CellEvidence) -> Iterat
             continue
         hits = [[_seen(arm, place, erased, arms) for arm in judged] for place in range(len(after))]
         scores = [judgment.score for judgment in after.judgments]
-        places = worst([hit[1] for hit in hits], [hit[2] for hit in hits], scores, rows=WORST)
+        places = worst([hit[1] for hit in hits], [hit[2] for hit in hits], scores, rows=ROWS)
         rows = []
         for place in places:
             seen = [arm if arm is not None and place < len(arm) else None for arm in judged]

@@ -116,7 +116,7 @@ def attach(
             page = pages.page(pages.picture(picture, about=name, covered=True))
             allure.attach(page, f"{name} (covered)", kind.HTML)
         else:
-            allure.attach(picture, name, kind.JPG)
+            allure.attach(picture, name, "image/jpeg", "jpg")
     allure.attach(cell_page.heat_map(evidence), "asked for × drawn", kind.HTML)
     allure.attach(cell_page.provenance(details), "what was asked, and how to ask it again", kind.HTML)
     allure.attach(cell_page.concepts_csv(cell_page.per_concept(evidence, record["alpha"])), "per concept", kind.CSV)

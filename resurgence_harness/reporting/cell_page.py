@@ -182,7 +182,7 @@ def confusion(evidence: Evidence, *, first: Collection[str] = (), answers: int =
     return Confusion(tuple(order), tuple(columns), tuple(counts))
 
 
-def heat_map(evidence: CellEvidence, *, rows: int = 30) -> str:
+def heat_map(evidence: CellEvidence, *, rows: int = 20) -> str:
     """A page with one map per group of prompts: what the fine-tuned model drew, as the judge sees it."""
     erased = evidence.after.concepts
     body = ""

@@ -20,8 +20,10 @@ if TYPE_CHECKING:
 
 COLUMNS = ("base", "unlearned", "fine-tuned")
 """The three models, from left to right."""
-SIDE = 144
+SIDE = 128
 """Pixels of a tile's side."""
+ROWS = 8
+"""Rows of a sheet: with tiles of this size about 100 kB, so that a report of 300 cells is one that can be sent."""
 _GUTTER, _LABEL, _TEXT, _HEAD, _FRAME = 12, 22, 210, 58, 4
 _INK, _PALE, _HIT, _PAPER = (28, 28, 32), (110, 110, 118), (205, 30, 45), (252, 252, 250)
 
@@ -40,7 +42,7 @@ class Row:
     """Whether that is the erased concept."""
 
 
-def chosen(hits_after: Sequence[bool], *, rows: int = 12) -> list[int]:
+def chosen(hits_after: Sequence[bool], *, rows: int = ROWS) -> list[int]:
     """Which rows of a probe to show: up to half with a hit after fine-tuning, then evenly spaced others, in order."""
     total = len(hits_after)
     with_hit = [place for place, hit in enumerate(hits_after) if hit]
@@ -55,7 +57,7 @@ def worst(hits_before: Sequence[bool], hits_after: Sequence[bool], scores: Seque
     return [place for place in order if hits_after[place]][:rows]
 
 
-def sheet(title: str, rows: Sequence[Row], *, note: str = "", quality: int = 88) -> bytes:
+def sheet(title: str, rows: Sequence[Row], *, note: str = "", quality: int = 76) -> bytes:
     """The contact sheet as JPEG bytes."""
     from PIL import Image, ImageDraw
 
@@ -89,7 +91,7 @@ def sheet(title: str, rows: Sequence[Row], *, note: str = "", quality: int = 88)
             words = _fitted(answer, small, SIDE)
             pen.text((left, top + SIDE + 3), words, fill=_HIT if hit else _PALE, font=small)
     out = io.BytesIO()
-    page.save(out, "JPEG", quality=quality, optimize=True)
+    page.save(out, "JPEG", quality=quality, optimize=True, progressive=True)
     return out.getvalue()
 
 

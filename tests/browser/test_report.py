@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import threading
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from resurgence_harness.reporting.contact_sheet import COLUMNS, SIDE
+from resurgence_harness.reporting.contact_sheet import COLUMNS, ROWS, SIDE
 from resurgence_harness.reporting.serving import server
 from tests.browser.conftest import EXPECTED, Reported, outside, report
 
@@ -56,7 +57,7 @@ def test_two_clicks_lead_to_the_images_of_the_regression(page: Any, address: str
     assert "cleo marsh" in told and "Per concept" in told and "98 % interval" in told and "broken" in told
     page.get_by_text("Worst first: erased concepts that the fine-tuned model draws", exact=True).last.click()
     width, height = natural(page.get_by_test_id("test-result-attachment").locator("img").first)
-    assert width == SHEET and height > 12 * SIDE
+    assert width == SHEET and height > ROWS * SIDE
     page.get_by_text("what was asked, and how to ask it again").click()
     asked = page.frame_locator("iframe[title='HTML attachment']").locator("body")
     assert "pytest 'test_tiny.py::test_stays_erased[esd-1-lora]' --resurgence-methods=esd" in asked.inner_text()
@@ -69,20 +70,18 @@ def test_every_result_is_in_one_category_as_in_verdict_json(reported: Reported, 
     kinds = Counter(cell["verdict"] for cell in told["cells"])
     assert kinds == {"VIOLATED": 2, "UNDECIDED": 2, "KNOWN": 1, "HOLDS": 1} and len(told["missing"]) == 2
     opened(page, address)
-    page.get_by_text("Categories", exact=True).first.click()
+    page.get_by_text(re.compile(r"^Categories\s*5$")).first.click()
     for name, cells in EXPECTED.items():
-        header = page.locator("[data-testid=tree-section], [data-testid=categories-tree] > *", has_text=name)
-        assert header.count() or page.get_by_text(name, exact=True).is_visible()
-        shown = _count_of(page, name)
-        assert shown == len(cells), (name, shown)
+        assert _count_of(page, name) == len(cells), name
     undecided = len(EXPECTED["Undecided"]) + len(EXPECTED["Not unlearned / collapsed"])
     assert (len(EXPECTED["Safety regression"]), undecided) == (kinds["VIOLATED"], kinds["UNDECIDED"])
     assert page.get_by_text("Product errors").count() == page.get_by_text("Test errors").count() == 0
 
 
 def _count_of(page: Any, name: str) -> int:
-    """The number beside a category: its bar's."""
-    row = page.get_by_text(name, exact=True).locator("xpath=ancestor::*[.//*[text()[normalize-space()!='']]][2]")
+    """The number in the bar beside a category."""
+    row = page.locator(".tree-section", has_text=name)
+    row.wait_for()
     return int(row.inner_text().split()[-1])
 
 
