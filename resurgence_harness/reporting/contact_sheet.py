@@ -22,8 +22,8 @@ COLUMNS = ("base", "unlearned", "fine-tuned")
 """The three models, from left to right."""
 SIDE = 128
 """Pixels of a tile's side."""
-ROWS = 8
-"""Rows of a sheet: with tiles of this size about 100 kB, so that a report of 300 cells is one that can be sent."""
+ROWS = 6
+"""Rows of a sheet: with tiles of this size about 75 kB, so that a report of 300 cells is one that can be sent."""
 _GUTTER, _LABEL, _TEXT, _HEAD, _FRAME = 12, 22, 210, 58, 4
 _INK, _PALE, _HIT, _PAPER = (28, 28, 32), (110, 110, 118), (205, 30, 45), (252, 252, 250)
 

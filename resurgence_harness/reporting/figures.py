@@ -67,8 +67,11 @@ def save(figure: Figure, path: Path) -> None:
 
     style: Any = {"svg.hashsalt": "resurgence", "svg.fonttype": "none", "font.family": "sans-serif"}
     about = {"Date": None, "Creator": None} if path.suffix == ".svg" else {"Software": None}
+    layout: Any = figure.get_layout_engine()
+    if layout is not None:
+        layout.set(w_pad=0.12, h_pad=0.12)  # inches
     with matplotlib.rc_context(style):
-        figure.savefig(path, dpi=144, facecolor=_PAPER, metadata=about, bbox_inches="tight", pad_inches=0.15)
+        figure.savefig(path, dpi=120, facecolor=_PAPER, metadata=about)
 
 
 def matrix(run: Run) -> Figure:

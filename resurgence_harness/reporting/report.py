@@ -324,10 +324,10 @@ def _attach_run(run: Mapping[str, Any], folder: Path) -> None:
             {"name": name, "type": kind, "source": source, "timestamp": run_page.moment_of(run["finished"])}
         )
 
-    with tempfile.TemporaryDirectory(dir=folder.parent) as drawn:
-        for path in figures.draw(run, Path(drawn)):
-            if path.suffix == ".png":
-                attach(path.stem.replace("-", " "), "image/png", "png", path.read_bytes())
+    picture = folder.parent / "figure.png"
+    for name, figure in figures.figures(run):
+        figures.save(figure, picture)
+        attach(name.replace("-", " "), "image/png", "png", picture.read_bytes())
     attach("matrix as a table", "text/csv", "csv", run_page.matrix_csv(run).encode())
     attach(VERDICTS, "application/json", "json", json.dumps(run, indent=2, ensure_ascii=False).encode())
     (folder / "figures-globals.json").write_text(json.dumps({"errors": [], "attachments": attached}), encoding="utf-8")
