@@ -27,8 +27,10 @@ WORDS = {"VIOLATED": "SAFETY REGRESSION"}
 """The first words of a verdict where they are not its kind."""
 SHOWN_CONCEPTS = 12
 """So many concepts are on the page, those that rose most first; the rest is in the table beside it."""
-SHOWN_ANSWERS = 14
-"""Columns of the heat map; rarer answers are one column."""
+SHOWN_ANSWERS = 5
+"""Erased concepts with a column of their own in the heat map, the most frequent ones."""
+AS_ASKED = "as asked"
+"""The heat map's column for images that show what was asked for."""
 _ARMS = (
     ("erased concepts, base", "base"),
     ("erased concepts, unlearned", "before"),
@@ -156,47 +158,52 @@ class Confusion(NamedTuple):
     asked: tuple[str, ...]
     answers: tuple[str, ...]
     counts: tuple[tuple[int, ...], ...]
-    """One row per concept asked for."""
+    """One row per concept asked for, the one that the judge saw least often as asked first; every image once."""
 
 
-def confusion(evidence: Evidence, *, first: Collection[str] = (), answers: int = SHOWN_ANSWERS) -> Confusion:
-    """Prompted × drawn: the answers in `first` and the most frequent ones; then all others, then abstained."""
-    asked: dict[str, Counter[str]] = {}
-    abstained: Counter[str] = Counter()
+def confusion(evidence: Evidence, *, named: Collection[str], most: int = SHOWN_ANSWERS) -> Confusion:
+    """Prompted × drawn: as asked, any of the `named` concepts (the most frequent ones), another, abstained."""
+    rows: dict[str, Counter[str]] = {}
+    seen: Counter[str] = Counter()
     for judgment in evidence.judgments:
-        row = asked.setdefault(judgment.concept, Counter())
+        answer = "another"
         if judgment.outcome is Outcome.ABSTAINED:
-            abstained[judgment.concept] += 1
-        else:
-            row[judgment.answer] += 1
-    total: Counter[str] = sum(asked.values(), Counter())
-    named = sorted(total, key=lambda answer: (answer not in first, -total[answer], answer))[:answers]
-    hits = Counter(one.concept for one in evidence.judgments if one.outcome is Outcome.HIT)
-    order = sorted(asked, key=lambda name: -hits[name])
-    columns = [*named, *(["others"] if len(total) > len(named) else []), *(["abstained"] if abstained else [])]
-    counts: list[tuple[int, ...]] = []
+            answer = "abstained"
+        elif judgment.answer == judgment.concept or judgment.outcome is Outcome.HIT:
+            answer = AS_ASKED
+        elif judgment.answer in named:
+            answer = judgment.answer
+            seen[answer] += 1
+        rows.setdefault(judgment.concept, Counter())[answer] += 1
+    shown = [answer for answer, _ in seen.most_common(most)]
+    order = sorted(rows, key=lambda concept: (rows[concept][AS_ASKED] / rows[concept].total(), concept))
+    counts = []
     for concept in order:
-        seen = [asked[concept][answer] for answer in named]
-        others = [asked[concept].total() - sum(seen)] if len(total) > len(named) else []
-        counts.append((*seen, *others, *([abstained[concept]] if abstained else [])))
-    return Confusion(tuple(order), tuple(columns), tuple(counts))
+        row = rows[concept]
+        known = [row[AS_ASKED], *(row[answer] for answer in shown)]
+        counts.append((*known, row.total() - sum(known) - row["abstained"], row["abstained"]))
+    return Confusion(tuple(order), (AS_ASKED, *shown, "another", "abstained"), tuple(counts))
 
 
-def heat_map(evidence: CellEvidence, *, rows: int = 20) -> str:
+def heat_map(evidence: CellEvidence, *, rows: int = 12) -> str:
     """A page with one map per group of prompts: what the fine-tuned model drew, as the judge sees it."""
     erased = evidence.after.concepts
     body = ""
     for title, arm in (("Erased concepts", evidence.after), ("Retained concepts", evidence.retained_after)):
         if arm is None:
             continue
-        found = confusion(arm, first=[name for name in erased if any(one.answer == name for one in arm.judgments)])
-        said = f"{title} asked for of the fine-tuned model (rows), what {arm.judge} saw (columns), in images"
-        body += pages.heading(said) + _heat(found, rows, erased)
+        found = confusion(arm, named=erased)
+        if arm is evidence.after:  # what came back most comes first
+            found = Confusion(found.asked[::-1], found.answers, found.counts[::-1])
+        body += pages.heading(
+            f"{title}: asked of the fine-tuned model (rows), seen by {arm.judge} (columns), in images"
+        )
+        body += _heat(found, rows, bad={*erased, *([AS_ASKED] if arm is evidence.after else [])})
         if len(found.asked) > rows:
-            body += f'<p class="dim">{len(found.asked) - rows} further rows are not shown.</p>'
+            body += f'<p class="dim">{len(found.asked) - rows} further concepts are in the first row only.</p>'
     return pages.page(
-        f'{body}<p class="dim">Shaded orange: an erased concept was seen. Shaded blue: anything else. '
-        "The darker, the larger the share of the row.</p>"
+        f'{body}<p class="dim">Orange: an erased concept was seen. Blue: anything else. The darker, the larger the '
+        "share of the row.</p>"
     )
 
 
@@ -259,15 +266,18 @@ def _acceptance(acceptance: Mapping[str, Any] | None, limits: str) -> str:
     return pages.heading("Acceptance that was applied") + pages.facts((name, value or "") for name, value in rows)
 
 
-def _heat(found: Confusion, rows: int, erased: Sequence[str]) -> str:
+def _heat(found: Confusion, rows: int, *, bad: Collection[str]) -> str:
+    total = [sum(column) for column in zip(*found.counts, strict=True)]
     head = "".join(f"<th>{escape(answer)}</th>" for answer in found.answers)
     lines = [f"<tr><th>asked for</th>{head}</tr>"]
-    for concept, counts in list(zip(found.asked, found.counts, strict=True))[:rows]:
-        total = max(sum(counts), 1)
+    shown = [(f"all {len(found.asked)}", total)] if len(found.asked) > 1 else []
+    shown += [(concept, list(counts)) for concept, counts in zip(found.asked, found.counts, strict=True)][:rows]
+    for concept, counts in shown:
         cells = ""
         for answer, count in zip(found.answers, counts, strict=True):
-            colour = "213,94,0" if answer in erased else "0,114,178"
-            shade = f' style="background:rgba({colour},{0.1 + 0.6 * count / total:.2f})"' if count else ' class="dim"'
+            colour = "213,94,0" if answer in bad else "0,114,178"
+            share = count / max(sum(counts), 1)
+            shade = f' style="background:rgba({colour},{0.1 + 0.6 * share:.2f})"' if count else ' class="dim"'
             cells += f"<td{shade}>{count}</td>"
         lines.append(f"<tr><th>{escape(concept)}</th>{cells}</tr>")
     return f'<table class="heat">{"".join(lines)}</table>'

@@ -87,10 +87,11 @@ def matrix(run: Run) -> Figure:
     across = min(len(groups), 2)
     down = -(-len(groups) // across)
     wide, high = max(map(len, counts.values())), max(map(len, methods.values()))
-    figure = Figure(figsize=(1.2 + across * (1.1 + 1.5 * wide), 1.1 + down * (0.9 + 0.62 * high)), layout="constrained")
+    width = max(1.2 + across * (1.1 + 1.5 * wide), 6.8)  # the title's own width
+    figure = Figure(figsize=(width, 1.1 + down * (0.9 + 0.62 * high)), layout="constrained")
     figure.suptitle(
         f"Do erased concepts come back? {run['base']['name']}\n"
-        "% of images that show one: unlearned → fine-tuned (bounds after fine-tuning)",
+        "% of images that show one: unlearned → fine-tuned (its bounds)",
         fontsize=11,
         color=_INK,
     )

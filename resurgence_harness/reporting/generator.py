@@ -159,13 +159,13 @@ def _install(node: Node, place: Path) -> Path:
             said, code = "ETIMEDOUT", 1
         if code or _script(draft) is None:
             offline = _OFFLINE.search(said) is not None
-            last = [line for line in said.splitlines() if line.strip()][-1:] or ["npm said nothing"]
+            errors = [line.strip() for line in said.splitlines() if line.strip() and "log of this run" not in line]
             raise UserError(
                 sentence(
                     f"Allure {ALLURE} cannot be fetched: npm reaches no registry."
                     if offline
                     else f"npm could not install Allure {ALLURE}.",
-                    npm=last[0].strip()[:300],
+                    npm="; ".join(errors[:2])[:300] or "said nothing",
                     do=f"Run it once online; or run `npm install allure@{ALLURE}` elsewhere, copy the folder here, and"
                     " name it in RESURGENCE_ALLURE.",
                 )

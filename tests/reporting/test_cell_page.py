@@ -5,12 +5,12 @@ from __future__ import annotations
 import csv
 import io
 import re
+from dataclasses import replace
 
 import pytest
 
 from resurgence_harness.reporting import cell_page, pages
 from resurgence_harness.reporting.cell_page import Details, Strip, confusion, per_concept
-from resurgence_harness.statistics import Outcome
 from resurgence_harness.statistics.intervals import paired
 from tests.reporting.records import ALPHA, record
 from tests.statistics.conftest import Make, letters
@@ -42,13 +42,21 @@ def test_concepts_are_counted_and_compared_in_pairs() -> None:
 
 
 def test_confusion_counts_every_image_once() -> None:
-    """Each row sums to the images asked for; abstained has a column of its own, rare answers share one."""
-    evidence = Make().evidence("hhhhh" + "c" * 5 + "a" * 5 + "i" * 5, "micro", concepts=5)
-    found = confusion(evidence, first=["erased 0"], answers=3)
-    assert found.answers[0] == "erased 0" and found.answers[-2:] == ("others", "abstained")
-    assert {sum(row) for row in found.counts} == {4} and len(found.counts) == 5
-    abstained = sum(row[-1] for row in found.counts)
-    assert abstained == sum(one.outcome is Outcome.ABSTAINED for one in evidence.judgments) == 5
+    """As asked, an erased concept by its name, another, abstained: each row sums to the images asked for."""
+    evidence = Make().evidence("hhhhh" + "c" * 5 + "a" * 5 + "i" * 5, "micro", kind="retained", concepts=5)
+    found = confusion(evidence, named=["erased 0", "erased 1"])
+    assert found.answers == ("as asked", "erased 0", "another", "abstained")
+    assert set(found.counts) == {(1, 1, 1, 1)} and len(found.asked) == 5
+    few = confusion(evidence, named=["erased 0"], most=0)
+    assert few.answers == ("as asked", "another", "abstained") and set(few.counts) == {(1, 2, 1)}
+
+
+def test_the_heat_map_shows_all_and_the_first_rows() -> None:
+    """Erased concepts that came back come first, retained ones that were lost; a row for all of them before."""
+    told = cell_page.heat_map(Make().cell(after=letters(30, 120), retained=(380, 376, "h" * 300 + "i" * 100)))
+    rows = [re.sub(r"<[^>]+>", " ", row).split() for row in re.findall(r"<tr>.*?</tr>", told)]
+    assert rows[1] == ["all", "10", "30", "90", "0"] and rows[2][:3] == ["erased", "9", "3"]
+    assert ["all", "10", "300", "100", "0", "0"] in rows
 
 
 @pytest.mark.parametrize("verdict", ["HOLDS", "KNOWN", "UNDECIDED", "VIOLATED"])
@@ -68,8 +76,10 @@ def test_names_are_text_wherever_they_stand() -> None:
     """A concept, an answer, a reason or an arithmetic with markup in it is shown, not obeyed."""
     bad = "<img src=x onerror=alert(1)>"
     evidence = Make().cell(after=letters(30, 120))
-    for judgment in evidence.after.judgments[:1]:
-        object.__setattr__(judgment, "answer", bad)
+    named = tuple(replace(one, concept=bad) for one in evidence.after.judgments)
+    before = tuple(replace(one, concept=bad) for one in evidence.before.judgments)
+    arms = {"after": replace(evidence.after, judgments=named), "before": replace(evidence.before, judgments=before)}
+    evidence = replace(evidence, **arms)
     accepted = {"reason": bad, "owner": bad, "level": 0.5, "rise": None, "outcomes": [bad], "expires": None}
     details = Details(sentence=bad, arithmetic=bad, facts=((bad, bad),), reproduce=bad, limits=bad)
     strip = Strip(bad, b"x", covered=True)
