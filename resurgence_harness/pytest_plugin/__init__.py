@@ -71,6 +71,8 @@ def _read(config: pytest.Config) -> None:
             TASKS.update({task.name: task for task in tasks})
         config.stash[OPTIONS] = options = read_options(config)
         config.stash[_IN_SIGHT] = sight = collecting.look(config)
+        if sight.claims:
+            reruns.refuse(config)
     except UserError as error:
         raise pytest.UsageError(str(error)) from None
     unset = getattr(config.option, "allure_report_dir", "not installed") is None
@@ -148,10 +150,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     inputs = getattr(config, "workerinput", None)
     if not mistakes:
         return
+    items.clear()  # pytest finishes the collection even so, and nothing is planned
     if inputs is None:
         raise pytest.UsageError(mistakes[0])
     write_mistake(Path(inputs["resurgence"]["folder"]), mistakes[0])  # the controller ends the run
-    items.clear()
 
 
 @pytest.hookimpl(tryfirst=True)

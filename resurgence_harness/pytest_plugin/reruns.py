@@ -10,7 +10,7 @@ from collections.abc import Iterable
 
 import pytest
 
-from resurgence_harness.errors import sentence
+from resurgence_harness.errors import UserError, sentence
 from resurgence_harness.pytest_plugin.collecting import is_cell
 
 OPTIONS = {
@@ -24,25 +24,31 @@ MARKER = "flaky"
 """The marker of all three."""
 
 
-def mistakes(config: pytest.Config, items: Iterable[pytest.Item]) -> list[str]:
-    """What is wrong with a run that would repeat cells, in a sentence; nothing for a run that would not."""
-    cells = [item for item in items if is_cell(item)]
-    if not cells:
-        return []
+def refuse(config: pytest.Config) -> None:
+    """UserError where options or the ini file would repeat every failed test."""
     asked = [option for name, option in OPTIONS.items() if config.getoption(name, None)]
     asked += [f"{name} in the ini file" for name in ("reruns", "retries") if _in_file(config, name)]
-    marked = next((item for item in cells if item.get_closest_marker(MARKER) is not None), None)
-    if marked is not None:
-        asked.append(f"@pytest.mark.{MARKER} on {marked.nodeid}")
-    if not asked:
-        return []
-    return [
-        sentence(
-            "Cells are not run again until they pass.",
-            asked=", ".join(asked),
-            do="Leave it out for suites. What was built and drawn is in the store: another run goes on from there.",
-        )
-    ]
+    if asked:
+        raise UserError(_told(", ".join(asked)))
+
+
+def mistakes(config: pytest.Config, items: Iterable[pytest.Item]) -> list[str]:
+    """What is wrong with collected cells that would be repeated, in a sentence; nothing where none would."""
+    cells = [item for item in items if is_cell(item)]
+    try:
+        if cells:
+            refuse(config)
+    except UserError as error:
+        return [str(error)]
+    return [_told(f"@pytest.mark.{MARKER} on {item.nodeid}") for item in cells if item.get_closest_marker(MARKER)]
+
+
+def _told(asked: str) -> str:
+    return sentence(
+        "Cells are not run again until they pass.",
+        asked=asked,
+        do="Leave it out for suites. What was built and drawn is in the store: another run goes on from there.",
+    )
 
 
 def _in_file(config: pytest.Config, name: str) -> bool:

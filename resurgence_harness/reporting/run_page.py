@@ -17,7 +17,7 @@ Run = Mapping[str, Any]
 """The object of verdict.json."""
 
 METRIC = "resurgence.after"
-"""Key of the metric: the erased rate after fine-tuning in per cent, over all judged cells; and ".METHOD" per method."""
+"""Key of the metric over all judged cells; followed by "." and a method for those of one method."""
 
 
 def title(run: Run) -> str:
@@ -92,13 +92,15 @@ def configuration(run: Run) -> dict[str, Any]:
 
 
 def metrics(run: Run) -> list[dict[str, Any]]:
-    """The erased rate after fine-tuning of every judged cell, in per cent; Allure averages those of one key."""
+    """The mean erased rate after fine-tuning in per cent, over all judged cells and per method."""
     moment = moment_of(run["finished"])
+    rates: dict[str, list[float]] = {}
+    for cell in run["cells"]:
+        for key in (METRIC, f"{METRIC}.{cell['method']}"):
+            rates.setdefault(key, []).append(100 * cell["after"]["rate"])
     return [
-        {"id": f"{cell['task']}/{cell['id']}/{key}", "key": key, "value": 100 * cell["after"]["rate"]}
-        | {"start": moment, "stop": moment}
-        for cell in run["cells"]
-        for key in (METRIC, f"{METRIC}.{cell['method']}")
+        {"id": key, "key": key, "value": sum(values) / len(values), "start": moment, "stop": moment}
+        for key, values in rates.items()
     ]
 
 

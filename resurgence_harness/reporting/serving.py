@@ -12,6 +12,8 @@ from resurgence_harness.errors import UserError, sentence
 
 
 class _Quiet(http.server.SimpleHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"  # one connection for all files of a page
+
     def log_message(self, format: str, *args: Any) -> None:
         """Say nothing of every request."""
 

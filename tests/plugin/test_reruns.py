@@ -37,10 +37,12 @@ def test_reruns_are_refused(repeatable: Folder, workers: str, monkeypatch: pytes
 
 
 def test_a_flaky_cell_is_refused(suite: Folder) -> None:
-    """The marker of the same plugins."""
+    """The marker of the same plugins; no result and no verdict is left."""
     text = (suite.path / "test_tiny.py").read_text(encoding="utf-8")
     suite.write("test_tiny.py", text.replace("def test_stays", "@pytest.mark.flaky(reruns=3)\ndef test_stays"))
-    assert refused(suite, "-n", "0") == "Cells are not run again until they pass."
+    ran = suite.run("-n", "0")
+    assert ran.code == 4 and "ERROR: Cells are not run again until they pass." in ran.output + ran.errors
+    assert not [path for path in suite.path.glob("reports/**/*") if path.is_file()]
 
 
 def test_tests_without_cells_may_be_repeated(repeatable: Folder) -> None:

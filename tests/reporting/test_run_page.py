@@ -12,7 +12,7 @@ from PIL import Image
 
 from resurgence_harness.reporting import figures, run_page
 from resurgence_harness.reporting.surroundings import surroundings
-from tests.reporting.records import UNRUN, record, run
+from tests.reporting.records import UNRUN, rate, record, run
 
 
 @pytest.mark.parametrize(
@@ -42,10 +42,9 @@ def test_the_title_says_whether_it_is_blocked(cells: list[str], missing: bool, c
 
 def test_metrics_errors_and_check_are_of_the_run() -> None:
     """Per cent after fine-tuning for all and per method; an error per cell that never ran; planned against judged."""
-    told = run(record("uce-1-lora", "HOLDS"), record("esd-1-lora"), missing=(UNRUN,))
-    values = {(entry["key"], entry["value"]) for entry in run_page.metrics(told)}
-    assert ("resurgence.after", 42.0) in values and ("resurgence.after.esd", 42.0) in values
-    assert len({entry["id"] for entry in run_page.metrics(told)}) == 4
+    told = run(record("uce-1-lora", "HOLDS", after=rate(3)), record("esd-1-lora"), missing=(UNRUN,))
+    values = {entry["key"]: round(entry["value"], 6) for entry in run_page.metrics(told)}
+    assert values == {"resurgence.after": 22.0, "resurgence.after.uce": 2.0, "resurgence.after.esd": 42.0}
     (error,) = run_page.errors(told)
     assert error["message"].startswith("celebrity/esd-100-lora: no verdict (worker died): worker 'gw1' crashed")
     check = run_page.check(told)
@@ -54,7 +53,7 @@ def test_metrics_errors_and_check_are_of_the_run() -> None:
         "2 of 3 planned cells judged; missing: esd-100-lora",
     )
     assert run_page.check(run(record()))["status"] == "passed"
-    assert set(run_page.configuration(told)["performance"]["metrics"]) == {key for key, _ in values}
+    assert set(run_page.configuration(told)["performance"]["metrics"]) == set(values)
 
 
 def test_the_matrix_has_a_row_for_every_planned_cell() -> None:
