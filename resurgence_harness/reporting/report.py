@@ -204,9 +204,13 @@ def stage(results: Results, folder: Path) -> int:
         shown += 1
         for source in _sources(result):
             _link(results.folder / source, folder / source)
+    began = run_page.moment_of(run["started"])
     for file in results.folder.iterdir():
-        if file.name.endswith(("-globals.json", "-check.json", "-perf.json")) or file.name in _RUN_FILES:
+        of_runs = file.name.endswith(("-globals.json", "-check.json", "-perf.json"))
+        if file.name in _RUN_FILES or (of_runs and file.stat().st_mtime * 1000 >= began):
             _link(file, folder / file.name)
+            for source in _sources(_result(file)) if file.name.endswith("-globals.json") else ():
+                _link(results.folder / source, folder / source)
     _attach_run(run, folder)
     return shown
 

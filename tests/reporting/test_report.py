@@ -132,13 +132,19 @@ def test_a_results_folder_that_is_half_written(out: Path) -> None:
     assert "left no Allure results" in refused_sentence(out)
 
 
-def test_results_of_other_runs_are_left_out(out: Path) -> None:
+def test_results_of_other_runs_are_left_out(out: Path, tmp_path: Path) -> None:
     """--alluredir of one's own is never cleaned: what began before this run, or after it, is not shown."""
     for start in (1767225600000 - 86_400_000, 1767225600000 + 86_400_000):
         entry = result_of(record(), start, status="passed")
         (out / "allure-results" / f"{entry['uuid']}-result.json").write_text(json.dumps(entry), encoding="utf-8")
+    old = out / "allure-results" / "old-globals.json"
+    old.write_text(json.dumps({"errors": [{"message": "yesterday"}], "attachments": []}), encoding="utf-8")
+    os.utime(old, (0, 0))
     found = report.read(out)
     assert found.left_out == 2 and len(found.tests) == 2
+    (tmp_path / "staged").mkdir()
+    report.stage(found, tmp_path / "staged")
+    assert not (tmp_path / "staged" / "old-globals.json").exists()
 
 
 def test_a_read_only_folder(out: Path) -> None:
