@@ -398,15 +398,18 @@ def _key(nodeid: str) -> tuple[str, str]:
     test, _, cell = rest.partition("[")
     *classes, name = test.split("::")
     package = path.removesuffix(".py").replace("/", ".")
-    return "#".join([".".join([package, *classes]), name]), cell.rstrip("]")
+    return "#".join([".".join([package, *classes]), name]), cell.removesuffix("]")
 
 
 def _key_of(result: Mapping[str, Any]) -> tuple[str, str]:
     full = str(result.get("fullName", ""))
     if "::" in full:  # written by the controller for a test that never ran
         return _key(full)
+    _, opened, words = str(result.get("name", "")).partition(f"{full.rpartition('#')[2]}[")
+    if opened:
+        return full, words.removesuffix("]")
     cell = next((_bare(one)["value"] for one in result.get("parameters", []) if one["name"] == "cell"), "")
-    return full, str(cell)
+    return full, str(cell)  # a test with a title of its own
 
 
 def _get(found: Any, name: str) -> Any:

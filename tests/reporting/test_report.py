@@ -219,6 +219,21 @@ def test_what_is_shown_is_in_a_reviewers_words(out: Path, tmp_path: Path) -> Non
     assert names[0] == "matrix" and {"matrix as a table", "verdict.json"} <= set(names)
 
 
+@pytest.mark.parametrize(
+    ("nodeid", "full", "name", "cell"),
+    [
+        ("suites/a/test_a.py::test_x[esd-1-lora]", "suites.a.test_a#test_x", "test_x[esd-1-lora]", "'esd-1-lora'"),
+        ("test_a.py::Some::test_x[esd-1-lora]", "test_a.Some#test_x", "test_x[esd-1-lora]", "'esd-1-lora'"),
+        ("test_a.py::test_x[esd-1-lora-7]", "test_a#test_x", "test_x[esd-1-lora-7]", "'esd-1-lora'"),
+        ("test_a.py::test_x[esd-1-lora]", "test_a#test_x", "A title of its own", "'esd-1-lora'"),
+    ],
+)
+def test_a_result_is_found_by_its_tests_name(nodeid: str, full: str, name: str, cell: str) -> None:
+    """Folders, classes, further parameters, and a title in place of the name."""
+    result = {"fullName": full, "name": name, "parameters": [{"name": "cell", "value": cell}]}
+    assert report._key_of(result) == report._key(nodeid) == report._key_of({"fullName": nodeid})
+
+
 def test_a_skipped_cell_is_shown_once_as_an_error(tmp_path: Path) -> None:
     """Its own skipped result gives way to the one that says that there is no verdict."""
     unrun = {**UNRUN, "kind": "unrun", "why": "it was not run, or skipped"}
