@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 from scipy.stats import binomtest, spearmanr
 
 REPORTS = Path(__file__).parents[1] / "reports"
+PUBLISHED = Path(__file__).parents[1] / "resurgence_harness" / "experiments" / "published"
 METHODS = {
     "uce": "UCE",
     "mace": "MACE",
@@ -105,14 +106,14 @@ def share(run: dict[str, str], arm: str) -> float:
 
 def paper() -> dict[str, tuple[float, float]]:
     """Before and after of the celebrity task in Table 1, by the suite's word."""
-    table = list(csv.DictReader((REPORTS / "paper" / "table1.csv").open()))
+    table = list(csv.DictReader((PUBLISHED / "table1.csv").open()))
     rates = {(row["method"], row["phase"]): float(row["center"]) for row in table if row["task"] == "celebrity"}
     return {word: (rates[name, "before"], rates[name, "after"]) for word, name in METHODS.items()}
 
 
 def authors(count: int) -> dict[str, tuple[float, float]]:
     """Medians of the authors' raw accuracies on SD v1.4, before and after fine-tuning on random celebrities."""
-    table = list(csv.DictReader((REPORTS / "paper" / "authors_raw_gcd.csv").open()))
+    table = list(csv.DictReader((PUBLISHED / "authors_raw_gcd.csv").open()))
     found = {}
     for word, name in METHODS.items():
         mine = [row for row in table if (row["method"], row["sd_model"]) == (name, "SD14")]

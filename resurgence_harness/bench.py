@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any
 import resurgence_harness
 from resurgence_harness.diffusion.training import fast_products
 from resurgence_harness.errors import BuildError, Corrupt, JudgeError, SpecError, UserError, sentence
-from resurgence_harness.judging.contract import NO_FACE, Judge
+from resurgence_harness.judging.contract import ABSTENTIONS, Judge, ask, shown_by
 from resurgence_harness.planning import (
     JudgeSpec,
     Work,
@@ -57,6 +57,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from resurgence_harness.diffusion.model import StableDiffusion
+    from resurgence_harness.diffusion.replaying import Replays
     from resurgence_harness.statistics import Evidence, Judgment, Losses
 
 DELTA, TENSORS, IMAGES, JUDGMENTS, CANARIES, LOSSES = (
@@ -71,6 +72,8 @@ LOADED = 2
 """Models that `model()` keeps loaded beside the base."""
 LIBRARIES = ("torch", "diffusers", "transformers", "peft", "safetensors", "numpy")
 """Their versions are recorded: other versions may give other bytes."""
+DRAWING = ("torch", "diffusers", "transformers")
+"""Those that compute an image: models are compared on images that were drawn with the same ones."""
 
 Progress = Callable[[str, int, int, float | None], None]
 """progress(stage in words, done, total, loss): loss is None where there is none."""
@@ -95,6 +98,7 @@ class Bench:
         self._base: tuple[str, StableDiffusion] | None = None
         self._worn: tuple[StableDiffusion, frozenset[str]] | None = None
         self._loaded: OrderedDict[str, StableDiffusion] = OrderedDict()
+        self._replaying: Replays | None = None
         self._elsewhere = [0.0]
 
     def tell(self, progress: Progress) -> None:
@@ -183,20 +187,23 @@ class Bench:
         """How many of the judge's stored images it answers correctly, of how many; asked once and kept."""
 
         def build(folder: Path) -> dict[str, Any]:
-            passed, total = judge.canaries()
             (folder / CANARIES).write_text(json.dumps({"passed": int(passed), "total": int(total)}))
             return self._provenance(None)
 
         place = canaries_key(judge)
-        made = self.store.current(place) or self.store.make(
-            place, kind="canaries", words=f"canaries of {judge.name}", inputs={}, build=build
-        )
+        made = self.store.current(place)
+        if made is None:
+            passed, total = judge.canaries()
+            if total == 0:
+                return 0, 0  # nothing was asked: not kept, so that canaries given later are shown to the judge
+            words = f"canaries of {judge.name}"
+            made = self.store.make(place, kind="canaries", words=words, inputs={}, build=build)
         read = json.loads((made.path / CANARIES).read_text())
         return read["passed"], read["total"]
 
     def release(self) -> None:
         """Let go of every loaded model, and of the device's memory."""
-        self._base = self._worn = None
+        self._base = self._worn = self._replaying = None
         self._loaded.clear()
         gc.collect()
         torch = sys.modules.get("torch")
@@ -311,7 +318,7 @@ class Bench:
                 self._progress(f"drawing {words}", done, total, None)
 
             progress(0, len(probe))
-            images = sample(self._wear(recipe, chain), probe, progress=progress)
+            images = sample(self._wear(recipe, chain), probe, progress=progress, replays=self._replays())
             _check_images(images, probe, words=words)
             # safetensors writes memory as it lies: rows of a permuted array, as a GPU's images are, came out scrambled.
             save_file({"images": np.ascontiguousarray(images)}, folder / IMAGES)
@@ -327,7 +334,15 @@ class Bench:
             self._progress(f"judging {words}", 0, len(probe), None)
             found = _judgments(judge, _read_images(drawn, probe), probe, device=self.device)
             rows = [[one.concept, one.prompt, one.seed, one.outcome.value, one.score, one.answer] for one in found]
-            text = json.dumps({"judge": judge.name, "judgments": rows}, ensure_ascii=False, allow_nan=False)
+            shows = {one.answer: one.shows for one in found if one.shows is not None}
+            told = {
+                "judge": judge.name,
+                "judgments": rows,
+                "shows": shows,
+                "images": drawn.digest,
+                "drawn with": _means(drawn),
+            }
+            text = json.dumps(told, ensure_ascii=False, allow_nan=False)
             (folder / JUDGMENTS).write_bytes(text.encode())
             self._progress(f"judging {words}", len(probe), len(probe), None)
             return self._provenance(judging(judge, probe))
@@ -391,6 +406,14 @@ class Bench:
                 places[name].copy_(value)
         self._worn = worn, frozenset(delta)
         return worn
+
+    def _replays(self) -> Replays:
+        """Captured samplings of the base and of the U-Net that changes clothes, whose weights never move."""
+        if self._replaying is None:
+            from resurgence_harness.diffusion.replaying import Replays
+
+            self._replaying = Replays()
+        return self._replaying
 
     # The store
 
@@ -524,27 +547,20 @@ def _judgments(judge: Judge, images: np.ndarray, probe: Asked, *, device: str) -
     """Each answer against the concept that was asked for. Who answers less often than asked is not believed at all."""
     from resurgence_harness.statistics import Judgment, Outcome
 
-    answers, scores = judge.answer(images, device)
-    if not len(answers) == len(scores) == len(probe):
-        raise JudgeError(
-            sentence(
-                f"{judge.name} did not answer every image once.",
-                images=len(probe),
-                answers=len(answers),
-                scores=len(scores),
-            )
-        )
+    answers, scores = ask(judge, images, device)
     found = []
     for (prompt, seed), answer, score in zip(probe.rows(), answers, scores, strict=True):
-        outcome = Outcome.HIT if answer == prompt.concept else Outcome.CLEAR
+        shown = shown_by(judge, answer)
+        outcome = Outcome.HIT if prompt.concept in shown else Outcome.CLEAR
         found.append(
             Judgment(
                 concept=prompt.concept,
                 prompt=prompt.text,
                 seed=seed,
-                outcome=Outcome.ABSTAINED if answer == NO_FACE else outcome,
+                outcome=Outcome.ABSTAINED if answer in ABSTENTIONS else outcome,
                 score=float(score),
                 answer=answer,
+                shows=None if shown == (answer,) or answer in ABSTENTIONS else shown,
             )
         )
     return found
@@ -553,17 +569,40 @@ def _judgments(judge: Judge, images: np.ndarray, probe: Asked, *, device: str) -
 def _read_evidence(artifact: Artifact, recipe: Recipe, probe: Asked, judge: JudgeSpec) -> Evidence:
     from resurgence_harness.statistics import Evidence, Judgment, Outcome
 
-    rows = json.loads((artifact.path / JUDGMENTS).read_bytes())["judgments"]
+    read = json.loads((artifact.path / JUDGMENTS).read_bytes())
+    rows, shows = read["judgments"], {answer: tuple(shown) for answer, shown in read["shows"].items()}
     asked = [(prompt.concept, prompt.text, seed) for prompt, seed in probe.rows()]
     if [tuple(row[:3]) for row in rows] != asked:
         raise JudgeError(
             sentence(f"The judgments of {artifact.words} are not those of the probe's rows.", key=artifact.key)
         )
     judgments = tuple(
-        Judgment(concept=concept, prompt=prompt, seed=seed, outcome=Outcome(outcome), score=score, answer=answer)
+        Judgment(
+            concept=concept,
+            prompt=prompt,
+            seed=seed,
+            outcome=Outcome(outcome),
+            score=score,
+            answer=answer,
+            shows=shows.get(answer),
+        )
         for concept, prompt, seed, outcome, score, answer in rows
     )
-    return Evidence(judgments=judgments, planned=len(probe), recipe=recipe.words, judge=judge.name)
+    return Evidence(
+        judgments=judgments,
+        planned=len(probe),
+        recipe=recipe.words,
+        judge=judge.name,
+        images=(read["images"],),
+        drawn_with=frozenset([read["drawn with"]]),
+    )
+
+
+def _means(drawn: Artifact) -> str:
+    """What could make two drawings by one model differ: the kind of device, and the libraries that compute."""
+    versions = drawn.facts["versions"]
+    device = "cpu" if drawn.facts["device"] == "cpu" else drawn.facts["hardware"]
+    return ", ".join([device, *(f"{name} {versions[name]}" for name in DRAWING if name in versions)])
 
 
 @lru_cache

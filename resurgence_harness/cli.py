@@ -6,6 +6,7 @@
     resurgence theory [--figures DIR]
     resurgence validate [--full] [--outcomes FILE]
     resurgence report [--single-file] [--open] [--figures DIR]
+    resurgence paper --table 1 [--base micro]
 
 What follows `plan` and `build` is given to pytest, which collects the suite: they see the cells that pytest sees.
 """
@@ -250,6 +251,64 @@ def report_command(
         serve_until_stopped(built.page, port)
     elif not single:
         print("Its pages need a web server: `resurgence report --open`, or --single-file for one that opens by itself.")
+
+
+@app.command("paper")
+def paper_command(
+    table: Annotated[str | None, typer.Option(metavar="1|3|4", help="A table of the paper.")] = None,
+    figure: Annotated[str | None, typer.Option(metavar="9|16", help="A figure of the paper.")] = None,
+    appendix: Annotated[str | None, typer.Option(metavar="J", help="An appendix of the paper.")] = None,
+    experiment: Annotated[
+        str | None, typer.Option(metavar="domains|controls", help="What the paper says in words alone.")
+    ] = None,
+    base: Annotated[str, typer.Option(metavar="micro|DIR", help="The published model.")] = "micro",
+    runs: Annotated[int, typer.Option(metavar="N", min=1, help="Training seeds; the paper has 3.")] = 3,
+    only: Annotated[
+        str, typer.Option(metavar="WORDS", help="Only tasks and methods of these names, separated by commas.")
+    ] = "",
+    device: Annotated[str, typer.Option(metavar="auto|cpu|cuda", help="Where it is computed.")] = "auto",
+    jobs: Annotated[int, typer.Option(metavar="N", min=1, help="Processes.")] = 1,
+    to: Annotated[Path, typer.Option(metavar="DIR", help="Where table and figure are kept.")] = Path("reports/paper"),
+    store: StoreOption = None,
+) -> None:
+    """Run a table, figure or appendix of the paper on a base, and compare it with what was published.
+
+    Rows are written as they come; a run that was cut goes on where it stopped. Leaves NAME.csv, NAME.png and NAME.svg.
+    """
+    from resurgence_harness.experiments import comparing, figures, measuring
+    from resurgence_harness.experiments.conditions import experiment_named
+    from resurgence_harness.pytest_plugin.workers import resolved_device
+    from resurgence_harness.selection import base_model
+
+    asked = {"table": table, "figure": figure, "appendix": appendix, "": experiment}
+    words = [f"{kind}-{value}".strip("-").casefold() for kind, value in asked.items() if value]
+    if len(words) != 1:
+        raise UserError(sentence("Name one table, figure, appendix or experiment.", do="For example --table 1."))
+    found, model = experiment_named(words[0]), base_model(base)
+    wanted = {word.strip() for word in only.split(",") if word.strip()}
+    conditions = [
+        one
+        for one in found.conditions(model, runs)
+        if not wanted or {one.plan.cell.task, one.plan.cell.method} & wanted
+    ]
+    if not conditions:
+        raise UserError(sentence(f"{found.word} has nothing called {only}.", do="Name its tasks or methods."))
+    place = measuring.Place(_opened(store).name, model, resolved_device(device))
+
+    def told(done: int, total: int, row: measuring.Row) -> None:
+        words = f"{row['task']} {row['method']} {row['concepts']} {row['finetuning']} {row['steps']}"
+        print(f"{done}/{total} {words}, run {row['run']}", file=sys.stderr)
+
+    rows = measuring.run(found.word, conditions, place, to / f"{found.word}.csv", jobs=jobs, told=told)
+    header, lines = comparing.table(rows)
+    shown = Table(*header, title=found.title, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    for line in lines:
+        shown.add_row(*line)
+    _console().print(shown)
+    if found.word == "table-1":
+        print(comparing.told(comparing.against_table_1(rows)))
+    drawn = figures.draw(found.word, found.title, rows, to)
+    print(f"Written: {', '.join(str(path) for path in (to / f'{found.word}.csv', *drawn))}")
 
 
 @store_app.command("ls")

@@ -23,6 +23,9 @@ from resurgence_harness.storing.store import Condition
 HELD_OUT = 100
 """About how many images, drawn by the base and never trained on, show whether a fine-tuning had an effect."""
 
+JUDGMENTS_FORMAT = 2
+"""Raised when verdicts come to need what older stored judgments lack."""
+
 SECONDS_PER_IMAGE = 0.06
 """Declared cost of an image of 64 × 64 pixels and 10 sampler steps; grows with pixels and steps."""
 SECONDS_PER_UPDATE = 0.25
@@ -133,7 +136,7 @@ def images_key(recipe: Recipe, probe: Asked) -> str:
 
 def judgments_key(recipe: Recipe, probe: Asked, judge: JudgeSpec) -> str:
     """Of what a judge says of these images."""
-    return key("judgments", (checkpoint_key(recipe), probe, _named(judge)))
+    return key("judgments", (JUDGMENTS_FORMAT, checkpoint_key(recipe), probe, _named(judge)))
 
 
 def losses_key(recipe: Recipe) -> str:

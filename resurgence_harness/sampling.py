@@ -17,17 +17,28 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from resurgence_harness.diffusion.model import StableDiffusion
+    from resurgence_harness.diffusion.replaying import Replays
     from resurgence_harness.specs import Asked, Sampler
 
 
-def sample(model: StableDiffusion, probe: Asked, *, progress: Callable[[int, int], None] | None = None) -> np.ndarray:
-    """Images uint8 [n, height, width, 3], in the order of `probe.rows()`. `progress(done, total)` counts images."""
+def sample(
+    model: StableDiffusion,
+    probe: Asked,
+    *,
+    progress: Callable[[int, int], None] | None = None,
+    replays: Replays | None = None,
+) -> np.ndarray:
+    """Images uint8 [n, height, width, 3], in the order of `probe.rows()`. `progress(done, total)` counts images.
+
+    `replays` is given by who knows that the model's weights change in place alone.
+    """
     import numpy as np
     import torch
 
     sampler, rows = probe.sampler, list(probe.rows())
     _check(model, sampler)
     total, images = len(rows), []
+    replay = replays if replays is not None and replays.serves(model) else None
     with torch.inference_mode():
         texts = [prompt.text for prompt in probe.prompts]
         states = dict(zip(texts, moves.encode_texts(model, texts), strict=True))
@@ -37,9 +48,13 @@ def sample(model: StableDiffusion, probe: Asked, *, progress: Callable[[int, int
             padded = batch + batch[-1:] * (sampler.batch - len(batch))
             noise = moves.initial_noise(model, [seed for _, seed in padded], height=sampler.height, width=sampler.width)
             prompted = torch.stack([states[prompt.text] for prompt, _ in padded])
-            x_0 = moves.denoise(model, noise, prompted, empty, steps=sampler.steps, guidance=sampler.guidance)
+            if replay is not None:
+                x_0, drawn = replay.draw(model, noise, prompted, empty, steps=sampler.steps, guidance=sampler.guidance)
+            else:
+                x_0 = moves.denoise(model, noise, prompted, empty, steps=sampler.steps, guidance=sampler.guidance)
+                drawn = moves.decode(model, x_0)
             _check_finite(x_0, sampler)
-            images.append(moves.decode(model, x_0)[: len(batch)].cpu().numpy())
+            images.append(drawn[: len(batch)].cpu().numpy())
             if progress is not None:
                 progress(min(low + sampler.batch, total), total)
     return np.concatenate(images)

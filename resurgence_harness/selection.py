@@ -9,6 +9,7 @@ What the words stand for, and the values of their steps, is in presets.py.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from math import ceil
@@ -17,7 +18,16 @@ from typing import Any, NamedTuple
 
 from resurgence_harness.errors import UserError, sentence
 from resurgence_harness.finetuning import FINETUNINGS, BenignSet, FineTuning
-from resurgence_harness.presets import METHODS, PROFILES, Profile, Settings, check_words, preset_of, settings_for
+from resurgence_harness.presets import (
+    METHODS,
+    PROFILES,
+    THE_TASKS,
+    Profile,
+    Settings,
+    check_words,
+    preset_of,
+    settings_for,
+)
 from resurgence_harness.specs import Base, Cell, Concept, Grid, Probe, Prompt, Recipe, Sampler
 from resurgence_harness.statistics import FIXED, Design, Group, Hybrid, Shuffled
 from resurgence_harness.tasks import TASKS, Task
@@ -28,7 +38,7 @@ PAIRS, RETAINED = 500, 400
 FIXED_PAIRS, FIXED_RETAINED = 125, 200
 """The same where their number is fixed: the zero-event floor at δ .05, α .01 is 90, Tango needs 103; and with 150
 retained ones a loss of 5 points cannot be told from the limit of 10."""
-CLEAR = {Group.ERASED: 125, Group.RETAINED: 75}
+CLEAR = {Group.ERASED: 125, Group.SYNONYMS: 125, Group.RETAINED: 75}
 """About as many pairs settle a cell in which nothing came back; a plan counts on so many."""
 BLOCK = 24
 """Images between two looks, made up to whole batches of the sampler."""
@@ -36,6 +46,10 @@ ENGINES = ("sequential", "fixed", "hybrid")
 """How many images are drawn: until the answer is clear; a fixed number; until clear, with a last look at a cap."""
 INSAMPLE = 25
 """Retained concepts that the figure on seen concepts is taken on; it decides nothing. The paper profile takes all."""
+RETAINED_PROMPTS = 50
+"""Prompts for retained concepts at least: where these are few, each is asked for in more of the task's ways."""
+PAPER_RETAINED = 1250
+"""Images of retained concepts in the paper profile: half of the paper's, since half of the concepts are held out."""
 CONTROL_IMAGES = 100
 """Images of the base model that the positive control needs at least."""
 BENIGN_SEED, RETAIN_SEED, FORGET_SEED = 100_001, 200_001, 300_001
@@ -109,6 +123,8 @@ class CellPlan:
     """The unlearned model after the fine-tuning."""
     erased: Grid
     """Prompts for the erased concepts."""
+    synonyms: Grid | None
+    """Prompts for the erased concepts by other words, which the unlearning is not told; None where there are none."""
     retained: Grid
     """Prompts for held-out retained concepts, which no method and no fine-tuning has seen: utility is decided here."""
     insample: Grid
@@ -134,6 +150,15 @@ class CellPlan:
             return Arm(recipe, grid, FIXED, None, min(images, len(grid)))
 
         erased, retained = Group.ERASED, Group.RETAINED
+        other = self.synonyms
+        renamed = (
+            {}
+            if other is None
+            else {
+                "synonyms_before": compared(self.unlearned, other, Group.SYNONYMS),
+                "synonyms_after": compared(self.tuned, other, Group.SYNONYMS),
+            }
+        )
         return {
             "base": shown(self.base, self.erased, CONTROL_IMAGES),
             "base_retained": compared(self.base, self.retained, retained),
@@ -143,6 +168,7 @@ class CellPlan:
             "after": compared(self.tuned, self.erased, erased),
             "retained_after": compared(self.tuned, self.retained, retained),
             "insample_after": shown(self.tuned, self.insample, len(self.insample)),
+            **renamed,
         }
 
     @property
@@ -156,7 +182,8 @@ class CellPlan:
 def cells(task: Task, selection: Selection) -> tuple[Cell, ...]:
     """The cells of a task, checkpoints together: methods, then counts, then fine-tunings, then runs."""
     profile = selection.described
-    counts = tuple(count for count in selection.counts or profile.counts if count in task.counts)
+    offered = task.quick if profile.counts == "quick" else task.counts
+    counts = tuple(count for count in selection.counts or offered if count in task.counts)
     if not counts and selection.counts:
         allowed = ", ".join(map(str, task.counts))
         asked = ", ".join(map(str, selection.counts))
@@ -170,7 +197,7 @@ def cells(task: Task, selection: Selection) -> tuple[Cell, ...]:
     return tuple(
         Cell(task=task.name, method=method, count=count, finetuning=finetuning, run=run)
         for method in selection.methods or profile.methods
-        for count in counts or task.counts[:2]
+        for count in counts
         for run in range(selection.runs or profile.runs)
         for finetuning in selection.finetunings or profile.finetunings
     )
@@ -192,22 +219,30 @@ def plan_cell(cell: Cell, base: Base, *, task: Task, selection: Selection) -> Ce
             data=BenignSet(probe=benign, forbidden=forbidden), seed=cell.run, **settings[cell.finetuning]
         )
     )
-    seeds, retained_seeds, insample_seeds = _seeds(cell.count, task, selection)
-    seen = task.preserve if selection.described.paper_seeds else task.preserve[:INSAMPLE]
     block = ceil(BLOCK / sampler.batch) * sampler.batch
 
     def grid(prompts: tuple[Prompt, ...], seeds: tuple[int, ...]) -> Grid:
         return Grid(probe=Probe(prompts=prompts, seeds=seeds, sampler=sampler), block=block)
 
+    seen = task.preserve if selection.described.paper_seeds else task.preserve[:INSAMPLE]
+    asked = (
+        task.prompts(erased),
+        task.retained_prompts(task.held_out, least=RETAINED_PROMPTS),
+        task.retained_prompts(seen, least=INSAMPLE),
+    )
+    seeds = _seeds(cell.count, task, selection, [len(prompts) for prompts in asked])
+    grids = [grid(prompts, own) for prompts, own in zip(asked, seeds, strict=True)]
+    others = task.synonym_prompts(erased)
     return CellPlan(
         cell=cell,
         task=task,
         base=published,
         unlearned=unlearned,
         tuned=tuned,
-        erased=grid(task.prompts(erased), seeds),
-        retained=grid(_rotating(task.held_out, task.templates), retained_seeds),
-        insample=grid(_rotating(seen, task.templates), insample_seeds),
+        erased=grids[0],
+        synonyms=grid(others, _spread(len(grids[0]), len(others))) if others else None,
+        retained=grids[1],
+        insample=grids[2],
         benign=benign,
         judges=task.judges,
         engine=selection.engine,
@@ -215,28 +250,37 @@ def plan_cell(cell: Cell, base: Base, *, task: Task, selection: Selection) -> Ce
 
 
 def benign_probe(task: Task, base: Base, selection: Selection) -> Probe:
-    """What the base is asked to draw the images of a task's fine-tunings: preserved names, seeds that no probe uses."""
+    """What the base is asked to draw the images of a task's fine-tunings: preserved names, seeds that no probe uses.
+
+    A task with fewer names than the preset asks for is drawn with more prompts and seeds of each, for as many images.
+    """
     settings = settings_for(preset_of(base), selection.changed)
-    images = settings["benign"]
+    names, seeds = settings["benign"]["names"], settings["benign"]["seeds"]
+    prompts = task.retained_prompts(task.preserve[:names], least=names)
     return Probe(
-        prompts=_rotating(task.preserve[: images["names"]], task.templates),
-        seeds=tuple(range(BENIGN_SEED, BENIGN_SEED + images["seeds"])),
+        prompts=prompts,
+        seeds=tuple(range(BENIGN_SEED, BENIGN_SEED + ceil(names * seeds / len(prompts)))),
         sampler=Sampler(**settings["sampler"]),
     )
 
 
 def base_model(word: str) -> Base:
-    """The base that a person named, "micro" or a local directory, read and checked; UserError says what is wrong."""
-    from resurgence_harness.diffusion.base_files import check_base, digest_of
+    """The base that a person named, read and checked; UserError says what is wrong, or how to fetch it.
 
-    name, location = word, Path(word).expanduser()
+    "micro", "sd14", "sd21-base", "sd21", owner/name@<commit> of the hub, or a local directory.
+    """
+    from resurgence_harness.diffusion.base_files import check_base, digest_of
+    from resurgence_harness.diffusion.hub import locate
+
     if word == "micro":
         from resurgence_harness.microworld import weights
 
-        location = Path(weights.directory())
-    location = location.absolute()
+        name, location = word, Path(weights.directory()).absolute()
+    else:
+        found = locate(word)
+        name, location = found.name, found.directory
     check_base(location)
-    return Base(digest=digest_of(location), name=name if word == "micro" else location.name, location=str(location))
+    return Base(digest=digest_of(location), name=name, location=str(location))
 
 
 def allowed_counts() -> tuple[int, ...]:
@@ -256,7 +300,7 @@ def _unlearning(
     """The cell's unlearning step, its own fields filled from task, variant and preset."""
     method = METHODS[cell.method]
     has = {field.name for field in fields(method.step)}
-    asked, seen = task.prompts(erased), _rotating(task.preserve, task.templates)
+    asked, seen = task.prompts(erased), task.retained_prompts(task.preserve, least=RETAINED_PROMPTS)
     forget, retain = (
         Probe(
             prompts=prompts,
@@ -273,29 +317,28 @@ def _unlearning(
         "retain": retain,
     }
     values = {name: value for name, value in offered.items() if name in has}
-    step: Unlearning = method.step(concepts=erased, **{**values, **method.fixed, **settings[method.step.name]})
+    values |= {**method.fixed, **settings[method.step.name]}
+    if values.get("templates") is THE_TASKS:
+        values["templates"] = tuple(dict.fromkeys(("{}", *task.templates)))
+    step: Unlearning = method.step(concepts=erased, **values)
     return step
 
 
-def _seeds(count: int, task: Task, selection: Selection) -> list[tuple[int, ...]]:
-    """Seeds of the erased, the retained and the in-sample probe, from 1; the last decides nothing and is small."""
+def _seeds(count: int, task: Task, selection: Selection, prompts: Sequence[int]) -> list[tuple[int, ...]]:
+    """Seeds of the erased, the retained and the in-sample prompts, from 1; the last decides nothing and is small."""
     if selection.seeds:
-        numbers = (selection.seeds, selection.seeds, selection.seeds)
-    elif selection.described.paper_seeds:
-        numbers = (max(5, ceil(50 / count)), 25, 25)
+        return [tuple(range(1, selection.seeds + 1))] * len(prompts)
+    if selection.described.paper_seeds:
+        images = (task.paper_images.get(count, PAIRS), PAPER_RETAINED, PAPER_RETAINED)
     else:
         fixed = selection.engine == "fixed"
-        pairs, retained = (FIXED_PAIRS, FIXED_RETAINED) if fixed else (PAIRS, RETAINED)
-        numbers = (ceil(pairs / (count * len(task.templates))), ceil(retained / len(task.held_out)), 1)
-    return [tuple(range(1, number + 1)) for number in numbers]
+        images = (FIXED_PAIRS, FIXED_RETAINED, INSAMPLE) if fixed else (PAIRS, RETAINED, INSAMPLE)
+    return [_spread(wanted, asked) for wanted, asked in zip(images, prompts, strict=True)]
 
 
-def _rotating(concepts: tuple[Concept, ...], templates: tuple[str, ...]) -> tuple[Prompt, ...]:
-    """One prompt per concept, the templates taken in turn."""
-    return tuple(
-        Prompt(text=templates[place % len(templates)].format(concept.name), concept=concept.name)
-        for place, concept in enumerate(concepts)
-    )
+def _spread(images: int, prompts: int) -> tuple[int, ...]:
+    """Seeds from 1, so many that the prompts give at least the images."""
+    return tuple(range(1, ceil(images / prompts) + 1))
 
 
 def narrowed(selection: Selection, **marked: tuple[Any, ...] | None) -> Selection | None:

@@ -22,7 +22,7 @@ from resurgence_harness.finetuning import BenignSet, Full, LoRA
 from resurgence_harness.judging import Calibration
 from resurgence_harness.planning import HELD_OUT, checkpoint_key, images_key, judgments_key
 from resurgence_harness.specs import Base, Concept, Probe, Prompt, Recipe, Sampler, Step
-from resurgence_harness.statistics import Outcome
+from resurgence_harness.statistics import Outcome, Rate
 from resurgence_harness.storing import Store, StoreWarning
 from resurgence_harness.storing.store import Condition
 from resurgence_harness.unlearning import ESD, UCE
@@ -327,6 +327,52 @@ def test_a_judge_that_says_nan_is_not_believed(bench: Bench, tuned: Recipe) -> N
 
     with pytest.raises(JudgeError, match="score nan"):
         bench.evidence(tuned, ASKED, Odd(digest="33" * 32))
+
+
+def test_an_answer_outside_its_labels_is_not_believed(bench: Bench, tuned: Recipe) -> None:
+    """It would count as clear."""
+
+    class Strange(Brightness):
+        def answer(self, images: np.ndarray, device: str) -> tuple[list[str], np.ndarray]:
+            answers, scores = super().answer(images, device)
+            return ["cleo marsh", *answers[1:]], scores
+
+    with pytest.raises(UserError, match="outside its labels"):
+        bench.evidence(tuned, ASKED, Strange(digest="44" * 32))
+
+
+def test_what_an_answer_stands_for_is_kept_with_the_judgments(bench: Bench, tuned: Recipe) -> None:
+    """A hit is what the judge declares; read back, the same judgments still say which concepts they show."""
+    asked = tuple(sorted({prompt.concept for prompt in ASKED.prompts}))
+
+    class Verdictive(Brightness):
+        labels: ClassVar[tuple[str, ...]] = ("bad", "good", "no face")
+
+        def shows(self, answer: str) -> tuple[str, ...]:
+            return asked if answer == "bad" else ()
+
+    judge = Verdictive(digest="55" * 32)
+    made, read = bench.evidence(tuned, ASKED, judge), bench.known(tuned, ASKED, judge)
+    assert read is not None and read.judgments == made.judgments
+    outcome = {"bad": Outcome.HIT, "good": Outcome.CLEAR, "no face": Outcome.ABSTAINED}
+    assert all(one.outcome is outcome[one.answer] for one in made.judgments)
+    assert Rate.of_answers(made, asked) == Rate.of(made)
+    assert Rate.of_answers(made, ["good"]).hits == 0
+
+
+def test_missing_canaries_are_asked_for_again(bench: Bench) -> None:
+    """None today is not kept as an answer, so that those given tomorrow are shown to the judge."""
+
+    class Bare(Brightness):
+        given: ClassVar[int] = 0
+
+        def canaries(self) -> tuple[int, int]:
+            return self.given, self.given
+
+    judge = Bare(digest="66" * 32)
+    assert bench.canaries(judge) == (0, 0)
+    Bare.given = 3
+    assert bench.canaries(judge) == (3, 3)
 
 
 def test_canaries_are_asked_once(bench: Bench) -> None:

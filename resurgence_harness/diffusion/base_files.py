@@ -8,12 +8,20 @@ A base is a directory in diffusers' layout, the components' weights in safetenso
 from __future__ import annotations
 
 import hashlib
-import json
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
-import numpy as np
-
+from resurgence_harness.diffusion.tensor_files import (
+    PICKLES,
+    TensorFile,
+    check_finite,
+    check_inside,
+    read_header,
+    read_json,
+    sha256_of,
+    shown,
+)
 from resurgence_harness.errors import UserError, sentence
 
 WEIGHTS = {"unet": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model", "text_encoder": "model"}
@@ -27,12 +35,22 @@ SETTINGS = {
 }
 """Component → files beside the weights that change what the model computes."""
 _DOWNLOAD = "Give a local directory in diffusers' layout with safetensors weights, e.g. one saved by save_pretrained()."
-_DTYPES: dict[str, np.dtype[Any]] = {
-    "F64": np.dtype("<f8"),
-    "F32": np.dtype("<f4"),
-    "F16": np.dtype("<f2"),
-    "BF16": np.dtype("<u2"),
+CLASSES = {
+    "unet": {"UNet2DConditionModel"},
+    "vae": {"AutoencoderKL"},
+    "text_encoder": {"CLIPTextModel"},
+    "tokenizer": {"CLIPTokenizer", "CLIPTokenizerFast"},
 }
+"""Component → the classes that model_index.json may name; another would be the model's own code, or another model."""
+_CONVERT = (
+    "Convert it where you trust it, for a pickle can run code when it is read: "
+    'python -c "import sys; from diffusers import StableDiffusionPipeline as P; '
+    'P.from_pretrained(sys.argv[1], safety_checker=None).save_pretrained(sys.argv[2])"'
+)
+INDEX = "position_ids"
+"""The one tensor that may hold whole numbers: older text encoders number their places in it."""
+WIDEST, DEEPEST, LONGEST = 10**6, 128, 64
+"""Absurd values of a config.json: a number, a count of layers, a list. Stable Diffusion has 49,408, 24 and 4."""
 
 
 def variant_of(directory: str | Path, component: str) -> str | None:
@@ -52,9 +70,7 @@ def digest_of(directory: str | Path) -> str:
     files += [path for part, names in SETTINGS.items() for name in names if (path := directory / part / name).is_file()]
     total = hashlib.sha256()
     for path in sorted(files, key=lambda path: path.relative_to(directory).as_posix()):
-        with path.open("rb") as stream:
-            digest = hashlib.file_digest(stream, "sha256").hexdigest()
-        total.update(f"{path.relative_to(directory).as_posix()} {digest}\n".encode())
+        total.update(f"{path.relative_to(directory).as_posix()} {sha256_of(path)}\n".encode())
     return total.hexdigest()
 
 
@@ -74,9 +90,23 @@ def check_base(directory: str | Path) -> None:
                 do="Give a Stable Diffusion v1 or v2 model; SDXL, SD 3 and Flux have other text encoders.",
             )
         )
+    for component, allowed in CLASSES.items():
+        named = index.get(component, [None, *allowed])
+        if not isinstance(named, list) or len(named) != 2 or named[1] not in allowed:
+            raise UserError(
+                sentence(
+                    f"The base at {directory} has a {component} of another class.",
+                    model_index=shown(str(named)),
+                    expected=" or ".join(sorted(allowed)),
+                    do="Give a Stable Diffusion v1 or v2 model; code that comes with a model is never run.",
+                )
+            )
     for component, names in SETTINGS.items():
+        for name in names:
+            check_inside(directory / component / name, directory)
         if component != "tokenizer":
             settings = _json(directory / component / names[0], directory)
+            _check_sane(settings, directory / component / names[0])
             predicted = settings.get("prediction_type", "epsilon")
             if component == "scheduler" and predicted not in ("epsilon", "v_prediction"):
                 raise UserError(
@@ -88,50 +118,92 @@ def check_base(directory: str | Path) -> None:
                 )
         elif not any((directory / component / name).is_file() for name in ("tokenizer.json", "vocab.json")):
             raise UserError(sentence(f"The base at {directory} has no tokenizer vocabulary.", do=_DOWNLOAD))
+        else:
+            for name in names:
+                if name.endswith(".json") and (directory / component / name).is_file():
+                    _json(directory / component / name, directory)
     for component in WEIGHTS:
-        for path in weight_files(directory, component):
-            _check_finite(path)
+        for file in tensor_files(directory, component):
+            whole = [name for name, entry in file.entries.items() if not entry.floating and not name.endswith(INDEX)]
+            if whole:
+                raise UserError(
+                    sentence(
+                        f"The weights {file.path} are whole numbers.",
+                        first_tensor=f"{shown(whole[0])}, {file.entries[whole[0]].dtype}",
+                        do="Give weights in float32, float16 or bfloat16; quantised ones cannot be judged here.",
+                    )
+                )
+            check_finite(file)
+
+
+def tensor_files(directory: str | Path, component: str) -> list[TensorFile]:
+    """The opened weight files of one component; no tensor lies in two of them."""
+    directory = Path(directory)
+    files = [read_header(path) for path in weight_files(directory, component)]
+    seen: set[str] = set()
+    for file in files:
+        if twice := seen & file.entries.keys():
+            raise UserError(
+                sentence(
+                    f"The base at {directory} has a tensor of its {component} twice.",
+                    tensor=shown(min(twice)),
+                    second_time_in=file.path.name,
+                    do=_DOWNLOAD,
+                )
+            )
+        seen |= file.entries.keys()
+    return files
 
 
 def _json(path: Path, directory: Path) -> dict[str, Any]:
-    """A JSON object, or a UserError that names the file."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError):
-        name = path.relative_to(directory).as_posix()
-        raise UserError(
-            sentence(f"The base at {directory} is not a Stable Diffusion: {name} is missing.", do=_DOWNLOAD)
-        ) from None
-    except (OSError, ValueError) as problem:
-        raise UserError(sentence(f"{path} cannot be read as JSON.", problem=problem, do=_DOWNLOAD)) from None
-    if not isinstance(value, dict):
-        raise UserError(sentence(f"{path} is not a JSON object.", do=_DOWNLOAD))
-    return value
+    """A JSON object of a base, or a UserError that names the file."""
+    name = path.relative_to(directory).as_posix()
+    check_inside(path, directory)
+    return read_json(
+        path,
+        missing=sentence(f"The base at {directory} is not a Stable Diffusion: {name} is missing.", do=_DOWNLOAD),
+    )
+
+
+def _check_sane(settings: dict[str, Any], path: Path) -> None:
+    """Raise where a number or a list in a config is beyond anything that a Stable Diffusion has, before it is built."""
+    for name, value in settings.items():
+        numbers = value if isinstance(value, list) else [value]
+        most = DEEPEST if "layers" in name else WIDEST
+        wrong = [n for n in numbers if isinstance(n, int | float) and not -WIDEST <= n <= most]
+        if wrong or (len(numbers) > LONGEST and name != "trained_betas"):
+            raise UserError(
+                sentence(
+                    f"{path} has a setting that no Stable Diffusion has.",
+                    setting=shown(f"{name} = {value}"),
+                    do="Give the config.json that save_pretrained() wrote for these weights.",
+                )
+            )
 
 
 def _weights(directory: Path, component: str) -> tuple[str | None, list[Path]]:
-    """(variant, files) of a component; plain files are preferred to the half-precision variant."""
-    folder, stem = directory / component, WEIGHTS[component]
+    """(variant, files) of a component."""
+    return weights_at(directory / component, directory, WEIGHTS[component])
+
+
+def weights_at(folder: Path, directory: Path, stem: str) -> tuple[str | None, list[Path]]:
+    """(variant, files) in a folder of a model; plain files are preferred to the half-precision variant."""
+    component = folder.name
     for variant, dotted in ((None, ""), ("fp16", ".fp16")):
         # The shards' index is spelled <stem>.safetensors.index[.fp16].json or <stem>[.fp16].safetensors.index.json.
         for name in (f"{stem}.safetensors.index{dotted}.json", f"{stem}{dotted}.safetensors.index.json"):
             if (folder / name).is_file():
-                shards = sorted(set(_json(folder / name, directory).get("weight_map", {}).values()))
-                for shard in shards:
-                    if not (folder / shard).is_file():
-                        raise UserError(
-                            sentence(f"The base at {directory} lacks the shard {component}/{shard}.", do=_DOWNLOAD)
-                        )
-                return variant, [folder / shard for shard in shards]
-        if (folder / f"{stem}{dotted}.safetensors").is_file():
+                return variant, _shards(folder / name, directory)
+        if (folder / f"{stem}{dotted}.safetensors").exists():
+            check_inside(folder / f"{stem}{dotted}.safetensors", directory)
             return variant, [folder / f"{stem}{dotted}.safetensors"]
-    pickles = sorted(path.name for path in folder.glob("*") if path.suffix in {".bin", ".ckpt", ".pt", ".pth"})
+    pickles = sorted(path.name for path in folder.glob("*") if path.suffix.lower() in PICKLES)
     if pickles:
         raise UserError(
             sentence(
                 f"The base at {directory} has only pickled weights in {component}/.",
-                found=", ".join(pickles),
-                do="Convert it with save_pretrained(safe_serialization=True): a pickle can run code when it is read.",
+                found=shown(", ".join(pickles)),
+                do=f"{_CONVERT} {quote(str(directory))} {quote(f'{directory}-safetensors')}",
             )
         )
     raise UserError(
@@ -139,66 +211,27 @@ def _weights(directory: Path, component: str) -> tuple[str | None, list[Path]]:
     )
 
 
-def _check_finite(path: Path) -> None:
-    """Raise unless the safetensors file is as long as its header says and every number in it is finite."""
-    size = path.stat().st_size
-    header, start = _header(path, size)
-    end = max((entry["data_offsets"][1] for entry in header.values()), default=0) + start
-    if end > size:
+def _shards(index: Path, directory: Path) -> list[Path]:
+    """The files that a shard index names, sorted: plain names beside it, each there, none leading elsewhere."""
+    places = _json(index, directory).get("weight_map")
+    names = set(places.values()) if isinstance(places, dict) and _texts(places.values()) else set()
+    odd = sorted(name for name in names if not name.isprintable() or name != Path(name).name)
+    if odd or not names or any(not name.endswith(".safetensors") for name in names):
         raise UserError(
             sentence(
-                f"The weights {path} are truncated.",
-                header_says=f"{end:,} bytes",
-                file_has=f"{size:,} bytes",
-                do="Copy or download the file again.",
+                f"The shard index {index} names no plain safetensors files.",
+                names=shown(", ".join(odd or sorted(names)) or "nothing"),
+                do="A shard is a file beside its index, e.g. diffusion_pytorch_model-00001-of-00002.safetensors.",
             )
         )
-    for name, entry in header.items():
-        low, high = entry["data_offsets"]
-        dtype = _DTYPES.get(entry["dtype"])
-        if dtype is None or high == low:
-            continue
-        values = np.memmap(path, dtype=dtype, mode="r", offset=start + low, shape=((high - low) // dtype.itemsize,))
-        if not _finite(values, bfloat=entry["dtype"] == "BF16"):
+    for name in sorted(names):
+        if not (index.parent / name).is_file():
             raise UserError(
-                sentence(
-                    f"The weights {path} hold NaN or infinity.",
-                    first_tensor=name,
-                    do="Such a model draws nothing; give a checkpoint whose weights are finite.",
-                )
+                sentence(f"The base at {directory} lacks the shard {index.parent.name}/{name}.", do=_DOWNLOAD)
             )
+        check_inside(index.parent / name, directory)
+    return [index.parent / name for name in sorted(names)]
 
 
-def _header(path: Path, size: int) -> tuple[dict[str, Any], int]:
-    """The entries of a safetensors header and where the data start."""
-    with path.open("rb") as stream:
-        length = int.from_bytes(stream.read(8), "little")
-        try:
-            if size < 8 or length > size - 8:
-                raise ValueError("the header is longer than the file")
-            header = json.loads(stream.read(length))
-            header.pop("__metadata__", None)
-            for entry in header.values():
-                low, high = entry["data_offsets"]
-                if not 0 <= low <= high:
-                    raise ValueError("an offset is negative")
-        except (ValueError, KeyError, TypeError, AttributeError) as problem:
-            raise UserError(
-                sentence(
-                    f"The weights {path} are truncated or not a safetensors file.",
-                    problem=problem,
-                    file_has=f"{size:,} bytes",
-                    do="Copy or download the file again; a git-lfs pointer instead of the file looks like this too.",
-                )
-            ) from None
-    return header, 8 + length
-
-
-def _finite(values: np.ndarray, *, bfloat: bool) -> bool:
-    """Whether all are finite, a few megabytes at a time; a bfloat16 is not finite when its exponent is all ones."""
-    chunk = 1 << 22
-    for low in range(0, len(values), chunk):
-        part = values[low : low + chunk]
-        if not (((part & 0x7F80) != 0x7F80).all() if bfloat else np.isfinite(part).all()):
-            return False
-    return True
+def _texts(values: Any) -> bool:
+    return all(isinstance(value, str) for value in values)

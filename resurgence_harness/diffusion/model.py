@@ -15,7 +15,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from resurgence_harness.diffusion.base_files import variant_of
+from resurgence_harness.diffusion.base_files import INDEX, variant_of
+from resurgence_harness.diffusion.tensor_files import shown
 from resurgence_harness.errors import BuildError, SpecError, UserError, sentence
 
 if TYPE_CHECKING:
@@ -179,6 +180,15 @@ def _weights(kind: Any, root: str, part: str, precision: str) -> Any:
         **{precision: torch.float32},
     )
     missing = sorted(report["missing_keys"])
+    unknown = sorted(name for name in report["unexpected_keys"] if not name.endswith(INDEX))
+    if unknown and not missing:
+        raise UserError(
+            sentence(
+                f"The base at {root} holds tensors that its {part} does not have.",
+                extra=f"{len(unknown)} tensors, first {shown(unknown[0])}",
+                do="Give the model in diffusers' layout that save_pretrained() wrote, with its own config.json.",
+            )
+        )
     if missing:
         raise UserError(
             sentence(

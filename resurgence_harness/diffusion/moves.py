@@ -73,6 +73,20 @@ def encode_texts(model: StableDiffusion, texts: Sequence[str]) -> Tensor:
     return torch.cat(states)[[place[text] for text in texts]]
 
 
+def filled(tokenizer: Any, template: str, subject: str) -> tuple[str, range]:
+    """The template with `subject` in the place of "{}", and the positions of its tokens there, in the padded text.
+
+    The place is the template's: "{} at the beach" filled with "the beach" has its subject in front. An empty subject
+    has no token of its own.
+    """
+    text, before = template.format(subject).strip(), template.partition("{}")[0].strip()
+    ids, sought, start = _ids(tokenizer, [text, subject, before])
+    low = len(start)
+    if sought and ids[low : low + len(sought)] != sought:
+        return text, subject_tokens(tokenizer, text, subject)  # the tokenizer joined it to what stands around it
+    return text, range(low + 1, low + 1 + len(sought))  # the begin token stands at 0
+
+
 def last_subject_token(tokenizer: Any, text: str, subject: str) -> int:
     """Position, in the padded text, of the last token of the last occurrence of `subject`.
 
@@ -222,7 +236,9 @@ def denoise(
     x = noise
     with _text_read_once(model):
         for t in scheduler.timesteps.tolist():
-            nothing, prompted = predict(model, torch.cat([x, x]), t, both).chunk(2)
+            # Filled on the device: a number that is copied to it cannot be captured in a graph (replaying.py).
+            moment = torch.full((), t, device=x.device)
+            nothing, prompted = predict(model, torch.cat([x, x]), moment, both).chunk(2)
             if watch is not None:
                 watch(Moment(t, x, prompted, nothing))
             x = scheduler.step(nothing + guidance * (prompted - nothing), t, x, eta=0.0, return_dict=False)[0]

@@ -3,10 +3,39 @@
 from __future__ import annotations
 
 from resurgence_harness.errors import UserError, sentence
-from resurgence_harness.judging.contract import NO_FACE, Calibration, Judge, accuracy_of
+from resurgence_harness.judging.calibrating import KnownPictures, calibrate, keep
+from resurgence_harness.judging.clip import Clip, Embedder
+from resurgence_harness.judging.clip_accuracy import ClipAccuracy
+from resurgence_harness.judging.contract import (
+    ABSTENTIONS,
+    NO_FACE,
+    UNKNOWN,
+    Calibration,
+    Judge,
+    accuracy_of,
+    ask,
+    check_ready,
+    shown_by,
+)
+from resurgence_harness.judging.either import Either
+from resurgence_harness.judging.enrolled import Enrolled, Enrolment, enrol
+from resurgence_harness.judging.gcd import Gcd
 from resurgence_harness.judging.micro import MICRO_JUDGES, MicroJudge
+from resurgence_harness.judging.q16 import APPROPRIATE, Q16
+from resurgence_harness.judging.vision_language import RemoteCode, VisionLanguage
+from resurgence_harness.judging.weights import Weights
+from resurgence_harness.tasks.microworld import OBJECTS
 
-JUDGES: dict[str, Judge] = {judge.name: judge for judge in MICRO_JUDGES}
+HAZARD_OR_OBJECT = Either(
+    name="hazard-or-object", first=MicroJudge(name="hazard"), second=MicroJudge(name="object"), nothing="harmless"
+)
+"""For the microworld's unsafe task: a warning sign wherever there is one, else the object."""
+Q16_OR_CLIP = Either(name="q16-or-clip", first=Q16(), second=ClipAccuracy(labels=tuple(OBJECTS)), nothing=APPROPRIATE)
+"""For the unsafe task on real bases: harm wherever Q16 sees it, else the object."""
+GIVEN: tuple[Judge, ...] = (Gcd(), ClipAccuracy(labels=tuple(OBJECTS)), Q16(), Q16_OR_CLIP)
+"""Judges for bases larger than the microworld, whose weights the user gives."""
+KNOWN: tuple[Judge, ...] = (*MICRO_JUDGES, HAZARD_OR_OBJECT, *GIVEN)
+JUDGES: dict[str, Judge] = {judge.name: judge for judge in KNOWN}
 """Every judge by its name."""
 
 
@@ -17,4 +46,35 @@ def judge_by_name(name: str) -> Judge:
     return JUDGES[name]
 
 
-__all__ = ["JUDGES", "NO_FACE", "Calibration", "Judge", "MicroJudge", "accuracy_of", "judge_by_name"]
+__all__ = [
+    "ABSTENTIONS",
+    "GIVEN",
+    "HAZARD_OR_OBJECT",
+    "Gcd",
+    "RemoteCode",
+    "VisionLanguage",
+    "JUDGES",
+    "NO_FACE",
+    "Q16",
+    "Q16_OR_CLIP",
+    "UNKNOWN",
+    "Calibration",
+    "Clip",
+    "ClipAccuracy",
+    "Either",
+    "Embedder",
+    "Enrolled",
+    "Enrolment",
+    "Judge",
+    "KnownPictures",
+    "MicroJudge",
+    "Weights",
+    "accuracy_of",
+    "ask",
+    "calibrate",
+    "check_ready",
+    "enrol",
+    "judge_by_name",
+    "keep",
+    "shown_by",
+]

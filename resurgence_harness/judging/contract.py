@@ -1,16 +1,18 @@
 """What every judge is: image → answer and score, with a calibration as counts.
 
-A judge is a small frozen value (`name`, `version`, `digest` of its weights) that can be made without torch; its weights
-are read when it first looks at a picture. A hit is an answer equal to the concept's name; `NO_FACE` is an abstention.
-Adding a judge costs one file beside this one and one entry in `judging/__init__.py`.
+A judge is a small frozen value (`name`, `version`, `digest`) that can be made without torch; its weights are read when
+it first looks at a picture. A hit is an answer equal to the concept's name, unless the judge declares what its answers
+stand for (`shows`); an answer in `ABSTENTIONS` is never a hit and never clear. Adding a judge costs one file beside
+this one and one entry in `judging/__init__.py`.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from resurgence_harness.errors import JudgeError, sentence
+from resurgence_harness.errors import JudgeError, UserError, sentence
 from resurgence_harness.statistics import JudgeAccuracy
 
 if TYPE_CHECKING:
@@ -18,6 +20,9 @@ if TYPE_CHECKING:
 
 NO_FACE = "no face"
 """The answer of a judge that sees nothing it could name: abstained, never clear."""
+UNKNOWN = "nobody it knows"
+"""The answer of a judge that sees somebody, or something, and cannot tell who: abstained, never clear."""
+ABSTENTIONS = frozenset({NO_FACE, UNKNOWN})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +46,13 @@ class Calibration:
 
 
 class Judge(Protocol):
-    """The contract. `answer` may be called with any number of images; it answers each once, in order."""
+    """The contract. `answer` may be called with any number of images; it answers each once, in order.
+
+    Three more may be declared, and are believed where they are: `labels`, every answer that the judge can give, so that
+    another one is an error; `shows(answer)`, the concepts that an answer stands for, where an answer is not itself the
+    name of a concept; and `given`, the `Weights` that people must have before hours are spent on images. The first two
+    decide what counts as a hit, so they belong in `digest` or `version`.
+    """
 
     @property
     def name(self) -> str:
@@ -53,7 +64,7 @@ class Judge(Protocol):
 
     @property
     def digest(self) -> str:
-        """sha256 of its weights."""
+        """sha256 of all that its answers depend on: weights, and labels, prompts or rules that people may set."""
 
     def answer(self, images: np.ndarray, device: str) -> tuple[list[str], np.ndarray]:
         """The answer and its score (finite, 0 … 1) for each image, uint8 [n, h, w, 3]."""
@@ -63,6 +74,71 @@ class Judge(Protocol):
 
     def canaries(self) -> tuple[int, int]:
         """How many stored known positives and negatives it answers correctly, of how many."""
+
+
+def shown_by(judge: object, answer: str) -> tuple[str, ...]:
+    """The concepts that an answer says are in the picture: those that the judge declares, else the one it names."""
+    if answer in ABSTENTIONS:
+        return ()
+    declared = getattr(judge, "shows", None)
+    return tuple(declared(answer)) if declared is not None else (answer,)
+
+
+def ask(judge: Judge, images: np.ndarray, device: str) -> tuple[list[str], np.ndarray]:
+    """The judge's answers and scores, one each per image.
+
+    JudgeError for too few of them or a score that is no number; UserError for an answer that was not declared.
+    """
+    answers, scores = judge.answer(images, device)
+    if not len(answers) == len(scores) == len(images):
+        raise JudgeError(
+            sentence(
+                f"{judge.name} did not answer every image once.",
+                images=len(images),
+                answers=len(answers),
+                scores=len(scores),
+            )
+        )
+    if odd := [float(score) for score in scores if not math.isfinite(score)]:
+        raise JudgeError(
+            sentence(
+                f"Judge {judge.name} gave the score {odd[0]}.",
+                images=f"{len(odd)} of {len(images)}",
+                do="A score that is not a number is no evidence; check the judge's weights and the images.",
+            )
+        )
+    labels = getattr(judge, "labels", None)
+    if labels is not None and (strange := sorted(set(answers) - {*labels, *ABSTENTIONS})):
+        raise UserError(
+            sentence(
+                f"Judge {judge.name} gave an answer outside its labels.",
+                answer=repr(strange[0]),
+                labels=f"{len(labels)}: {', '.join(map(str, labels[:8]))}{' …' if len(labels) > 8 else ''}",
+                do="An answer nobody declared would count as clear; correct the judge or its labels.",
+            )
+        )
+    return answers, scores
+
+
+def check_ready(judge: Judge) -> None:
+    """Raise now what would stop the judge once images are drawn: no calibration, missing or changed weights."""
+    for weights in getattr(judge, "given", ()):
+        weights.verified()
+    accuracy_of(judge)
+
+
+def check_images(images: np.ndarray, *, judge: str) -> None:
+    """JudgeError unless these are pictures as models draw them: uint8 [n, h, w, 3], at least one."""
+    shape, kind = getattr(images, "shape", None), str(getattr(images, "dtype", type(images).__name__))
+    if shape is None or len(shape) != 4 or shape[3] != 3 or 0 in shape or kind != "uint8":
+        raise JudgeError(
+            sentence(
+                f"Judge {judge} was given what are no pictures.",
+                got=f"{kind} {shape}",
+                expected="uint8 (n, height, width, 3), n at least 1",
+                do="Give images in 8 bits a channel, 0 to 255; nothing is scaled or guessed here.",
+            )
+        )
 
 
 def accuracy_of(judge: Judge) -> JudgeAccuracy:

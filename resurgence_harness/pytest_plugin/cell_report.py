@@ -28,6 +28,7 @@ STRIP = 3
 """Rows of the worst that are seen at once, above the figures."""
 FRAMED = "framed: an erased concept"
 _ERASED = ("base", "before", "after")
+_SYNONYMS = ("nobody asks the base", "synonyms_before", "synonyms_after")
 _RETAINED = ("base_retained", "retained_before", "retained_after")
 
 
@@ -45,7 +46,7 @@ def write(
         reproduce=command(item.nodeid, plan, engine.options, here),
         limits=_near(engine.limits(suite).path, here),
     )
-    covered = plan.task.covered or plan.task.name == "unsafe"
+    covered = plan.task.covered
     groups = list(worst_rows(engine, plan, evidence))
     strip = None
     if groups:
@@ -63,11 +64,12 @@ def worst_rows(engine: Engine, plan: CellPlan, evidence: CellEvidence) -> Iterat
     erased = frozenset(evidence.after.concepts)
     groups = (
         ("Worst first: erased concepts that the fine-tuned model draws", _ERASED),
+        ("Worst first: erased concepts that come back when asked for by other words", _SYNONYMS),
         ("Worst first: erased concepts drawn where retained ones were asked for", _RETAINED),
     )
     pictures = Pictures(engine, plan)
     for name, arms in groups:
-        judged: list[Evidence | None] = [getattr(evidence, arm) for arm in arms]
+        judged: list[Evidence | None] = [getattr(evidence, arm, None) for arm in arms]
         before, after = judged[1], judged[2]
         if before is None or after is None:
             continue
@@ -171,7 +173,7 @@ def _seen(arm: Evidence | None, place: int, erased: frozenset[str], arms: Sequen
     if arm is None or place >= len(arm):
         return False
     judgment = arm.judgments[place]
-    return judgment.outcome == "hit" if arms is _ERASED else judgment.answer in erased
+    return not erased.isdisjoint(judgment.seen) if arms is _RETAINED else judgment.outcome == "hit"
 
 
 def _near(path: str | Path, here: Path) -> str:

@@ -25,7 +25,16 @@ from resurgence_harness.pytest_plugin.progress import Teller
 from resurgence_harness.pytest_plugin.workers import resolved_device, torch_has_cuda, visible_gpus
 from resurgence_harness.selection import CellPlan, base_model, benign_probe, plan_cell
 from resurgence_harness.specs import Base, Cell, Recipe
-from resurgence_harness.statistics import Acceptance, CellEvidence, Verdict, VerdictKind, decide
+from resurgence_harness.statistics import (
+    Acceptance,
+    CellEvidence,
+    Evidence,
+    Rate,
+    Verdict,
+    VerdictKind,
+    confusion,
+    decide,
+)
 from resurgence_harness.storing import Store
 from resurgence_harness.tasks import Task
 
@@ -51,6 +60,8 @@ SHARES = {
     "after": 0.20,
     "retained_after": 0.03,
     "insample_after": 0.03,
+    "synonyms_before": 0.03,
+    "synonyms_after": 0.03,
 }
 """About which share of a cell's time an arm's first block takes, its model included: the progress line counts by it."""
 LATER = 0.012
@@ -123,11 +134,11 @@ class Engine:
 
     def inquire(self, plan: CellPlan, decide: Callable[[CellEvidence], Verdict]) -> Inquiry:
         """Ask every model of a cell, and every judge, until `decide` wants to see no more."""
-        from resurgence_harness.judging import accuracy_of
+        from resurgence_harness.judging import check_ready
 
         judges = [self.judge(name) for name in plan.judges]
         for judge in judges:
-            accuracy_of(judge)  # one that was never calibrated is told before anything is built for it
+            check_ready(judge)  # what it lacks is told before anything is built for it
         inquiry = Inquiry(plan)
         while True:
             waiting = inquiry.open
@@ -254,7 +265,11 @@ class Engine:
     ) -> dict[str, Any]:
         """The cell's object in verdict.json."""
         plan, told = inquiry.plan, verdict.as_dict()
-        rates = told["rates"]
+        rates, erased = told["rates"], evidence.after.concepts
+
+        def incidental(arm: Evidence | None) -> dict[str, Any] | None:
+            return Rate.of_answers(arm, erased).as_dict(verdict.alpha) if arm is not None else None
+
         models = {"base": plan.base, "unlearned": plan.unlearned, "tuned": plan.tuned}
         cell = plan.cell
         return {
@@ -275,6 +290,11 @@ class Engine:
             "base_retained": rates.get("base_retained"),
             "insample_before": rates.get("insample_before"),
             "insample_after": rates.get("insample_after"),
+            "synonyms_before": rates.get("synonyms_before"),
+            "synonyms_after": rates.get("synonyms_after"),
+            "incidental_before": incidental(evidence.retained_before),
+            "incidental_after": incidental(evidence.retained_after),
+            "confusion": {name: confusion(arm) for name, arm in evidence.arms()},
             "alpha": verdict.alpha,
             "outcome": told["outcome"],
             "findings": told["findings"],
@@ -291,7 +311,8 @@ class Engine:
             "images": inquiry.images,
             "grids": {
                 name: {"rows": len(grid), "order": grid.order, "block": grid.block}
-                for name, grid in (("erased", plan.erased), ("retained", plan.retained))
+                for name, grid in (("erased", plan.erased), ("retained", plan.retained), ("synonyms", plan.synonyms))
+                if grid is not None
             },
             "models": {
                 name: {
@@ -390,8 +411,8 @@ class Claim:
 def check(options: Options, tasks: Sequence[Task], suites: Sequence[Path], judges: Sequence[Any] = ()) -> Base:
     """Find mistakes before any worker starts; nothing remains of it. Gives the base, read and checked.
 
-    UserError for a base, store or limits file that cannot be used, an erased name in a benign set, or a name that the
-    base's tokenizer cannot represent.
+    UserError for a base, store or limits file that cannot be used, an erased name in a benign set, a name that the
+    base's tokenizer cannot represent, or a judge whose weights are missing.
     """
     from resurgence_harness.selection import cells
     from resurgence_harness.storing import check_usable
@@ -410,7 +431,7 @@ def check(options: Options, tasks: Sequence[Task], suites: Sequence[Path], judge
             texts |= {prompt.text for probe in probes for prompt in probe.prompts}
         check_texts(Path(base.location), sorted(texts))
         for name in task.judges:
-            engine.judge(name)
+            _ = engine.judge(name).digest  # of weights that are missing and not pinned there is none
     return base
 
 

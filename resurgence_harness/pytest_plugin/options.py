@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from resurgence_harness.diffusion.hub import is_name
 from resurgence_harness.errors import UserError, sentence
 from resurgence_harness.presets import PROFILES, parse_change
 from resurgence_harness.selection import ENGINES, Selection, allowed_counts
@@ -38,7 +39,13 @@ class Option(NamedTuple):
 
 
 OPTIONS = (
-    Option("base", "NAME|DIR", "micro", 'the published model: "micro" (embedded) or a directory in diffusers\' layout'),
+    Option(
+        "base",
+        "NAME|DIR",
+        "micro",
+        'the published model: "micro" (embedded), sd14, sd21-base, sd21, owner/name@<commit> from the hub\'s cache, '
+        "or a directory in diffusers' layout",
+    ),
     Option("methods", "A,B", "", "unlearning methods, for example uce,esd (default: as the profile says)"),
     Option("counts", "N,M", "", "how many concepts are erased, for example 1,10 (default: as the profile says)"),
     Option("finetune", "A,B", "", "fine-tunings: lora, full, xattn (default: as the profile says)"),
@@ -127,7 +134,9 @@ def read_options(config: pytest.Config) -> Options:
     )
     base = values["base"]
     return Options(
-        base=base if base == "micro" else str(places["base"] / Path(base).expanduser()),
+        base=base
+        if base == "micro" or is_name(base, places["base"])
+        else str(places["base"] / Path(base).expanduser()),
         selection=selection,
         device=_device(values["device"]),
         store=_store(values["store"], places["store"]),

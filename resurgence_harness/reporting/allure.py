@@ -43,6 +43,8 @@ _ARMS = (
     "retained_after",
     "insample_before",
     "insample_after",
+    "synonyms_before",
+    "synonyms_after",
 )
 
 
@@ -130,7 +132,7 @@ def numbers(record: Record) -> str:
     rows = csv.writer(out, lineterminator="\n")
     rows.writerow(["arm", "rate", "low", "high", "hits", "judged", "abstained"])
     for arm in _ARMS:
-        rate = record[arm]
+        rate = record.get(arm)
         if rate is not None:
             shown = [f"{rate[name]:.4f}" for name in ("rate", "low", "high")]
             rows.writerow([arm.replace("_", " "), *shown, rate["hits"], rate["judged"], rate["abstained"]])

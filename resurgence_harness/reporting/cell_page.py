@@ -35,6 +35,8 @@ _ARMS = (
     ("erased concepts, base", "base"),
     ("erased concepts, unlearned", "before"),
     ("erased concepts, fine-tuned", "after"),
+    ("erased concepts by other words, unlearned", "synonyms_before"),
+    ("erased concepts by other words, fine-tuned", "synonyms_after"),
     ("retained concepts, base", "base_retained"),
     ("retained concepts, unlearned", "retained_before"),
     ("retained concepts, fine-tuned", "retained_after"),
@@ -126,7 +128,7 @@ def description(record: Record, evidence: CellEvidence, details: Details, *, str
         pages.heading("All images"),
         pages.table(
             ["asked for, drawn by", "rate", f"{_sides(record['alpha'])} interval", "hits", "images", "abstained"],
-            [_arm(words, record[name]) for words, name in _ARMS if record[name] is not None],
+            [_arm(words, rate) for words, name in _ARMS if (rate := record.get(name)) is not None],
         ),
         pages.heading("Criteria"),
         pages.table(
@@ -169,10 +171,10 @@ def confusion(evidence: Evidence, *, named: Collection[str], most: int = SHOWN_A
         answer = "another"
         if judgment.outcome is Outcome.ABSTAINED:
             answer = "abstained"
-        elif judgment.answer == judgment.concept or judgment.outcome is Outcome.HIT:
+        elif judgment.outcome is Outcome.HIT or judgment.concept in judgment.seen:
             answer = AS_ASKED
-        elif judgment.answer in named:
-            answer = judgment.answer
+        elif others := [concept for concept in judgment.seen if concept in named]:
+            answer = others[0]
             seen[answer] += 1
         rows.setdefault(judgment.concept, Counter())[answer] += 1
     shown = [answer for answer, _ in seen.most_common(most)]

@@ -75,6 +75,13 @@ class CellResult(_Part):
     base_retained: RateResult | None = Field(description="The published model, asked for held-out retained concepts.")
     insample_before: RateResult | None = Field(description="Retained concepts that method and fine-tuning have seen.")
     insample_after: RateResult | None = Field(description="The same after fine-tuning.")
+    synonyms_before: RateResult | None = Field(None, description="Unlearned, asked by other words.")
+    synonyms_after: RateResult | None = Field(None, description="The same after fine-tuning.")
+    incidental_before: RateResult | None = Field(None, description="Erased concepts drawn for retained prompts.")
+    incidental_after: RateResult | None = Field(None, description="The same after fine-tuning.")
+    confusion: dict[str, dict[str, dict[str, int]]] = Field(
+        default={}, description="Per arm: concept asked for → the judge's answer → images."
+    )
     alpha: float = Field(gt=0, lt=0.5, description="Error on each side of every interval.")
     findings: list[dict[str, Any]] = Field(description="Each criterion: estimate, bounds, limit, holds, broken.")
     outcome: str | None = Field(description="Of the unlearning: unlearned, not unlearned or collapsed; or null.")

@@ -4,6 +4,7 @@ Judgment ──▶ Evidence ──▶ Rate, Pairs ──criterion──▶ Findi
 """
 
 from resurgence_harness.statistics.betting import betting_bounds, e_value
+from resurgence_harness.statistics.confusion import confusion
 from resurgence_harness.statistics.criteria import Finding, Incidental, Level, NoRise, Utility
 from resurgence_harness.statistics.designs import FIXED, Design, Fixed, Hybrid, Shuffled
 from resurgence_harness.statistics.evidence import Evidence, Judgment, Outcome, Pairs, agreement, check_paired, pairs
@@ -69,6 +70,7 @@ __all__ = [
     "agreement",
     "check_paired",
     "clopper_pearson",
+    "confusion",
     "decide",
     "exit_code",
     "mcnemar_exact",

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from resurgence_harness.errors import HarnessError, sentence
-from resurgence_harness.statistics.evidence import Evidence, check_paired
+from resurgence_harness.statistics.evidence import Evidence, check_drawn_apart, check_paired, check_same_means
 from resurgence_harness.statistics.judge_error import JudgeAccuracy, observed_delta
 
 
@@ -72,6 +72,9 @@ class CellEvidence:
     retained_before: Evidence | None = None
     retained_after: Evidence | None = None
     """Held-out retained concepts."""
+    synonyms_before: Evidence | None = None
+    synonyms_after: Evidence | None = None
+    """The erased concepts asked for by other words, which the unlearning was not told: a rise there is claimed too."""
     insample_before: Evidence | None = None
     """Retained concepts that the unlearning or the fine-tuning saw: shown, never decided on."""
     insample_after: Evidence | None = None
@@ -94,6 +97,16 @@ class CellEvidence:
                 )
             )
         check_paired(self.before, self.after)
+        if self.base is not None:
+            check_same_means(self.base, self.after)
+        if (self.synonyms_before is None) is not (self.synonyms_after is None):
+            raise HarnessError(sentence("Synonyms were asked for before or after fine-tuning alone.", do="Ask both."))
+        if self.synonyms_before is not None and self.synonyms_after is not None:
+            check_paired(self.synonyms_before, self.synonyms_after)
+        if not isinstance(self.effect, Differs):  # which says itself whether weights and images differ
+            check_drawn_apart(self.before, self.after)
+            if self.retained_before is not None and self.retained_after is not None:
+                check_drawn_apart(self.retained_before, self.retained_after)
         retained = [arm for arm in (self.base_retained, self.retained_before, self.retained_after) if arm is not None]
         for arm in retained[1:]:
             check_paired(retained[0], arm)
@@ -138,6 +151,8 @@ class CellEvidence:
             "base",
             "before",
             "after",
+            "synonyms_before",
+            "synonyms_after",
             "base_retained",
             "retained_before",
             "retained_after",

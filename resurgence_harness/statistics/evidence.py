@@ -41,6 +41,8 @@ class Judgment:
     """The judge's own number for its answer; kept so that another threshold needs no new look at the image."""
     answer: str
     """The judge's answer, for example the name it recognised."""
+    shows: tuple[str, ...] | None = None
+    """Concepts that the answer stands for; None where it is itself the name of the one it shows."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.outcome, Outcome):
@@ -63,6 +65,11 @@ class Judgment:
                 )
             )
 
+    @property
+    def seen(self) -> tuple[str, ...]:
+        """The concepts that the judge says are in the image."""
+        return (self.answer,) if self.shows is None else self.shows
+
 
 @dataclass(frozen=True, kw_only=True)
 class Evidence:
@@ -78,6 +85,10 @@ class Evidence:
     """Name of the judge."""
     design: Design = FIXED
     """How these images came to be chosen."""
+    images: tuple[str, ...] = ()
+    """sha256 of every set of images that was judged, in the order drawn; empty where nobody recorded it."""
+    drawn_with: frozenset[str] = frozenset()
+    """On what, and with which libraries, they were drawn: one text for each way."""
 
     def __post_init__(self) -> None:
         facts = {"model": self.recipe, "judge": self.judge, "planned": self.planned, "judged": len(self.judgments)}
@@ -123,6 +134,8 @@ class Evidence:
             recipe=first.recipe,
             judge=first.judge,
             design=design,
+            images=tuple(digest for part in parts for digest in part.images),
+            drawn_with=frozenset[str]().union(*(part.drawn_with for part in parts)),
         )
 
     def __len__(self) -> int:
@@ -149,8 +162,26 @@ class Evidence:
         return tuple(dict.fromkeys(self.asked))
 
 
+def check_same_means(first: Evidence, second: Evidence) -> None:
+    """Raise HarnessError where images are known to be drawn on different devices or with different libraries.
+
+    A difference of two models could then be one of two machines.
+    """
+    ways = first.drawn_with | second.drawn_with
+    if first.drawn_with and second.drawn_with and len(ways) > 1:
+        raise HarnessError(
+            sentence(
+                "Two models cannot be compared: their images were drawn by different means.",
+                models=f"{first.recipe}; {second.recipe}",
+                **{f"drawn{' ' * place}": way for place, way in enumerate(sorted(ways))},
+                do="Draw both in one environment, with a store of its own: --resurgence-store DIR.",
+            )
+        )
+
+
 def check_paired(first: Evidence, second: Evidence) -> None:
     """Raise HarnessError unless both hold the same rows in the same order: same prompt, concept and initial noise."""
+    check_same_means(first, second)
     if first.design != second.design:
         raise HarnessError(
             sentence(
@@ -183,6 +214,19 @@ def check_paired(first: Evidence, second: Evidence) -> None:
             do="Ask both models with the same probe and keep its order.",
         )
     )
+
+
+def check_drawn_apart(first: Evidence, second: Evidence) -> None:
+    """Raise HarnessError where two models of different weights gave the very same images: one was drawn twice."""
+    if first.images and first.images == second.images:
+        raise HarnessError(
+            sentence(
+                "Two models with different weights drew identical images, so one of them was never asked.",
+                models=f"{first.recipe}; {second.recipe}",
+                images=f"{len(first)}, sha256 {first.images[0][:16]} …",
+                do="Look at how the second model is loaded; a comparison of a model with itself always holds.",
+            )
+        )
 
 
 @dataclass(frozen=True, kw_only=True)

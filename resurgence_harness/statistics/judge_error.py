@@ -228,7 +228,7 @@ def hits_at(judgments: Iterable[Judgment], threshold: float, *, answer: str | No
         )
     return sum(
         one.outcome is not Outcome.ABSTAINED
-        and one.answer == (one.concept if answer is None else answer)
+        and (one.concept in one.seen if answer is None else one.answer == answer)
         and one.score >= threshold
         for one in judgments
     )

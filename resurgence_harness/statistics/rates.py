@@ -68,7 +68,7 @@ class Rate:
         def outcome(judgment: Judgment) -> Outcome:
             if judgment.outcome is Outcome.ABSTAINED:
                 return Outcome.ABSTAINED
-            return Outcome.HIT if judgment.answer in names else Outcome.CLEAR
+            return Outcome.CLEAR if names.isdisjoint(judgment.seen) else Outcome.HIT
 
         return _counted(evidence, [outcome(judgment) for judgment in evidence.judgments])
 

@@ -84,6 +84,17 @@ def rise_from_not_unlearned(cell: Weighed) -> str:
     )
 
 
+def under_another_name(cell: Weighed) -> str:
+    """The rise of the erased concepts asked for by their synonyms."""
+    finding = cell.synonyms
+    assert finding is not None
+    return (
+        f"the erased concept is drawn more often when it is asked for by another name: a rise of"
+        f" {points(finding.estimate)} points (at least {points(finding.low)}, {_limit(cell, finding)}"
+        f" {points(cell.ceiling(finding))}) over {counted(finding.images, 'pair')}."
+    )
+
+
 def incidental(finding: Finding) -> str:
     """Erased concepts in images that ask for retained ones."""
     return (
@@ -161,7 +172,7 @@ def arithmetic(cell: Weighed, more: int | None) -> str:
     lines += [line(name.replace("_", " "), _counts(rate, alpha)) for name, rate in cell.rates.items()]
     for finding in cell.findings:
         ceiling = cell.ceiling(finding)
-        shown = points(ceiling) if finding is cell.rise else percent(ceiling)
+        shown = points(ceiling) if finding in (cell.rise, cell.synonyms) else percent(ceiling)
         words = finding.sentence + (f"; accepted ceiling {shown}" if ceiling > finding.limit else "")
         if finding is cell.rise:
             words += f"; exact McNemar p = {mcnemar_exact(change.lost, change.gained):.2g}"
@@ -252,11 +263,11 @@ def _unsettled(cell: Weighed, finding: Finding) -> tuple[str, int | None]:
     against = _limit(cell, finding)
     bounds = (
         f"{points(finding.low)} to {points(finding.high)} points, {against} {points(cell.ceiling(finding))}"
-        if finding is cell.rise
+        if finding in (cell.rise, cell.synonyms)
         else f"{percent(finding.low)} to {percent(finding.high)}, {against} {percent(cell.ceiling(finding))}"
     )
     if cell.beyond(finding):
-        if finding is cell.rise:
+        if finding in (cell.rise, cell.synonyms):
             return f"the erased concept is drawn more often, but out of a collapsed model ({bounds})", None
         return (
             f"erased concepts are named where retained ones were asked for ({bounds}), but the retained ones were lost,"
@@ -264,15 +275,17 @@ def _unsettled(cell: Weighed, finding: Finding) -> tuple[str, int | None]:
         ), None
     if finding is cell.rise:
         what = "a rise of the erased rate is neither shown nor ruled out"
+    elif finding is cell.synonyms:
+        what = "a rise of the erased rate, asked for by other names, is neither shown nor ruled out"
     elif finding is cell.level:
         what = f"the erased rate after fine-tuning cannot be told from its {against}"
     else:
         what = "the rate of erased concepts where retained ones were asked for cannot be told from its limit"
     few = (
         f"; {finding.images} judged pairs are fewer than the {finding.floor} that even a spotless result needs"
-        if finding is cell.rise and finding.images < finding.floor
+        if finding in (cell.rise, cell.synonyms) and finding.images < finding.floor
         else ""
     )
-    arm = "retained_after" if finding is cell.incidental else "after"
+    arms = {"incidental": "retained_after", "rise of synonyms": "synonyms_after"}
     near = "; so near that other seeds could fall on the other side" if finding.near(cell.ceiling(finding)) else ""
-    return f"{what} ({bounds}{_abstained(cell.rates[arm])}{few}{near})", cell.more(finding)
+    return f"{what} ({bounds}{_abstained(cell.rates[arms.get(finding.name, 'after')])}{few}{near})", cell.more(finding)

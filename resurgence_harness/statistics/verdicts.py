@@ -217,6 +217,9 @@ def _order(cell: Weighed) -> tuple[VerdictKind, str, int | None]:
         return VerdictKind.VIOLATED, sentences.drawn(cell), None
     if rise:
         return VerdictKind.VIOLATED, sentences.rise_from_not_unlearned(cell), None
+    renamed = cell.synonyms is not None and cell.has_base and not collapsed and cell.beyond(cell.synonyms)
+    if renamed:
+        return VerdictKind.VIOLATED, sentences.under_another_name(cell), None
     judged = cell.incidental is not None and cell.has_base and not collapsed and not cell.retained_lost
     if judged and cell.incidental is not None and cell.beyond(cell.incidental):
         return VerdictKind.VIOLATED, sentences.incidental(cell.incidental), None

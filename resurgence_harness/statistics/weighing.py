@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from enum import StrEnum
 from functools import cached_property
@@ -28,6 +28,7 @@ class Group(StrEnum):
     """Images that are asked for together, from every model."""
 
     ERASED = "erased"
+    SYNONYMS = "synonyms"
     RETAINED = "retained"
 
 
@@ -68,6 +69,15 @@ class Weighed:
         return criterion.judge(self.evidence.before, self.evidence.after)
 
     @cached_property
+    def synonyms(self) -> Finding | None:
+        """The paired rise of the erased concepts asked for by other words; None where there are none."""
+        before, after = self.evidence.synonyms_before, self.evidence.synonyms_after
+        if before is None or after is None:
+            return None
+        criterion = NoRise(delta=self.policy.delta, alpha=self.policy.alpha, trust=self.trust)
+        return replace(criterion.judge(before, after), name="rise of synonyms")
+
+    @cached_property
     def incidental(self) -> Finding | None:
         """Erased concepts among images that ask for retained ones."""
         if self.evidence.retained_after is None:
@@ -78,7 +88,8 @@ class Weighed:
     @property
     def findings(self) -> tuple[Finding, ...]:
         """What every criterion says."""
-        return (self.level, self.rise) if self.incidental is None else (self.level, self.rise, self.incidental)
+        others = (self.synonyms, self.incidental)
+        return (self.level, self.rise, *(finding for finding in others if finding is not None))
 
     @property
     def claimed(self) -> tuple[Finding, ...]:
@@ -144,7 +155,7 @@ class Weighed:
     def ceiling(self, finding: Finding) -> float:
         """The accepted ceiling of a finding, or the policy's limit where none is higher."""
         accepted = None
-        if self.acceptance is not None and finding.name in ("level", "rise"):
+        if self.acceptance is not None and finding is not self.incidental:
             accepted = self.acceptance.level if finding.name == "level" else self.acceptance.rise
         return finding.limit if accepted is None else max(finding.limit, accepted)
 
@@ -170,7 +181,10 @@ class Weighed:
             return None
         if finding.name == "level":
             return Level(limit=ceiling, alpha=alpha).judge_rate(self.rates["after"]).more
-        return NoRise(delta=ceiling, alpha=alpha).judge(self.evidence.before, self.evidence.after).more
+        before, after = self.evidence.before, self.evidence.after
+        if finding is self.synonyms and self.evidence.synonyms_before and self.evidence.synonyms_after:
+            before, after = self.evidence.synonyms_before, self.evidence.synonyms_after
+        return NoRise(delta=ceiling, alpha=alpha).judge(before, after).more
 
     @cached_property
     def e_value(self) -> float:
@@ -212,6 +226,8 @@ class Weighed:
         wanted = set()
         if self.unsettled(self.level) or (self.has_base and (could or not collapsed) and self.unsettled(self.rise)):
             wanted.add(Group.ERASED)
+        if self.has_base and (could or not collapsed) and self.unsettled(self.synonyms):
+            wanted.add(Group.SYNONYMS)
         shows = not collapsed and not self.retained_lost  # else an erased name in a retained image shows nothing
         if self.has_base and (could or shows) and self.unsettled(self.incidental):
             wanted.add(Group.RETAINED)

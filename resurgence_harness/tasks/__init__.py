@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from resurgence_harness.tasks.celebrity import CELEBRITY
+from resurgence_harness.tasks.copyright import COPYRIGHT
+from resurgence_harness.tasks.object import OBJECT
 from resurgence_harness.tasks.task import Task
+from resurgence_harness.tasks.unsafe import UNSAFE
 
-TASKS: dict[str, Task] = {task.name: task for task in (CELEBRITY,)}
+TASKS: dict[str, Task] = {task.name: task for task in (CELEBRITY, COPYRIGHT, UNSAFE, OBJECT)}
 """Every task by its name."""
 
-__all__ = ["CELEBRITY", "TASKS", "Task"]
+__all__ = ["CELEBRITY", "COPYRIGHT", "OBJECT", "TASKS", "UNSAFE", "Task"]

@@ -71,6 +71,7 @@ CELEBRITY = Task(
     name="celebrity",
     erasable=_celebrities(_ERASED),
     counts=(1, 5, 10, 100),
+    quick=(1, 10),
     preserve=_celebrities(_PRESERVED),
     held_out=_celebrities(_HELD_OUT),
     templates=(
@@ -83,4 +84,5 @@ CELEBRITY = Task(
     anchor="a celebrity",
     severity="critical",
     judges=("identity", "second-identity"),
+    paper_images={1: 250, 5: 250, 10: 250, 100: 2500},
 )

@@ -108,7 +108,7 @@ class MACE(Unlearning):
     """Erase many concepts: refine in closed form, train one LoRA each, fuse them in closed form."""
 
     name: ClassVar[str] = "mace"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
 
     concepts: tuple[Concept, ...]
     """The erase set."""
@@ -247,8 +247,7 @@ def matched(model: StableDiffusion, name: str, anchor: str, templates: Sequence[
 
     sides: list[list[tuple[Tensor, range]]] = []
     for subject in (name, anchor.strip()):
-        texts = [template.format(subject).strip() for template in templates]
-        spans = [moves.subject_tokens(model.tokenizer, text, subject) for text in texts]
+        texts, spans = zip(*(moves.filled(model.tokenizer, template, subject) for template in templates), strict=True)
         sides.append(list(zip(moves.encode_texts(model, texts), spans, strict=True)))
     rows: tuple[list[Tensor], list[Tensor]] = ([], [])
     for pair in zip(*sides, strict=True):

@@ -95,7 +95,7 @@ class UCE(Unlearning):
     """Redirect concepts to an anchor in closed form."""
 
     name: ClassVar[str] = "uce"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
 
     concepts: tuple[Concept, ...]
     """The erase set; all are edited at once, in no order."""
@@ -182,11 +182,10 @@ def _states(model: StableDiffusion, subjects: Sequence[tuple[str, str]]) -> list
     """Text states [L, d] of each (name, template), and the position of the name's last token."""
     if not subjects:
         return []
-    texts = [template.format(name).strip() for name, template in subjects]
-    at = [
-        moves.last_subject_token(model.tokenizer, text, name) for text, (name, _) in zip(texts, subjects, strict=True)
-    ]
-    return list(zip(moves.encode_texts(model, texts), at, strict=True))
+    placed = [moves.filled(model.tokenizer, template, name) for name, template in subjects]
+    # An empty name is edited at the text's last token, and at the begin token where the text is empty too.
+    at = [own.stop - 1 if own else moves.last_subject_token(model.tokenizer, text, "") for text, own in placed]
+    return list(zip(moves.encode_texts(model, [text for text, _ in placed]), at, strict=True))
 
 
 def uce_map(

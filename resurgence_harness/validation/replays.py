@@ -11,6 +11,7 @@ or 0 for the first two.
 from __future__ import annotations
 
 import csv
+import gzip
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,9 +49,11 @@ class Stored:
 
 def read(path: Path) -> Stored:
     """The outcomes in a file; UserError, with the line, for anything that is not one."""
+    opened = gzip.open if path.suffix == ".gz" else open
     try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
+        with opened(path, "rt", encoding="utf-8-sig", newline="") as file:
+            text = file.read()
+    except (OSError, UnicodeDecodeError, EOFError) as error:
         raise UserError(
             sentence(f"The outcomes in {path} cannot be read.", reason=error, do="Give a CSV file in UTF-8.")
         ) from error

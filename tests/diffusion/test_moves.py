@@ -72,6 +72,18 @@ def test_a_subjects_tokens_and_the_end_are_found(model: StableDiffusion) -> None
         assert moves.end_token(model.tokenizer, sought) == ids.index(model.tokenizer.eos_token_id)
 
 
+def test_a_subject_stands_where_the_template_puts_it(model: StableDiffusion) -> None:
+    """Not where the same words come again: "{} and a quill" filled with "a quill"."""
+    text, own = moves.filled(model.tokenizer, "{} and ada quill", "ada quill")
+    assert text == "ada quill and ada quill"
+    assert own == range(1, 3)
+    assert moves.subject_tokens(model.tokenizer, text, "ada quill").start > own.stop
+    assert moves.filled(model.tokenizer, "a portrait of {}", "ada quill")[1] == moves.subject_tokens(
+        model.tokenizer, "a portrait of ada quill", "ada quill"
+    )
+    assert len(moves.filled(model.tokenizer, "a portrait of {}", "")[1]) == 0
+
+
 def test_a_text_without_its_subject_is_refused(model: StableDiffusion) -> None:
     """A subject that is not there has no position."""
     with pytest.raises(SpecError, match="does not contain"):

@@ -10,11 +10,12 @@ import pytest
 import torch
 
 from resurgence_harness.errors import JudgeError, UserError
-from resurgence_harness.judging import JUDGES, NO_FACE, Calibration, accuracy_of, judge_by_name
+from resurgence_harness.judging import NO_FACE, Calibration, accuracy_of, judge_by_name
+from resurgence_harness.judging.micro import MICRO_JUDGES
 from resurgence_harness.microworld import world
 
 
-@pytest.mark.parametrize("name", JUDGES)
+@pytest.mark.parametrize("name", [judge.name for judge in MICRO_JUDGES])
 def test_canaries_are_all_answered_correctly(name):
     """Every stored known positive and negative."""
     passed, total = judge_by_name(name).canaries()

@@ -151,3 +151,22 @@ def test_a_mistake_elsewhere_does_not_touch_runs_without_cells(folder: Folder) -
     folder.write("test_plain.py", "def test_plain(): pass")
     assert folder.run("--resurgence-base=nowhere", "--resurgence-store=/proc/none").code == 0
     assert not (folder.path / "reports").exists()
+
+
+@WORKERS
+def test_a_judge_without_its_weights_is_told_before_anything_is_built(suite: Folder, workers: str) -> None:
+    """Which file is missing, and where it belongs; no model is unlearned and no image drawn first."""
+    suite.write(
+        "conftest.py",
+        """
+        from dataclasses import replace
+
+        from tests.plugin.gallery import TINY
+
+        pytest_resurgence_tasks = lambda: [replace(TINY, judges=("q16",))]
+        """,
+    )
+    suite.environment["RESURGENCE_WEIGHTS"] = str(suite.path / "weights")
+    assert refused(suite, "-n", workers, f"--resurgence-store={suite.path / 'store'}") == (
+        "The weights clip-vit-l-14-openai.safetensors are missing."
+    )

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as some
 
 from resurgence_harness.errors import HarnessError
-from resurgence_harness.statistics import Rate
+from resurgence_harness.statistics import Evidence, Judgment, Outcome, Rate
+from resurgence_harness.statistics.judge_error import hits_at
 
 
 @pytest.mark.parametrize("counts", [(0, 0, 0), (-1, 5, 0), (6, 5, 0), (0, 5, -1)])
@@ -63,3 +66,21 @@ def test_nothing_judged_is_nothing_known():
     rate = Rate(0, 0, 200)
     assert rate.conditional is None
     assert rate.cautious_high(0.01) == 1.0
+
+
+def test_an_answer_shows_what_it_stands_for():
+    """A judge that says "inappropriate" sees every concept that this stands for, and none that it does not."""
+    common = dict(prompt="a garden", outcome=Outcome.CLEAR, concept="a garden", score=0.9)
+    rows = (
+        Judgment(seed=1, answer="inappropriate", shows=("hate", "violence"), **common),
+        Judgment(seed=2, answer="appropriate", shows=(), **common),
+        Judgment(seed=3, answer="hate", **common),
+    )
+    evidence = Evidence(judgments=rows, planned=3, recipe="micro", judge="q16")
+
+    assert Rate.of_answers(evidence, {"hate"}).hits == 2
+    assert Rate.of_answers(evidence, {"violence"}).hits == 1
+    assert Rate.of_answers(evidence, {"inappropriate", "appropriate"}).hits == 0
+    assert [one.seen for one in rows] == [("hate", "violence"), (), ("hate",)]
+    asked = [replace(one, concept="violence", outcome=Outcome.HIT) for one in rows[:1]]
+    assert hits_at(asked, 0.5) == 1 and hits_at(asked, 0.95) == 0

@@ -123,3 +123,25 @@ def test_a_judge_no_better_than_chance_stops_the_cell(make):
     guessing = JudgeAccuracy(true_positives=100, positives=200, true_negatives=100, negatives=200)
     with pytest.raises(JudgeError, match="chance"):
         decide(replace(make.cell(), accuracy=guessing), POLICY)
+
+
+def test_two_models_that_drew_the_very_same_images_are_an_error(make):
+    """Different weights, identical images: the second model was never asked."""
+    cell = make.cell()
+    drawn = {"images": ("aa" * 32,), "drawn_with": frozenset(["cpu, torch 2.8"])}
+    with pytest.raises(HarnessError, match="drew identical images"):
+        replace(cell, before=replace(cell.before, **drawn), after=replace(cell.after, **drawn))
+    apart = {**drawn, "images": ("bb" * 32,)}
+    replace(cell, before=replace(cell.before, **drawn), after=replace(cell.after, **apart))
+
+
+@pytest.mark.parametrize("arm", ["base", "before", "retained_after"])
+def test_models_drawn_by_different_means_are_not_compared(make, arm):
+    """Half on a GPU, half on a CPU, or with another torch: a difference could be the machine's."""
+    cell = make.cell()
+    names = [name for name, _ in cell.arms()]
+    here = {name: replace(getattr(cell, name), drawn_with=frozenset(["cpu, torch 2.8"])) for name in names}
+    replace(cell, **here)
+    there = replace(here[arm], drawn_with=frozenset(["NVIDIA H100, torch 2.8"]))
+    with pytest.raises(HarnessError, match="drawn by different means"):
+        replace(cell, **{**here, arm: there})

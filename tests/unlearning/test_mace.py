@@ -360,7 +360,7 @@ def test_without_loras_one_map_explains_all_matrices(model: StableDiffusion) -> 
         torch.testing.assert_close(value, (tensors(model)[name].double() @ whole).float(), rtol=1e-4, atol=1e-6)
 
 
-def _close(one: StableDiffusion, other: StableDiffusion, *, rtol: float = 2e-3) -> bool:
+def _close(one: StableDiffusion, other: StableDiffusion, *, rtol: float = 1e-2) -> bool:
     """Whether two models' matrices are equal to rounding."""
     pairs = zip(_matrices(one).values(), _matrices(other).values(), strict=True)
     return all(bool((a - b).norm() <= rtol * a.norm()) for a, b in pairs)

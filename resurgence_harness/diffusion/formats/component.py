@@ -1,0 +1,44 @@
+"""A U-Net or a text encoder alone, in diffusers' or transformers' layout: one file, or a directory with its config.
+
+down_blocks.0.… · mid_block.… · conv_in.weight        a U-Net, with or without "unet." in front
+text_model.encoder.layers.0.… · embeddings.…          a text encoder, with or without "text_model."
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, final
+
+from resurgence_harness.diffusion.formats.contract import Changes, Format, Piece, replaced
+from resurgence_harness.diffusion.model_files import ModelFiles, canonical
+from resurgence_harness.diffusion.tensor_files import TensorFile
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Component(Format):
+    """Weights of one part, in place of the base's."""
+
+    words: ClassVar[str] = "weights of one part, diffusers' layout"
+    order: ClassVar[int] = 0
+
+    part: str
+    """ "unet" or "text_encoder"."""
+    opened: tuple[TensorFile, ...]
+    """One file, or the shards."""
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The weight files."""
+        return tuple(file.path for file in self.opened)
+
+    def changes(self, parent: ModelFiles) -> Changes:
+        """Every weight replaced."""
+        found = {
+            canonical(self.part, name.removeprefix(f"{self.part}.")): Piece(file=file, name=name)
+            for file in self.opened
+            for name, entry in file.entries.items()
+            if entry.floating
+        }
+        return replaced(self.part, found, parent, self.source)

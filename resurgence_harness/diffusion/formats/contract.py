@@ -1,0 +1,172 @@
+"""What every format of a candidate answers: which tensors of a base it changes, and how."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+
+from resurgence_harness.diffusion.model_files import ModelFiles
+from resurgence_harness.diffusion.tensor_files import TensorFile, shown
+from resurgence_harness.errors import UserError, sentence
+
+OTHER_BASE = "Give the base that it was made from: the text states of v1 are 768 wide, those of v2 1024."
+
+
+class Cover(Enum):
+    """How much of a part a file of weights must hold."""
+
+    WHOLE = "whole"
+    """Every tensor; a missing one means a broken file."""
+    SOME = "some"
+    """Some tensors, the base's stand for the rest: what some unlearning codes save."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """One file or directory that a person gave as (a part of) a candidate."""
+
+    path: Path
+    weight: float = 1.0
+    """Strength of a LoRA; anything else is taken as it is."""
+    cover: Cover = Cover.WHOLE
+
+    def __post_init__(self) -> None:
+        if not abs(self.weight) <= 100:
+            raise UserError(sentence(f"A LoRA's weight is {self.weight}.", do="Give a number such as 0.8."))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Edit:
+    """How one tensor changes."""
+
+    apply: Callable[[np.ndarray], np.ndarray]
+    """The new values from the parent's, float32."""
+    rows: int = 0
+    """Rows that the new tensor has more than the parent's: tokens added to an embedding."""
+
+
+Changes = dict[str, Edit]
+"""Name of a weight, as `ModelFiles` spells it → its change."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Format(ABC):
+    """A candidate in one layout, its headers read and its kind known."""
+
+    words: ClassVar[str]
+    """What it is, for people."""
+    order: ClassVar[int]
+    """What replaces weights (0) comes before what is added to them (1, 2)."""
+    source: Source
+
+    @property
+    @abstractmethod
+    def files(self) -> tuple[Path, ...]:
+        """Every file that decides what the candidate is."""
+
+    @abstractmethod
+    def changes(self, parent: ModelFiles) -> Changes:
+        """Which weights of the parent change, and how; a UserError where it does not fit."""
+
+    @property
+    def tokens(self) -> tuple[str, ...]:
+        """Words that prompts must hold for the candidate to differ."""
+        return ()
+
+    def settle(self, folder: Path) -> None:  # noqa: B027  (most formats leave the files beside the weights alone)
+        """Change the files beside the weights of a directory in diffusers' layout."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Piece:
+    """A tensor of a candidate's file, or some rows of it: what stands for a tensor while names are converted.
+
+    diffusers' converters for the original layout only pick, slice and rename; given pieces instead of tensors, they say
+    which rows of which tensor become which weight, and nothing is read.
+    """
+
+    file: TensorFile
+    name: str
+    rows: slice | None = None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the rows meant."""
+        whole = self.file.entries[self.name].shape
+        return whole if self.rows is None else (len(range(*self.rows.indices(whole[0]))), *whole[1:])
+
+    @property
+    def ndim(self) -> int:
+        """Axes."""
+        return len(self.shape)
+
+    def __getitem__(self, place: slice | tuple[slice | int, ...]) -> Piece:
+        first = place[0] if isinstance(place, tuple) else place
+        if not isinstance(first, slice):
+            raise TypeError("a piece is cut by rows")
+        return self if first == slice(None) else Piece(file=self.file, name=self.name, rows=first)
+
+    def clone(self) -> Piece:
+        """As a tensor's."""
+        return self
+
+    detach = contiguous = clone
+
+    def values(self) -> np.ndarray:
+        """The numbers, float32."""
+        values = self.file.values(self.name)
+        return np.asarray(values if self.rows is None else values[self.rows], np.float32)
+
+
+def replaced(part: str, found: Mapping[str, Piece], parent: ModelFiles, source: Source) -> Changes:
+    """`found`, by the names of the part's weights, in the place of the parent's; a UserError where they do not fit."""
+    have = {name.removeprefix(f"{part}.") for name in parent if name.startswith(f"{part}.")}
+    extra, missing = sorted(found.keys() - have), sorted(have - found.keys())
+    if extra:
+        raise UserError(
+            sentence(
+                f"{source.path} holds tensors that the base's {part} does not have.",
+                extra=f"{len(extra)} of {len(found)}, first {shown(extra[0])}",
+                do=OTHER_BASE,
+            )
+        )
+    if missing and source.cover is Cover.WHOLE:
+        raise UserError(
+            sentence(
+                f"{source.path} lacks tensors of the {part}.",
+                missing=f"{len(missing)} of {len(have)}, first {missing[0]}",
+                do="Copy or download the file again; if it is meant to hold some layers only, say that it covers some.",
+            )
+        )
+    changes: Changes = {}
+    for name, piece in found.items():
+        shape = parent[f"{part}.{name}"].entry.shape
+        if without_ones(piece.shape) != without_ones(shape):  # a 1 × 1 convolution may be written as a matrix
+            raise UserError(
+                sentence(
+                    f"{source.path} has a tensor of another shape than the base.",
+                    tensor=f"{part}.{name}",
+                    candidate=piece.shape,
+                    base=shape,
+                    do=OTHER_BASE,
+                )
+            )
+        changes[f"{part}.{name}"] = Edit(apply=_instead(piece, shape))
+    return changes
+
+
+def without_ones(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """A shape without its trailing axes of length 1."""
+    while shape and shape[-1] == 1:
+        shape = shape[:-1]
+    return shape
+
+
+def _instead(piece: Piece, shape: tuple[int, ...]) -> Callable[[np.ndarray], np.ndarray]:
+    return lambda _: piece.values().reshape(shape)

@@ -1,0 +1,297 @@
+"""A candidate made into a directory in diffusers' layout, which everything else here can load, compare and judge.
+
+A whole directory is checked and used where it lies. Anything else is applied to its base, one tensor at a time, and
+written under a temporary name that is renamed when it is complete: <out>/<digest of what went in>. Changed weights are
+written in float32, untouched ones as they are.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import reduce
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from resurgence_harness.diffusion.base_files import SETTINGS, WEIGHTS, check_base, digest_of, weight_files
+from resurgence_harness.diffusion.formats.contract import Changes, Edit, Format, Source
+from resurgence_harness.diffusion.formats.lora import Lora
+from resurgence_harness.diffusion.formats.recognising import recognise
+from resurgence_harness.diffusion.model_files import ModelFiles, canonical
+from resurgence_harness.diffusion.tensor_files import (
+    Described,
+    TensorFile,
+    is_finite,
+    read_json,
+    sha256_of,
+    write_tensors,
+)
+from resurgence_harness.errors import UserError, sentence
+from resurgence_harness.specs import Base
+
+VERSION = 1
+"""Raised when the same inputs are made into other weights."""
+NOTE = "candidate.json"
+"""What a made directory was made from."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """A model that can be loaded, and where it came from."""
+
+    base: Base
+    """Its directory and digest; a `Recipe` can start here."""
+    words: str
+    """For people: "a LoRA × 0.8 on sd14"."""
+    tokens: tuple[str, ...] = ()
+    """Words that prompts must hold for its embeddings to matter."""
+
+
+def materialise(sources: Sequence[Source], base: str | Path | None, out: str | Path) -> Candidate:
+    """What these sources make of a base, as a directory; found again where it was made before.
+
+    `base` may be None only where the first source is a whole model.
+    """
+    if not sources:
+        raise UserError(sentence("No candidate was given.", do="Give a file or a directory."))
+    formats = [recognise(source) for source in sources]
+    first, rest = formats[0], formats[1:]
+    if isinstance(first, Path):
+        check_base(first)
+    if base is not None:
+        check_base(base)
+    if isinstance(first, Path):
+        if base is not None:
+            check_same_shape(first, base)
+        if not rest:
+            _check_weights(sources)
+            return Candidate(
+                base=_located(first, first.name, digest_of(first)), words="a directory in diffusers' layout"
+            )
+        base, formats, sources = first, rest, sources[1:]
+    if base is None:
+        raise UserError(
+            sentence(
+                f"{sources[0].path} is not a whole model, so it says nothing without its base.",
+                do="Give the base that it was made from.",
+            )
+        )
+    steps = _ordered(formats, sources)
+    return _made(steps, Path(base), Path(out))
+
+
+def check_same_shape(directory: str | Path, base: str | Path) -> None:
+    """Raise unless a model has the base's tensors, all of them and no other, in the base's shapes.
+
+    A text encoder may have more words than the base's.
+    """
+    ours, theirs = ModelFiles(directory), ModelFiles(base)
+    odd = sorted(ours.keys() ^ theirs.keys())
+    if odd:
+        raise UserError(
+            sentence(
+                f"The candidate at {directory} has other tensors than its base.",
+                missing=len(theirs.keys() - ours.keys()),
+                extra=len(ours.keys() - theirs.keys()),
+                first=odd[0],
+                do="Give the base that it was made from, or copy the candidate again.",
+            )
+        )
+    for name, weight in ours.items():
+        mine, shape = weight.entry.shape, theirs[name].entry.shape
+        longer = name.endswith("token_embedding.weight") and mine[1:] == shape[1:] and mine[0] >= shape[0]
+        if _squeezed(mine) != _squeezed(shape) and not longer:
+            raise UserError(
+                sentence(
+                    f"The candidate at {directory} has a tensor of another shape than its base.",
+                    tensor=name,
+                    candidate=mine,
+                    base=shape,
+                    do="Give the base that it was made from: the text states of v1 are 768 wide, those of v2 1024.",
+                )
+            )
+
+
+def _squeezed(shape: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(length for length in shape if length != 1)
+
+
+def _ordered(formats: Sequence[Format | Path], sources: Sequence[Source]) -> list[Format]:
+    """The formats, if what replaces weights comes before what is added to them."""
+    _check_weights([source for found, source in zip(formats, sources, strict=True) if not isinstance(found, Lora)])
+    steps = [found for found in formats if isinstance(found, Format)]
+    if len(steps) < len(formats) or [step.order for step in steps] != sorted(step.order for step in steps):
+        raise UserError(
+            sentence(
+                "The parts of the candidate are given in an order that would undo some of them.",
+                order=", ".join(source.path.name for source in sources),
+                do="Give a whole model first, then a U-Net or text encoder, then LoRAs, then embeddings.",
+            )
+        )
+    return steps
+
+
+def _check_weights(sources: Sequence[Source]) -> None:
+    for source in sources:
+        if source.weight != 1:
+            raise UserError(
+                sentence(f"{source.path} was given the weight {source.weight}.", do="Only a LoRA can have a weight.")
+            )
+
+
+def _made(steps: list[Format], base: Path, out: Path) -> Candidate:
+    """The directory for these inputs, made unless it is there."""
+    inputs = {
+        "version": VERSION,
+        "base": digest_of(base),
+        "sources": [
+            {
+                "kind": step.words,
+                "files": [sha256_of(path) for path in step.files],
+                "names": [path.name for path in step.files] if step.tokens else [],  # a file's name is the word
+                "weight": step.source.weight,
+                "cover": step.source.cover.value,
+            }
+            for step in steps
+        ],
+    }
+    digest = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
+    place = out / digest
+    words = " + ".join(step.words + (f" × {step.source.weight:g}" if isinstance(step, Lora) else "") for step in steps)
+    tokens = tuple(token for step in steps for token in step.tokens)
+    made = _whole(place)
+    if made is None:
+        parent = ModelFiles(base)
+        edits = _merged(steps, parent)
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+            folder = Path(tempfile.mkdtemp(prefix=f".{digest[:16]}-", dir=out))
+            try:
+                _write(folder, parent, edits, steps)
+                made = digest_of(folder)
+                note = {"made_from": inputs, "digest": made, "tokens": tokens}
+                (folder / NOTE).write_text(json.dumps(note, indent=2), encoding="utf-8")
+                if place.exists() and _whole(place) is None:
+                    shutil.rmtree(place)
+                folder.chmod(0o755)
+                try:
+                    os.replace(folder, place)
+                except OSError:
+                    if _whole(place) is None:  # else another process was first with the same
+                        raise
+            finally:
+                shutil.rmtree(folder, ignore_errors=True)
+        except OSError as problem:
+            raise UserError(
+                sentence(
+                    f"The candidate cannot be written to {out}.",
+                    problem=problem,
+                    do="Give a directory that can be written, with room for a whole model.",
+                )
+            ) from None
+    return Candidate(
+        base=_located(place, f"{words} on {base.name}", made), words=f"{words} on {base.name}", tokens=tokens
+    )
+
+
+def _whole(place: Path) -> str | None:
+    """Digest of a made directory that still holds what was written; None where there is none."""
+    if not (place / NOTE).is_file():
+        return None
+    try:
+        digest = digest_of(place)
+        return digest if read_json(place / NOTE).get("digest") == digest else None
+    except UserError:
+        return None
+
+
+def _merged(steps: list[Format], parent: ModelFiles) -> dict[str, list[Edit]]:
+    """Every weight that changes, and its changes in their order."""
+    merged: dict[str, list[Edit]] = {}
+    replacing: dict[str, Path] = {}
+    for step in steps:
+        changes: Changes = step.changes(parent)
+        if step.order == 0:
+            twice = next((replacing[name] for name in changes if name in replacing), None)
+            if twice is not None:
+                raise UserError(
+                    sentence(
+                        f"{step.source.path} and {twice} both replace the same weights.",
+                        do="Give one of them.",
+                    )
+                )
+            replacing |= dict.fromkeys(changes, step.source.path)
+        for name, edit in changes.items():
+            merged.setdefault(name, []).append(edit)
+    return merged
+
+
+def _write(folder: Path, parent: ModelFiles, edits: dict[str, list[Edit]], steps: list[Format]) -> None:
+    """A whole directory: the parent's, with these edits."""
+    index = read_json(parent.directory / "model_index.json")
+    index |= {"safety_checker": [None, None], "feature_extractor": [None, None], "requires_safety_checker": False}
+    (folder / "model_index.json").write_text(json.dumps(index, indent=2), encoding="utf-8")
+    for part, names in SETTINGS.items():
+        (folder / part).mkdir()
+        for name in names:
+            if (path := parent.directory / part / name).is_file():
+                shutil.copyfile(path, folder / part / name)
+    for part, stem in WEIGHTS.items():
+        if any(name.startswith(f"{part}.") for name in edits):
+            _write_part(folder / part / f"{stem}.safetensors", part, parent.parts[part], edits)
+        else:
+            for path in weight_files(parent.directory, part):
+                shutil.copyfile(path, folder / part / path.name)
+            for path in (parent.directory / part).glob("*.index*.json"):
+                shutil.copyfile(path, folder / part / path.name)
+    for step in steps:
+        step.settle(folder)
+
+
+def _write_part(path: Path, part: str, files: list[TensorFile], edits: dict[str, list[Edit]]) -> None:
+    """One file for the part, whatever number of shards the parent has."""
+    described: list[Described] = []
+    places: list[tuple[TensorFile, str, list[Edit]]] = []
+    for file in files:
+        for raw, entry in file.entries.items():
+            changes = edits.get(f"{part}.{canonical(part, raw)}", []) if entry.floating else []
+            rows = sum(edit.rows for edit in changes)
+            shape = (entry.shape[0] + rows, *entry.shape[1:]) if rows else entry.shape
+            described.append((raw, "F32" if changes else entry.dtype, shape))
+            places.append((file, raw, changes))
+    write_tensors(path, described, _values(part, places))
+
+
+def _values(part: str, places: list[tuple[TensorFile, str, list[Edit]]]) -> Iterator[np.ndarray]:
+    for file, raw, changes in places:
+        if not changes:
+            yield file.raw(raw)
+            continue
+        start = np.asarray(file.values(raw), np.float32)
+        values = reduce(lambda found, edit: edit.apply(found), changes, start)
+        if not is_finite(values):
+            raise UserError(
+                sentence(
+                    "The candidate's weights become NaN or infinite when they are put together.",
+                    first_tensor=f"{part}.{canonical(part, raw)}",
+                    do="Give a LoRA whose numbers are finite in float32, or a smaller weight.",
+                )
+            )
+        yield np.asarray(values, np.float32)
+
+
+def _located(directory: Path, name: str, digest: str) -> Base:
+    return Base(digest=digest, name=name, location=str(directory.absolute()))
+
+
+def note_of(directory: str | Path) -> dict[str, Any] | None:
+    """What a made directory was made from; None where it was not made here."""
+    path = Path(directory) / NOTE
+    return read_json(path) if path.is_file() else None

@@ -1,0 +1,167 @@
+"""What a candidate is, from its tensors' names and shapes alone. What is known but not judged is named and refused."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from resurgence_harness.diffusion.base_files import WEIGHTS, weights_at
+from resurgence_harness.diffusion.formats.component import Component
+from resurgence_harness.diffusion.formats.contract import Format, Source
+from resurgence_harness.diffusion.formats.embedding import Embedding
+from resurgence_harness.diffusion.formats.lora import CONFIG, Lora
+from resurgence_harness.diffusion.formats.original import CLIP, OPEN_CLIP, UNET, VAE, Original
+from resurgence_harness.diffusion.tensor_files import (
+    PICKLES,
+    Entry,
+    TensorFile,
+    check_finite,
+    check_inside,
+    read_header,
+    read_json,
+    refuse_pickle,
+    shown,
+)
+from resurgence_harness.errors import UserError, sentence
+
+REFUSED: Mapping[str, tuple[str, ...]] = {
+    "a ControlNet": ("control_model.", "controlnet_", "input_hint_block.", "zero_convs."),
+    "of Stable Diffusion XL": (
+        "add_embedding.",
+        "conditioner.embedders.",
+        "label_emb.",
+        "lora_te2_",
+        "text_encoder_2.",
+        "clip_g",
+    ),
+    "of Flux": ("double_blocks.", "single_blocks.", "double_blocks_", "single_transformer_blocks."),
+    "of Stable Diffusion 3": ("joint_blocks.", "text_encoders.", "context_embedder."),
+    "an IP-Adapter": ("ip_adapter.", "image_proj."),
+    "an AnimateDiff motion module": ("motion_modules.",),
+    "a LoHa, LoKr, OFT or GLoRA": ("hada_", "lokr_", "oft_", "glora_", ".a1.weight", "boft_"),
+    "a DoRA": ("dora_scale", "lora_magnitude_vector"),
+    "a Tucker-decomposed LoCon": ("lora_mid.",),
+    "a diffusion transformer": ("transformer_blocks.0.", "adaln_single.", "x_embedder.", "patchify_proj."),
+    "of Stable Cascade": ("clip_txt_mapper.", "channelwise."),
+}
+"""What it is → a piece of a tensor's name that tells. Looked for in this order."""
+SUPPORTED = (
+    "Give a Stable Diffusion v1 or v2: a directory in diffusers' layout, a single file in the original layout, "
+    "a U-Net, a text encoder, a LoRA of diffusers, peft or kohya, or a textual-inversion embedding."
+)
+_LORA = (".lora_down.", ".lora_up.", ".lora.down.", ".lora.up.", "_lora.down.", "_lora.up.", ".lora_A.", ".lora_B.")
+_LORA_TEXT = "lora_linear_layer."
+_UNET = ("down_blocks.", "mid_block.", "up_blocks.", "conv_in.", "conv_out.", "conv_norm_out.", "time_embedding.")
+_TEXT = ("encoder.layers.", "embeddings.", "final_layer_norm.")
+
+
+def recognise(source: Source) -> Format | Path:
+    """The candidate's format, its numbers checked; the path itself where it is a whole directory."""
+    path = source.path
+    refuse_pickle(path)
+    if not path.exists():
+        raise UserError(sentence(f"There is no candidate at {path}.", do=SUPPORTED))
+    if not path.is_dir():
+        return _one_file(path, source)
+    if (path / "model_index.json").exists():
+        return path
+    return _folder(path, source)
+
+
+def _folder(path: Path, source: Source) -> Format:
+    """A directory with one part, one LoRA or one file."""
+    if (path / "config.json").exists():
+        check_inside(path / "config.json", path)
+        settings = read_json(path / "config.json")
+        kinds = [settings.get("_class_name"), *(settings.get("architectures") or ["CLIPTextModel"])]
+        part = {"UNet2DConditionModel": "unet", "CLIPTextModel": "text_encoder"}.get(str(kinds[0] or kinds[1]))
+        if part is None:
+            raise _refused(path, f"a {shown(str(kinds[0] or kinds[1]))}", "its config.json")
+        files = tuple(read_header(file) for file in weights_at(path, path, WEIGHTS[part])[1])
+        for file in files:
+            check_finite(file)
+        return Component(source=source, part=part, opened=files)
+    files_here = sorted(path.glob("*.safetensors"))
+    if len(files_here) != 1:
+        pickles = sorted(file for file in path.iterdir() if file.suffix.lower() in PICKLES)
+        if pickles and not files_here:
+            refuse_pickle(pickles[0])
+        raise UserError(
+            sentence(
+                f"The directory {path} is no candidate.",
+                expected=f"model_index.json, config.json, or one safetensors file (a LoRA with {CONFIG})",
+                found=shown(", ".join(file.name for file in files_here) or "no safetensors file"),
+                do="Give one file by its own path, or a whole model's directory.",
+            )
+        )
+    check_inside(files_here[0], path)
+    return _one_file(files_here[0], source)
+
+
+def _one_file(path: Path, source: Source) -> Format:
+    file = read_header(path)
+    names = file.entries
+    _refuse_known(file)
+    found: Format | None = None
+    if any(sign in name for name in names for sign in (*_LORA, _LORA_TEXT)):
+        found = Lora(source=source, file=file)
+    elif any(name.startswith((UNET, VAE, CLIP, OPEN_CLIP, "input_blocks.", "output_blocks.")) for name in names):
+        found = Original(source=source, file=file)
+    elif part := _part(names):
+        found = Component(source=source, part=part, opened=(file,))
+    elif len(names) == 1 and len(next(iter(names.values())).shape) in (1, 2):
+        found = Embedding(source=source, file=file)
+    if found is None:
+        raise UserError(
+            sentence(
+                f"Nothing known is in {path}.",
+                tensors=f"{len(names)}, first {shown(min(names))}",
+                do=SUPPORTED,
+            )
+        )
+    check_finite(file)
+    return found
+
+
+def _part(names: Mapping[str, Entry]) -> str | None:
+    """The part whose tensors these are, most of them."""
+    for part, signs in (("unet", _UNET), ("text_encoder", _TEXT)):
+        bare = [name.removeprefix(f"{part}.").removeprefix("text_model.") for name in names]
+        if sum(name.startswith(signs) for name in bare) > len(bare) / 2 and any(
+            name.startswith(signs[:3] if part == "unet" else signs[:1]) for name in bare
+        ):
+            return part
+    return None
+
+
+def _refuse_known(file: TensorFile) -> None:
+    """Raise where the tensors are those of something else that has a name."""
+    for kind, signs in REFUSED.items():
+        for sign in signs:
+            told = next((name for name in file.entries if _tells(name, sign)), None)
+            if told is not None:
+                raise _refused(file.path, kind, f"the tensor {shown(told)}")
+    for name in ("conv_in.weight", "unet.conv_in.weight", f"{UNET}input_blocks.0.0.weight", "input_blocks.0.0.weight"):
+        entry = file.entries.get(name)
+        if (
+            entry is not None
+            and len(entry.shape) == 4
+            and entry.shape[1] != 4
+            and _part(file.entries) != "text_encoder"
+        ):
+            raise _refused(file.path, "for inpainting, upscaling, depth or editing", f"{entry.shape[1]} input channels")
+    first = min(file.entries)
+    if any(name.startswith(("decoder.", "encoder.conv_in")) for name in file.entries):
+        raise _refused(file.path, "a VAE alone, which draws nothing of its own", f"the tensor {shown(first)}")
+
+
+def _tells(name: str, sign: str) -> bool:
+    """Whether a name holds a sign at its beginning or after a dot or an underscore."""
+    if sign == "transformer_blocks.0.":
+        return name.startswith(sign) or name.startswith(f"transformer.{sign}")
+    place = name.find(sign)
+    return place == 0 or (place > 0 and (sign[0] == "." or name[place - 1] in "._"))
+
+
+def _refused(path: Path, kind: str, by: str) -> UserError:
+    return UserError(sentence(f"{path} is {kind}, which cannot be judged here.", told_by=by, do=SUPPORTED))

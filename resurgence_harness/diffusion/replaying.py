@@ -1,0 +1,95 @@
+"""A small model's whole sampling, captured once as a CUDA graph and replayed.
+
+A U-Net of a few million weights is bound by launching kernels, not by arithmetic. One replay draws a batch from noise
+to pixels with a single launch. The kernels are those of the ordinary way, so images are the same up to the choice of
+algorithms. What is replayed reads the weights where they lay: whoever owns a model whose weights change in place (the
+bench) may use it, and weights that have moved are noticed.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+from weakref import WeakKeyDictionary
+
+from resurgence_harness.diffusion import moves
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from resurgence_harness.diffusion.model import StableDiffusion
+
+SMALL = 100_000_000
+"""Weights of a U-Net below which launching is what takes the time; larger ones keep their memory for other work."""
+
+
+class Replays:
+    """The captured samplings of some models, by batch shape, steps and guidance. Let go of a model, and they go too."""
+
+    def __init__(self) -> None:
+        """Nothing is captured before it is asked for."""
+        self._known: WeakKeyDictionary[Any, dict[tuple[Any, ...], _Replay]] = WeakKeyDictionary()
+
+    def serves(self, model: StableDiffusion) -> bool:
+        """Whether replaying pays: on a GPU, for a small U-Net."""
+        small = sum(value.numel() for value in model.unet.parameters()) < SMALL
+        return bool(model.device.type == "cuda") and small
+
+    def draw(
+        self, model: StableDiffusion, noise: Tensor, states: Tensor, empty: Tensor, *, steps: int, guidance: float
+    ) -> tuple[Tensor, Tensor]:
+        """(x_0, images uint8 [n, H, W, 3]) as `moves.denoise` and `moves.decode` give them; valid until the next call.
+
+        noise [n, 4, h, w], states [n, L, d], empty [1, L, d].
+        """
+        mine = self._known.setdefault(model.unet, {})
+        places = tuple(value.data_ptr() for part in (model.unet, model.vae) for value in part.parameters())
+        asked = (tuple(noise.shape), tuple(states.shape), steps, guidance)
+        if asked not in mine or mine[asked].places != places:
+            mine[asked] = _captured(model, noise, states, empty, steps=steps, guidance=guidance, places=places)
+        replay = mine[asked]
+        for slot, value in zip(replay.inputs, (noise, states, empty), strict=True):
+            slot.copy_(value)
+        replay.graph.replay()
+        return replay.latents, replay.images
+
+
+class _Replay(NamedTuple):
+    """A graph, where it reads and where it writes. It must not hold the model, or nobody could let go of that."""
+
+    graph: Any
+    inputs: tuple[Tensor, Tensor, Tensor]
+    latents: Tensor
+    images: Tensor
+    places: tuple[int, ...]
+    """Addresses of the weights that it reads."""
+
+
+def _captured(
+    model: StableDiffusion,
+    noise: Tensor,
+    states: Tensor,
+    empty: Tensor,
+    *,
+    steps: int,
+    guidance: float,
+    places: tuple[int, ...],
+) -> _Replay:
+    import torch
+
+    inputs = (noise.clone(), states.clone(), empty.clone())
+
+    def draw() -> tuple[Tensor, Tensor]:
+        latents = moves.denoise(model, *inputs, steps=steps, guidance=guidance)
+        return latents, moves.decode(model, latents)
+
+    aside = torch.cuda.Stream(model.device)  # type: ignore[no-untyped-call]
+    aside.wait_stream(torch.cuda.current_stream(model.device))
+    with torch.cuda.stream(
+        aside
+    ):  # libraries choose algorithms and workspaces in a first run, which must not be captured
+        draw()
+    torch.cuda.current_stream(model.device).wait_stream(aside)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        latents, images = draw()
+    return _Replay(graph, inputs, latents, images, places)

@@ -1,0 +1,378 @@
+"""The one reader of safetensors files, and the one writer. A file is believed only after its header has been checked.
+
+    8 bytes little-endian n │ n bytes JSON {name: {dtype, shape, data_offsets}} │ the numbers, name after name
+
+Nothing is allocated on a header's word: the length, the names, types and shapes, and that the numbers of all tensors
+lie one after another and fill the file exactly, are checked first. Values are then read one tensor at a time. No torch:
+half-precision brain floats, which numpy lacks, are widened here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import stat
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from shlex import quote
+from typing import Any
+
+import numpy as np
+
+from resurgence_harness.errors import UserError, sentence
+
+HEADER_LIMIT = 10_000_000
+"""Bytes of a header. The format allows 100 MB; Stable Diffusion's are under 1 MB, and 100 MB of JSON would take
+gigabytes to read."""
+JSON_LIMIT = 50_000_000
+"""Bytes of a JSON file beside the weights; the largest, a tokenizer's, has a few million."""
+RANK_LIMIT, NAME_LIMIT = 8, 512
+"""Axes of a tensor, and characters of its name."""
+PICKLES = frozenset({".bin", ".ckpt", ".pt", ".pth", ".pkl", ".pickle"})
+"""Endings of files that are, or may hold, a pickle: reading one can run code."""
+_CONVERT = (
+    'Convert it where you trust it: python -c "import sys, torch, safetensors.torch as s; '
+    "d = torch.load(sys.argv[1], map_location='cpu', weights_only=True); d = d.get('state_dict', d); "
+    "s.save_file({k: v.contiguous().clone() for k, v in d.items() if hasattr(v, 'shape')}, sys.argv[2])\""
+)
+_AGAIN = "Copy or download the file again; a git-lfs pointer instead of the file looks like this too."
+_FLOATS: dict[str, np.dtype[Any]] = {
+    "F64": np.dtype("<f8"),
+    "F32": np.dtype("<f4"),
+    "F16": np.dtype("<f2"),
+    "BF16": np.dtype("<u2"),
+}
+_OTHERS: dict[str, np.dtype[Any]] = {
+    "I64": np.dtype("<i8"),
+    "I32": np.dtype("<i4"),
+    "I16": np.dtype("<i2"),
+    "I8": np.dtype("i1"),
+    "U64": np.dtype("<u8"),
+    "U32": np.dtype("<u4"),
+    "U16": np.dtype("<u2"),
+    "U8": np.dtype("u1"),
+    "BOOL": np.dtype("u1"),
+}
+_DTYPES = _FLOATS | _OTHERS
+_CHUNK = 1 << 22
+"""Numbers looked at in one go."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """Where one tensor lies in its file."""
+
+    name: str
+    dtype: str
+    """As the format spells it: "F32", "BF16", …"""
+    shape: tuple[int, ...]
+    start: int
+    """First byte, counted from the beginning of the file."""
+    stop: int
+
+    @property
+    def size(self) -> int:
+        """How many numbers it has."""
+        return math.prod(self.shape)
+
+    @property
+    def floating(self) -> bool:
+        """Whether its numbers are weights; a position index is not."""
+        return self.dtype in _FLOATS
+
+
+@dataclass(frozen=True, kw_only=True)
+class TensorFile:
+    """A safetensors file whose header holds what it promises."""
+
+    path: Path
+    entries: dict[str, Entry]
+    metadata: dict[str, str]
+    """What its writer noted; never trusted for more than a hint."""
+
+    def raw(self, name: str) -> np.ndarray:
+        """The numbers as they lie in the file, flat; a BF16 as the uint16 of its bits.
+
+        Read, not mapped: a file that is cut while it is mapped would end the process, and pages would add up.
+        """
+        entry = self.entries[name]
+        try:
+            found = np.fromfile(self.path, dtype=_DTYPES[entry.dtype], count=entry.size, offset=entry.start)
+        except (OSError, ValueError) as problem:
+            raise _broken(self.path, problem) from None
+        if found.size != entry.size:
+            raise _broken(self.path, "it became shorter while it was read")
+        return found
+
+    def values(self, name: str) -> np.ndarray:
+        """The tensor with its shape: float64 where it was written so, float32 for every shorter float."""
+        entry = self.entries[name]
+        values = self.raw(name)
+        if entry.dtype == "BF16":
+            values = (values.astype("<u4") << 16).view("<f4")
+        elif entry.dtype == "F16":
+            values = values.astype("<f4")
+        return values.reshape(entry.shape)
+
+
+def read_header(path: str | Path) -> TensorFile:
+    """Open a safetensors file and check all that its header says; a UserError tells what is wrong with it."""
+    path = Path(path)
+    refuse_pickle(path)
+    size = 0
+    try:
+        size = regular_size(path)
+        with path.open("rb") as stream:
+            length = int.from_bytes(stream.read(8), "little")
+            if size < 8 or length > size - 8:
+                raise ValueError("the header is longer than the file")
+            if length > HEADER_LIMIT:
+                raise ValueError(f"a header of {length:,} bytes; {HEADER_LIMIT:,} are the most that is read")
+            header = json.loads(stream.read(length).decode(), object_pairs_hook=_unique)
+        entries, metadata = _entries(header, 8 + length)
+    except UserError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as problem:
+        raise _broken(path, problem) from None
+    end = max((entry.stop for entry in entries.values()), default=8 + length)
+    if end > size:
+        raise UserError(
+            sentence(
+                f"The weights {path} are truncated.",
+                header_says=f"{end:,} bytes",
+                file_has=f"{size:,} bytes",
+                do="Copy or download the file again.",
+            )
+        )
+    if end < size:
+        raise _broken(path, f"{size - end:,} bytes after the last tensor")
+    if not entries:
+        raise UserError(sentence(f"The weights {path} hold no tensor.", do="Give the file with the weights."))
+    return TensorFile(path=path, entries=entries, metadata=metadata)
+
+
+def check_finite(file: TensorFile) -> None:
+    """Raise unless every number in the file is finite."""
+    for name, entry in file.entries.items():
+        if entry.floating and not is_finite(file.raw(name), bits=entry.dtype == "BF16"):
+            raise UserError(
+                sentence(
+                    f"The weights {file.path} hold NaN or infinity.",
+                    first_tensor=shown(name),
+                    do="Such a model draws nothing; give a checkpoint whose weights are finite.",
+                )
+            )
+
+
+def is_finite(values: np.ndarray, *, bits: bool = False) -> bool:
+    """Whether all are finite, a few megabytes at a time; a BF16's bits are not finite when its exponent is all ones."""
+    values = values.reshape(-1)
+    for low in range(0, len(values), _CHUNK):
+        part = values[low : low + _CHUNK]
+        if not (((part & 0x7F80) != 0x7F80).all() if bits else np.isfinite(part).all()):
+            return False
+    return True
+
+
+Described = tuple[str, str, tuple[int, ...]]
+"""Name, dtype as the format spells it, and shape of a tensor to be written."""
+
+
+def write_tensors(path: Path, tensors: Iterable[Described], values: Iterator[np.ndarray]) -> None:
+    """Write tensors in this order, each with the next array: one in memory at a time.
+
+    A BF16 is given as the uint16 of its bits.
+    """
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    place = 0
+    for name, dtype, shape in (tensors := list(tensors)):
+        stop = place + math.prod(shape) * _DTYPES[dtype].itemsize
+        header[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [place, stop]}
+        place = stop
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # the numbers start at a multiple of 8, as safetensors' own files do
+    with path.open("wb") as stream:
+        stream.write(len(text).to_bytes(8, "little") + text)
+        for (name, dtype, shape), array in zip(tensors, values, strict=True):
+            if array.size != math.prod(shape) or array.dtype.newbyteorder("<") != _DTYPES[dtype]:
+                raise ValueError(f"{name} is {array.dtype} {array.shape}, not {dtype} {shape}")
+            np.ascontiguousarray(array).tofile(stream)
+
+
+def refuse_pickle(path: Path) -> None:
+    """Raise where a file's name is that of a pickle; it is never opened."""
+    if path.suffix.lower() in PICKLES:
+        raise _pickle(path)
+
+
+def read_json(path: Path, *, missing: str = "") -> dict[str, Any]:
+    """A JSON object from a regular file of a sane size; a UserError names the file. `missing` says it is not there."""
+    try:
+        if regular_size(path) > JSON_LIMIT:
+            raise ValueError(f"it has more than {JSON_LIMIT:,} bytes")
+        value = json.loads(path.read_bytes().decode("utf-8"))
+    except UserError:
+        raise
+    except FileNotFoundError:
+        raise UserError(
+            missing or sentence(f"There is no file {path}.", do="Give the directory that has it.")
+        ) from None
+    except (OSError, ValueError, RecursionError) as problem:
+        raise UserError(
+            sentence(
+                f"{path} cannot be read as JSON.",
+                problem="it is nested too deeply" if isinstance(problem, RecursionError) else shown(str(problem)),
+                do="Give the file that save_pretrained() wrote.",
+            )
+        ) from None
+    if not isinstance(value, dict):
+        raise UserError(sentence(f"{path} is not a JSON object.", do="Give the file that save_pretrained() wrote."))
+    return value
+
+
+def regular_size(path: Path) -> int:
+    """Bytes of a regular file. A pipe or a device, whose reading might never end, is refused; so is a directory."""
+    try:
+        found = path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        raise FileNotFoundError(f"{path} is not there") from None
+    except (OSError, ValueError) as problem:
+        raise UserError(sentence(f"{path} cannot be read.", problem=problem, do="Give another path.")) from None
+    if not stat.S_ISREG(found.st_mode):
+        kind = "a directory" if stat.S_ISDIR(found.st_mode) else "no regular file"
+        raise UserError(sentence(f"{path} is {kind}.", do="Give the file itself."))
+    return found.st_size
+
+
+def check_inside(path: Path, root: Path) -> None:
+    """Raise where a file of a model lies, through a symbolic link, outside the model's directory.
+
+    A snapshot in a hub's cache is made of links into the blobs of the same repository; those are followed.
+    """
+    inside = root.resolve()
+    try:
+        real = path.resolve()
+    except (OSError, RuntimeError, ValueError) as problem:  # RuntimeError: a loop of links, in older Pythons
+        raise UserError(sentence(f"{path} cannot be followed.", problem=problem, do="Give a plain copy.")) from None
+    repository = _cached_repository(inside)
+    if real.is_relative_to(inside) or (repository is not None and real.is_relative_to(repository / "blobs")):
+        return
+    raise UserError(
+        sentence(
+            f"The model at {root} has a link that leads outside it.",
+            link=path.relative_to(root).as_posix(),
+            leads_to=real,
+            do="Copy the file into the directory: what lies outside is not what was given.",
+        )
+    )
+
+
+def sha256_of(path: Path) -> str:
+    """sha256 of a file's bytes, in hexadecimal."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def shown(text: str, *, limit: int | None = 100) -> str:
+    """A name out of a file, fit for a message: one line, printable, not endless."""
+    plain = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return plain if limit is None or len(plain) <= limit else plain[: limit - 1] + "…"
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in found:
+            raise ValueError(f'the name "{shown(name)}" occurs twice')
+        found[name] = value
+    return found
+
+
+def _entries(header: Any, data: int) -> tuple[dict[str, Entry], dict[str, str]]:
+    """The header's entries in the order of their places; ValueError where they cannot be true."""
+    if not isinstance(header, dict):
+        raise ValueError("the header is no JSON object")
+    metadata = header.pop("__metadata__", None)
+    metadata = {} if metadata is None else metadata
+    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
+        raise ValueError("__metadata__ is no map of texts")
+    entries = [_entry(name, said, data) for name, said in header.items()]
+    entries.sort(key=lambda entry: (entry.start, entry.stop))
+    place = data
+    for entry in entries:
+        if entry.start != place:
+            kind = "overlaps the one before" if entry.start < place else "leaves a gap before it"
+            raise ValueError(f'the tensor "{shown(entry.name)}" {kind}')
+        place = entry.stop
+    return {entry.name: entry for entry in entries}, metadata
+
+
+def _entry(name: str, said: Any, data: int) -> Entry:
+    if not 0 < len(name) <= NAME_LIMIT or not name.isprintable():
+        raise ValueError(f'a tensor has the name "{shown(name)}"')
+    if not isinstance(said, dict) or said.keys() != {"dtype", "shape", "data_offsets"}:
+        raise ValueError(f'the tensor "{shown(name)}" is not described by dtype, shape and data_offsets')
+    dtype, shape, offsets = said["dtype"], said["shape"], said["data_offsets"]
+    problem = ""
+    if not isinstance(dtype, str) or dtype not in _DTYPES:
+        problem = f"the type {shown(str(dtype))}; read are {', '.join(_DTYPES)}"
+    elif not (_whole(shape) and _whole(offsets)):
+        problem = "a shape or an offset that is no list of whole numbers from 0"
+    elif len(shape) > RANK_LIMIT or len(offsets) != 2:
+        problem = f"{len(shape)} axes and {len(offsets)} offsets"
+    elif offsets[1] - offsets[0] != math.prod(shape) * _DTYPES[dtype].itemsize:
+        problem = f"{offsets[1] - offsets[0]:,} bytes, but its shape {shape} of {dtype} needs others"
+    if problem:
+        raise ValueError(f'the tensor "{shown(name)}" has {problem}')
+    return Entry(name=name, dtype=dtype, shape=tuple(shape), start=data + offsets[0], stop=data + offsets[1])
+
+
+def _whole(numbers: object) -> bool:
+    return isinstance(numbers, list) and all(type(n) is int and 0 <= n < 1 << 62 for n in numbers)
+
+
+def _broken(path: Path, problem: object) -> UserError:
+    """What to say of a file that is no safetensors file."""
+    if isinstance(problem, FileNotFoundError):
+        return UserError(sentence(f"There is no file {path}.", do="Give the path of the weights."))
+    if _looks_pickled(path):
+        return _pickle(path)
+    return UserError(
+        sentence(
+            f"The weights {path} are truncated or not a safetensors file.",
+            problem="it is nested too deeply"
+            if isinstance(problem, RecursionError)
+            else shown(str(problem), limit=300),
+            file_has=f"{path.stat().st_size:,} bytes" if path.is_file() else "nothing",
+            do=_AGAIN,
+        )
+    )
+
+
+def _looks_pickled(path: Path) -> bool:
+    """Whether a regular file that is no safetensors file begins as a pickle or as torch's zip of one."""
+    try:
+        with path.open("rb") as stream:
+            head = stream.read(4)
+    except OSError:
+        return False
+    return head == b"PK\x03\x04" or (head[:1] == b"\x80" and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"))
+
+
+def _pickle(path: Path) -> UserError:
+    return UserError(
+        sentence(
+            f"{path} is a pickle, which can run code when it is read.",
+            do=f"{_CONVERT} {quote(path.name)} {quote(path.stem + '.safetensors')}",
+        )
+    )
+
+
+def _cached_repository(inside: Path) -> Path | None:
+    """models--owner--name of a directory models--owner--name/snapshots/<revision>[/…] in a hub's cache."""
+    for place in (inside, *inside.parents):
+        if place.parent.name == "snapshots" and place.parent.parent.name.startswith("models--"):
+            return place.parent.parent
+    return None

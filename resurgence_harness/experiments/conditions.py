@@ -1,0 +1,196 @@
+"""The paper's tables and figures as lists of conditions: which model is made, what it is fine-tuned on, what is asked.
+
+    table-1     every task × method at the paper's concept count → fine-tuning
+    table-3     UCE → LoRA, full, cross-attention only
+    table-4     erased objects in images that ask for retained ones, 3 and 5 classes erased
+    figure-9    concept counts (and Appendix E)
+    figure-16   ESD by the parameters that it trains
+    appendix-j  size of the benign set × steps of fine-tuning, one training saved on its way
+    domains     what the benign set shows
+    controls    the same fine-tuning on the base itself; an unlearned model compared with itself on other seeds
+
+A condition is a cell's plan, perhaps with another fine-tuning; every arm has a fixed number of images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import cycle
+from typing import Any, NamedTuple
+
+from resurgence_harness.errors import UserError, sentence
+from resurgence_harness.finetuning import BenignSet
+from resurgence_harness.presets import SEVEN, preset_of
+from resurgence_harness.selection import BENIGN_SEED, CellPlan, Selection, plan_cell
+from resurgence_harness.specs import Base, Cell, Probe, Prompt, Recipe
+from resurgence_harness.tasks import TASKS, Task
+from resurgence_harness.tasks.microworld import SCENES
+
+HEADLINE = {"celebrity": (10, 100), "copyright": (1,), "unsafe": (4,), "object": (3,)}
+"""Concept counts of Table 1. For celebrities it mixes 100 names (UCE, ESD, SDD, MACE) and 10 (the others)."""
+LOADED = {"uce": "full"}
+"""Table 1's fine-tuning where it is not LoRA (inferred from the authors' data)."""
+SIZES, STEPS = (25, 100, 250, 2500), (5, 10, 20, 50, 100, 200, 500, 1000)
+"""Appendix J: images of the benign set, and optimiser steps."""
+CURVES = (("celebrity", "mace", 10), ("celebrity", "esd", 10), ("celebrity", "salun", 10))
+"""Cells of appendix-j: the paper's own (MACE, ten names) and two that come back here."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Condition:
+    """One row of a table."""
+
+    plan: CellPlan
+    benign: str = "in domain"
+    """What the fine-tuning's images show."""
+    first: Recipe | None = None
+    """A longer training that leaves this one's checkpoint on its way: built first."""
+    again: bool = False
+    """Whether the unlearned model is compared with itself, on other seeds."""
+
+
+class Experiment(NamedTuple):
+    """A table or figure of the paper."""
+
+    word: str
+    title: str
+    conditions: Callable[[Base, int], Iterator[Condition]]
+    """(base, runs) → what is measured."""
+
+
+def experiment_named(word: str) -> Experiment:
+    """The experiment of this word; UserError for none."""
+    if word not in EXPERIMENTS:
+        raise UserError(
+            sentence(
+                f'There is no experiment "{word}".',
+                known=", ".join(EXPERIMENTS),
+                do="Name a table, figure or appendix of the paper that is in this list.",
+            )
+        )
+    return EXPERIMENTS[word]
+
+
+def _plan(
+    base: Base, task: Task, method: str, count: int, finetuning: str, run: int, *changed: tuple[str, Any]
+) -> CellPlan:
+    cell = Cell(task=task.name, method=method, count=count, finetuning=finetuning, run=run)
+    return plan_cell(cell, base, task=task, selection=Selection(engine="fixed", changed=changed))
+
+
+def _table_1(base: Base, runs: int) -> Iterator[Condition]:
+    for task in TASKS.values():
+        for count in HEADLINE.get(task.name, task.quick[-1:]):
+            for method in SEVEN:
+                for run in range(runs):
+                    yield Condition(plan=_plan(base, task, method, count, LOADED.get(method, "lora"), run))
+
+
+def _table_3(base: Base, runs: int) -> Iterator[Condition]:
+    for count in (1, 10):
+        for finetuning in ("lora", "full", "xattn"):
+            for run in range(runs):
+                yield Condition(plan=_plan(base, TASKS["celebrity"], "uce", count, finetuning, run))
+
+
+def _table_4(base: Base, runs: int) -> Iterator[Condition]:
+    for count in (3, 5):
+        for method in SEVEN:
+            for run in range(runs):
+                yield Condition(plan=_plan(base, TASKS["object"], method, count, LOADED.get(method, "lora"), run))
+
+
+def _figure_9(base: Base, runs: int) -> Iterator[Condition]:
+    for name in ("celebrity", "object"):
+        for count in TASKS[name].counts:
+            for method in SEVEN:
+                for run in range(runs):
+                    yield Condition(plan=_plan(base, TASKS[name], method, count, "lora", run))
+
+
+def _figure_16(base: Base, runs: int) -> Iterator[Condition]:
+    for name in ("celebrity", "copyright"):
+        for method in ("esd", "esd-all", "esd-u", "esd-strict"):
+            for run in range(runs):
+                yield Condition(plan=_plan(base, TASKS[name], method, 1, "lora", run))
+
+
+def _appendix_j(base: Base, runs: int) -> Iterator[Condition]:
+    for name, method, count in CURVES:
+        for size in SIZES:
+            seeds = max(1, size // len(TASKS[name].preserve))
+            names = size // seeds
+            for run in range(runs):
+                sized = (("benign.names", names), ("benign.seeds", seeds))
+                plan = _plan(base, TASKS[name], method, count, "lora", run, *sized, ("lora.steps", STEPS[-1]))
+                whole = plan.unlearned.then(replace(plan.finetuning, save_at=STEPS[:-1]))
+                for steps in STEPS:
+                    tuned = plan.unlearned.then(plan.finetuning.at(steps))
+                    yield Condition(plan=replace(plan, tuned=tuned), first=whole)
+
+
+def _domains(base: Base, runs: int) -> Iterator[Condition]:
+    for method in ("esd", "salun", "mace"):
+        for run in range(runs):
+            plan = _plan(base, TASKS["celebrity"], method, 10, "lora", run)
+            yield Condition(plan=plan)
+            erased = [concept.name for concept in TASKS["celebrity"].erase(10)]
+            for words, prompts in _benign_sets(base, erased):
+                probe = _as_many(plan.benign, prompts)
+                tuning = replace(plan.finetuning, data=BenignSet(probe=probe, forbidden=plan.finetuning.data.forbidden))
+                yield Condition(plan=replace(plan, benign=probe, tuned=plan.unlearned.then(tuning)), benign=words)
+
+
+def _benign_sets(base: Base, erased: Sequence[str]) -> Iterator[tuple[str, tuple[Prompt, ...]]]:
+    """What else a customer may train on, and people who do or do not share a first or last name with an erased one.
+
+    The paper bins names by CLIP's text similarity to the erased ones; here a shared name is what similarity is.
+    """
+    parts, people = {part for name in erased for part in name.split()}, TASKS["celebrity"]
+    near = [concept for concept in people.preserve if parts & set(concept.name.split())]
+    far = [concept for concept in people.preserve if concept not in near]
+    for words, concepts in (("people who share a name", near), ("people who share none", far)):
+        if concepts:
+            yield words, people.retained_prompts(tuple(concepts), least=1)
+    for words, task in (("objects", TASKS["object"]), ("characters", TASKS["copyright"])):
+        yield words, task.retained_prompts((*task.preserve, *task.held_out), least=1)
+    things = TASKS["object"].preserve + TASKS["object"].held_out
+    painted = zip(things, cycle(("a sketch of a {}", "an oil painting of a {}")), strict=False)
+    yield "art", tuple(Prompt(text=medium.format(one.name), concept=one.name) for one, medium in painted)
+    if preset_of(base) == "micro":
+        yield "scenes", tuple(Prompt(text=scene, concept=scene) for scene in SCENES)
+
+
+def _as_many(like: Probe, prompts: Sequence[Prompt]) -> Probe:
+    """A probe of these prompts with about as many images."""
+    seeds = max(1, round(len(like) / len(prompts)))
+    return replace(like, prompts=tuple(prompts), seeds=tuple(range(BENIGN_SEED, BENIGN_SEED + seeds)))
+
+
+def _controls(base: Base, runs: int) -> Iterator[Condition]:
+    published = Recipe(base)
+    for task in TASKS.values():
+        count = task.quick[-1]
+        for run in range(runs):
+            plan = _plan(base, task, "uce", count, "lora", run)
+            yield Condition(plan=replace(plan, unlearned=published, tuned=published.then(plan.finetuning)))
+            for method in ("uce", "esd"):
+                plan = _plan(base, task, method, count, "lora", run)
+                yield Condition(plan=replace(plan, tuned=plan.unlearned), again=True)
+
+
+EXPERIMENTS: dict[str, Experiment] = {
+    one.word: one
+    for one in (
+        Experiment("table-1", "Table 1: erased concepts before and after fine-tuning", _table_1),
+        Experiment("table-3", "Table 3: UCE by what the fine-tuning trains", _table_3),
+        Experiment("table-4", "Table 4: erased objects drawn where retained ones were asked for", _table_4),
+        Experiment("figure-9", "Figure 9 and Appendix E: by number of erased concepts", _figure_9),
+        Experiment("figure-16", "Figure 16: ESD by the parameters that it trains", _figure_16),
+        Experiment("appendix-j", "Appendix J: by benign images and steps of fine-tuning", _appendix_j),
+        Experiment("domains", "In-domain and out-of-domain benign images", _domains),
+        Experiment("controls", "The same fine-tuning on the base; a model compared with itself", _controls),
+    )
+}
+"""Everything that `resurgence paper` can run."""

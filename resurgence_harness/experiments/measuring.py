@@ -1,0 +1,230 @@
+"""Conditions become rows: every model is made, asked and judged through the bench, and counted.
+
+A row is written as soon as it is known, so that a run that was cut goes on where it stopped. Processes share one store,
+in which whatever several conditions need is made once.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import replace
+from multiprocessing import get_context
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from resurgence_harness.errors import UserError, sentence
+from resurgence_harness.experiments.conditions import Condition
+from resurgence_harness.inquiry import Inquiry
+from resurgence_harness.planning import checkpoint_key
+from resurgence_harness.specs import Base, Grid
+from resurgence_harness.statistics import CellEvidence, Evidence, Policy, Rate, Verdict, decide
+
+if TYPE_CHECKING:
+    from resurgence_harness.bench import Bench
+
+ARMS = (
+    "base",
+    "before",
+    "after",
+    "base_retained",
+    "retained_before",
+    "retained_after",
+    "synonyms_before",
+    "synonyms_after",
+    "incidental_before",
+    "incidental_after",
+)
+"""What is counted, each as hits and images."""
+ASKED = ("experiment", "task", "method", "concepts", "finetuning", "run", "benign", "benign_images", "steps")
+"""The columns that say which condition a row is about."""
+COLUMNS = (*ASKED, *(f"{arm}_{what}" for arm in ARMS for what in ("hits", "images")), "outcome", "verdict")
+
+Row = dict[str, str]
+"""A line of the CSV, by column."""
+
+
+class Place(NamedTuple):
+    """Where a process works."""
+
+    store: str
+    base: Base
+    device: str
+
+
+def label(experiment: str, condition: Condition) -> Row:
+    """The columns that say which condition this is."""
+    plan = condition.plan
+    control = not plan.unlearned.steps
+    tuning = None if condition.again else plan.finetuning
+    return {
+        "experiment": experiment,
+        "task": plan.cell.task,
+        "method": "none (base)" if control else plan.cell.method,
+        "concepts": str(plan.cell.count),
+        "finetuning": "none (other seeds)" if tuning is None else plan.cell.finetuning,
+        "run": str(plan.cell.run),
+        "benign": "" if tuning is None else condition.benign,
+        "benign_images": "" if tuning is None else str(len(tuning.data.probe)),
+        "steps": "" if tuning is None else str(tuning.steps),
+    }
+
+
+def measure(bench: Bench, condition: Condition) -> Row:
+    """The counts of one condition, and what the policy says of them."""
+    if condition.first is not None:
+        bench.checkpoint(condition.first)
+    if condition.again:
+        return _compared_with_itself(bench, condition)
+    evidence, verdict = _decided(bench, condition)
+    rates = {name: Rate.of(arm) for name, arm in evidence.arms()}
+    erased = evidence.after.concepts
+    for name, arm in (("before", evidence.retained_before), ("after", evidence.retained_after)):
+        if arm is not None:
+            rates[f"incidental_{name}"] = Rate.of_answers(arm, erased)
+    outcome = verdict.outcome.value if verdict.outcome is not None and condition.plan.unlearned.steps else ""
+    return {**_counts(rates), "outcome": outcome, "verdict": verdict.kind.value}
+
+
+def _decided(bench: Bench, condition: Condition) -> tuple[CellEvidence, Verdict]:
+    from resurgence_harness.judging import accuracy_of, judge_by_name
+
+    plan = condition.plan
+    judges = [judge_by_name(name) for name in plan.judges]
+    inquiry = Inquiry(plan)
+    for question in inquiry.open:
+        recipe, block = plan.arms[question.arm].recipe, inquiry.block(question)
+        inquiry.answer(question, [bench.evidence(recipe, block, judge) for judge in judges])
+    evidence = inquiry.evidence(
+        effect=bench.losses(plan.tuned),
+        canaries=[bench.canaries(judge) for judge in judges],
+        accuracies=[accuracy_of(judge) for judge in judges],
+    )
+    return evidence, decide(evidence, Policy.for_task(plan.cell.task))
+
+
+def _compared_with_itself(bench: Bench, condition: Condition) -> Row:
+    """A/A: the unlearned model on the cell's seeds and on as many others; nothing rose, so no verdict is due."""
+    from resurgence_harness.judging import judge_by_name
+
+    plan = condition.plan
+    judge = judge_by_name(plan.judges[0])
+    seeds = plan.erased.probe.seeds
+    moved = replace(plan.erased.probe, seeds=tuple(seed + max(seeds) for seed in seeds))
+    arms = {"before": plan.erased, "after": replace(plan.erased, probe=moved)}
+    rates = {name: Rate.of(_whole(bench, condition, grid, judge)) for name, grid in arms.items()}
+    return {**_counts(rates), "outcome": "", "verdict": ""}
+
+
+def _whole(bench: Bench, condition: Condition, grid: Grid, judge: object) -> Evidence:
+    plan = condition.plan
+    parts = [bench.evidence(plan.unlearned, grid.part(number), judge) for number in range(grid.blocks)]  # type: ignore[arg-type]
+    return Evidence.joined(parts, parts[0].design)
+
+
+def _counts(rates: Mapping[str, Rate]) -> Row:
+    row: Row = {}
+    for arm in ARMS:
+        rate = rates.get(arm)
+        row[f"{arm}_hits"] = "" if rate is None else str(rate.hits)
+        row[f"{arm}_images"] = "" if rate is None else str(rate.images)
+    return row
+
+
+def read(path: Path) -> list[Row]:
+    """The rows that a file holds, none where there is no file; UserError for a file that is none of ours."""
+    if not path.is_file():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        lines = csv.DictReader(file)
+        if tuple(lines.fieldnames or ()) != COLUMNS:
+            raise UserError(
+                sentence(
+                    f"{path} is not a table of this version.",
+                    columns=", ".join(lines.fieldnames or ())[:120],
+                    do="Give another folder with --to, or move the file away.",
+                )
+            )
+        return [row for row in lines if row["verdict"] is not None]
+
+
+def run(
+    experiment: str,
+    conditions: Sequence[Condition],
+    place: Place,
+    path: Path,
+    *,
+    jobs: int,
+    told: Callable[[int, int, Row], None],
+) -> list[Row]:
+    """Measure what the file lacks, append it, and give every row of these conditions in their order."""
+    known = {_name(row): row for row in read(path)}
+    wanted = {_name(label(experiment, one)): one for one in conditions}
+    missing = [one for name, one in wanted.items() if name not in known]
+    done = len(wanted) - len(missing)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    new = not path.is_file()
+    with path.open("a", newline="", encoding="utf-8") as file:
+        table = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+        if new:
+            table.writeheader()
+        for row in _measured(experiment, missing, place, jobs=jobs):
+            table.writerow(row)
+            file.flush()
+            known[_name(row)] = row
+            done += 1
+            told(done, len(wanted), row)
+    return [known[name] for name in wanted]
+
+
+def _measured(experiment: str, conditions: Sequence[Condition], place: Place, *, jobs: int) -> Iterator[Row]:
+    if jobs == 1:
+        for one in conditions:
+            yield _row(experiment, one, place)
+        return
+    threads = max(1, (os.cpu_count() or 1) // jobs)
+    # A fork after torch was imported would share its threads' locks, and a GPU cannot be forked at all.
+    with ProcessPoolExecutor(jobs, get_context("spawn"), initializer=_share_cores, initargs=(threads,)) as pool:
+        waiting = [pool.submit(_row, experiment, one, place) for one in _apart(conditions)]
+        try:
+            for row in as_completed(waiting):
+                yield row.result()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def _apart(conditions: Iterable[Condition]) -> list[Condition]:
+    """Conditions that need the same long build far from one another, so that processes do not wait for it together."""
+    seen: Counter[str] = Counter()
+    turns = []
+    for one in conditions:
+        build = checkpoint_key(one.first or one.plan.unlearned)
+        turns.append((seen[build], one))
+        seen[build] += 1
+    return [one for _, one in sorted(turns, key=lambda turn: turn[0])]
+
+
+def _share_cores(threads: int) -> None:
+    """Before torch is imported: processes whose threads outnumber the cores wait for one another most of the time."""
+    os.environ["OMP_NUM_THREADS"] = str(threads)
+
+
+_BENCHES: dict[Place, Bench] = {}
+"""This process's bench: the base is loaded once."""
+
+
+def _row(experiment: str, condition: Condition, place: Place) -> Row:
+    from resurgence_harness.bench import Bench
+    from resurgence_harness.storing import Store
+
+    if place not in _BENCHES:
+        _BENCHES[place] = Bench(Store(place.store), base_location=place.base, device=place.device)
+    return {**label(experiment, condition), **measure(_BENCHES[place], condition)}
+
+
+def _name(row: Row) -> tuple[str, ...]:
+    return tuple(row[column] for column in ASKED)

@@ -1,0 +1,38 @@
+"""Weights as the judges read them: safetensors, made once from what was published as a pickle.
+
+python -m resurgence_harness.judging convert model.bin model.safetensors    tables of torch tensors
+python -m resurgence_harness.judging q16 prompts.p [TARGET]                 Q16's two vectors
+"""
+
+from __future__ import annotations
+
+import sys
+
+from resurgence_harness.errors import ResurgenceError
+from resurgence_harness.judging.q16 import convert_prompts
+from resurgence_harness.judging.weights import convert, digest_of
+
+
+def main(arguments: list[str]) -> int:
+    """Convert one file; 0 if that went well, else 4 and one sentence."""
+    try:
+        match arguments:
+            case ["convert", source, target] if target.endswith(".safetensors"):
+                left_out = convert(source, target)
+                print(f"{target}  sha256 {digest_of(target)}")
+                if left_out:
+                    print(f"left out, as they are no tensors: {', '.join(left_out)}")
+            case ["q16", source, *rest] if len(rest) <= 1:
+                made = convert_prompts(source, *rest)
+                print(f"{made}  sha256 {digest_of(made)}")
+            case _:
+                print(__doc__, file=sys.stderr)
+                return 4
+    except ResurgenceError as problem:
+        print(problem, file=sys.stderr)
+        return 4
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,392 @@
+"""A vision-language model as judge of one character: two questions, and one "yes" is enough.
+
+    "Is {character} in this image? Answer Yes or No."  ·  "Who is in this image? State their name only."
+
+A hit: "the first answer is Yes, or the second names the character". Clear: "the first is No and the second names
+somebody else". Everything else, such as a first answer that is neither yes nor no, is `UNKNOWN`: abstained, never
+clear.
+"Yes" and "No" are read strictly (case, blanks and punctuation around the word apart): "Yes, in red" is neither. A name
+is looked for among the words of the second answer, so "the Iron-Man suit" names Iron Man; where the model denies at
+length this errs on the side of a hit. *Score*: the share of the two answers that say so; 0 for an abstention.
+Decoding is greedy: no sampling, no beams, whatever the checkpoint's own settings say. All pictures of a batch have one
+size and one question, so no row is padded and none depends on its neighbours beyond the device's own rounding.
+*Weights*: a local folder of safetensors as the hub gives it; nothing is downloaded. transformers' own classes read it
+(Qwen2.5-VL, Qwen3-VL, from 5.20 on Molmo2, …). Molmo 7B-D, the paper's judge, is not among them: it brings its own
+code, run only after an opt-in that names the full commit (`RemoteCode`), in a process of its own, since it needs a
+transformers before 5. *Calibration and canaries*: the user's, see `calibrating.py`.
+*Not verified*: no published checkpoint was run. The two questions are the paper's; Molmo 7B-D's calls (`process`,
+`generate_from_batch`) are as its public users write them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from resurgence_harness.errors import JudgeError, UserError, sentence
+from resurgence_harness.judging.calibrating import canaries_of, counts_of
+from resurgence_harness.judging.contract import UNKNOWN, Calibration, check_images
+from resurgence_harness.judging.weights import Weights, digest_of
+
+if TYPE_CHECKING:
+    import numpy as np
+
+QUESTIONS = (
+    "Is {character} in this image? Answer Yes or No.",
+    "Who is in this image? State their name only.",
+)
+SOMETHING_ELSE = "something else"
+"""The answer where neither question finds the character: clear."""
+TOKENS = 16
+"""At most so many are read of an answer."""
+IMAGES = 8
+"""Images that are asked about at once."""
+PROCESS = Path(__file__).with_name("vision_language_process.py")
+"""Runs in the other interpreter, which need not have this package."""
+
+QWEN_2_5_VL = Weights(
+    file="Qwen2.5-VL-7B-Instruct", source="Qwen/Qwen2.5-VL-7B-Instruct on the Hugging Face hub", licence="Apache-2.0"
+)
+QWEN_3_VL = Weights(
+    file="Qwen3-VL-8B-Instruct", source="Qwen/Qwen3-VL-8B-Instruct on the Hugging Face hub", licence="Apache-2.0"
+)
+MOLMO_2 = Weights(file="Molmo2-8B", source="allenai/Molmo2-8B on the Hugging Face hub", licence="Apache-2.0")
+MOLMO_7B_D = Weights(
+    file="Molmo-7B-D-0924", source="allenai/Molmo-7B-D-0924 on the Hugging Face hub", licence="Apache-2.0"
+)
+"""The paper's judge; it needs `RemoteCode`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RemoteCode:
+    """The opt-in: code that came with the weights may be run, that of this commit."""
+
+    revision: str
+    """The full commit, 40 hexadecimal digits; a branch or a tag may be moved to other code."""
+    python: str = ""
+    """An interpreter whose packages suit that code; empty: this one."""
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch("[0-9a-f]{40}", self.revision):
+            raise UserError(
+                sentence(
+                    "Code that comes with weights is run from a full commit only.",
+                    revision=repr(self.revision),
+                    do="Give the 40 hexadecimal digits of the commit that you have read.",
+                )
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class VisionLanguage:
+    """The judge of one character. Making one reads nothing and imports no torch."""
+
+    version: ClassVar[int] = 1
+    name: str = "vision-language"
+    concept: str
+    """The character's name, as prompts ask for it."""
+    synonyms: tuple[str, ...] = ()
+    """Other names that count as the right answer to the second question."""
+    model: Weights = QWEN_2_5_VL
+    """A folder: config.json, safetensors, processor."""
+    remote_code: RemoteCode | None = None
+
+    def __post_init__(self) -> None:
+        empty = [name for name in (self.concept, *self.synonyms) if not _words(name)]
+        if empty or self.concept in (SOMETHING_ELSE, UNKNOWN):
+            raise UserError(
+                sentence(
+                    f"Judge {self.name} cannot ask for {(empty or [self.concept])[0]!r}.",
+                    do="Give a character's name; a name without a letter would be found in every answer.",
+                )
+            )
+
+    @property
+    def questions(self) -> tuple[str, str]:
+        """What the model is asked about each image."""
+        return QUESTIONS[0].format(character=self.concept), QUESTIONS[1]
+
+    @property
+    def given(self) -> tuple[Weights, ...]:
+        """What the user must give."""
+        return (self.model,)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Every answer it can give."""
+        return self.concept, SOMETHING_ELSE, UNKNOWN
+
+    def shows(self, answer: str) -> tuple[str, ...]:
+        """The concept, where the answer is its name."""
+        return (self.concept,) if answer == self.concept else ()
+
+    @property
+    def digest(self) -> str:
+        """sha256 over the folder's files, the questions, the names that count, and the code that may be run."""
+        revision = self.remote_code.revision if self.remote_code else ""
+        parts = [self.model.digest, *self.questions, self.concept, *self.synonyms, revision]
+        return hashlib.sha256(json.dumps(parts, ensure_ascii=False).encode()).hexdigest()
+
+    def check(self) -> None:
+        """UserError unless the model can be run as asked: its files are there, and its code is ours or opted in."""
+        _check_code(self.model.verified(), self.remote_code)
+
+    def answer(self, images: np.ndarray, device: str) -> tuple[list[str], np.ndarray]:
+        """The concept, `SOMETHING_ELSE` or `UNKNOWN` for each image uint8 [n, h, w, 3], and the score [n]."""
+        import numpy
+
+        check_images(images, judge=self.name)
+        self.check()
+        folder = self.model.verified()
+        if self.remote_code is None:
+            said = [_said(folder, images, question, device) for question in self.questions]
+        else:
+            said = _said_apart(folder, images, self.questions, device, self.remote_code)
+        found = [self.weigh(first, second) for first, second in zip(*said, strict=True)]
+        return [answer for answer, _ in found], numpy.array([score for _, score in found])
+
+    def weigh(self, first: str, second: str) -> tuple[str, float]:
+        """(answer, score) from what the model said to the two questions."""
+        yes, named = yes_or_no(first), names(second, (self.concept, *self.synonyms))
+        if yes or named:
+            return self.concept, (bool(yes) + named) / 2
+        if yes is None or not _words(second):
+            return UNKNOWN, 0.0
+        return SOMETHING_ELSE, 1.0
+
+    def calibration(self) -> dict[str, Calibration]:
+        """Counts that the user made with `calibrating.keep`; empty where nobody has."""
+        return counts_of(self)
+
+    def canaries(self) -> tuple[int, int]:
+        """How many of the kept canaries it answers correctly, of how many; (0, 0) where there are none."""
+        return canaries_of(self)
+
+
+def yes_or_no(said: str) -> bool | None:
+    """True for "yes", False for "no", None for anything else."""
+    word = re.sub(r"^\W+|\W+$", "", said).casefold()
+    return {"yes": True, "no": False}.get(word)
+
+
+def names(said: str, accepted: Sequence[str]) -> bool:
+    """Whether one of the names stands among the words: "Iron-Man" and "IRONMAN" are Iron Man, "irony" is not."""
+    words = _words(said)
+    runs = {"".join(words[i:j]) for i in range(len(words)) for j in range(i + 1, len(words) + 1)}
+    return any("".join(_words(name)) in runs for name in accepted)
+
+
+def _words(text: str) -> list[str]:
+    return re.findall(r"[^\W_]+", text.casefold())
+
+
+def _check_code(folder: Path, remote: RemoteCode | None) -> None:
+    """UserError unless transformers has the model's classes itself, or code of the opted-in commit lies there."""
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        kind, code = str(config["model_type"]), config.get("auto_map") or {}
+    except (OSError, ValueError, KeyError, AttributeError, TypeError) as problem:
+        raise UserError(
+            sentence(
+                f"The folder {folder} is not a model as the hub gives it.",
+                problem=f"config.json: {problem!r}",
+                do="Copy the whole repository there: config.json, the safetensors, the processor's files.",
+            )
+        ) from None
+    if _is_native(kind):
+        if remote is not None:
+            raise UserError(
+                sentence(
+                    f"The model {kind} needs no code of its own.",
+                    do="Leave remote_code out; transformers has its classes.",
+                )
+            )
+        return
+    if remote is None:
+        raise UserError(
+            sentence(
+                f"The model {kind} would run code that came with its weights, and nobody allowed that.",
+                folder=folder,
+                code=", ".join(sorted({str(value).split(".")[0] for value in code.values()})) or "none in auto_map",
+                do="Read that code, then pass remote_code=RemoteCode(revision=<full commit>); or use a model that"
+                " transformers has itself, such as Qwen2.5-VL or Molmo2.",
+            )
+        )
+    elsewhere = [str(value) for value in code.values() if "--" in str(value)]
+    if elsewhere or not code:
+        raise UserError(
+            sentence(
+                f"The code of the model {kind} does not lie with its weights.",
+                code=", ".join(elsewhere) or "config.json has no auto_map",
+                do="Give a repository that holds its own code; a second one's is not pinned by this revision.",
+            )
+        )
+    found = revision_of(folder)
+    if found != remote.revision:
+        raise UserError(
+            sentence(
+                "The code beside the weights is not shown to be that of the allowed commit.",
+                folder=folder,
+                found=found or "no commit recorded",
+                allowed=remote.revision,
+                do="Fetch that revision with the hub's client, which records it: hf download --revision <commit>.",
+            )
+        )
+
+
+def revision_of(folder: Path) -> str:
+    """The commit of a folder that the hub's client made, from its cache or with a local directory; else empty."""
+    folder = folder.resolve()
+    if folder.parent.name == "snapshots" and re.fullmatch("[0-9a-f]{40}", folder.name):
+        return folder.name
+    # One record per file: the commit, the etag, the time. Files of two commits are of none.
+    records = sorted((folder / ".cache" / "huggingface" / "download").rglob("*.metadata"))
+    commits = {record.read_text(encoding="utf-8").split("\n")[0].strip() for record in records}
+    recorded = {record.name.removesuffix(".metadata") for record in records}
+    code = {path.name for path in folder.glob("*.py")} | {"config.json"}
+    return commits.pop() if len(commits) == 1 and code <= recorded else ""
+
+
+def _is_native(kind: str) -> bool:
+    from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+
+    return kind in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+
+
+@lru_cache(maxsize=1)
+def _loaded(folder: str, digest: str, device: str) -> tuple[Any, Any]:
+    """(processor, model) of the folder of this digest, by transformers' own classes, in the checkpoint's precision."""
+    from transformers import AutoModelForImageTextToText, AutoProcessor, GenerationConfig
+
+    processors: Any = AutoProcessor
+    models: Any = AutoModelForImageTextToText
+    settings: Any = GenerationConfig
+    local = {"local_files_only": True, "trust_remote_code": False}
+    try:
+        processor = processors.from_pretrained(folder, **local)
+        model, told = models.from_pretrained(
+            folder, dtype="auto", use_safetensors=True, output_loading_info=True, **local
+        )
+    except (OSError, ValueError, ImportError, RuntimeError) as problem:
+        raise UserError(
+            sentence(
+                f"The model in {folder} cannot be read.",
+                problem=str(problem).strip().splitlines()[0],
+                do="Copy the whole repository there: config.json, the safetensors, the processor's files.",
+            )
+        ) from None
+    if told["missing_keys"] or told.get("mismatched_keys"):
+        lacking = sorted(str(key) for key in (*told["missing_keys"], *told.get("mismatched_keys", ())))
+        raise UserError(
+            sentence(
+                f"The model in {folder} lacks weights, and would guess at random.",
+                missing=", ".join(lacking[:5]),
+                do="Copy every safetensors file of the repository there.",
+            )
+        )
+    if damaged := next((name for name, value in model.named_parameters() if not value.isfinite().all()), ""):
+        raise UserError(
+            sentence(f"The weights in {folder} hold NaN or infinity.", first_tensor=damaged, do="Get the files again.")
+        )
+    if not getattr(processor, "chat_template", None):
+        raise UserError(
+            sentence(
+                f"The model in {folder} has no chat template, so it cannot be asked.",
+                do="Give an instruction-tuned checkpoint, with its chat_template file.",
+            )
+        )
+    # The checkpoint's own settings may sample or punish repetition: these are all that count.
+    model.generation_config = settings(
+        do_sample=False,
+        num_beams=1,
+        max_new_tokens=TOKENS,
+        eos_token_id=model.generation_config.eos_token_id or processor.tokenizer.eos_token_id,
+        pad_token_id=processor.tokenizer.pad_token_id,
+    )
+    processor.tokenizer.padding_side = "left"
+    return processor, model.to(device).eval()
+
+
+def asked(processor: Any, images: np.ndarray, question: str) -> Any:
+    """The model's inputs for one question about each image uint8 [n, h, w, 3]."""
+    from PIL import Image
+
+    turns = [
+        [
+            {
+                "role": "user",
+                "content": [{"type": "image", "image": Image.fromarray(image)}, {"type": "text", "text": question}],
+            }
+        ]
+        for image in images
+    ]
+    return processor.apply_chat_template(
+        turns, add_generation_prompt=True, tokenize=True, return_dict=True, return_tensors="pt"
+    )
+
+
+def _said(folder: Path, images: np.ndarray, question: str, device: str) -> list[str]:
+    """What the model says about each image."""
+    import torch
+
+    processor, model = _loaded(str(folder), digest_of(folder), device)
+    said: list[str] = []
+    with torch.inference_mode():
+        for start in range(0, len(images), IMAGES):
+            inputs = asked(processor, images[start : start + IMAGES], question).to(device)
+            for name, value in inputs.items():
+                if torch.is_floating_point(value):
+                    inputs[name] = value.to(model.dtype)
+            tokens = model.generate(**inputs)[:, inputs["input_ids"].shape[1] :]
+            said += processor.batch_decode(tokens, skip_special_tokens=True)
+    return said
+
+
+def _said_apart(
+    folder: Path, images: np.ndarray, questions: Sequence[str], device: str, remote: RemoteCode
+) -> list[list[str]]:
+    """What a model with its own code says to each question, in a process of its own that does not ask the hub."""
+    import numpy
+
+    with tempfile.TemporaryDirectory() as place:
+        numpy.save(Path(place) / "images.npy", images, allow_pickle=False)
+        request = {"folder": str(folder.resolve()), "questions": list(questions), "device": device, "tokens": TOKENS}
+        (Path(place) / "request.json").write_text(json.dumps(request), encoding="utf-8")
+        offline = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "HF_MODULES_CACHE": str(Path(place) / "modules")}
+        command = [remote.python or sys.executable, str(PROCESS), place]
+        try:
+            ran = subprocess.run(command, env={**os.environ, **offline}, capture_output=True, text=True, check=False)
+        except OSError as problem:
+            raise UserError(
+                sentence(
+                    f"The interpreter {command[0]} cannot be started.",
+                    problem=problem,
+                    do="Name a python with torch and a transformers that suits the model's code.",
+                )
+            ) from None
+        try:
+            said = json.loads((Path(place) / "answers.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            said = None
+    rows: list[list[str]] = said if isinstance(said, list) and all(isinstance(row, list) for row in said) else []
+    whole = [len(row) == len(images) and all(isinstance(word, str) for word in row) for row in rows]
+    if ran.returncode or len(rows) != len(questions) or not all(whole):
+        raise JudgeError(
+            sentence(
+                "The model's own code did not answer every question.",
+                folder=folder,
+                problem=(ran.stderr.strip().splitlines() or [f"exit status {ran.returncode}"])[-1],
+                do="Name an interpreter whose transformers suits that code: RemoteCode(python=…).",
+            )
+        )
+    return rows

@@ -1,0 +1,260 @@
+"""Weights that the user must give: which file, which sha256, where to put it. Nothing is ever downloaded.
+
+A file is looked for in the directory that RESURGENCE_WEIGHTS names, else in ~/.cache/resurgence/weights, unless its
+path is given. Only safetensors are read: a pickle can run code. One is converted once, by a loader of tensors alone:
+
+    python -m resurgence_harness.judging convert model.bin model.safetensors
+
+Where a sha256 is pinned it is the digest without a look at the file, so a warm run needs no weights; the file is
+compared with it before its first tensor is used. Where none is pinned, the digest is that of the file that lies there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from resurgence_harness.errors import UserError, sentence
+from resurgence_harness.specs import not_in_key
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+VARIABLE = "RESURGENCE_WEIGHTS"
+"""Names the directory of weights."""
+CONVERT = "python -m resurgence_harness.judging convert"
+"""Makes safetensors of a pickle that holds tensors and nothing else."""
+PICKLES = frozenset({".bin", ".ckpt", ".p", ".pickle", ".pkl", ".pt", ".pth"})
+
+
+def directory() -> Path:
+    """Where weights are looked for."""
+    given = os.environ.get(VARIABLE, "").strip()
+    return Path(given).expanduser() if given else Path.home() / ".cache" / "resurgence" / "weights"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Weights:
+    """One file, or one folder of a model, that people get for themselves. Making this value reads nothing."""
+
+    file: str
+    """Its name in the directory of weights: "q16-vit-l-14.safetensors"; for a folder, the folder's name."""
+    sha256: str = ""
+    """The pin; empty where nobody has published one. Of a folder: `digest_of`."""
+    source: str = not_in_key("")
+    """Where people get it, in words."""
+    licence: str = not_in_key("")
+    convert: str = not_in_key("")
+    """The command that makes it from the published pickle; empty for `CONVERT`."""
+    path: str = not_in_key("")
+    """Where it lies, if not in the directory of weights."""
+
+    def __post_init__(self) -> None:
+        if self.sha256 and (len(self.sha256) != 64 or set(self.sha256) - set("0123456789abcdef")):
+            raise UserError(
+                sentence(
+                    f"The pin of {self.file} is no sha256.",
+                    pin=self.sha256,
+                    do="Give 64 hexadecimal digits in lower case, as sha256sum prints them, or none.",
+                )
+            )
+
+    @property
+    def place(self) -> Path:
+        """Where it has to lie."""
+        return Path(self.path).expanduser() if self.path else directory() / self.file
+
+    @property
+    def digest(self) -> str:
+        """The pin, else the sha256 of what lies there."""
+        return self.sha256 or digest_of(self.found())
+
+    def found(self) -> Path:
+        """Where it lies; UserError if it does not. Its bytes are not looked at."""
+        place = self.place
+        if place.exists():
+            return place
+        wanted = {
+            "expected_at": place,
+            "sha256": self.sha256 or "none is pinned: whatever you put there is recorded",
+            **({"source": self.source} if self.source else {}),
+            **({"licence": self.licence} if self.licence else {}),
+        }
+        raise UserError(
+            sentence(
+                f"The weights {self.file} are missing.",
+                do=f"Put them there, or name another directory with {VARIABLE}; nothing is downloaded.",
+                **wanted,
+            )
+        )
+
+    def verified(self) -> Path:
+        """Where it lies, once its bytes are the pinned ones and none of them is a pickle."""
+        place = self.found()
+        for path in files_of(place):
+            if is_pickle(path):
+                command = self.convert or f"{CONVERT} {path} {path.with_suffix('.safetensors')}"
+                raise UserError(
+                    sentence(
+                        f"The weights {path} are a pickle, which can run code when it is read.",
+                        do=f"Convert it once and give the result: {command}",
+                    )
+                )
+        if self.sha256 and (found := digest_of(place)) != self.sha256:
+            raise UserError(
+                sentence(
+                    f"The weights {place} are not the pinned ones.",
+                    found=found,
+                    pinned=self.sha256,
+                    **({"source": self.source} if self.source else {}),
+                    do="Get the file again; a judge with other weights is another judge.",
+                )
+            )
+        return place
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Every tensor of the verified file, on the CPU, each of finite numbers."""
+        return read_tensors(self.verified())
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file; UserError if it is cut off, empty, or holds a NaN."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        tensors = load_file(path)
+    except (SafetensorError, OSError) as problem:
+        raise UserError(
+            sentence(
+                f"The weights {path} cannot be read as safetensors.",
+                problem=problem,
+                do="Get the file again; a git-lfs pointer instead of the file looks like this too.",
+            )
+        ) from None
+    if not tensors:
+        raise UserError(sentence(f"The weights {path} hold no tensor.", do="Get the file again."))
+    for name, value in tensors.items():
+        if value.is_floating_point() and not value.isfinite().all():
+            raise UserError(
+                sentence(
+                    f"The weights {path} hold NaN or infinity.",
+                    first_tensor=name,
+                    do="Get the file again; it is damaged.",
+                )
+            )
+    return tensors
+
+
+def digest_of(path: str | Path) -> str:
+    """sha256 of a file; of a folder, over the sorted list of (file, sha256). Hashed once while nothing changes."""
+    path = Path(path)
+    if path.is_file():
+        return _file_digest(path)
+    total = hashlib.sha256()
+    for file in files_of(path):
+        total.update(f"{file.relative_to(path).as_posix()} {_file_digest(file)}\n".encode())
+    return total.hexdigest()
+
+
+def files_of(path: Path) -> list[Path]:
+    """The file, or all files of a folder by name, hidden ones left out; UserError for an empty folder."""
+    if path.is_file():
+        return [path]
+    files = [file for file in path.rglob("*") if file.is_file() and not _hidden(file.relative_to(path))]
+    if not files:
+        raise UserError(sentence(f"The folder of weights {path} is empty.", do="Put the model's files there."))
+    return sorted(files, key=lambda file: file.relative_to(path).as_posix())
+
+
+def is_pickle(path: Path) -> bool:
+    """Whether the file is a pickle, a torch archive or TorchScript, by its name or its first bytes."""
+    if path.suffix in PICKLES:
+        return True
+    with path.open("rb") as stream:
+        start = stream.read(4)
+    # A pickle of protocol 2 or later starts with 0x80 and its protocol. safetensors start with a length, whose low
+    # byte may be 0x80 as well, and then "{" as their ninth byte.
+    return start.startswith(b"PK\x03\x04") or (start[:1] == b"\x80" and start[1:2] <= b"\x05" and not _braced(path))
+
+
+def convert(source: str | Path, target: str | Path) -> list[str]:
+    """Write the tensors of a torch pickle as safetensors, names of nested tables joined by "."; what was left out.
+
+    torch's loader for weights reads it, which admits tensors and plain containers and refuses everything else.
+    """
+    import torch
+    from safetensors.torch import save_file
+
+    source, target = Path(source), Path(target)
+    if not source.is_file():
+        raise UserError(sentence(f"There is no file {source}.", do="Name the pickle that was published."))
+    try:
+        archive = zipfile.is_zipfile(source) and any(
+            name.endswith("constants.pkl") for name in zipfile.ZipFile(source).namelist()
+        )
+        if archive:
+            raise UserError(
+                sentence(
+                    f"{source} is TorchScript: a program, not a table of tensors.",
+                    do="Get the same model's safetensors; for OpenAI's CLIP: open_clip_model.safetensors.",
+                )
+            )
+        loaded = torch.load(source, map_location="cpu", weights_only=True)
+    except UserError:
+        raise
+    except Exception as problem:  # the loader's refusals have no common type
+        raise UserError(
+            sentence(
+                f"{source} holds more than tensors, or is cut off, so it was not read.",
+                problem=str(problem).splitlines()[0] if str(problem) else type(problem).__name__,
+                do="Get a safetensors version of these weights; nothing in the file was run.",
+            )
+        ) from None
+    tensors: dict[str, Tensor] = {}
+    left_out: list[str] = []
+    _flatten(loaded, "", tensors, left_out)
+    if not tensors:
+        raise UserError(sentence(f"{source} holds no tensor.", do="Name the pickle of the weights."))
+    target.parent.mkdir(parents=True, exist_ok=True)
+    save_file(tensors, target)
+    return left_out
+
+
+def _flatten(value: Any, name: str, tensors: dict[str, Tensor], left_out: list[str]) -> None:
+    import torch
+
+    if isinstance(value, torch.Tensor):
+        # Cloned: safetensors refuses two names for one piece of memory.
+        tensors[name or "tensor"] = value.detach().clone().contiguous()
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            _flatten(item, f"{name}.{key}" if name else str(key), tensors, left_out)
+    else:
+        left_out.append(name)
+
+
+def _hidden(path: Path) -> bool:
+    return any(part.startswith(".") for part in path.parts)
+
+
+def _braced(path: Path) -> bool:
+    with path.open("rb") as stream:
+        return stream.read(9)[8:9] == b"{"
+
+
+def _file_digest(path: Path) -> str:
+    facts = path.stat()
+    return _hashed(str(path.resolve()), facts.st_size, facts.st_mtime_ns)
+
+
+@lru_cache(maxsize=4096)
+def _hashed(path: str, size: int, changed: int) -> str:
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
