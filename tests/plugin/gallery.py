@@ -35,6 +35,7 @@ TINY = Task(
     name="tiny",
     erasable=celebrities("cleo marsh", "finn marsh"),
     counts=(1, 2),
+    quick=(1, 2),
     preserve=celebrities("bram quill"),
     held_out=celebrities("ada stone"),
     templates=("a photo of {}",),
