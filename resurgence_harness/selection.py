@@ -303,7 +303,12 @@ def tasks_on(base: str) -> Mapping[str, Task]:
         location = str(locate(base).directory)
     except UserError:  # said again, and told, when the base is read
         return PUBLISHED
-    return TASKS if preset_of(Base(digest="", name=base, location=location)) == "micro" else PUBLISHED
+    return tasks_of(Base(digest="", name=base, location=location))
+
+
+def tasks_of(base: Base) -> Mapping[str, Task]:
+    """The same for a base that has been found: the microworld's tasks for small models."""
+    return TASKS if preset_of(base) == "micro" else PUBLISHED
 
 
 def allowed_counts(tasks: Iterable[Task] = tuple(TASKS.values())) -> tuple[int, ...]:

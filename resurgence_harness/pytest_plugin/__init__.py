@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from resurgence_harness.errors import UserError
-from resurgence_harness.pytest_plugin import collecting, hookspecs, scheduling, workers
+from resurgence_harness.pytest_plugin import collecting, hookspecs, reruns, scheduling, workers
 from resurgence_harness.pytest_plugin.engine import KNOWN_PROPERTY, Checked, Engine, check, harness_message
 from resurgence_harness.pytest_plugin.fixtures import (
     base_model,
@@ -69,6 +69,8 @@ def _read(config: pytest.Config) -> None:
     try:
         config.stash[OPTIONS] = options = read_options(config)
         config.stash[_IN_SIGHT] = sight = collecting.look(config, options.tasks)
+        if sight.claims:
+            reruns.refuse(config)
     except UserError as error:
         raise pytest.UsageError(str(error)) from None
     unset = getattr(config.option, "allure_report_dir", "not installed") is None
@@ -142,14 +144,14 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Tests whose marker and options have no cell in common are deselected; mistakes end the run."""
     collecting.drop_not_chosen(config, items)
-    mistakes = config.stash.get(collecting.MISTAKES, [])
+    mistakes = [*config.stash.get(collecting.MISTAKES, []), *reruns.mistakes(config, items)]
     inputs = getattr(config, "workerinput", None)
     if not mistakes:
         return
+    items.clear()  # pytest finishes the collection even so, and nothing is planned
     if inputs is None:
         raise pytest.UsageError(mistakes[0])
     write_mistake(Path(inputs["resurgence"]["folder"]), mistakes[0])  # the controller ends the run
-    items.clear()
 
 
 @pytest.hookimpl(tryfirst=True)

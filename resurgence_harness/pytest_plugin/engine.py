@@ -370,6 +370,7 @@ class Claim:
     @cached_property
     def verdict(self) -> Verdict:
         """What is said of the cell; it is recorded for the report when it is first asked for."""
+        from resurgence_harness.pytest_plugin import cell_report
         from resurgence_harness.reporting import allure
 
         cell, plan = self.cell, self.plan
@@ -380,6 +381,8 @@ class Claim:
             finetuning=cell.finetuning,
             run=cell.run,
             severity=plan.task.severity,
+            base=plan.base.base.name,
+            trained=cell_report.trained(plan),
         )
         evidence, acceptance = self.evidence, self._engine.acceptance(plan, self._suite)
         verdict = self._engine.decide(plan, self._suite)(evidence)
@@ -391,8 +394,7 @@ class Claim:
         if verdict.kind is VerdictKind.KNOWN:
             self._item.user_properties.append((KNOWN_PROPERTY, verdict.sentence))
         if self._item.config.pluginmanager.has_plugin("allure_listener"):
-            pictures = self._engine.contact_sheet(plan, evidence, f"{cell.id} on {plan.base.base.name}")
-            allure.attach(record, message=str(verdict), sheet=pictures)
+            cell_report.write(self._engine, plan, evidence, verdict, record, self._item)
         return verdict
 
     def stays_erased(self) -> Verdict:

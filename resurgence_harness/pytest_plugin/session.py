@@ -260,6 +260,8 @@ class Session:
         return together(records, list(dict.fromkeys(declared)))
 
     def _environment(self) -> dict[str, str]:
+        from resurgence_harness.reporting.surroundings import surroundings
+
         found = {"python": platform.python_version(), "platform": platform.platform(), "device": self.device}
         workers = self._config.getoption("numprocesses", None)
         found["workers"] = str(workers or 0)
@@ -268,7 +270,7 @@ class Session:
                 found[name] = version(name)
             except PackageNotFoundError:
                 continue
-        return found
+        return found | surroundings(self._config.invocation_params.dir)
 
     def _write_allure(self, run: dict[str, Any]) -> None:
         results = self._config.getoption("allure_report_dir", None)

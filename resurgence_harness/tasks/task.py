@@ -58,6 +58,8 @@ class Task:
     """What is erased at counts where that is not the first so many; a concept may have another kind here."""
     paper_images: Mapping[int, int] = field(default_factory=dict)
     """Images of erased concepts that the paper looks at, by concept count."""
+    covered: bool = False
+    """Whether its images are blurred in reports until somebody asks to see them."""
 
     def __post_init__(self) -> None:
         for name in ("erasable", "preserve", "held_out", "counts", "judges"):
