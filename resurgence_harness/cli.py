@@ -179,7 +179,10 @@ def theory_command(
 def validate_command(
     full: Annotated[bool, typer.Option("--full", help="Ten thousand replicates instead of five hundred.")] = False,
     outcomes: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Also replay these (CSV: concept,prompt,seed,before,after).")
+        list[Path] | None,
+        typer.Option(
+            metavar="FILE", help="Also replay these (CSV: concept,prompt,seed,before,after); may be repeated."
+        ),
     ] = None,
     seed: Annotated[int, typer.Option(metavar="N", help="Of the random numbers.")] = 0,
     jobs: Annotated[int, typer.Option(metavar="N", help="Processes.")] = 1,
@@ -193,7 +196,7 @@ def validate_command(
     """
     from resurgence_harness import validation
 
-    stored = None if outcomes is None else validation.read(outcomes)
+    stored = {path.name.partition(".")[0]: validation.read(path) for path in outcomes or ()}
     into = None if to is None else validation.folder(to)
     asked = validation.every_check(validation.FULL if full else validation.FAST, seed=seed, stored=stored)
 
