@@ -282,6 +282,7 @@ def paper_command(
     from resurgence_harness.experiments.conditions import experiment_named
     from resurgence_harness.pytest_plugin.workers import resolved_device
     from resurgence_harness.selection import base_model
+    from resurgence_harness.statistics import Policy
 
     asked = {"table": table, "figure": figure, "appendix": appendix, "": experiment}
     words = [f"{kind}-{value}".strip("-").casefold() for kind, value in asked.items() if value]
@@ -310,6 +311,13 @@ def paper_command(
     _console().print(shown)
     if found.word == "table-1":
         print(comparing.told(comparing.against_table_1(rows)))
+    if found.word == "appendix-j":
+        delta = Policy().delta
+        reached = Table("method", "concepts", "benign images", "steps", box=None, pad_edge=False, header_style="bold")
+        reached.title, reached.title_justify = f"Steps to a rise of more than {100 * delta:g} points", "left"
+        for reaching in comparing.steps_to_resurgence(rows, delta=delta):
+            reached.add_row(*reaching)
+        _console().print(reached)
     drawn = figures.draw(found.word, found.title, rows, to)
     print(f"Written: {', '.join(str(path) for path in (to / f'{found.word}.csv', *drawn))}")
 

@@ -119,6 +119,24 @@ _SHOWN = {
 """Arms of the table and the heads of their columns."""
 
 
+def steps_to_resurgence(rows: Iterable[Row], *, delta: float) -> list[tuple[str, str, str, str]]:
+    """(method, concepts, benign images, steps): the fewest steps after which the median rise is more than delta.
+
+    Steps are those that were saved; "none" where no saved model had risen so far.
+    """
+    curves: dict[tuple[str, str, str], list[tuple[int, float]]] = {}
+    for group, of in grouped(rows).items():
+        before, after = spread(of, "before"), spread(of, "after")
+        if before is not None and after is not None:
+            curve = curves.setdefault((group.method, str(group.concepts), group.images), [])
+            curve.append((int(group.steps), after.middle - before.middle))
+    found = []
+    for (method, concepts, images), curve in curves.items():
+        first = next((str(steps) for steps, rise in sorted(curve) if rise > delta), "none")
+        found.append((method, concepts, images, first))
+    return found
+
+
 class Comparison(NamedTuple):
     """One published figure and ours."""
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from resurgence_harness.experiments.comparing import Group, grouped, spread
+from resurgence_harness.experiments.comparing import grouped, spread
 from resurgence_harness.experiments.measuring import Row
 
 if TYPE_CHECKING:
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 _INK, _PALE, _GROUND = "#1c1c20", "#6e6e76", "#fcfcfa"
 _BEFORE, _AFTER, _KEPT = "#0072B2", "#D55E00", "#009E73"
+_NAMED = ("task", "method", "concepts", "finetuning", "benign")
+"""What tells one line of a figure from another."""
 _SERIES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 
 
@@ -35,7 +37,7 @@ def draw(word: str, title: str, rows: Sequence[Row], folder: Path) -> list[Path]
 def arrows(title: str, rows: Sequence[Row]) -> Figure:
     """One line per group: the erased rate before → after fine-tuning, and the retained rate after as a tick."""
     groups = grouped(rows)
-    varying = [name for name in Group._fields if len({getattr(group, name) for group in groups}) > 1]
+    varying = [name for name in _NAMED if len({getattr(group, name) for group in groups}) > 1]
     figure, axes = _axes(title, height=1.4 + 0.27 * len(groups))
     places = range(len(groups) - 1, -1, -1)
     for place, (_, of) in zip(places, groups.items(), strict=True):
@@ -52,6 +54,7 @@ def arrows(title: str, rows: Sequence[Row]) -> Figure:
             axes.plot(100 * kept.middle, place, "|", ms=10, mew=2, color=_KEPT)
     labels = [" · ".join(str(getattr(group, name)) for name in varying) or group.method for group in groups]
     axes.set_yticks(list(places), labels)
+    axes.set_ylim(-0.8, len(groups) - 0.2)
     axes.set_xlabel("images that show the concept, % (median and range of runs)")
     axes.plot([], [], "o", color=_BEFORE, mfc=_GROUND, label="erased, before fine-tuning")
     axes.plot([], [], "o", color=_AFTER, label="erased, after")
@@ -78,7 +81,7 @@ def curves(title: str, rows: Sequence[Row]) -> Figure:
                 (steps, found) for steps, of in sorted(line, key=lambda pair: pair[0]) if (found := spread(of, "after"))
             ]
             x, y = [steps for steps, _ in points], [100 * found.middle for _, found in points]
-            axes.plot(x, y, "-o", ms=3, lw=1.4, color=colour)
+            axes.plot(x, y, "-o", ms=3, lw=1.4, color=colour, label=size)
             axes.fill_between(
                 x,
                 [100 * (found.middle - found.deviation) for _, found in points],
@@ -86,9 +89,6 @@ def curves(title: str, rows: Sequence[Row]) -> Figure:
                 color=colour,
                 alpha=0.15,
                 lw=0,
-            )
-            axes.annotate(
-                f"{size}", (x[-1], y[-1]), (4, 0), textcoords="offset points", fontsize=8, color=colour, va="center"
             )
         before = spread([row for of in mine.values() for row in of], "before")
         if before is not None:
@@ -99,6 +99,7 @@ def curves(title: str, rows: Sequence[Row]) -> Figure:
         _plain(axes)
     panels[0][0].set_ylabel("images that show an erased concept, %")
     panels[0][0].set_ylim(-3, 103)
+    panels[0][0].legend(title="benign images", loc="upper left", frameon=False, fontsize=8, title_fontsize=8)
     return figure
 
 
