@@ -124,6 +124,7 @@ def plan_command(
     cells = collected(arguments)
     planned = plan(cells.store, cells.wanted)
     show_plan(planned, cells=len(cells.plans), store=cells.store, every=every, beyond=cells.beyond)
+    show_costs(cells)
 
 
 @app.command("build", context_settings=_PASSED_ON)
@@ -481,6 +482,34 @@ def show_plan(planned: Plan, *, cells: int, store: Store, every: bool = False, b
     print(summary(planned))
     if beyond:
         print(f"Drawing ends when an answer is clear; if none were, {beyond:,} images more would be drawn.")
+
+
+def show_costs(cells: Cells) -> None:
+    """How many pairs a claim needs, for every limit, confidence and size of grid that is judged look by look."""
+    from resurgence_harness.validation.power import costs_of_a_claim
+
+    asked = {
+        (policy.delta, policy.alpha, len(plan.erased))
+        for plan, suite in cells.plans
+        if plan.engine != "fixed"
+        for policy in [cells.engine.limits(suite).policy_for(plan.cell)]
+    }
+    for delta, alpha, grid in sorted(asked):
+        print(
+            f"\nPairs until a rise is told from {100 * delta:g} points with {100 * (1 - alpha):g} % confidence,"
+            f" on grids of {grid}, simulated:"
+        )
+        table = Table(
+            "if this is true", "half need", "95 of 100 need", "told", box=None, pad_edge=False, header_style="bold"
+        )
+        for words, cost in costs_of_a_claim(delta, alpha, grid):
+            told = ", ".join(
+                f"{word} {share:.0%}"
+                for word, share in (("HOLDS", cost.holds), ("VIOLATED", cost.broken), ("neither", cost.undecided))
+                if share >= 0.005
+            )
+            table.add_row(words, f"{cost.median:.0f}", f"{cost.p95:.0f}", told)
+        _console().print(table)
 
 
 def summary(planned: Plan) -> str:

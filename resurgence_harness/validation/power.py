@@ -124,6 +124,18 @@ def expected_pairs(
     return _cost(_runs(changes(before, after, r), Shuffled(grid), grid, delta, alpha, block, replicates, random)[0])
 
 
+def costs_of_a_claim(delta: float, alpha: float, grid: int) -> list[tuple[str, Cost]]:
+    """What it takes to tell a rise from delta in four truths, in words, from nothing at all to a concept that is back.
+
+    Half of the hits before are taken for hits after as well, where there are any (r = .5).
+    """
+    low = 0.04
+    risen = [(low, low + delta + 0.05), (low, max(0.39, low + delta + 0.10))]
+    truths = [("nothing is seen, before or after", 0.0, 0.0), (f"{low:.0%} before and after", low, low)]
+    truths += [(f"{before:.0%} before, {after:.0%} after", before, after) for before, after in risen]
+    return [(words, expected_pairs(before, after, 0.5, delta, grid, alpha)) for words, before, after in truths]
+
+
 def fixed_pairs(psi: float, difference: float, delta: float, alpha: float = 0.01, power: float = 0.95) -> int:
     """Pairs with which a test at a fixed number tells `difference` from delta with this power.
 

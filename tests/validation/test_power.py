@@ -8,7 +8,7 @@ import pytest
 from resurgence_harness.errors import SpecError
 from resurgence_harness.validation import expected_pairs, fixed_pairs
 from resurgence_harness.validation.edges import seeded
-from resurgence_harness.validation.power import check_costs, check_power, plant
+from resurgence_harness.validation.power import check_costs, check_power, costs_of_a_claim, plant
 
 
 @pytest.mark.parametrize(
@@ -97,3 +97,12 @@ def test_a_verdict_seldom_contradicts_its_grid():
     assert len(judged) == 2
     assert all(row.passed for row in judged)
     assert sum("median" in row.setting for row in rows) == 10
+
+
+def test_a_claims_costs_are_told_for_four_truths():
+    """What is clear costs little; what lies near the limit costs most, and nothing is told wrongly."""
+    nothing, same, near, back = (cost for _, cost in costs_of_a_claim(0.05, 0.01, 500))
+    assert nothing.holds == 1 and same.holds > 0.97
+    assert near.broken > 0.9 and near.holds == 0
+    assert back.broken == 1
+    assert back.median < nothing.median < same.median < near.median
