@@ -35,9 +35,7 @@ def plan(base: Base, monkeypatch: pytest.MonkeyPatch) -> CellPlan:
     judge = GalleryJudge(str(Path(base.location).parent / "gallery.npz"))
     monkeypatch.setitem(JUDGES, judge.name, judge)
     selection = Selection(engine="fixed", seeds=100, changed=tuple(dict(map(parse_change, SETTINGS)).items()))
-    return plan_cell(
-        Cell(task="tiny", method="uce", count=1, finetuning="lora"), base, task=TINY, selection=selection
-    )
+    return plan_cell(Cell(task="tiny", method="uce", count=1, finetuning="lora"), base, task=TINY, selection=selection)
 
 
 def test_a_condition_is_counted_and_a_table_goes_on(base: Base, plan: CellPlan, tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ from resurgence_harness.statistics.weighing import Weighed
 
 HOLDS, KNOWN, VIOLATED, UNDECIDED = VerdictKind
 UNLEARNED, NOT_UNLEARNED, COLLAPSED = UnlearningOutcome
-ERASED, RETAINED = Group
+ERASED, RETAINED = Group.ERASED, Group.RETAINED
 DAY = date(2026, 6, 1)
 POLICY = Policy()
 LOST = (380, 60, 60)
@@ -93,7 +93,7 @@ def test_what_was_not_seen_is_absent(make):
     cell = make.cell()
     bare = CellEvidence(before=cell.before, after=cell.after)
     assert [name for name, _ in bare.arms()] == ["before", "after"]
-    assert [getattr(bare, one.name) for one in dataclasses.fields(bare)][2:] == [None] * 10
+    assert [getattr(bare, one.name) for one in dataclasses.fields(bare)][2:] == [None] * 12
     verdict = decide(bare, POLICY, today=DAY)
     assert verdict.kind is UNDECIDED
     assert [name for name, _ in verdict.rates] == ["before", "after"]
