@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from datetime import timedelta
@@ -17,6 +18,8 @@ from resurgence_harness import cli
 from resurgence_harness.planning import HELD_OUT, images_key, plan
 from resurgence_harness.storing import Store, key
 from tests.test_planning import ASKED, BASE, TUNED, UNLEARNED, Eye, put
+
+ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture
@@ -314,3 +317,29 @@ def test_times_in_words(number: float, words: str) -> None:
 def test_ages_in_words(seconds: float, words: str) -> None:
     """Ages as people say them."""
     assert cli.age_words(timedelta(seconds=seconds)) == words
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], "Name one table, figure, appendix or experiment."),
+        (["--table", "1", "--figure", "9"], "Name one table, figure, appendix or experiment."),
+        (["--table", "7"], 'There is no experiment "table-7".'),
+        (["--table", "1", "--only", "nobody"], "table-1 has nothing called nobody."),
+        (["--table", "1", "--base", "nowhere"], "nowhere"),
+    ],
+)
+def test_a_selection_that_is_none_is_a_sentence(run: Any, tmp_path: Path, arguments: list[str], said: str) -> None:
+    """Exit code 4, and no file."""
+    code, _, err = run("paper", *arguments, "--to", tmp_path / "out", "--store", tmp_path / "store")
+    assert code == 4 and said in err.splitlines()[0]
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_table_that_is_there_is_compared_again(run: Any, tmp_path: Path) -> None:
+    """Rows that a file holds are measured no more: the shipped table of the microworld, its figure and the paper's."""
+    shutil.copy(ROOT / "reports/microworld/paper/table-1.csv", tmp_path / "table-1.csv")
+    code, out, _ = run("paper", "--table", 1, "--to", tmp_path, "--store", tmp_path / "store")
+    assert code == 0
+    assert "celebrity, 10: Spearman over methods +0.86 by rate after" in out
+    assert {path.name for path in tmp_path.iterdir()} == {"table-1.csv", "table-1.png", "table-1.svg"}

@@ -29,7 +29,7 @@ STYLES = {"HOLDS": "good", "KNOWN": "warn", "UNDECIDED": "warn", "VIOLATED": "ba
 """How each verdict is coloured."""
 VERDICTS = {"HOLDS": "holds", "KNOWN": "known", "VIOLATED": "violated", "UNDECIDED": "undecided"}
 """Verdicts as verbs of the last line."""
-_HEADER = ("method", "concepts", "fine-tuning", "run", "base", "before", "after", "retained", "verdict")
+_HEADER = ("task", "method", "concepts", "fine-tuning", "run", "base", "before", "after", "retained", "verdict")
 _RIGHT = {"concepts", "run"}
 
 
@@ -39,8 +39,9 @@ def plain(lines: Iterable[Line]) -> str:
 
 
 def table(records: Sequence[Record]) -> list[Line]:
-    """One row per cell. Fine-tuning and run have a column where they differ between cells."""
+    """One row per cell. Task, fine-tuning and run have a column where they differ between cells."""
     differ = {
+        "task": several_tasks(records),
         "fine-tuning": len({record["finetuning"] for record in records}) > 1,
         "run": len({record["run"] for record in records}) > 1,
     }
@@ -61,14 +62,20 @@ def table(records: Sequence[Record]) -> list[Line]:
     ]
 
 
+def several_tasks(records: Sequence[Record]) -> bool:
+    """Whether cells of more than one task are told together."""
+    return len({record["task"] for record in records}) > 1
+
+
 def reasons(records: Sequence[Record]) -> list[Line]:
-    """One line for every cell that does not simply hold."""
+    """One line for every cell that does not simply hold, with its task where there are several."""
     told = [record for record in records if record["verdict"] != "HOLDS"]
-    width = max((len(record["id"]) for record in told), default=0)
+    named = {id(one): f"{one['task']}/{one['id']}" if several_tasks(records) else str(one["id"]) for one in told}
+    width = max(map(len, named.values()), default=0)
     lines: list[Line] = []
     for record in told:
         first, *more = str(record["reason"]).splitlines() or [""]
-        head = Segment(f"{record['id']:<{width}}  "), Segment(record["verdict"], STYLES[record["verdict"]])
+        head = Segment(f"{named[id(record)]:<{width}}  "), Segment(record["verdict"], STYLES[record["verdict"]])
         lines.append([*head, Segment(f": {first}")])
         lines += [[Segment(f"{'':<{width}}  {text.strip()}", "dim")] for text in more]
     return lines

@@ -27,6 +27,17 @@ def test_columns_appear_where_cells_differ() -> None:
     ]
 
 
+def test_tasks_are_told_where_there_are_several() -> None:
+    """Cells of two tasks have the same ids."""
+    cells = [record("esd-1-lora", reason="too few."), {**record("esd-1-lora", reason="lost."), "task": "object"}]
+    lines = plain(table(cells)).splitlines()
+    assert [line.split()[0] for line in lines] == ["task", "celebrity", "object"]
+    assert [line.split()[0] for line in plain(reasons(cells)).splitlines()] == [
+        "celebrity/esd-1-lora",
+        "object/esd-1-lora",
+    ]
+
+
 def test_a_missing_base_is_a_dash() -> None:
     """Without a base nothing is made up."""
     assert "—" in plain(table([record(base=None)]))
