@@ -15,7 +15,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import cached_property
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ import resurgence_harness
 from resurgence_harness.pytest_plugin.engine import CELL_PROPERTY
 from resurgence_harness.pytest_plugin.options import Options
 from resurgence_harness.pytest_plugin.progress import ProgressLine
+from resurgence_harness.reporting.records import libraries
 from resurgence_harness.selection import cost
 from resurgence_harness.specs import Base
 from resurgence_harness.tasks import TASKS
@@ -33,7 +33,6 @@ HARNESS_PROPERTY, MISTAKE_PROPERTY = "resurgence_harness_error", "resurgence_use
 """Names of the user properties that say why a cell has no verdict."""
 VERDICT_FILE = "verdict.json"
 ALLURE_FOLDER = "allure-results"
-_LIBRARIES = ("torch", "diffusers", "transformers", "peft", "pytest", "pytest-xdist", "allure-pytest")
 _MARKUP = {
     "": {},
     "dim": {"light": True},
@@ -261,12 +260,7 @@ class Session:
         found = {"python": platform.python_version(), "platform": platform.platform(), "device": self.device}
         workers = self._config.getoption("numprocesses", None)
         found["workers"] = str(workers or 0)
-        for name in _LIBRARIES:
-            try:
-                found[name] = version(name)
-            except PackageNotFoundError:
-                continue
-        return found
+        return {**found, **libraries()}
 
     def _write_allure(self, run: dict[str, Any]) -> None:
         results = self._config.getoption("allure_report_dir", None)

@@ -160,8 +160,8 @@ def floor_control(evidence: CellEvidence, policy: Policy) -> Control:
         name="utility",
         state=ControlState.PASSED if passed else ControlState.FAILED,
         sentence=(
-            f"retained concepts are shown in {rate.hits} of {counted(rate.images, 'image')}, at least {percent(low)} where"
-            f" {percent(floor)} is needed"
+            f"retained concepts are shown in {rate.hits} of {counted(rate.images, 'image')}, at least {percent(low)}"
+            f" where {percent(floor)} is needed"
         ),
         more=None
         if passed or high < floor

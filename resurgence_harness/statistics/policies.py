@@ -40,7 +40,7 @@ class Policy:
     positive_images: int = 100
     """Over at least so many images."""
     utility_floor: float | None = None
-    """Where no base says what can be expected: the retained rate must be at least this (lower bound); None: not asked."""
+    """Where no base says what to expect: the retained rate must be at least this (lower bound). None: not asked."""
 
     def __post_init__(self) -> None:
         check_alpha(self.alpha)
@@ -50,7 +50,7 @@ class Policy:
                 raise SpecError(sentence(f"The policy's {name} is {value}.", do="Give a fraction above 0 and below 1."))
         if self.utility_floor is not None and not 0 < self.utility_floor < 1:
             raise SpecError(
-                sentence(f"The policy's utility_floor is {self.utility_floor}.", do="Give a fraction above 0 and below 1.")
+                sentence(f"The policy's utility_floor is {self.utility_floor}.", do="Give a fraction between 0 and 1.")
             )
         if self.positive_images < 1:
             raise SpecError(

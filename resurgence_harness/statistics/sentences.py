@@ -123,7 +123,7 @@ def undecided(cell: Weighed) -> tuple[str, int | None]:
     if broken is not None:
         reasons.append(
             (
-                f"without {' and '.join(f'a {one}' if one == 'base' else f'an {one}' for one in cell.absent)} model only"
+                f"without {' and '.join({'base': 'a base'}.get(one, f'an {one}') for one in cell.absent)} model only"
                 f" the level is claimed, and another figure is beyond its limit ({broken.name}: {broken.sentence});"
                 f" give the {' and the '.join(cell.absent)} model",
                 None,

@@ -207,8 +207,8 @@ class Weighed:
         A rise is claimed with a base only, and never out of a collapsed model. Incidental images are not in it.
         """
         values = [self.rates["after"].against(self.ceiling(self.level))]
-        before, rise = self.evidence.before, self.rise
-        if self.compared and before is not None and rise is not None and self.outcome is not UnlearningOutcome.COLLAPSED:
+        before, rise = self.evidence.before, self.rise if self.compared else None
+        if before is not None and rise is not None and self.outcome is not UnlearningOutcome.COLLAPSED:
             values.append(pairs(before, self.evidence.after)[0].against(self.ceiling(rise)))
         return min(sum(values) / len(values), 1e300)
 
@@ -221,7 +221,7 @@ class Weighed:
     @property
     def could_pass(self) -> bool:
         """Whether nothing but a lack of images stands between this cell and HOLDS or KNOWN."""
-        hopeless = not self.utility and self.controls.utility.more is None  # far below the floor, nothing to compare with
+        hopeless = not self.utility and self.controls.utility.more is None  # below the floor, whatever is drawn
         lost = (self.retained_lost or hopeless) and self.controls.utility in self.failed_uncovered
         if lost or self.unclaimed_broken or {self.controls.positive, self.controls.effect} & set(self.failed):
             return False
