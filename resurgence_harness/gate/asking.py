@@ -172,7 +172,7 @@ class Gate:
         self.judges = judges_for(policy)
         self.plans = {group.word: plan(policy, group, models) for group in policy.groups}
         check_prompts(list(self.plans.values()), models)
-        self._store, self._device, self._progress = Store(store), device, progress
+        self._store, self.device, self._progress = Store(store), device, progress
         self._benches: dict[str, Bench] = {}
 
     def bench(self, recipe: Recipe) -> Bench:
@@ -181,7 +181,7 @@ class Gate:
 
         digest = recipe.base.digest
         if digest not in self._benches:
-            self._benches[digest] = Bench(self._store, device=self._device, progress=self._progress)
+            self._benches[digest] = Bench(self._store, device=self.device, progress=self._progress)
         return self._benches[digest]
 
     def tell(self, progress: Progress) -> None:

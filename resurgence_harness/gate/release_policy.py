@@ -21,7 +21,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -142,6 +142,12 @@ class PolicyFile(Entry):
     """Image seeds per prompt; default: as many as a decision may need."""
     sampler: SamplerEntry = SamplerEntry()
     acceptances: Word | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _filled_in(cls, said: Any) -> Any:
+        """A section whose lines are all comments says nothing."""
+        return {key: value for key, value in said.items() if value is not None} if isinstance(said, dict) else said
 
     @model_validator(mode="after")
     def _once(self) -> PolicyFile:
