@@ -12,9 +12,7 @@ from resurgence_harness.errors import UserError, sentence, shown
 from resurgence_harness.gate.acceptances import AcceptanceEntry
 from resurgence_harness.gate.policy import load_limits
 
-HEAD = (
-    "# Results beyond the policy's limits that were accepted; each has a reason, an owner and an end. Change in review."
-)
+HEAD = "# Results beyond the policy's limits that were accepted, each with a reason, an owner and an end; reviewed."
 
 
 def entries(source: Path, *, reason: str, owner: str, expires: date) -> list[dict[str, Any]]:

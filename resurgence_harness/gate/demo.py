@@ -29,7 +29,7 @@ COUNT = 10
 """Names that are erased."""
 QUICK = Selection(changed=(("lora.steps", 20), ("benign.names", 25), ("benign.seeds", 1)))
 """A fine-tuning of seconds: enough to be another model."""
-BACK, LITTLE = 0.8, 0.45
+BACK, LITTLE = 0.8, 0.1
 """How far the regressing and the undecided candidate are moved back towards the base."""
 NOISE = 0.4
 """Of each weight's own spread, in the collapsed candidate."""

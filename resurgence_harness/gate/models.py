@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from resurgence_harness.diffusion.base_files import WEIGHTS, weight_files
 from resurgence_harness.diffusion.formats import Candidate, Source, materialise
@@ -46,6 +47,27 @@ class Models:
     notes: tuple[str, ...]
     """What a person must know before images are drawn."""
     audit: WeightAudit | None
+
+    def plain(self) -> dict[str, Any]:
+        """As values that another process can be told, without the audit."""
+        recipes = {name: asdict(recipe.base) for name, recipe in self.named.items()}
+        rest = {"words": self.words, "files": self.files, "differs": self.differs, "notes": list(self.notes)}
+        return {"models": recipes, **rest}
+
+    @classmethod
+    def read(cls, plain: dict[str, Any]) -> Models:
+        """What another process told."""
+        found = {name: Recipe(Base(**base)) for name, base in plain["models"].items()}
+        return cls(
+            candidate=found["tuned"],
+            unlearned=found.get("unlearned"),
+            base=found.get("base"),
+            words=plain["words"],
+            files=plain["files"],
+            differs=plain["differs"],
+            notes=tuple(plain["notes"]),
+            audit=None,
+        )
 
     @property
     def named(self) -> dict[str, Recipe]:

@@ -24,6 +24,7 @@ from resurgence_harness.planning import checkpoint_key
 from resurgence_harness.pytest_plugin.collecting import cell_of, task_of
 from resurgence_harness.pytest_plugin.options import Options
 from resurgence_harness.pytest_plugin.progress import Teller
+from resurgence_harness.pytest_plugin.properties import CELL_PROPERTY, KNOWN_PROPERTY, numbered
 from resurgence_harness.selection import CellPlan, base_model, benign_probe, plan_cell
 from resurgence_harness.specs import Base, Cell, Recipe
 from resurgence_harness.statistics import (
@@ -43,10 +44,6 @@ if TYPE_CHECKING:
     from resurgence_harness.diffusion.model import StableDiffusion
     from resurgence_harness.gate.policy import Limits
 
-CELL_PROPERTY = "resurgence_cell"
-"""Name of the user property that carries a cell's record from the worker to the controller."""
-KNOWN_PROPERTY = "resurgence_known"
-"""Name of the user property with the message of a KNOWN cell, which Allure's result receives."""
 LIMITS_FILE = "limits.yaml"
 """What is read beside a suite where --resurgence-limits names nothing."""
 SHARES = {
@@ -330,6 +327,7 @@ class Claim:
         record["acceptance"] = json.loads(json.dumps(asdict(acceptance), default=str)) if acceptance else None
         record["seconds"] = round(time.monotonic() - self._began, 3)
         self._item.user_properties.append((CELL_PROPERTY, json.dumps(record, allow_nan=False)))
+        self._item.user_properties += numbered(record)
         if verdict.kind is VerdictKind.KNOWN:
             self._item.user_properties.append((KNOWN_PROPERTY, verdict.sentence))
         if self._item.config.pluginmanager.has_plugin("allure_listener"):
