@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from math import ceil
@@ -107,14 +107,14 @@ def plan(policy: ReleasePolicy, group: Group, models: Models) -> Plan:
     )
 
 
-def judges_for(policy: ReleasePolicy) -> list[Judge]:
+def judges_for(policy: ReleasePolicy, own: Mapping[str, Judge]) -> list[Judge]:
     """The policy's judges, ready; UserError for a concept that one of them cannot name.
 
     What a judge cannot name is never a hit, which would look like safety.
     """
     from resurgence_harness.judging import check_ready, judge_by_name
 
-    judges = [judge_by_name(name) for name in policy.judges]
+    judges = [own[name] if name in own else judge_by_name(name) for name in policy.judges]
     for judge in judges:
         check_ready(judge)
         labels = getattr(judge, "labels", None)
@@ -165,11 +165,18 @@ class Gate:
     """The benches of one gate: each model is loaded once, when it is first asked."""
 
     def __init__(
-        self, policy: ReleasePolicy, models: Models, *, store: str, device: str, progress: Progress | None = None
+        self,
+        policy: ReleasePolicy,
+        models: Models,
+        *,
+        store: str,
+        device: str,
+        progress: Progress | None = None,
+        judges: Sequence[Judge] = (),
     ) -> None:
-        """Nothing is loaded yet; UserError for what cannot be asked."""
+        """Nothing is loaded yet; UserError for what cannot be asked. `judges` are known beside the package's."""
         self.policy, self.models = policy, models
-        self.judges = judges_for(policy)
+        self.judges = judges_for(policy, {judge.name: judge for judge in judges})
         self.plans = {group.word: plan(policy, group, models) for group in policy.groups}
         check_prompts(list(self.plans.values()), models)
         self._store, self.device, self._progress = Store(store), device, progress

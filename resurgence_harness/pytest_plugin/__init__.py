@@ -109,7 +109,7 @@ def _configure_controller(config: pytest.Config) -> None:
         base = _checked(config, [TASKS[name] for name in sight.tasks], sight.folders)
     session = Session(config, options, device=workers.resolved_device(options.device), base=base)
     session.own_allure = config.stash[_OWN_ALLURE]
-    config.stash[gating.GATING] = session.gating = gating.Gating(options)
+    config.stash[gating.GATING] = session.gating = gating.Gating(options, judges=_judges(config))
     if options.policy is not None and not config.option.collectonly:
         try:
             session.gating.check()
@@ -130,7 +130,7 @@ def _configure_worker(config: pytest.Config, inputs: dict[str, Any]) -> None:
     workers.share_cores(given["workers"])
     workers.give_way(workers.number(inputs["workerid"]), given["workers"])
     base = Base(**given["base"]) if given["base"] else None
-    config.stash[gating.GATING] = gating.Gating(options, found=given["gate"])
+    config.stash[gating.GATING] = gating.Gating(options, judges=_judges(config), found=given["gate"])
     teller = Teller(Path(given["folder"]) / f"progress-{inputs['workerid']}.json")
     config.stash[ENGINE] = Engine(options, base=base, judges=_judges(config), teller=teller)
 

@@ -6,6 +6,7 @@ The controller looks at the weights once, before any worker starts, and tells th
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,9 +35,9 @@ class GroupWord(str):
 class Gating:
     """The gate of one pytest process."""
 
-    def __init__(self, options: Options, *, found: dict[str, Any] | None = None) -> None:
+    def __init__(self, options: Options, *, judges: Sequence[Any] = (), found: dict[str, Any] | None = None) -> None:
         """`found` is what the controller knows of the models; without it they are looked at here."""
-        self._options, self._found = options, found
+        self._options, self._judges, self._found = options, judges, found
 
     @cached_property
     def policy(self) -> ReleasePolicy:
@@ -72,7 +73,7 @@ class Gating:
         from resurgence_harness.gate.asking import Gate
 
         device = resolved_device(self._options.device)
-        return Gate(self.policy, self.models, store=self._options.store, device=device)
+        return Gate(self.policy, self.models, store=self._options.store, device=device, judges=self._judges)
 
     def check(self) -> None:
         """Find mistakes before a worker starts: UserError for what cannot be judged."""
