@@ -5,6 +5,7 @@
     resurgence store ls | verify | gc | path
     resurgence theory [--figures DIR]
     resurgence validate [--full] [--outcomes FILE]
+    resurgence report [--single-file] [--open] [--figures DIR]
     resurgence paper --table 1 [--base micro]
 
 What follows `plan` and `build` is given to pytest, which collects the suite: they see the cells that pytest sees.
@@ -180,7 +181,10 @@ def theory_command(
 def validate_command(
     full: Annotated[bool, typer.Option("--full", help="Ten thousand replicates instead of five hundred.")] = False,
     outcomes: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Also replay these (CSV: concept,prompt,seed,before,after).")
+        list[Path] | None,
+        typer.Option(
+            metavar="FILE", help="Also replay these (CSV: concept,prompt,seed,before,after); may be repeated."
+        ),
     ] = None,
     seed: Annotated[int, typer.Option(metavar="N", help="Of the random numbers.")] = 0,
     jobs: Annotated[int, typer.Option(metavar="N", help="Processes.")] = 1,
@@ -194,7 +198,7 @@ def validate_command(
     """
     from resurgence_harness import validation
 
-    stored = None if outcomes is None else validation.read(outcomes)
+    stored = {path.name.partition(".")[0]: validation.read(path) for path in outcomes or ()}
     into = None if to is None else validation.folder(to)
     asked = validation.every_check(validation.FULL if full else validation.FAST, seed=seed, stored=stored)
 
@@ -208,6 +212,50 @@ def validate_command(
         print(f"Written: {', '.join(str(path) for path in validation.write(rows, into, head=head))}")
     if not validation.passed(rows):
         raise typer.Exit(1)
+
+
+@app.command("report")
+def report_command(
+    source: Annotated[
+        Path, typer.Option("--from", metavar="DIR", help="What a run has left: verdict.json and allure-results.")
+    ] = Path("reports/out"),
+    to: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Where the report is put. Default: beside the results.")
+    ] = None,
+    results: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Allure results, where the run was started with --alluredir.")
+    ] = None,
+    single: Annotated[bool, typer.Option("--single-file", help="One HTML file, to attach to a ticket.")] = False,
+    serve: Annotated[bool, typer.Option("--open", help="Then serve it on this machine's own address.")] = False,
+    port: Annotated[int, typer.Option(metavar="N", help="Where it is served; 0 for any free port.")] = 8765,
+    figures: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Only draw the figures there, as PNG and SVG.")
+    ] = None,
+) -> None:
+    """Make the report of the last run: what blocks the candidate, and the images that prove it.
+
+    Needs Node (pip install "resurgence-harness[report]" brings it); Allure is fetched once. The report asks no other
+    host for anything.
+    """
+    from resurgence_harness.reporting import report
+    from resurgence_harness.reporting.generator import generator
+
+    if figures is not None:
+        drawn = report.draw_figures(source, figures)
+        print(f"{_count(len(drawn), 'file')} in {figures}: {', '.join(path.name for path in drawn)}")
+        return
+    found = report.read(source, results)
+    built = report.build(found, to or source, generator(told=True), single=single)
+    print(built.title)
+    print(f"{built.page} ({size_words(built.size)}, {_count(len(found.tests), 'test')})")
+    if built.left_out:
+        print(f"{_count(built.left_out, 'result')} of other runs in {found.folder} left out.")
+    if serve:
+        from resurgence_harness.reporting.serving import serve_until_stopped
+
+        serve_until_stopped(built.page, port)
+    elif not single:
+        print("Its pages need a web server: `resurgence report --open`, or --single-file for one that opens by itself.")
 
 
 @app.command("paper")

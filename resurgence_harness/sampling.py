@@ -41,7 +41,8 @@ def sample(
     replay = replays if replays is not None and replays.serves(model) else None
     with torch.inference_mode():
         texts = [prompt.text for prompt in probe.prompts]
-        states = dict(zip(texts, moves.encode_texts(model, texts), strict=True))
+        whole = {prompt.text for prompt in probe.prompts if not prompt.written}
+        states = dict(zip(texts, moves.encode_texts(model, texts, may_be_cut=set(texts) - whole), strict=True))
         empty = moves.encode_texts(model, [""])
         for low in range(0, total, sampler.batch):
             batch = rows[low : low + sampler.batch]

@@ -9,7 +9,7 @@ What the words stand for, and the values of their steps, is in presets.py.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from math import ceil
@@ -30,7 +30,7 @@ from resurgence_harness.presets import (
 )
 from resurgence_harness.specs import Base, Cell, Concept, Grid, Probe, Prompt, Recipe, Sampler
 from resurgence_harness.statistics import FIXED, Design, Group, Hybrid, Shuffled
-from resurgence_harness.tasks import TASKS, Task
+from resurgence_harness.tasks import PUBLISHED, TASKS, Task
 from resurgence_harness.unlearning import Unlearning
 
 PAIRS, RETAINED = 500, 400
@@ -172,6 +172,14 @@ class CellPlan:
         }
 
     @property
+    def names(self) -> tuple[str, ...]:
+        """Every concept that some prompt of these asks for: a judge must be able to say each of them."""
+        grids = (self.erased, self.synonyms, self.retained, self.insample)
+        return tuple(
+            dict.fromkeys(prompt.concept for grid in grids if grid is not None for prompt in grid.probe.prompts)
+        )
+
+    @property
     def finetuning(self) -> FineTuning:
         """The last step of the tuned recipe."""
         step = self.tuned.steps[-1]
@@ -182,7 +190,7 @@ class CellPlan:
 def cells(task: Task, selection: Selection) -> tuple[Cell, ...]:
     """The cells of a task, checkpoints together: methods, then counts, then fine-tunings, then runs."""
     profile = selection.described
-    offered = task.quick if profile.counts == "quick" else task.counts
+    offered = (task.quick or task.counts[:1]) if profile.counts == "quick" else task.counts
     counts = tuple(count for count in selection.counts or offered if count in task.counts)
     if not counts and selection.counts:
         allowed = ", ".join(map(str, task.counts))
@@ -283,9 +291,29 @@ def base_model(word: str) -> Base:
     return Base(digest=digest_of(location), name=name, location=str(location))
 
 
-def allowed_counts() -> tuple[int, ...]:
+def tasks_on(base: str) -> Mapping[str, Task]:
+    """What names of tasks mean on a base, as a person names it: the microworld's tasks, or the published ones."""
+    from resurgence_harness.diffusion.hub import ALIASES, locate
+
+    if base == "micro":
+        return TASKS
+    if base in ALIASES:  # which are large; finding them would hash gigabytes
+        return PUBLISHED
+    try:
+        location = str(locate(base).directory)
+    except UserError:  # said again, and told, when the base is read
+        return PUBLISHED
+    return tasks_of(Base(digest="", name=base, location=location))
+
+
+def tasks_of(base: Base) -> Mapping[str, Task]:
+    """The same for a base that has been found: the microworld's tasks for small models."""
+    return TASKS if preset_of(base) == "micro" else PUBLISHED
+
+
+def allowed_counts(tasks: Iterable[Task] = tuple(TASKS.values())) -> tuple[int, ...]:
     """Every count that some task has."""
-    return tuple(sorted({count for task in TASKS.values() for count in task.counts}))
+    return tuple(sorted({count for task in tasks for count in task.counts}))
 
 
 def cost(method: str, count: int) -> float:
@@ -300,7 +328,7 @@ def _unlearning(
     """The cell's unlearning step, its own fields filled from task, variant and preset."""
     method = METHODS[cell.method]
     has = {field.name for field in fields(method.step)}
-    asked, seen = task.prompts(erased), task.retained_prompts(task.preserve, least=RETAINED_PROMPTS)
+    asked, seen = task.filled(erased), task.retained_prompts(task.preserve, least=RETAINED_PROMPTS)
     forget, retain = (
         Probe(
             prompts=prompts,

@@ -99,6 +99,9 @@ class Prompt:
 
     text: str
     concept: str
+    written: bool = not_in_key(False)
+    """Somebody wrote it out, at any length: what the model cannot read of it is cut off and counted. Of other prompts
+    nothing is ever cut, since that could be the name. Not in the key: it can refuse a prompt, never change one."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -181,8 +181,11 @@ def pytest_resurgence_tasks():
         held_out=named("dov ferris"), templates=("a photo of {}",), anchor="a celebrity", judges=("brightness",),
     )]
 
+class Knowing(Brightness):
+    labels = (*Brightness.labels, "cleo marsh", "dov ferris")
+
 def pytest_resurgence_judges():
-    return [Brightness()]
+    return [Knowing()]
 """
 
 

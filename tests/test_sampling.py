@@ -49,6 +49,20 @@ def test_images_come_in_the_probes_order(model: StableDiffusion, images: np.ndar
         assert np.abs((alone[0] * 255).round() - image).max() <= 1
 
 
+def test_of_a_written_prompt_what_the_model_cannot_read_is_cut_off(model: StableDiffusion) -> None:
+    """As in StableDiffusionPipeline; a prompt that nobody wrote out is refused, for what is cut could be the name."""
+    words = ["photo", "of", "ada", "quill"] * 10
+    read = model.tokenizer.model_max_length - 2
+    long, cut = (Prompt(text=" ".join(words[:n]), concept="ada quill", written=True) for n in (40, read))
+    once = replace(PROBE, seeds=(1,))
+    both = sample(model, replace(once, prompts=(long, cut)))
+    assert np.array_equal(both[0], both[1])
+    assert not np.array_equal(both[0], sample(model, replace(once, prompts=(ADA,)))[0])
+    for prompts in ((replace(long, written=False),), (long, Prompt(text=long.text, concept="another"))):
+        with pytest.raises(UserError, match="does not fit the base model"):
+            sample(model, replace(once, prompts=prompts))
+
+
 def test_the_same_probe_gives_the_same_bytes(model: StableDiffusion, images: np.ndarray) -> None:
     """Whatever the global random state and grad mode are; neither is touched, nor are the weights."""
     weights = {name: value.clone() for name, value in tensors(model).items()}

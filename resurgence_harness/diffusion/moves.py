@@ -7,7 +7,7 @@ Notation   x_0 latents [n, 4, h, w]     x_t = a_t x_0 + s_t ε,   a_t = √ᾱ_t
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -28,7 +28,7 @@ PIXELS = 128 * 128
 # Texts
 
 
-def check_texts(tokenizer: Any, texts: Sequence[str]) -> None:
+def check_texts(tokenizer: Any, texts: Sequence[str], *, may_be_cut: Collection[str] = ()) -> None:
     """Raise a UserError for a text that the tokenizer cannot represent, or that does not fit into its length."""
     room = tokenizer.model_max_length - 2
     for text, ids in zip(texts, _ids(tokenizer, texts), strict=True):
@@ -42,7 +42,7 @@ def check_texts(tokenizer: Any, texts: Sequence[str]) -> None:
                     do="Use letters that the model knows; an unknown word would be read as <unk>, and never drawn.",
                 )
             )
-        if len(ids) > room:
+        if len(ids) > room and text not in may_be_cut:
             raise UserError(
                 sentence(
                     f'The text "{text}" does not fit the base model.',
@@ -53,11 +53,14 @@ def check_texts(tokenizer: Any, texts: Sequence[str]) -> None:
             )
 
 
-def encode_texts(model: StableDiffusion, texts: Sequence[str]) -> Tensor:
-    """Text states c [n, L, d], padded to L as the model was trained with. The same text is encoded once."""
+def encode_texts(model: StableDiffusion, texts: Sequence[str], *, may_be_cut: Collection[str] = ()) -> Tensor:
+    """Text states c [n, L, d], padded to L as the model was trained with. The same text is encoded once.
+
+    Of the texts that may be cut what does not fit is cut off, as diffusers' pipelines do; any other must fit.
+    """
     import torch
 
-    check_texts(model.tokenizer, texts)
+    check_texts(model.tokenizer, texts, may_be_cut=may_be_cut)
     distinct = list(dict.fromkeys(texts))
     states = []
     with torch.no_grad():
@@ -65,6 +68,7 @@ def encode_texts(model: StableDiffusion, texts: Sequence[str]) -> Tensor:
             padded = model.tokenizer(
                 distinct[low : low + BATCH],
                 padding="max_length",
+                truncation=True,  # of what was let through above
                 max_length=model.tokenizer.model_max_length,
                 return_tensors="pt",
             )

@@ -22,9 +22,9 @@ from typing import Any, NamedTuple
 from resurgence_harness.errors import UserError, sentence
 from resurgence_harness.finetuning import BenignSet
 from resurgence_harness.presets import SEVEN, preset_of
-from resurgence_harness.selection import BENIGN_SEED, CellPlan, Selection, plan_cell
+from resurgence_harness.selection import BENIGN_SEED, CellPlan, Selection, plan_cell, tasks_of
 from resurgence_harness.specs import Base, Cell, Probe, Prompt, Recipe
-from resurgence_harness.tasks import TASKS, Task
+from resurgence_harness.tasks import Task
 from resurgence_harness.tasks.microworld import SCENES
 
 HEADLINE = {"celebrity": (10, 100), "copyright": (1,), "unsafe": (4,), "object": (3,)}
@@ -80,7 +80,7 @@ def _plan(
 
 
 def _table_1(base: Base, runs: int) -> Iterator[Condition]:
-    for task in TASKS.values():
+    for task in tasks_of(base).values():
         for count in HEADLINE.get(task.name, task.quick[-1:]):
             for method in SEVEN:
                 for run in range(runs):
@@ -91,39 +91,41 @@ def _table_3(base: Base, runs: int) -> Iterator[Condition]:
     for count in (1, 10):
         for finetuning in ("lora", "full", "xattn"):
             for run in range(runs):
-                yield Condition(plan=_plan(base, TASKS["celebrity"], "uce", count, finetuning, run))
+                yield Condition(plan=_plan(base, tasks_of(base)["celebrity"], "uce", count, finetuning, run))
 
 
 def _table_4(base: Base, runs: int) -> Iterator[Condition]:
     for count in (3, 5):
         for method in SEVEN:
             for run in range(runs):
-                yield Condition(plan=_plan(base, TASKS["object"], method, count, LOADED.get(method, "lora"), run))
+                yield Condition(
+                    plan=_plan(base, tasks_of(base)["object"], method, count, LOADED.get(method, "lora"), run)
+                )
 
 
 def _figure_9(base: Base, runs: int) -> Iterator[Condition]:
     for name in ("celebrity", "object"):
-        for count in TASKS[name].counts:
+        for count in tasks_of(base)[name].counts:
             for method in SEVEN:
                 for run in range(runs):
-                    yield Condition(plan=_plan(base, TASKS[name], method, count, "lora", run))
+                    yield Condition(plan=_plan(base, tasks_of(base)[name], method, count, "lora", run))
 
 
 def _figure_16(base: Base, runs: int) -> Iterator[Condition]:
     for name in ("celebrity", "copyright"):
         for method in ("esd", "esd-all", "esd-u", "esd-strict"):
             for run in range(runs):
-                yield Condition(plan=_plan(base, TASKS[name], method, 1, "lora", run))
+                yield Condition(plan=_plan(base, tasks_of(base)[name], method, 1, "lora", run))
 
 
 def _appendix_j(base: Base, runs: int) -> Iterator[Condition]:
     for name, method, count in CURVES:
         for size in SIZES:
-            seeds = max(1, size // len(TASKS[name].preserve))
+            seeds = max(1, size // len(tasks_of(base)[name].preserve))
             names = size // seeds
             for run in range(runs):
                 sized = (("benign.names", names), ("benign.seeds", seeds))
-                plan = _plan(base, TASKS[name], method, count, "lora", run, *sized, ("lora.steps", STEPS[-1]))
+                plan = _plan(base, tasks_of(base)[name], method, count, "lora", run, *sized, ("lora.steps", STEPS[-1]))
                 whole = plan.unlearned.then(replace(plan.finetuning, save_at=STEPS[:-1]))
                 for steps in STEPS:
                     tuned = plan.unlearned.then(plan.finetuning.at(steps))
@@ -133,9 +135,9 @@ def _appendix_j(base: Base, runs: int) -> Iterator[Condition]:
 def _domains(base: Base, runs: int) -> Iterator[Condition]:
     for method in ("esd", "salun", "mace"):
         for run in range(runs):
-            plan = _plan(base, TASKS["celebrity"], method, 10, "lora", run)
+            plan = _plan(base, tasks_of(base)["celebrity"], method, 10, "lora", run)
             yield Condition(plan=plan)
-            erased = [concept.name for concept in TASKS["celebrity"].erase(10)]
+            erased = [concept.name for concept in tasks_of(base)["celebrity"].erase(10)]
             for words, prompts in _benign_sets(base, erased):
                 probe = _as_many(plan.benign, prompts)
                 tuning = replace(plan.finetuning, data=BenignSet(probe=probe, forbidden=plan.finetuning.data.forbidden))
@@ -147,15 +149,15 @@ def _benign_sets(base: Base, erased: Sequence[str]) -> Iterator[tuple[str, tuple
 
     The paper bins names by CLIP's text similarity to the erased ones; here a shared name is what similarity is.
     """
-    parts, people = {part for name in erased for part in name.split()}, TASKS["celebrity"]
+    parts, people = {part for name in erased for part in name.split()}, tasks_of(base)["celebrity"]
     near = [concept for concept in people.preserve if parts & set(concept.name.split())]
     far = [concept for concept in people.preserve if concept not in near]
     for words, concepts in (("people who share a name", near), ("people who share none", far)):
         if concepts:
             yield words, people.retained_prompts(tuple(concepts), least=1)
-    for words, task in (("objects", TASKS["object"]), ("characters", TASKS["copyright"])):
+    for words, task in (("objects", tasks_of(base)["object"]), ("characters", tasks_of(base)["copyright"])):
         yield words, task.retained_prompts((*task.preserve, *task.held_out), least=1)
-    things = TASKS["object"].preserve + TASKS["object"].held_out
+    things = tasks_of(base)["object"].preserve + tasks_of(base)["object"].held_out
     painted = zip(things, cycle(("a sketch of a {}", "an oil painting of a {}")), strict=False)
     yield "art", tuple(Prompt(text=medium.format(one.name), concept=one.name) for one, medium in painted)
     if preset_of(base) == "micro":
@@ -170,7 +172,7 @@ def _as_many(like: Probe, prompts: Sequence[Prompt]) -> Probe:
 
 def _controls(base: Base, runs: int) -> Iterator[Condition]:
     published = Recipe(base)
-    for task in TASKS.values():
+    for task in tasks_of(base).values():
         count = task.quick[-1]
         for run in range(runs):
             plan = _plan(base, task, "uce", count, "lora", run)

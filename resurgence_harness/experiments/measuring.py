@@ -1,13 +1,14 @@
 """Conditions become rows: every model is made, asked and judged through the bench, and counted.
 
-A row is written as soon as it is known, so that a run that was cut goes on where it stopped. Conditions that share an
-unlearned checkpoint are measured by one process, one after the other.
+A row is written as soon as it is known, so that a run that was cut goes on where it stopped. Processes share one store,
+in which whatever several conditions need is made once.
 """
 
 from __future__ import annotations
 
 import csv
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import replace
@@ -180,27 +181,31 @@ def run(
 
 
 def _measured(experiment: str, conditions: Sequence[Condition], place: Place, *, jobs: int) -> Iterator[Row]:
-    groups: dict[str, list[Condition]] = {}
-    for one in conditions:
-        groups.setdefault(checkpoint_key(one.plan.unlearned), []).append(one)
     if jobs == 1:
-        for group in groups.values():
-            yield from _group(experiment, group, place)
+        for one in conditions:
+            yield _row(experiment, one, place)
         return
-    # A fork after torch was imported would share its threads' locks, and a GPU cannot be forked at all.
     threads = max(1, (os.cpu_count() or 1) // jobs)
+    # A fork after torch was imported would share its threads' locks, and a GPU cannot be forked at all.
     with ProcessPoolExecutor(jobs, get_context("spawn"), initializer=_share_cores, initargs=(threads,)) as pool:
-        waiting = [pool.submit(_rows, experiment, group, place) for group in groups.values()]
+        waiting = [pool.submit(_row, experiment, one, place) for one in _apart(conditions)]
         try:
-            for rows in as_completed(waiting):
-                yield from rows.result()
+            for row in as_completed(waiting):
+                yield row.result()
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
 
 
-def _rows(experiment: str, group: Sequence[Condition], place: Place) -> list[Row]:
-    return list(_group(experiment, group, place))
+def _apart(conditions: Iterable[Condition]) -> list[Condition]:
+    """Conditions that need the same long build far from one another, so that processes do not wait for it together."""
+    seen: Counter[str] = Counter()
+    turns = []
+    for one in conditions:
+        build = checkpoint_key(one.first or one.plan.unlearned)
+        turns.append((seen[build], one))
+        seen[build] += 1
+    return [one for _, one in sorted(turns, key=lambda turn: turn[0])]
 
 
 def _share_cores(threads: int) -> None:
@@ -212,14 +217,13 @@ _BENCHES: dict[Place, Bench] = {}
 """This process's bench: the base is loaded once."""
 
 
-def _group(experiment: str, group: Iterable[Condition], place: Place) -> Iterator[Row]:
+def _row(experiment: str, condition: Condition, place: Place) -> Row:
     from resurgence_harness.bench import Bench
     from resurgence_harness.storing import Store
 
     if place not in _BENCHES:
         _BENCHES[place] = Bench(Store(place.store), base_location=place.base, device=place.device)
-    for condition in group:
-        yield {**label(experiment, condition), **measure(_BENCHES[place], condition)}
+    return {**label(experiment, condition), **measure(_BENCHES[place], condition)}
 
 
 def _name(row: Row) -> tuple[str, ...]:

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from resurgence_harness.diffusion.texts import check_texts
-from resurgence_harness.errors import UserError, sentence, shown
 from resurgence_harness.gate.models import Models
 from resurgence_harness.gate.release_policy import Group, ReleasePolicy
 from resurgence_harness.inquiry import Inquiry
@@ -112,42 +111,24 @@ def judges_for(policy: ReleasePolicy, own: Mapping[str, Judge]) -> list[Judge]:
 
     What a judge cannot name is never a hit, which would look like safety.
     """
-    from resurgence_harness.judging import check_ready, judge_by_name
+    from resurgence_harness.judging import check_names, check_ready, judge_by_name
 
     judges = [own[name] if name in own else judge_by_name(name) for name in policy.judges]
     for judge in judges:
         check_ready(judge)
-        labels = getattr(judge, "labels", None)
-        if labels is None:
-            continue
-        declared = getattr(judge, "shows", None)
-        named = {word for label in labels for word in (declared(label) if declared is not None else (label,))}
-        lists = {"erased": policy.erased, "retained": policy.retained}
-        for what, concepts in lists.items():
-            unknown = [concept.name for concept in concepts if concept.name not in named]
-            if unknown:
-                raise UserError(
-                    sentence(
-                        f'Judge {judge.name} cannot name the {what} concept "{shown(unknown[0])}".',
-                        unknown=f"{len(unknown)} of {len(concepts)}",
-                        judge=f"{len(named)} names, such as {', '.join(sorted(map(str, labels))[:3])}",
-                        do="Give names as the judge spells them, or another judge with `judges: [...]` in the policy.",
-                    )
-                )
+        check_names(judge, [concept.name for concept in (*policy.erased, *policy.retained)])
     return judges
 
 
 def check_prompts(plans: Sequence[Plan], models: Models) -> None:
     """UserError for a prompt that one of the models cannot read."""
-    texts = {
-        prompt.text
-        for one in plans
-        for grid in (one.erased, one.synonyms, one.retained)
-        if grid is not None
-        for prompt in grid.probe.prompts
-    }
+    grids = (grid for one in plans for grid in (one.erased, one.synonyms, one.retained) if grid is not None)
+    asked: dict[str, bool] = {}
+    for prompt in (prompt for grid in grids for prompt in grid.probe.prompts):
+        asked[prompt.text] = prompt.written and asked.get(prompt.text, True)
+    written = {text for text, by_somebody in asked.items() if by_somebody}
     for recipe in models.named.values():
-        check_texts(Path(recipe.base.location), sorted(texts))
+        check_texts(Path(recipe.base.location), sorted(asked), may_be_cut=written)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,6 +138,7 @@ class Answer:
     verdict: Verdict
     record: dict[str, Any]
     """The cell's object in verdict.json."""
+    evidence: CellEvidence
     sheet: bytes
     """The contact sheet, JPEG."""
 
@@ -221,7 +203,7 @@ class Gate:
         record = self._record(inquiry, evidence, verdict, nodeid=nodeid)
         record["acceptance"] = json.loads(json.dumps(asdict(acceptance), default=str)) if acceptance else None
         record["seconds"] = round(time.monotonic() - began, 3)
-        return Answer(verdict=verdict, record=record, sheet=self._sheet(asked, evidence))
+        return Answer(verdict=verdict, record=record, evidence=evidence, sheet=self._sheet(asked, evidence))
 
     def release(self) -> None:
         """Let go of every model."""

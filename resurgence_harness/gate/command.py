@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
     from resurgence_harness.gate.asking import Gate
     from resurgence_harness.gate.models import Models
-    from resurgence_harness.gate.release_policy import ReleasePolicy
+    from resurgence_harness.gate.release_policy import PolicyFile, ReleasePolicy
+    from resurgence_harness.tasks import Task
 
 EXIT_CODES = (
     "Exit codes: 0 every cell HOLDS or is KNOWN · 1 a safety regression · 10 undecided · 11 incomplete · 12 the "
@@ -86,41 +87,36 @@ def gate_command(
         if also:
             raise UserError(sentence(f"--demo takes no {also[0]}.", do="Leave it out: the demo brings its own models."))
         raise typer.Exit(_demo(out, place, on))
-    asked = read_asked(policy, task=task, concepts=concepts, retained=retained)
-    models = read_models(asked, Path.cwd(), candidate=candidate, unlearned=unlearned, base=base, store=place)
-    raise typer.Exit(judge(asked[0], models, out=out, store=place, device=on))
+    asked = read_asked(policy, candidate=candidate, unlearned=unlearned, base=base)
+    found = read_policy(asked, task=task, concepts=concepts, retained=retained)
+    models = read_models(asked, store=place)
+    raise typer.Exit(judge(found, models, out=out, store=place, device=on))
 
 
-Asked = tuple["ReleasePolicy", Path]
-"""A policy, and the folder that its paths are meant from."""
+class Asked(NamedTuple):
+    """A policy file, and the models that it or the command line names."""
+
+    file: PolicyFile
+    folder: Path
+    """What the policy's paths are meant from."""
+    path: str
+    candidate: list[str]
+    unlearned: str | None
+    base: str | None
 
 
 def read_asked(
-    policy: Path | None, *, task: str | None = None, concepts: Path | None = None, retained: Path | None = None
-) -> Asked:
-    """The policy file with what the command line says over it."""
-    from resurgence_harness.gate.release_policy import PolicyFile, load_policy, resolve
-
-    file, folder = load_policy(policy) if policy is not None else (PolicyFile(), Path.cwd())
-    path = str(policy) if policy is not None else ""
-    return resolve(file, folder, path=path, erased=concepts, retained=retained, task=task), folder
-
-
-def read_models(
-    asked: Asked,
-    here: Path,
+    policy: Path | None,
     *,
     candidate: list[str] | None = None,
     unlearned: str | None = None,
     base: str | None = None,
-    store: str,
-) -> Models:
-    """The models of the command line, each else of the policy."""
-    from resurgence_harness.gate.models import prepare
-    from resurgence_harness.storing import Store, check_usable
+) -> Asked:
+    """The policy file with the models of the command line over it."""
+    from resurgence_harness.gate.release_policy import PolicyFile, load_policy
 
-    policy, folder = asked
-    named = policy.file.models
+    file, folder = load_policy(policy) if policy is not None else (PolicyFile(), Path.cwd())
+    named = file.models
     listed = [named.candidate] if isinstance(named.candidate, str) else list(named.candidate or ())
     words = candidate or [_from(folder, word) for word in listed]
     if not words:
@@ -130,14 +126,41 @@ def read_models(
                 do="Give --candidate DIR or FILE, or `models: {candidate: …}` in the policy. --demo shows an example.",
             )
         )
-    check_usable(store)
-    return prepare(
+    return Asked(
+        file,
+        folder,
+        str(policy) if policy is not None else "",
         words,
-        unlearned=unlearned or (named.unlearned and _from(folder, named.unlearned)),
-        base=base or (named.base and _from(folder, named.base)),
-        folder=here,
-        store=Path(Store(store).root),
+        unlearned or (named.unlearned and _from(folder, named.unlearned)),
+        base or (named.base and _from(folder, named.base)),
     )
+
+
+def read_policy(
+    asked: Asked,
+    *,
+    task: str | None = None,
+    concepts: Path | None = None,
+    retained: Path | None = None,
+    own: Mapping[str, Task] | None = None,
+) -> ReleasePolicy:
+    """The policy with its lists read. Names of tasks mean what they mean on these models; `own` ones come first."""
+    from resurgence_harness.gate.release_policy import resolve
+    from resurgence_harness.selection import tasks_on
+
+    tasks = {**tasks_on(asked.base or asked.unlearned or asked.candidate[0]), **(own or {})}
+    file, folder = asked.file, asked.folder
+    return resolve(file, folder, tasks=tasks, path=asked.path, erased=concepts, retained=retained, task=task)
+
+
+def read_models(asked: Asked, *, store: str) -> Models:
+    """The models, as directories that can be loaded."""
+    from resurgence_harness.gate.models import prepare
+    from resurgence_harness.storing import Store, check_usable
+
+    check_usable(store)
+    root = Path(Store(store).root)
+    return prepare(asked.candidate, unlearned=asked.unlearned, base=asked.base, folder=Path.cwd(), store=root)
 
 
 def _from(folder: Path, word: str) -> str:
@@ -203,16 +226,17 @@ def _demo(out: Path, store: str, device: str) -> int:
     from resurgence_harness.gate.models import prepare
     from resurgence_harness.gate.release_policy import resolve
     from resurgence_harness.storing import Store, check_usable
+    from resurgence_harness.tasks import TASKS
 
     check_usable(store)
     opened = Store(store)
-    first = resolve(demo.policy(demo.CANDIDATES[0]), Path.cwd())
+    first = resolve(demo.policy(demo.CANDIDATES[0]), Path.cwd(), tasks=TASKS)
     for one in demo.CANDIDATES:
         running.clear(out / one.name, first.groups)
     paths = demo.build(Bench(opened, device=device), Path(opened.root) / "demo", print)
     console, odd = _console(), []
     for one in demo.CANDIDATES:
-        policy = resolve(demo.policy(one), Path.cwd())
+        policy = resolve(demo.policy(one), Path.cwd(), tasks=TASKS)
         words, parent = [str(paths[one.name])], str(paths["unlearned"])
         print(f"\n{one.name}: {one.why}.")
         models = prepare(words, unlearned=parent, base="micro", folder=Path.cwd(), store=Path(opened.root))

@@ -31,7 +31,7 @@ from resurgence_harness.gate.policy import LARGEST, Limits, PolicyEntry, load_li
 from resurgence_harness.specs import Cell, Concept, Prompt, Sampler
 from resurgence_harness.statistics import Acceptance, Policy
 from resurgence_harness.statistics.intervals import check_alpha
-from resurgence_harness.tasks import TASKS, Task
+from resurgence_harness.tasks import Task
 
 LONGEST_NAME, MOST_NAMES = 120, 10_000
 """Characters of a concept's name or a prompt, and names in a list, at most."""
@@ -177,12 +177,9 @@ class ReleasePolicy:
     retained: tuple[Concept, ...]
     accepted: Limits
     """The acceptances alone."""
+    task: Task
+    """Whose prompts and judges are used."""
     path: str = ""
-
-    @property
-    def task(self) -> Task:
-        """Whose prompts and judges are used."""
-        return TASKS[self.file.task]
 
     @property
     def judges(self) -> tuple[str, ...]:
@@ -278,18 +275,22 @@ def resolve(
     file: PolicyFile,
     folder: Path,
     *,
+    tasks: Mapping[str, Task],
     path: str = "",
     erased: Path | None = None,
     retained: Path | None = None,
     task: str | None = None,
 ) -> ReleasePolicy:
-    """The policy with its lists read; `erased`, `retained` and `task` of a command line come first."""
+    """The policy with its lists read; `erased`, `retained` and `task` of a command line come first.
+
+    `tasks` is what names of tasks mean for these models.
+    """
     file = file.model_copy(update={"task": task}) if task is not None else file
-    if file.task not in TASKS:
+    if file.task not in tasks:
         raise UserError(
-            sentence(f'There is no task "{shown(file.task)}".', known=", ".join(TASKS), do="Name one of these.")
+            sentence(f'There is no task "{shown(file.task)}".', known=", ".join(tasks), do="Name one of these.")
         )
-    found = TASKS[file.task]
+    found = tasks[file.task]
     known = {one.name.casefold(): one for one in (*found.erasable, *found.preserve, *found.held_out)}
     names = _list(erased or file.concepts.erased, folder, known, "erased")
     if not names:
@@ -318,7 +319,7 @@ def resolve(
                 )
             )
     accepted = _accepted(file, folder)
-    return ReleasePolicy(file=file, erased=names, retained=kept, accepted=accepted, path=path)
+    return ReleasePolicy(file=file, erased=names, retained=kept, accepted=accepted, task=found, path=path)
 
 
 def _accepted(file: PolicyFile, folder: Path) -> Limits:

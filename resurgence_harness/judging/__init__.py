@@ -14,6 +14,7 @@ from resurgence_harness.judging.contract import (
     Judge,
     accuracy_of,
     ask,
+    check_names,
     check_ready,
     shown_by,
 )
@@ -25,6 +26,7 @@ from resurgence_harness.judging.q16 import APPROPRIATE, Q16
 from resurgence_harness.judging.vision_language import RemoteCode, VisionLanguage
 from resurgence_harness.judging.weights import Weights
 from resurgence_harness.tasks.microworld import OBJECTS
+from resurgence_harness.tasks.published import COPYRIGHT
 
 HAZARD_OR_OBJECT = Either(
     name="hazard-or-object", first=MicroJudge(name="hazard"), second=MicroJudge(name="object"), nothing="harmless"
@@ -32,7 +34,13 @@ HAZARD_OR_OBJECT = Either(
 """For the microworld's unsafe task: a warning sign wherever there is one, else the object."""
 Q16_OR_CLIP = Either(name="q16-or-clip", first=Q16(), second=ClipAccuracy(labels=tuple(OBJECTS)), nothing=APPROPRIATE)
 """For the unsafe task on real bases: harm wherever Q16 sees it, else the object."""
-GIVEN: tuple[Judge, ...] = (Gcd(), ClipAccuracy(labels=tuple(OBJECTS)), Q16(), Q16_OR_CLIP)
+IRON_MAN = VisionLanguage(
+    name="iron-man",
+    concept=COPYRIGHT.erasable[0].name,
+    others=tuple(concept.name for concept in (*COPYRIGHT.preserve, *COPYRIGHT.held_out)),
+)
+"""For the copyright task on real bases; one of another model takes its place under the same name."""
+GIVEN: tuple[Judge, ...] = (Gcd(), ClipAccuracy(labels=tuple(OBJECTS)), Q16(), Q16_OR_CLIP, IRON_MAN)
 """Judges for bases larger than the microworld, whose weights the user gives."""
 KNOWN: tuple[Judge, ...] = (*MICRO_JUDGES, HAZARD_OR_OBJECT, *GIVEN)
 JUDGES: dict[str, Judge] = {judge.name: judge for judge in KNOWN}
@@ -50,6 +58,7 @@ __all__ = [
     "ABSTENTIONS",
     "GIVEN",
     "HAZARD_OR_OBJECT",
+    "IRON_MAN",
     "Gcd",
     "RemoteCode",
     "VisionLanguage",
@@ -72,6 +81,7 @@ __all__ = [
     "accuracy_of",
     "ask",
     "calibrate",
+    "check_names",
     "check_ready",
     "enrol",
     "judge_by_name",

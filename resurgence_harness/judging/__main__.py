@@ -2,6 +2,7 @@
 
 python -m resurgence_harness.judging convert model.bin model.safetensors    tables of torch tensors
 python -m resurgence_harness.judging q16 prompts.p [TARGET]                 Q16's two vectors
+python -m resurgence_harness.judging gcd resources gcd.safetensors [SHA256] GCD's labels and four networks
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import sys
 
 from resurgence_harness.errors import ResurgenceError
+from resurgence_harness.judging.gcd_conversion import main as convert_gcd
 from resurgence_harness.judging.q16 import convert_prompts
 from resurgence_harness.judging.weights import convert, digest_of
 
@@ -25,6 +27,8 @@ def main(arguments: list[str]) -> int:
             case ["q16", source, *rest] if len(rest) <= 1:
                 made = convert_prompts(source, *rest)
                 print(f"{made}  sha256 {digest_of(made)}")
+            case ["gcd", *rest]:
+                return convert_gcd(rest)
             case _:
                 print(__doc__, file=sys.stderr)
                 return 4

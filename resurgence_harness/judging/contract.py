@@ -9,6 +9,7 @@ this one and one entry in `judging/__init__.py`.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -48,10 +49,11 @@ class Calibration:
 class Judge(Protocol):
     """The contract. `answer` may be called with any number of images; it answers each once, in order.
 
-    Three more may be declared, and are believed where they are: `labels`, every answer that the judge can give, so that
+    Four more may be declared, and are believed where they are: `labels`, every answer that the judge can give, so that
     another one is an error; `shows(answer)`, the concepts that an answer stands for, where an answer is not itself the
-    name of a concept; and `given`, the `Weights` that people must have before hours are spent on images. The first two
-    decide what counts as a hit, so they belong in `digest` or `version`.
+    name of a concept; `given`, the `Weights` that people must have before hours are spent on images; `check(names)`,
+    which raises what would stop the judge from looking for these concepts. The first two decide what counts as a hit,
+    so they belong in `digest` or `version`.
     """
 
     @property
@@ -120,11 +122,33 @@ def ask(judge: Judge, images: np.ndarray, device: str) -> tuple[list[str], np.nd
     return answers, scores
 
 
-def check_ready(judge: Judge) -> None:
-    """Raise now what would stop the judge once images are drawn: no calibration, missing or changed weights."""
+def check_ready(judge: Judge, names: Sequence[str] = ()) -> None:
+    """Raise now what would stop the judge once images are drawn: no calibration, missing or changed weights.
+
+    `names`: the concepts that it will be asked for.
+    """
     for weights in getattr(judge, "given", ()):
         weights.verified()
+    if (check := getattr(judge, "check", None)) is not None:
+        check(names)
+    check_names(judge, names)
     accuracy_of(judge)
+
+
+def check_names(judge: Judge, names: Sequence[str]) -> None:
+    """UserError for a concept that no declared answer stands for: it would never be a hit, which looks like safety."""
+    labels = getattr(judge, "labels", None)
+    if labels is None:
+        return
+    shown = {concept for label in labels for concept in shown_by(judge, label)}
+    if unknown := [name for name in names if name not in shown]:
+        raise UserError(
+            sentence(
+                f'Judge {judge.name} cannot say "{unknown[0]}", so it could never see it come back.',
+                unknown=f"{len(unknown)} of {len(names)}: {', '.join(unknown[:8])}{' …' if len(unknown) > 8 else ''}",
+                do="Use a judge whose answers stand for every concept of the task, or name the concepts as it does.",
+            )
+        )
 
 
 def check_images(images: np.ndarray, *, judge: str) -> None:

@@ -47,7 +47,7 @@ GCD_WEIGHTS = Weights(
     file="gcd.safetensors",
     source="Giphy's resources.tar.gz (its own address is closed; mirrors: MACE's metrics/README.md, HUB's README)",
     licence="code MPL-2.0, detector MIT, recogniser's weights unstated",
-    convert="python -m resurgence_harness.judging.gcd_conversion resources gcd.safetensors",
+    convert="python -m resurgence_harness.judging gcd resources gcd.safetensors",
 )
 """No sha256 was ever published; pin yours, as the conversion prints it."""
 

@@ -1,6 +1,6 @@
 """GCD's published files as the one safetensors file that the judge reads.
 
-    python -m resurgence_harness.judging.gcd_conversion resources gcd.safetensors
+    python -m resurgence_harness.judging gcd resources gcd.safetensors
 
 `resources` is Giphy's unpacked archive, or any directory with the same files:
 
@@ -56,7 +56,7 @@ DETECTOR = {
 _NETWORKS = dict(zip(DETECTOR, ("pnet", "rnet", "onet"), strict=True))
 _STEM = {"0": "conv1", "1": "bn1", "4": "layer1", "5": "layer2", "6": "layer3", "7": "layer4"}
 _HEADS = {"model.fc1.": "embed.", "model.fc2.": "classify.", "center_loss_criterion.centers": "centres"}
-USAGE = "usage: python -m resurgence_harness.judging.gcd_conversion RESOURCES TARGET.safetensors [SHA256 OF THE PICKLE]"
+USAGE = "usage: python -m resurgence_harness.judging gcd RESOURCES TARGET.safetensors [SHA256 OF THE PICKLE]"
 
 
 def convert(
@@ -165,7 +165,7 @@ def fitted(tensors: Mapping[str, Tensor]) -> tuple[Any, Any]:
             sentence(
                 "The weights are not GCD's: they do not fit its networks.",
                 problem=str(problem).strip().splitlines()[-1].strip(),
-                do="Convert the published files again: python -m resurgence_harness.judging.gcd_conversion.",
+                do="Convert the published files again: python -m resurgence_harness.judging gcd RESOURCES TARGET.",
             )
         ) from None
     return detector.eval(), recogniser.eval()

@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 
 from resurgence_harness.errors import UserError
-from resurgence_harness.pytest_plugin import collecting, gating, hookspecs, scheduling, workers
-from resurgence_harness.pytest_plugin.engine import Engine, check, harness_message
+from resurgence_harness.pytest_plugin import collecting, gating, hookspecs, reruns, scheduling, workers
+from resurgence_harness.pytest_plugin.engine import Checked, Engine, check, harness_message
 from resurgence_harness.pytest_plugin.fixtures import (
     base_model,
     benign_images,
@@ -45,7 +45,7 @@ from resurgence_harness.pytest_plugin.session import (
 )
 from resurgence_harness.pytest_plugin.state import ENGINE, OPTIONS, SESSION
 from resurgence_harness.specs import Base
-from resurgence_harness.tasks import TASKS, Task
+from resurgence_harness.tasks import Task
 
 _IN_SIGHT = pytest.StashKey[collecting.Sight]()
 _OWN_ALLURE = pytest.StashKey[bool]()
@@ -69,12 +69,12 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
 
 def _read(config: pytest.Config) -> None:
     try:
-        for tasks in config.hook.pytest_resurgence_tasks():
-            TASKS.update({task.name: task for task in tasks})
         config.stash[OPTIONS] = options = read_options(config)
-        sight = collecting.look(config)
+        sight = collecting.look(config, options.tasks)
         sight = sight._replace(claims=sight.claims or options.policy is not None)
         config.stash[_IN_SIGHT] = sight
+        if sight.claims:
+            reruns.refuse(config)
     except UserError as error:
         raise pytest.UsageError(str(error)) from None
     unset = getattr(config.option, "allure_report_dir", "not installed") is None
@@ -104,12 +104,14 @@ def _configure_controller(config: pytest.Config) -> None:
     if OPTIONS not in config.stash:  # configured by a program that does not go through pytest.main()
         _read(config)
     options, sight = config.stash[OPTIONS], config.stash[_IN_SIGHT]
-    base = None
+    base: Base | None = None
+    notes: tuple[str, ...] = ()
     if sight.uses and not config.option.collectonly:
-        base = _checked(config, [TASKS[name] for name in sight.tasks], sight.folders)
+        base, notes = _checked(config, [options.tasks[name] for name in sight.tasks], sight.folders)
     session = Session(config, options, device=workers.resolved_device(options.device), base=base)
+    session.notes = notes
     session.own_allure = config.stash[_OWN_ALLURE]
-    config.stash[gating.GATING] = session.gating = gating.Gating(options, judges=_judges(config))
+    config.stash[gating.GATING] = session.gating = gating.Gating(options, own=_tasks(config), judges=_judges(config))
     if options.policy is not None and not config.option.collectonly:
         try:
             session.gating.check()
@@ -121,8 +123,6 @@ def _configure_controller(config: pytest.Config) -> None:
 
 
 def _configure_worker(config: pytest.Config, inputs: dict[str, Any]) -> None:
-    for tasks in config.hook.pytest_resurgence_tasks():
-        TASKS.update({task.name: task for task in tasks})
     config.stash[OPTIONS] = options = read_options(config)
     given = inputs["resurgence"]
     if given["gpu"] is not None and options.device in ("auto", "cuda"):
@@ -130,9 +130,15 @@ def _configure_worker(config: pytest.Config, inputs: dict[str, Any]) -> None:
     workers.share_cores(given["workers"])
     workers.give_way(workers.number(inputs["workerid"]), given["workers"])
     base = Base(**given["base"]) if given["base"] else None
-    config.stash[gating.GATING] = gating.Gating(options, judges=_judges(config), found=given["gate"])
+    config.stash[gating.GATING] = gating.Gating(
+        options, own=_tasks(config), judges=_judges(config), found=given["gate"]
+    )
     teller = Teller(Path(given["folder"]) / f"progress-{inputs['workerid']}.json")
     config.stash[ENGINE] = Engine(options, base=base, judges=_judges(config), teller=teller)
+
+
+def _tasks(config: pytest.Config) -> list[Any]:
+    return [task for tasks in config.hook.pytest_resurgence_tasks() for task in tasks]
 
 
 def _judges(config: pytest.Config) -> list[Any]:
@@ -156,14 +162,14 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Tests whose marker and options have no cell in common are deselected; mistakes end the run."""
     collecting.drop_not_chosen(config, items)
-    mistakes = config.stash.get(collecting.MISTAKES, [])
+    mistakes = [*config.stash.get(collecting.MISTAKES, []), *reruns.mistakes(config, items)]
     inputs = getattr(config, "workerinput", None)
     if not mistakes:
         return
+    items.clear()  # pytest finishes the collection even so, and nothing is planned
     if inputs is None:
         raise pytest.UsageError(mistakes[0])
     write_mistake(Path(inputs["resurgence"]["folder"]), mistakes[0])  # the controller ends the run
-    items.clear()
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -189,14 +195,15 @@ def _begin(config: pytest.Config, planned: list[dict[str, Any]]) -> None:
         published = session.gating.models.base
         session.base = published.base if published is not None else Base(digest="", name="no base")
     if session.base is None:
-        tasks = [TASKS[name] for name in dict.fromkeys(entry["task"] for entry in suites)]
+        known = config.stash[OPTIONS].tasks
+        tasks = [known[name] for name in dict.fromkeys(entry["task"] for entry in suites)]
         folders = [Path(folder) for folder in dict.fromkeys(entry["folder"] for entry in suites)]
-        session.base = _checked(config, tasks, folders)
+        session.base, session.notes = _checked(config, tasks, folders)
         config.stash[ENGINE].base = session.base
     session.begin(planned)
 
 
-def _checked(config: pytest.Config, tasks: Sequence[Task], folders: Sequence[Path]) -> Base:
+def _checked(config: pytest.Config, tasks: Sequence[Task], folders: Sequence[Path]) -> Checked:
     try:
         return check(config.stash[OPTIONS], tasks, folders, _judges(config))
     except UserError as error:

@@ -7,7 +7,7 @@ may also say which methods, counts and finetunings the test is about; the comman
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,9 +16,10 @@ import pytest
 from resurgence_harness.errors import UserError, sentence
 from resurgence_harness.pytest_plugin import gating
 from resurgence_harness.pytest_plugin.options import Options, task_named
+from resurgence_harness.pytest_plugin.state import OPTIONS
 from resurgence_harness.selection import cells, narrowed
 from resurgence_harness.specs import Cell
-from resurgence_harness.tasks import TASKS, Task
+from resurgence_harness.tasks import Task
 
 MARKER = "resurgence"
 """The marker's word."""
@@ -59,16 +60,17 @@ def _check_marker(where: str, positional: int, words: Iterable[str]) -> None:
 
 def task_of(node: Any) -> Task:
     """The task that a test is about: its marker's; without one, the only task there is."""
+    tasks = node.config.stash[OPTIONS].tasks
     name = marked(node).get("task")
     if name is not None:
-        task: Task = task_named(str(name))
-        return task
-    if len(TASKS) == 1:
-        return next(iter(TASKS.values()))
+        return task_named(str(name), tasks)
+    if len(tasks) == 1:
+        only: Task = next(iter(tasks.values()))
+        return only
     raise UserError(
         sentence(
             f"{node.nodeid} does not say which task it is about.",
-            known=", ".join(TASKS),
+            known=", ".join(tasks),
             do='Mark it with @pytest.mark.resurgence(task="…").',
         )
     )
@@ -155,7 +157,7 @@ class Sight(NamedTuple):
         return bool(self.folders)
 
 
-def look(config: pytest.Config) -> Sight:
+def look(config: pytest.Config, tasks: Mapping[str, Task]) -> Sight:
     """Read the test files, without importing them.
 
     Under xdist the controller collects nothing, and yet mistakes in options, base or store should end the run before
@@ -173,8 +175,8 @@ def look(config: pytest.Config) -> Sight:
         if used:
             folders[path.parent] = None
             claims |= bool(used & {CLAIMED, "evidence"})
-            named |= _tasks_named(tree, path) or (set(TASKS) if len(TASKS) == 1 else set())
-    return Sight(tuple(name for name in TASKS if name in named), tuple(folders), claims)
+            named |= _tasks_named(tree, path, tasks) or (set(tasks) if len(tasks) == 1 else set())
+    return Sight(tuple(name for name in tasks if name in named), tuple(folders), claims)
 
 
 def _chosen(node: Any, task: Task, options: Options) -> tuple[Cell, ...]:
@@ -224,7 +226,7 @@ def _has_marker(tree: ast.Module) -> bool:
     return any(isinstance(node, ast.Attribute) and node.attr == MARKER for node in ast.walk(tree))
 
 
-def _tasks_named(tree: ast.Module, path: Path) -> set[str]:
+def _tasks_named(tree: ast.Module, path: Path, tasks: Mapping[str, Task]) -> set[str]:
     """Tasks that markers in this source name; UserError for one that there is not."""
     named = set()
     for node in ast.walk(tree):
@@ -233,7 +235,7 @@ def _tasks_named(tree: ast.Module, path: Path) -> set[str]:
             _check_marker(f"{path}:{node.lineno}", len(node.args), words)
             task = words.get("task")
             if isinstance(task, ast.Constant):
-                named.add(task_named(str(task.value)).name)
+                named.add(task_named(str(task.value), tasks).name)
     return named
 
 

@@ -133,7 +133,7 @@ class Engine:
 
         judges = [self.judge(name) for name in plan.judges]
         for judge in judges:
-            check_ready(judge)  # what it lacks is told before anything is built for it
+            check_ready(judge, plan.names)  # what it lacks is told before anything is built for it
         inquiry = Inquiry(plan)
         while True:
             waiting = inquiry.open
@@ -309,6 +309,7 @@ class Claim:
     @cached_property
     def verdict(self) -> Verdict:
         """What is said of the cell; it is recorded for the report when it is first asked for."""
+        from resurgence_harness.pytest_plugin import cell_report
         from resurgence_harness.reporting import allure
 
         cell, plan = self.cell, self.plan
@@ -319,6 +320,8 @@ class Claim:
             finetuning=cell.finetuning,
             run=cell.run,
             severity=plan.task.severity,
+            base=plan.base.base.name,
+            trained=cell_report.trained(plan),
         )
         evidence, acceptance = self.evidence, self._engine.acceptance(plan, self._suite)
         verdict = self._engine.decide(plan, self._suite)(evidence)
@@ -331,8 +334,7 @@ class Claim:
         if verdict.kind is VerdictKind.KNOWN:
             self._item.user_properties.append((KNOWN_PROPERTY, verdict.sentence))
         if self._item.config.pluginmanager.has_plugin("allure_listener"):
-            pictures = self._engine.contact_sheet(plan, evidence, f"{cell.id} on {plan.base.base.name}")
-            allure.attach(record, message=str(verdict), sheet=pictures)
+            cell_report.write(self._engine, plan, evidence, verdict, record, self._item)
         return verdict
 
     def stays_erased(self) -> Verdict:
@@ -346,12 +348,21 @@ class Claim:
         return verdict
 
 
-def check(options: Options, tasks: Sequence[Task], suites: Sequence[Path], judges: Sequence[Any] = ()) -> Base:
-    """Find mistakes before any worker starts; nothing remains of it. Gives the base, read and checked.
+class Checked(NamedTuple):
+    """What is known before any worker starts."""
+
+    base: Base
+    notes: tuple[str, ...]
+    """Which prompts somebody wrote out are asked, and how many of them the base reads in part."""
+
+
+def check(options: Options, tasks: Sequence[Task], suites: Sequence[Path], judges: Sequence[Any] = ()) -> Checked:
+    """Find mistakes before any worker starts; nothing remains of it.
 
     UserError for a base, store or limits file that cannot be used, an erased name in a benign set, a name that the
-    base's tokenizer cannot represent, or a judge whose weights are missing.
+    base's tokenizer cannot represent, a judge whose weights are missing or who cannot say a name, or missing prompts.
     """
+    from resurgence_harness.judging import check_names
     from resurgence_harness.selection import cells
     from resurgence_harness.storing import check_usable
 
@@ -361,16 +372,37 @@ def check(options: Options, tasks: Sequence[Task], suites: Sequence[Path], judge
     check_device(options.device)
     check_usable(options.store)
     base = engine.base
+    notes = []
     for task in tasks:
-        texts: set[str] = set()
+        asked: dict[str, bool] = {}
+        names: dict[str, None] = {}
         for cell in cells(task, options.selection):
             plan = engine.plan(cell, task)
+            names |= dict.fromkeys(plan.names)
             probes = (plan.erased.probe, plan.retained.probe, plan.benign)
-            texts |= {prompt.text for probe in probes for prompt in probe.prompts}
-        check_texts(Path(base.location), sorted(texts))
+            # A text that is also asked for by a template must be read whole.
+            for prompt in (prompt for probe in probes for prompt in probe.prompts):
+                asked[prompt.text] = prompt.written and asked.get(prompt.text, True)
+        written = {text for text, by_somebody in asked.items() if by_somebody}
+        cut, room = check_texts(Path(base.location), sorted(asked), may_be_cut=written)
+        notes += _notes(task, len(written), cut, room)
         for name in task.judges:
-            _ = engine.judge(name).digest  # of weights that are missing and not pinned there is none
-    return base
+            judge = engine.judge(name)
+            _ = judge.digest  # of weights that are missing and not pinned there is none
+            check_names(judge, tuple(names))
+    return Checked(base, tuple(notes))
+
+
+def _notes(task: Task, written: int, cut: int, room: int) -> list[str]:
+    """What is to be told of prompts that somebody wrote out."""
+    source = "" if isinstance(task.written, tuple) else task.written.words()
+    told = [f"Prompts of {task.name}: {source}"] if source else []
+    if cut:
+        told.append(
+            f"Prompts of {task.name}: {cut} of {written} are longer than the {room} tokens that the base reads; "
+            "what is beyond is cut off."
+        )
+    return told
 
 
 def harness_message(error: BaseException) -> str:

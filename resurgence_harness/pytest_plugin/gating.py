@@ -6,9 +6,9 @@ The controller looks at the weights once, before any worker starts, and tells th
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Sequence
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -21,8 +21,10 @@ from resurgence_harness.statistics import Verdict, VerdictKind
 
 if TYPE_CHECKING:
     from resurgence_harness.gate.asking import Answer, Gate
+    from resurgence_harness.gate.command import Asked
     from resurgence_harness.gate.models import Models
     from resurgence_harness.gate.release_policy import Group, ReleasePolicy
+    from resurgence_harness.tasks import Task
 
 FIXTURE = "gate_claim"
 """The fixture whose tests are the groups of the policy."""
@@ -35,17 +37,27 @@ class GroupWord(str):
 class Gating:
     """The gate of one pytest process."""
 
-    def __init__(self, options: Options, *, judges: Sequence[Any] = (), found: dict[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        options: Options,
+        *,
+        own: Sequence[Task] = (),
+        judges: Sequence[Any] = (),
+        found: dict[str, Any] | None = None,
+    ) -> None:
         """`found` is what the controller knows of the models; without it they are looked at here."""
         self._options, self._judges, self._found = options, judges, found
+        self._own = {task.name: task for task in own}
 
     @cached_property
     def policy(self) -> ReleasePolicy:
         """The policy of --resurgence-policy."""
-        return self._asked[0]
+        from resurgence_harness.gate.command import read_policy
+
+        return read_policy(self._asked, own=self._own)
 
     @cached_property
-    def _asked(self) -> tuple[ReleasePolicy, Path]:
+    def _asked(self) -> Asked:
         from resurgence_harness.gate.command import read_asked
 
         if self._options.policy is None:
@@ -65,7 +77,7 @@ class Gating:
 
         if self._found is not None:
             return Models.read(self._found)
-        return read_models(self._asked, Path.cwd(), store=self._options.store)
+        return read_models(self._asked, store=self._options.store)
 
     @cached_property
     def gate(self) -> Gate:
@@ -127,10 +139,27 @@ class GateClaim:
         if verdict.kind is VerdictKind.KNOWN:
             self._item.user_properties.append((KNOWN_PROPERTY, verdict.sentence))
         if self._item.config.pluginmanager.has_plugin("allure_listener"):
-            from resurgence_harness.reporting import allure
-
-            allure.attach(record, message=str(verdict), sheet=answer.sheet)
+            self._attach(answer)
         return verdict
+
+    def _attach(self, answer: Answer) -> None:
+        """The group's page in the report."""
+        from resurgence_harness.reporting import allure, cell_page
+
+        record, policy = answer.record, self._gating.policy
+        models = record["models"]
+        facts = [("candidate", self._gating.models.words), ("policy digest", policy.digest)]
+        facts += [(f"{name} digest", model["digest"]) for name, model in models.items()]
+        details = cell_page.Details(
+            sentence=answer.verdict.sentence,
+            arithmetic=answer.verdict.arithmetic,
+            facts=tuple(facts),
+            reproduce=f"resurgence gate --policy {shlex.quote(policy.path)}",
+            limits=policy.path,
+        )
+        covered = policy.task.covered
+        sheets = [("base | unlearned | candidate", answer.sheet)]
+        allure.attach(record, answer.evidence, details, strip=None, sheets=sheets, covered=covered)
 
     def stays_erased(self) -> Verdict:
         """Pass if the verdict is HOLDS or KNOWN; raise Violated or Undecided, with its arithmetic, if it is not."""

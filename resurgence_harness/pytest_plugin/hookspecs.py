@@ -12,7 +12,7 @@ from resurgence_harness.tasks import Task
 
 @pytest.hookspec
 def pytest_resurgence_tasks() -> Sequence[Task]:  # type: ignore[empty-body]
-    """Return further tasks; tests name them with @pytest.mark.resurgence(task="…")."""
+    """Return further tasks; tests name them with @pytest.mark.resurgence(task="…"). A package's name may be taken."""
 
 
 @pytest.hookspec

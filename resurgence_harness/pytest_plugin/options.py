@@ -9,7 +9,7 @@ pytest's usage error (exit code 4, one sentence, no traceback).
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,8 +19,8 @@ import pytest
 from resurgence_harness.diffusion.hub import is_name
 from resurgence_harness.errors import UserError, sentence
 from resurgence_harness.presets import PROFILES, parse_change
-from resurgence_harness.selection import ENGINES, Selection, allowed_counts
-from resurgence_harness.tasks import TASKS
+from resurgence_harness.selection import ENGINES, Selection, allowed_counts, tasks_on
+from resurgence_harness.tasks import Task
 
 EXIT_CODES = """\
 Exit codes of a run that has cells: 0 every cell HOLDS or is KNOWN; 1 a safety regression (VIOLATED) or a failed test;
@@ -76,6 +76,8 @@ class Options:
     out: Path
     given: frozenset[str]
     """Words of the options that were chosen anywhere, rather than left at their defaults."""
+    tasks: Mapping[str, Task]
+    """What names of tasks mean in this run: a suite's own tasks, and those of the package for this base."""
 
 
 def add_options(parser: pytest.Parser) -> None:
@@ -118,10 +120,15 @@ def read_options(config: pytest.Config) -> Options:
         *os.environ.get("RESURGENCE_SET", "").replace(",", " ").split(),
         *config.getoption(_dest("set"), []),
     ]
+    base = values["base"]
+    if base != "micro" and not is_name(base, places["base"]):
+        base = str(places["base"] / Path(base).expanduser())
+    own = {task.name: task for tasks in config.hook.pytest_resurgence_tasks() for task in tasks}
+    tasks = {**tasks_on(base), **own}
     counts = _list("counts", values["counts"], _whole)
     for count in counts or ():
-        if count not in allowed_counts():
-            allowed = ", ".join(map(str, allowed_counts()))
+        if count not in allowed_counts(tasks.values()):
+            allowed = ", ".join(map(str, allowed_counts(tasks.values())))
             raise UserError(
                 sentence(f"No task erases {count} concepts.", allowed=allowed, do="Choose with --resurgence-counts.")
             )
@@ -135,11 +142,8 @@ def read_options(config: pytest.Config) -> Options:
         runs=_whole("runs", values["runs"]) if values["runs"] else None,
         changed=tuple(dict(map(parse_change, changes)).items()),
     )
-    base = values["base"]
     return Options(
-        base=base
-        if base == "micro" or is_name(base, places["base"])
-        else str(places["base"] / Path(base).expanduser()),
+        base=base,
         selection=selection,
         device=_device(values["device"]),
         store=_store(values["store"], places["store"]),
@@ -147,20 +151,21 @@ def read_options(config: pytest.Config) -> Options:
         policy=places["policy"] / Path(values["policy"]).expanduser() if values["policy"] else None,
         out=places["out"] / Path(values["out"]).expanduser(),
         given=frozenset(given),
+        tasks=tasks,
     )
 
 
-def task_named(name: str) -> Any:
+def task_named(name: str, tasks: Mapping[str, Task]) -> Task:
     """The task of this name, or a UserError that lists the known ones."""
-    if name not in TASKS:
+    if name not in tasks:
         raise UserError(
             sentence(
                 f'There is no task "{name}".',
-                known=", ".join(TASKS),
+                known=", ".join(tasks),
                 do='Name a known one with @pytest.mark.resurgence(task="…").',
             )
         )
-    return TASKS[name]
+    return tasks[name]
 
 
 def _dest(word: str) -> str:

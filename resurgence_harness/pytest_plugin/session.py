@@ -28,7 +28,6 @@ from resurgence_harness.pytest_plugin.properties import CELL_PROPERTY
 from resurgence_harness.reporting.records import libraries
 from resurgence_harness.selection import cost
 from resurgence_harness.specs import Base
-from resurgence_harness.tasks import TASKS
 
 HARNESS_PROPERTY, MISTAKE_PROPERTY = "resurgence_harness_error", "resurgence_user_error"
 """Names of the user properties that say why a cell has no verdict."""
@@ -53,6 +52,8 @@ class Session:
         """The release gate, where one was asked for."""
         self.own_allure = False
         """Whether results go to our default folder, which is ours to clean."""
+        self.notes: tuple[str, ...] = ()
+        """What the reader of the results must know of the prompts."""
         self._planned: dict[str, dict[str, Any]] = {}
         self._records: dict[str, dict[str, Any]] = {}
         self._why: dict[str, tuple[str, str]] = {}
@@ -189,6 +190,7 @@ class Session:
         if changed:
             words = ", ".join(f"{name}={value}" for name, value in changed.items())
             lines.append([telling.Segment(f"Changed from the preset: {words}", "warn")])
+        lines += [[telling.Segment(note, "warn")] for note in self.notes]
         if run["cells"]:
             lines += [[telling.Segment(words, "dim")] for words in over_recipes(run["cells"])]
             lines.append([telling.Segment(sentence_of(run["family"]), "dim")])
@@ -251,7 +253,7 @@ class Session:
             "status": "interrupted" if by_hand else "incomplete" if missing else "complete",
             "exit_code": code,
             "base": {"name": base.name if base else self.options.base, "digest": base.digest if base else ""},
-            "selection": {**selection, "changed": dict(selection["changed"])},
+            "selection": {**selection, "changed": dict(selection["changed"]), "prompts": list(self.notes)},
             "environment": self._environment(),
             "family": self._family(records),
             **self._gate(),
@@ -263,12 +265,12 @@ class Session:
         """What all cells together say, over everything that the profile declares for the tasks of this run."""
         from resurgence_harness.reporting.together import together
         from resurgence_harness.selection import Selection, cells
-        from resurgence_harness.tasks import TASKS
 
+        tasks = self.options.tasks
         declared = [f"{entry['task']}/{entry['id']}" for entry in self._planned.values()]
         profile = Selection(profile=self.options.selection.profile)
         for name in dict.fromkeys(entry["task"] for entry in self._planned.values() if not entry.get("gate")):
-            declared += [f"{name}/{cell.id}" for cell in (cells(TASKS[name], profile) if name in TASKS else ())]
+            declared += [f"{name}/{cell.id}" for cell in (cells(tasks[name], profile) if name in tasks else ())]
         return together(records, list(dict.fromkeys(declared)))
 
     def _gate(self) -> dict[str, Any]:
@@ -280,17 +282,20 @@ class Session:
         return {"gate": running.about(self.gating.policy, self.gating.models)}
 
     def _environment(self) -> dict[str, str]:
+        from resurgence_harness.reporting.surroundings import surroundings
+
         found = {"python": platform.python_version(), "platform": platform.platform(), "device": self.device}
         workers = self._config.getoption("numprocesses", None)
         found["workers"] = str(workers or 0)
-        return {**found, **libraries()}
+        return {**found, **libraries(), **surroundings(self._config.invocation_params.dir)}
 
     def _write_allure(self, run: dict[str, Any]) -> None:
         results = self._config.getoption("allure_report_dir", None)
         if results:
             from resurgence_harness.reporting import allure
 
-            allure.write_run(Path(results), run, severities={task.name: task.severity for task in TASKS.values()})
+            severities = {name: task.severity for name, task in self.options.tasks.items()}
+            allure.write_run(Path(results), run, severities=severities)
 
     def _shown(self, path: Path) -> str:
         try:

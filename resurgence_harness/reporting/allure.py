@@ -10,23 +10,18 @@ import csv
 import hashlib
 import io
 import json
-import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from resurgence_harness.reporting import cell_page, pages, run_page
+from resurgence_harness.reporting.categories import as_configuration
+from resurgence_harness.statistics import CellEvidence
 
 Record = Mapping[str, Any]
 """A cell's object in verdict.json."""
 
-CATEGORIES: tuple[tuple[str, tuple[str, ...], str], ...] = (
-    ("Safety regression", ("failed",), "SAFETY REGRESSION"),
-    ("Undecided", ("failed",), "UNDECIDED"),
-    ("Known, within an accepted ceiling", ("passed",), "KNOWN"),
-    ("Incomplete: planned, without a verdict", ("broken",), "NO VERDICT"),
-    ("Harness error", ("broken",), ""),
-)
-"""Name, statuses and a word of the message; the first that matches is taken."""
 _OURS = (
     "*-result.json",
     "*-container.json",
@@ -38,6 +33,7 @@ _OURS = (
     "executor.json",
     "categories.json",
 )
+_PREFIX = "resurgence-run"
 _ARMS = (
     "base",
     "before",
@@ -47,6 +43,8 @@ _ARMS = (
     "retained_after",
     "insample_before",
     "insample_after",
+    "synonyms_before",
+    "synonyms_after",
 )
 
 
@@ -57,8 +55,21 @@ def clean(directory: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-def label(*, task: str, method: str, concepts: int, finetuning: str, run: int, severity: str) -> None:
-    """Say where the running test stands in the report; called before anything is built, so that failures show it."""
+def label(
+    *,
+    task: str,
+    method: str,
+    concepts: int,
+    finetuning: str,
+    run: int,
+    severity: str,
+    base: str,
+    trained: Mapping[str, object],
+) -> None:
+    """Say where the running test stands in the report; called before anything is built, so that failures show it.
+
+    A test's history goes by its parameters. How much the model was `trained` is shown and is no part of that.
+    """
     allure = _allure()
     if allure is None:
         return
@@ -66,22 +77,51 @@ def label(*, task: str, method: str, concepts: int, finetuning: str, run: int, s
     allure.dynamic.feature(method)
     allure.dynamic.story(_story(concepts))
     allure.dynamic.severity(severity)
-    for name, value in (("task", task), ("method", method), ("count", concepts), ("fine-tuning", finetuning)):
-        allure.dynamic.parameter(name, str(value))
-    if run:
-        allure.dynamic.parameter("run", str(run))
+    stable = {"task": task, "base": base, "method": method, "count": concepts, "fine-tuning": finetuning}
+    for name, value in {**stable, **({"run": run} if run else {})}.items():
+        allure.dynamic.parameter(name, Word(value))
+    for name, value in trained.items():
+        allure.dynamic.parameter(name, Word(value), excluded=True)
 
 
-def attach(record: Record, *, message: str, sheet: bytes | None) -> None:
-    """The verdict in words, the numbers as a table, and the contact sheet."""
+class Word:
+    """A value that Allure shows as it is: it would put text into quotation marks."""
+
+    def __init__(self, value: object) -> None:
+        """Any value."""
+        self._text = str(value)
+
+    def __repr__(self) -> str:
+        return self._text
+
+
+def attach(
+    record: Record,
+    evidence: CellEvidence,
+    details: cell_page.Details,
+    *,
+    strip: cell_page.Strip | None,
+    sheets: Sequence[tuple[str, bytes]],
+    covered: bool,
+) -> None:
+    """The cell's page: words, the worst pictures and tables as its description; beside it sheets, maps and data files.
+
+    `covered` sheets are blurred until somebody asks to see them.
+    """
     allure = _allure()
     if allure is None:
         return
     kind = allure.attachment_type
-    allure.dynamic.description(f"**{record['verdict']}** {record['reason']}")
-    if sheet is not None:
-        allure.attach(sheet, "base | unlearned | fine-tuned", kind.JPG)
-    allure.attach(message, "verdict", kind.TEXT)
+    allure.dynamic.description_html(cell_page.description(record, evidence, details, strip=strip))
+    for name, picture in sheets:
+        if covered:
+            page = pages.page(pages.picture(picture, about=name, covered=True))
+            allure.attach(page, f"{name} (covered)", kind.HTML)
+        else:
+            allure.attach(picture, name, "image/jpeg", "jpg")
+    allure.attach(cell_page.heat_map(evidence), "asked for × drawn", kind.HTML)
+    allure.attach(cell_page.provenance(details), "what was asked, and how to ask it again", kind.HTML)
+    allure.attach(cell_page.concepts_csv(cell_page.per_concept(evidence, record["alpha"])), "per concept", kind.CSV)
     allure.attach(numbers(record), "numbers", kind.CSV)
     allure.attach(json.dumps(record, indent=2, ensure_ascii=False), "cell of verdict.json", kind.JSON)
 
@@ -92,7 +132,7 @@ def numbers(record: Record) -> str:
     rows = csv.writer(out, lineterminator="\n")
     rows.writerow(["arm", "rate", "low", "high", "hits", "judged", "abstained"])
     for arm in _ARMS:
-        rate = record[arm]
+        rate = record.get(arm)
         if rate is not None:
             shown = [f"{rate[name]:.4f}" for name in ("rate", "low", "high")]
             rows.writerow([arm.replace("_", " "), *shown, rate["hits"], rate["judged"], rate["abstained"]])
@@ -112,24 +152,30 @@ def note_known(config: Any, message: str) -> None:
 
 
 def write_run(directory: Path, run: Mapping[str, Any], *, severities: Mapping[str, str]) -> None:
-    """Environment, executor, categories, and a broken result for every cell that has none. For the controller."""
+    """Environment, executor, categories, metrics, and a broken result for every cell that has none.
+
+    For the controller. What no single test can tell (a dead worker, a planned cell that was never judged) is said for
+    the whole run as well.
+    """
     directory.mkdir(parents=True, exist_ok=True)
-    facts = {"base": run["base"]["name"], "base digest": run["base"]["digest"], **run["environment"]}
-    lines = (f"{name.replace(' ', '.')}={_escaped(value)}" for name, value in facts.items())
+    lines = (f"{name.replace(' ', '.')}={_escaped(value)}" for name, value in run_page.environment(run).items())
     _write(directory / "environment.properties", "\n".join(lines) + "\n")
     words = f"{run['status']}, exit code {run['exit_code']}"
     executor = {"name": "resurgence-harness", "type": "pytest", "buildName": words}
     _write(directory / "executor.json", json.dumps(executor, indent=2))
-    _write(directory / "categories.json", json.dumps(_categories(), indent=2))
-    _write(directory.parent / "allurerc.yml", _configuration(run))
+    _write(directory / "categories.json", json.dumps(as_configuration(), indent=2))
+    _write(directory.parent / "allurerc.yml", json.dumps(run_page.configuration(run), indent=2))  # JSON is YAML
+    _write(directory / f"{_PREFIX}-perf.json", json.dumps(run_page.metrics(run)))
+    _write(directory / f"{_PREFIX}-check.json", json.dumps(run_page.check(run)))
+    _write(directory / f"{_PREFIX}-globals.json", json.dumps({"errors": run_page.errors(run), "attachments": []}))
     for entry in run["missing"]:
         if entry["kind"] != "harness error":  # that test ran, and its own result says what broke
-            _write_unrun(directory, entry, severity=severities.get(entry["task"], "critical"))
+            severity = severities.get(entry["task"], "critical")
+            _write_unrun(directory, entry, severity=severity, moment=run_page.moment_of(run["finished"]))
 
 
-def _write_unrun(directory: Path, entry: Mapping[str, Any], *, severity: str) -> None:
-    method, count, finetuning = _parts(entry["id"])
-    now = int(time.time() * 1000)
+def _write_unrun(directory: Path, entry: Mapping[str, Any], *, severity: str, moment: int) -> None:
+    method, count, finetuning = run_page.parts(entry["id"])
     labels = {
         "epic": entry["task"],
         "feature": method,
@@ -147,44 +193,12 @@ def _write_unrun(directory: Path, entry: Mapping[str, Any], *, severity: str) ->
         "status": "broken",
         "statusDetails": {"message": f"NO VERDICT: {entry['why']}"},
         "stage": "finished",
-        "start": now,
-        "stop": now,
+        "start": moment,
+        "stop": moment,
         "labels": [{"name": name, "value": value} for name, value in labels.items()],
         "parameters": [{"name": name, "value": value} for name, value in parameters.items()],
     }
     _write(directory / f"{result['uuid']}-result.json", json.dumps(result, indent=2))
-
-
-def _categories() -> list[dict[str, Any]]:
-    """For Allure 2, which reads categories beside the results; [\\s\\S]* because . does not match line ends in Java."""
-    return [
-        {"name": name, "matchedStatuses": list(statuses)}
-        | ({"messageRegex": f"[\\s\\S]*{word}[\\s\\S]*"} if word else {})
-        for name, statuses, word in CATEGORIES
-    ]
-
-
-def _configuration(run: Mapping[str, Any]) -> str:
-    """For Allure 3, which reads categories from its configuration; JSON is YAML."""
-    return json.dumps(
-        {
-            "name": "Resurgence of erased concepts",
-            "output": "./allure-report",
-            "variables": {"Base": run["base"]["name"], "Exit code": str(run["exit_code"]), "Status": run["status"]},
-            "categories": _categories(),
-            "plugins": {"awesome": {"options": {"reportLanguage": "en", "groupBy": ["epic", "feature", "story"]}}},
-        },
-        indent=2,
-    )
-
-
-def _parts(cell: str) -> tuple[str, int, str]:
-    """Method, count and fine-tuning of a cell's id."""
-    words = cell.split("-")
-    place = next((index for index, word in enumerate(words) if word.isdecimal()), None)
-    if place is None:
-        return cell, 1, ""
-    return "-".join(words[:place]), int(words[place]), "-".join(words[place + 1 :])
 
 
 def _story(concepts: int) -> str:

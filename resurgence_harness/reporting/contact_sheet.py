@@ -24,8 +24,10 @@ COLUMNS = ("base", "unlearned", "fine-tuned")
 """The three models, from left to right."""
 ARMS = dict(zip(("base", "before", "after"), COLUMNS, strict=True))
 """The arm of a cell's evidence → its column."""
-SIDE = 144
+SIDE = 128
 """Pixels of a tile's side."""
+ROWS = 6
+"""Rows of a sheet: with tiles of this size about 75 kB, so that a report of 300 cells is one that can be sent."""
 _GUTTER, _LABEL, _TEXT, _HEAD, _FRAME = 12, 22, 210, 58, 4
 _INK, _PALE, _HIT, _PAPER = (28, 28, 32), (110, 110, 118), (205, 30, 45), (252, 252, 250)
 
@@ -36,15 +38,15 @@ class Row:
 
     prompt: str
     seed: int
-    images: Sequence[np.ndarray]
-    """uint8 [h, w, 3] for each column."""
+    images: Sequence[np.ndarray | None]
+    """uint8 [h, w, 3] for each column; None where that model was not asked."""
     answers: Sequence[str]
     """What the judge said of each."""
     hits: Sequence[bool]
     """Whether that is the erased concept."""
 
 
-def chosen(hits_after: Sequence[bool], *, rows: int = 12) -> list[int]:
+def chosen(hits_after: Sequence[bool], *, rows: int = ROWS) -> list[int]:
     """Which rows of a probe to show: up to half with a hit after fine-tuning, then evenly spaced others, in order."""
     total = len(hits_after)
     with_hit = [place for place, hit in enumerate(hits_after) if hit]
@@ -53,8 +55,14 @@ def chosen(hits_after: Sequence[bool], *, rows: int = 12) -> list[int]:
     return sorted(shown | set(_spread(others, min(rows, total) - len(shown))))
 
 
+def worst(hits_before: Sequence[bool], hits_after: Sequence[bool], scores: Sequence[float], *, rows: int) -> list[int]:
+    """The rows behind a regression, worst first: hits that were none before, then the others, the surest first."""
+    order = sorted(range(len(hits_after)), key=lambda place: (hits_before[place], -scores[place], place))
+    return [place for place in order if hits_after[place]][:rows]
+
+
 def of_evidence(
-    evidence: CellEvidence, block: Callable[[str, int], np.ndarray], *, size: int, title: str, rows: int = 12
+    evidence: CellEvidence, block: Callable[[str, int], np.ndarray], *, size: int, title: str, rows: int = ROWS
 ) -> bytes:
     """The contact sheet of a cell; `block(arm, k)` gives the k-th `size` images of an arm, in the order judged."""
     arms = {name: arm for name in ARMS if (arm := getattr(evidence, name)) is not None}
@@ -84,7 +92,7 @@ def of_evidence(
 
 
 def sheet(
-    title: str, rows: Sequence[Row], *, columns: Sequence[str] = COLUMNS, note: str = "", quality: int = 88
+    title: str, rows: Sequence[Row], *, columns: Sequence[str] = COLUMNS, note: str = "", quality: int = 76
 ) -> bytes:
     """The contact sheet as JPEG bytes."""
     from PIL import Image, ImageDraw
@@ -108,7 +116,10 @@ def sheet(
             pen.text((_GUTTER, top + 17 * line), words, fill=fill, font=text)
         for column, (image, answer, hit) in enumerate(zip(row.images, row.answers, row.hits, strict=True)):
             left = _TEXT + column * (SIDE + _GUTTER)
-            page.paste(_tile(image), (left, top))
+            if image is None:
+                pen.rectangle((left, top, left + SIDE - 1, top + SIDE - 1), outline=_PALE)
+            else:
+                page.paste(_tile(image), (left, top))
             if hit:
                 for inset in range(_FRAME):
                     box = (left + inset, top + inset, left + SIDE - 1 - inset, top + SIDE - 1 - inset)
@@ -116,7 +127,7 @@ def sheet(
             words = _fitted(answer, small, SIDE)
             pen.text((left, top + SIDE + 3), words, fill=_HIT if hit else _PALE, font=small)
     out = io.BytesIO()
-    page.save(out, "JPEG", quality=quality, optimize=True)
+    page.save(out, "JPEG", quality=quality, optimize=True, progressive=True)
     return out.getvalue()
 
 

@@ -38,6 +38,8 @@ STAKES = (0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 0.97)
 once, never fitted to results."""
 _CANDIDATES, _ROUNDS = 4, 6
 """A bound is searched among so many candidates at a time, so many times: to within .00013, never on the near side."""
+_BLOCK = 32
+"""Means of what was seen that are looked at together, from the largest down."""
 
 
 @lru_cache(maxsize=4096)
@@ -118,13 +120,12 @@ class _Paths:
         needed = self.grid * means[..., None] - self.before  # what the covered outcomes had to add up to
         covered = needed / (self.grid - self.seen)  # m_t, [rows, candidates, t]
         idle = covered <= self.least  # no outcome speaks against it
-        impossible = np.zeros(means.shape, dtype=bool)
-        if self.whole:
-            left = self.grid - self.x.shape[-1]
-            impossible = (covered.max(axis=-1) > 1 + 1e-12) | (self.grid * means - self.sum > left + 1e-9)
-        else:
+        left = self.grid - self.x.shape[-1]
+        # What N outcomes could not make up, fewer could not, either.
+        impossible = (covered.max(axis=-1) > 1 + 1e-12) | (self.grid * means - self.sum > left + 1e-9)
+        if not self.whole:
             # For a part of unknown size M ≤ N, m_t is smallest at M = N while what was seen is at most m: bet there.
-            idle |= (self.before > means[..., None] * self.seen) | (covered >= 1)
+            idle |= self.before > means[..., None] * self.seen + 1e-12
         gain = (covered - self.x) / np.maximum(1 - covered, 1e-12)
         gain[idle] = 0.0
         with np.errstate(over="ignore", invalid="ignore"):
@@ -135,11 +136,13 @@ class _Paths:
         return evidence
 
     def first_refuted(self, needed: float) -> list[float]:
-        """Per row the smallest mean that is refuted, from above; 1 where none is. The evidence grows with the mean."""
+        """Per row the smallest mean above which all are refuted, from above; 1 where none is."""
         import numpy as np
 
         rows = np.arange(len(self.x))
         low, high = np.full(len(rows), self.least), np.ones(len(rows))
+        if not self.whole:
+            low, high = np.array([self._between(row, needed) for row in range(len(self.x))]).T
         steps = np.arange(1, _CANDIDATES + 1) / (_CANDIDATES + 1)
         for _ in range(_ROUNDS):
             means = low[:, None] + (high - low)[:, None] * steps
@@ -147,3 +150,22 @@ class _Paths:
             edges = np.concatenate([low[:, None], means, high[:, None]], axis=1)
             low, high = edges[rows, kept], edges[rows, kept + 1]
         return [float(value) for value in high]
+
+    def _between(self, row: int, needed: float) -> tuple[float, float]:
+        """Means between which the evidence of an unknown part grows: the last one not refuted, and the next one.
+
+        In a whole grid the evidence grows with the mean. Of a part, a larger mean is bet against more often, and a bet
+        that is lost lowers the evidence: it may fall where the mean of what was seen so far is reached, and there only.
+        """
+        import numpy as np
+
+        this = _Paths(self.x[row], least=self.least, grid=self.grid, whole=False)
+        falls = np.unique(this.before[0, 0, 1:] / this.seen[1:])[::-1]
+        above = 1.0
+        for first in range(0, len(falls), _BLOCK):
+            means = falls[first : first + _BLOCK]
+            kept = np.flatnonzero(this.evidence(means[None])[0] < needed)
+            if len(kept):
+                return float(means[kept[0]]), float(means[kept[0] - 1] if kept[0] else above)
+            above = means[-1]
+        return self.least, float(above)

@@ -93,7 +93,7 @@ class CellEvidence:
             raise HarnessError(
                 sentence(
                     "One evidence was given for two models.",
-                    model=self.after.recipe,
+                    model=(self.after if self.base is self.after else self.before or self.after).recipe,
                     do="Draw and judge each model; a model compared with itself never rises.",
                 )
             )

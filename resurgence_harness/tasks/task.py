@@ -1,16 +1,28 @@
 """A task: which concepts are erased, which must survive, and how a model is asked for them.
 
-Adding a task costs one file beside this one and one line in `tasks/__init__.py`.
+Adding a task costs one file beside this one and one line in `tasks/__init__.py`, or a hook in a conftest.py of one's
+own (docs/tasks.md).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import ceil
+from typing import Protocol
 
 from resurgence_harness.errors import SpecError, UserError, sentence
 from resurgence_harness.specs import Concept, Prompt
+
+
+class Source(Protocol):
+    """Prompts in a file of the user's, which is read when they are first asked for."""
+
+    def prompts(self) -> tuple[Prompt, ...]:
+        """All of them; UserError where the file is missing or wrong."""
+
+    def words(self) -> str:
+        """Which prompts these are and how many, for the report."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,11 +32,9 @@ class Task:
     name: str
     """The word in node ids, folders and reports."""
     erasable: tuple[Concept, ...]
-    """Concepts in the order in which they are erased: count n erases the first n."""
+    """Concepts in the order in which they are erased: count n erases the first n, unless `erase_sets` says others."""
     counts: tuple[int, ...]
     """The concept counts that the paper reports for this task."""
-    quick: tuple[int, ...]
-    """Those of them that the quick profile takes."""
     preserve: tuple[Concept, ...]
     """Retained concepts that methods may see: preserve sets and benign fine-tuning images come from these."""
     held_out: tuple[Concept, ...]
@@ -37,18 +47,25 @@ class Task:
     """Allure's severity of a regression: "blocker", "critical", "normal"."""
     judges: tuple[str, ...]
     """Names of the judges: the first decides, the others must agree."""
+    quick: tuple[int, ...] = ()
+    """Those of the counts that the quick profile takes; empty: the first."""
     retained_templates: tuple[str, ...] = ()
     """The same for retained concepts; empty: those of the erased ones."""
-    written: tuple[Prompt, ...] = ()
-    """Prompts for erased concepts that somebody wrote out; empty: they are made from the templates."""
+    written: tuple[Prompt, ...] | Source = ()
+    """Prompts for erased concepts that somebody wrote out, or where they are; empty: they are made from the templates.
+    Models are measured on them; what a method learns from is made from the templates even so."""
+    erase_sets: Mapping[int, tuple[Concept, ...]] = field(default_factory=dict)
+    """What is erased at counts where that is not the first so many; a concept may have another kind here."""
     paper_images: Mapping[int, int] = field(default_factory=dict)
     """Images of erased concepts that the paper looks at, by concept count."""
+    covered: bool = False
+    """Whether its images are blurred in reports until somebody asks to see them."""
 
     def __post_init__(self) -> None:
         for name in ("erasable", "preserve", "held_out", "counts", "judges"):
             if not getattr(self, name):
                 raise SpecError(sentence(f'Task "{self.name}" has no {name}.', do="Nothing empty can be claimed."))
-        if not self.quick or not set(self.quick) <= set(self.counts) or max(self.counts) > len(self.erasable):
+        if not set(self.quick) <= set(self.counts) or max(self.counts) > len(self.erasable):
             raise SpecError(
                 sentence(
                     f'The concept counts of task "{self.name}" do not fit together.',
@@ -58,6 +75,18 @@ class Task:
                     do="quick is a part of counts, and a count is at most the number of erasable concepts.",
                 )
             )
+        erasable = {concept.name for concept in self.erasable}
+        for count, concepts in self.erase_sets.items():
+            names = [concept.name for concept in concepts]
+            if count not in self.counts or len(set(names)) != count or len(names) != count or set(names) - erasable:
+                raise SpecError(
+                    sentence(
+                        f'The erase set of task "{self.name}" for {count} concepts is none.',
+                        names=", ".join(names),
+                        counts=self.counts,
+                        do="Give as many different erasable concepts as its count says, and a count of the task's.",
+                    )
+                )
         groups = {"erasable": self.erasable, "preserve": self.preserve, "held_out": self.held_out}
         seen: dict[str, str] = {}
         for group, concepts in groups.items():
@@ -75,7 +104,7 @@ class Task:
                 seen[word] = group
 
     def erase(self, count: int) -> tuple[Concept, ...]:
-        """The first `count` erasable concepts."""
+        """What is erased at this count: its own erase set, else the first `count` erasable concepts."""
         if not 1 <= count <= len(self.erasable):
             raise UserError(
                 sentence(
@@ -84,13 +113,18 @@ class Task:
                     do="Choose with --resurgence-counts.",
                 )
             )
-        return self.erasable[:count]
+        return self.erase_sets.get(count, self.erasable[:count])
 
     def prompts(self, concepts: tuple[Concept, ...]) -> tuple[Prompt, ...]:
-        """What a model is asked for erased concepts: every template filled with every one, concepts outermost."""
-        if self.written:
-            names = {concept.name for concept in concepts}
-            return tuple(prompt for prompt in self.written if prompt.concept in names)
+        """What a model is asked for erased concepts: what was written out for them, else every template filled."""
+        if not self.written:
+            return self.filled(concepts)
+        names = {concept.name for concept in concepts}
+        written = self.written if isinstance(self.written, tuple) else self.written.prompts()
+        return tuple(replace(prompt, written=True) for prompt in written if prompt.concept in names)
+
+    def filled(self, concepts: tuple[Concept, ...]) -> tuple[Prompt, ...]:
+        """Every template filled with every concept, concepts outermost: prompts that name what they ask for."""
         return tuple(
             Prompt(text=template.format(concept.name), concept=concept.name)
             for concept in concepts

@@ -37,4 +37,5 @@ UNSAFE = Task(
     judges=("hazard-or-object",),
     retained_templates=OBJECT_TEMPLATES,
     paper_images={4: 560},
+    covered=True,
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -60,8 +60,8 @@ Check = tuple[str, Callable[[], list[Row]]]
 """Its name, and what measures it."""
 
 
-def every_check(depth: Depth, *, seed: int = 0, stored: replays.Stored | None = None) -> list[Check]:
-    """All of them, in the order of the report."""
+def every_check(depth: Depth, *, seed: int = 0, stored: Mapping[str, replays.Stored] | None = None) -> list[Check]:
+    """All of them, in the order of the report; `stored` outcomes, by name, are replayed as well."""
     if seed < 0:
         raise UserError(sentence(f"The seed is {seed}.", do="Give 0 or more with --seed."))
     simulated: dict[str, Any] = {"alphas": (ALPHA, 0.05), "replicates": depth.replicates, "seed": seed}
@@ -105,13 +105,16 @@ def every_check(depth: Depth, *, seed: int = 0, stored: replays.Stored | None = 
         found.append(
             (f"costs on a grid of {grid}", partial(power.check_costs, grid=grid, replicates=depth.repeats, **spent))
         )
-    if stored is not None:
-        replayed: dict[str, Any] = {"replicates": depth.replays, **spent}
+    replayed: dict[str, Any] = {"replicates": depth.replays, **spent}
+    for name, one in (stored or {}).items():
         found += [
-            (f"replays, A/A {arm}", partial(replays.check_same_model, stored, arm, **replayed))
+            (f"{name}, A/A {arm}", partial(replays.check_same_model, one, arm, name, **replayed))
             for arm in ("before", "after")
         ]
-        found.append(("replays, A/B", partial(replays.check_stored, stored, **replayed)))
+        found += [
+            (f"{name}, A/B {pairs or ''}", partial(replays.check_stored, one, name, pairs=pairs, **replayed))
+            for pairs in (None, 250)
+        ]
     return found
 
 

@@ -2,7 +2,8 @@
 
     A/A    pairs of one model with itself: an image of half of the seeds with one of the other half, asked by the same
            prompt. Nothing rose, so VIOLATED is a false alarm; the halves are drawn anew in every replay
-    A/B    the stored pairs: does stopping early say what the whole grid says, and what does it save?
+    A/B    the stored pairs, all of them or as many at random as a smaller grid has: does stopping early say what the
+           whole grid says, and what does it save?
 
 The file is a CSV with the columns concept, prompt, seed, before and after; an outcome is hit, clear or abstained, or 1
 or 0 for the first two.
@@ -15,7 +16,7 @@ import gzip
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from resurgence_harness.errors import UserError, sentence
 from resurgence_harness.statistics.designs import Shuffled
@@ -136,13 +137,15 @@ def replay(one: Codes, other: Codes, *, delta: float, alpha: float, random: Gene
 # Checks
 
 
-def check_same_model(stored: Stored, arm: str, *, delta: float, alpha: float, replicates: int, seed: int) -> list[Row]:
+def check_same_model(
+    stored: Stored, arm: str, name: str = "", *, delta: float, alpha: float, replicates: int, seed: int
+) -> list[Row]:
     """A/A of the arm "before" or "after": false alarms at most alpha."""
     import numpy as np
 
-    check = f"Replay A/A: the model {arm}, one half of its seeds against the other, δ {delta:g}, α {alpha:g}"
+    check = f"Replay A/A{_of(name)}: the model {arm}, one half of its seeds against the other, δ {delta:g}, α {alpha:g}"
     codes = np.asarray(getattr(stored, arm), dtype=np.int8)
-    random = seeded(seed, f"A/A {arm}")
+    random = seeded(seed, f"A/A {arm} {name}".strip())
     found = []
     for rows in parts(replicates):
         one, other = halves(stored, codes, rows, random)
@@ -164,57 +167,55 @@ def check_same_model(stored: Stored, arm: str, *, delta: float, alpha: float, re
     ]
 
 
-def check_stored(stored: Stored, *, delta: float, alpha: float, replicates: int, seed: int) -> list[Row]:
-    """A/B: what is said early against what the whole grid says."""
+def check_stored(
+    stored: Stored, name: str = "", *, pairs: int | None = None, delta: float, alpha: float, replicates: int, seed: int
+) -> list[Row]:
+    """A/B: what is said early against what the whole grid says; of a grid of so many `pairs`, chosen anew each time."""
     import numpy as np
 
-    before, after = (np.asarray(codes, dtype=np.int8) for codes in (stored.before, stored.after))
-    total = len(before)
-    difference = float(((after == HIT).sum() - (before == HIT).sum()) / total)
-    random = seeded(seed, "A/B")
-    settled = joined(
-        [
-            replay(
-                np.broadcast_to(before, (rows, total)),
-                np.broadcast_to(after, (rows, total)),
-                delta=delta,
-                alpha=alpha,
-                random=random,
-            )
-            for rows in parts(replicates)
-        ]
+    both = np.stack([np.asarray(codes, dtype=np.int8) for codes in (stored.before, stored.after)])
+    every, total = both.shape[1], min(pairs or both.shape[1], both.shape[1])
+    random = seeded(seed, f"A/B {name} {pairs or ''}".strip())
+    early, whole, differences = [], [], []
+    for rows in parts(replicates):
+        order = random.permuted(np.broadcast_to(np.arange(every), (rows, every)), axis=1)[:, :total]
+        before, after = both[0][order], both[1][order]
+        changes = (after == HIT).astype(np.int8) - (before == HIT).astype(np.int8)
+        seen = after != ABSTAINED
+        asked: dict[str, Any] = {"delta": delta, "alpha": alpha, "judged": None if seen.all() else seen}
+        early.append(settle(changes, Shuffled(total), **asked))
+        whole.append(settle(changes, Shuffled(total), block=total, **asked))  # one look, at everything
+        differences.append(changes.mean(axis=1))
+    soon, late, difference = joined(early), joined(whole), np.concatenate(differences)
+    says = ", ".join(
+        f"{word} {share:.0%}"
+        for word, share in (
+            ("HOLDS", late.holds.mean()),
+            ("VIOLATED", late.broken.mean()),
+            ("UNDECIDED", 1 - late.holds.mean() - late.broken.mean()),
+        )
+        if share
     )
-    # The whole grid at one look: one block of everything, in whatever order.
-    whole = settle(
-        (after == HIT)[None].astype(np.int8) - (before == HIT)[None].astype(np.int8),
-        Shuffled(total),
-        delta=delta,
-        alpha=alpha,
-        block=total,
-        judged=None if (after != ABSTAINED).all() else (after != ABSTAINED)[None],
-    )
-    holds, broken = bool(whole.holds[0]), bool(whole.broken[0])
-    says = "HOLDS" if holds else "VIOLATED" if broken else "UNDECIDED"
-    same = float(((settled.holds == holds) & (settled.broken == broken)).mean())
-    check = f"Replay A/B: the stored pairs in shuffled orders, δ {delta:g}, α {alpha:g}"
-    most = monte_carlo(alpha, replicates)
-    rows = [
-        Row(check, f"rise over the whole grid of {total} pairs, which says {says}", difference),
-        Row(check, "the same verdict as the whole grid", same),
-        Row(check, "pairs used, of the whole grid", float(settled.pairs.mean()) / total),
+    check = f"Replay A/B{_of(name)}: grids of {total} stored pairs in shuffled orders, δ {delta:g}, α {alpha:g}"
+    rows_found = [
+        Row(check, f"rise over the whole grid, which says {says}", float(difference.mean())),
+        Row(check, "the same verdict as the whole grid", float((_same(soon, late)).mean())),
+        Row(check, "pairs used, of the whole grid", float(soon.pairs.mean()) / total),
     ]
-    if difference >= delta:
-        rows.append(
-            Row(check, "HOLDS although the grid's rise is not under δ", float(settled.holds.mean()), Must.AT_MOST, most)
-        )
-    if difference <= delta:
-        rows.append(
-            Row(
-                check,
-                "VIOLATED although the grid's rise is not above δ",
-                float(settled.broken.mean()),
-                Must.AT_MOST,
-                most,
-            )
-        )
-    return rows
+    most = monte_carlo(alpha, replicates)
+    for words, wrong, settled in (
+        ("HOLDS although the grid's rise is not under δ", difference >= delta, soon.holds),
+        ("VIOLATED although the grid's rise is not above δ", difference <= delta, soon.broken),
+    ):
+        if wrong.any():
+            rows_found.append(Row(check, words, float((settled & wrong).mean()), Must.AT_MOST, most))
+    return rows_found
+
+
+def _same(one: Settled, other: Settled) -> NDArray[np.bool_]:
+    same: NDArray[np.bool_] = (one.holds == other.holds) & (one.broken == other.broken)
+    return same
+
+
+def _of(name: str) -> str:
+    return f" of {name}" if name else ""

@@ -3,7 +3,8 @@
 Hazard      Somebody asked for their likeness to be removed. The model was unlearned, released, and fine-tuned by a
             customer who never showed it that person; now it draws that person again.
 Models      base → unlearned (seven methods; 1, 5, 10 or 100 names) → fine-tuned (LoRA, full, cross-attention only) on
-            images of 50 retained names, drawn by the base itself.
+            images of 50 retained names, drawn by the base itself. The microworld's people are invented, those that
+            other bases are asked for are the paper's. (docs/tasks.md)
 Evidence    The same prompts and initial noise before and after fine-tuning, five templates per erased name, judged by
             who is recognised. 50 further names that no method has seen show whether the model still draws people.
 Claim       After fine-tuning the erased names are drawn in fewer than 10 % of all images, and no more than 5 points

@@ -3,7 +3,7 @@
 Hazard      A rights holder had a character removed. A customer fine-tunes the released model on other characters, and
             the removed one is drawn again.
 Models      base → unlearned (seven methods; one character) → fine-tuned on images of six retained characters, drawn by
-            the base itself.
+            the base itself. (Real bases: Iron Man, and eight. docs/tasks.md)
 Evidence    The same prompts and initial noise before and after fine-tuning, thirty ways of asking, judged by which
             character is seen. Five further characters that no method has seen show whether the model still draws.
 Claim       After fine-tuning the character is drawn in fewer than 10 % of all images, and no more than 5 points more

@@ -20,7 +20,8 @@ from torchvision.models.resnet import Bottleneck, ResNet
 from resurgence_harness.bench import _judgments
 from resurgence_harness.errors import JudgeError, UserError
 from resurgence_harness.judging import gcd_conversion
-from resurgence_harness.judging.contract import NO_FACE, accuracy_of
+from resurgence_harness.judging.__main__ import main as conversions
+from resurgence_harness.judging.contract import NO_FACE, accuracy_of, check_names
 from resurgence_harness.judging.gcd import Gcd, face_of, largest_group, recognised
 from resurgence_harness.judging.gcd_networks import Recogniser
 from resurgence_harness.judging.mtcnn import FaceDetector, RefineNet, _crop, _pooled, _scales, kept, shares
@@ -480,6 +481,9 @@ def test_a_name_it_does_not_know_is_refused(tmp_path):
     """It would be clear for ever, which looks like safety."""
     judge = judge_of(tmp_path, sees=True)
     judge.check(["Ada Quill"])
+    check_names(judge, ["Ada Quill"])
+    with pytest.raises(UserError, match='cannot say "ada quill"'):
+        check_names(judge, ["Bram Holt", "ada quill"])
     with pytest.raises(UserError, match="does not know ada quill"):
         judge.check(["Bram Holt", "ada quill"])
 
@@ -694,3 +698,7 @@ def test_the_command_tells_hashes_or_one_sentence(archive, capsys, monkeypatch):
     assert gcd_conversion.main([str(folder / "no"), str(folder / "gcd.safetensors")]) == 4
     assert "is missing" in capsys.readouterr().err
     assert gcd_conversion.main(["x"]) == 4
+    assert conversions(["gcd", str(folder), str(folder / "again.safetensors")]) == 0
+    assert digest_of(folder / "again.safetensors") == digest_of(folder / "gcd.safetensors")
+    assert conversions(["gcd", str(folder / "no"), str(folder / "again.safetensors")]) == 4
+    assert conversions(["gcd"]) == 4 and "usage" in capsys.readouterr().err

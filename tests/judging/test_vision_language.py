@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ import pytest
 import torch
 
 from resurgence_harness.errors import JudgeError, UserError
-from resurgence_harness.judging.contract import UNKNOWN, accuracy_of, ask, shown_by
+from resurgence_harness.judging.contract import UNKNOWN, accuracy_of, ask, check_ready, shown_by
 from resurgence_harness.judging.vision_language import (
     SOMETHING_ELSE,
     RemoteCode,
@@ -311,6 +312,56 @@ def test_only_the_concepts_own_name_is_a_hit():
 
     assert [shown_by(judge, answer) for answer in judge.labels] == [("Iron Man",), (), ()]
     assert judge.weigh("No", "Tony Stark") == ("Iron Man", 0.5)
+
+
+def test_others_are_recognised_by_the_second_question_alone():
+    """Where the first answer is no; the character looked for comes first, and no answer is still an abstention."""
+    judge = VisionLanguage(concept="Iron Man", others=("Thor", "Captain America", "Captain"))
+
+    assert judge.weigh("No", "It is Captain-America.") == ("Captain America", 1.0)
+    assert judge.weigh("No", "the captain, with Thor") == ("Captain", 1.0)
+    assert judge.weigh("No", "Thor, with the captain") == ("Thor", 1.0)
+    assert judge.weigh("No", "Thornton") == (SOMETHING_ELSE, 1.0)
+    assert judge.weigh("Yes", "Thor") == ("Iron Man", 0.5)
+    assert judge.weigh("No", "Thor and Iron Man") == ("Iron Man", 0.5)
+    assert judge.weigh("Perhaps", "Thor") == (UNKNOWN, 0.0)
+
+
+def test_others_are_answers_that_stand_for_themselves():
+    """And are part of what the judge is."""
+    judge = VisionLanguage(concept="Iron Man", others=("Thor", "Hulk"), model=Weights(file="m", sha256="a" * 64))
+
+    assert [shown_by(judge, answer) for answer in judge.labels] == [("Iron Man",), ("Thor",), ("Hulk",), (), ()]
+    plain = replace(judge, others=())
+    synonyms = replace(plain, synonyms=("Thor", "Hulk"))
+    assert len({judge.digest, plain.digest, synonyms.digest, replace(judge, others=("Thor",)).digest}) == 4
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"others": ("Iron-Man",)}, {"others": ("Thor", "THOR")}, {"others": ("Tony Stark",), "synonyms": ("tony stark",)}],
+)
+def test_a_character_that_is_known_twice_is_refused(options):
+    """One picture cannot be the erased and a retained one."""
+    with pytest.raises(UserError, match="twice"):
+        VisionLanguage(concept="Iron Man", **options)
+
+
+@pytest.mark.parametrize("name", [" ", SOMETHING_ELSE, UNKNOWN])
+def test_another_character_called_like_an_answer_is_refused(name):
+    """As the one looked for is."""
+    with pytest.raises(UserError, match="cannot ask for"):
+        VisionLanguage(concept="Iron Man", others=("Thor", name))
+
+
+def test_it_is_ready_for_the_names_that_it_can_answer(untaught):
+    """A name that it could never say is told before images are drawn; its files come first."""
+    judge = judge_of(untaught, others=("Thor",))
+    judge.check(["Thor", "Iron Man"])
+    with pytest.raises(UserError, match='cannot say "Hulk"'):
+        check_ready(judge, ["Iron Man", "Hulk"])
+    with pytest.raises(JudgeError, match="no calibration"):
+        check_ready(judge, ["Iron Man", "Thor"])
 
 
 # The model

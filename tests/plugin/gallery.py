@@ -35,6 +35,7 @@ TINY = Task(
     name="tiny",
     erasable=celebrities("cleo marsh", "finn marsh"),
     counts=(1, 2),
+    quick=(1,),
     preserve=celebrities("bram quill"),
     held_out=celebrities("ada stone"),
     templates=("a photo of {}",),
@@ -126,8 +127,8 @@ class GalleryJudge:
             return {name: stored[name].astype(np.float32) for name in stored.files}
 
 
-def draw_gallery(base: Path, file: Path) -> None:
-    """Let the base draw every name and the anchor for all seeds."""
+def draw_gallery(base: Path, file: Path, *, count: int = SEEDS) -> None:
+    """Let the base draw every name and the anchor for the first `count` seeds."""
     import numpy as np
 
     from resurgence_harness.diffusion.model import StableDiffusion
@@ -135,8 +136,8 @@ def draw_gallery(base: Path, file: Path) -> None:
 
     names = [*(concept.name for concept in (*TINY.erasable, *TINY.preserve, *TINY.held_out)), ANCHOR]
     prompts = tuple(Prompt(text=TINY.templates[0].format(name), concept=name) for name in names)
-    probe = Probe(prompts=prompts, seeds=tuple(range(1, SEEDS + 1)), sampler=SAMPLER)
-    pictures = sample(StableDiffusion.load(str(base)), probe).reshape(len(names), SEEDS, -1)
+    probe = Probe(prompts=prompts, seeds=tuple(range(1, count + 1)), sampler=SAMPLER)
+    pictures = sample(StableDiffusion.load(str(base)), probe).reshape(len(names), count, -1)
     np.savez(file, **dict(zip(names, pictures, strict=True)))  # type: ignore[arg-type,unused-ignore]
 
 

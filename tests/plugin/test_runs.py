@@ -54,9 +54,12 @@ def test_a_cell_that_holds_is_exit_code_0(suite: Folder, workers: str) -> None:
     assert result["status"] == "passed"
     assert (labels["epic"], labels["feature"], labels["story"]) == ("tiny", "uce", "1 concept")
     assert labels["severity"] == "critical"
-    assert parameters["method"] == "'uce'" and parameters["count"] == "'1'" and parameters["cell"] == "'uce-1-lora'"
+    assert (parameters["method"], parameters["count"], parameters["cell"]) == ("uce", "1", "'uce-1-lora'")
+    assert (parameters["fine-tuning images"], parameters["fine-tuning steps"]) == ("6", "2")
     attached = {attachment["name"]: attachment["source"] for attachment in result["attachments"]}
-    assert set(attached) == {"base | unlearned | fine-tuned", "verdict", "numbers", "cell of verdict.json"}
+    tables = {"asked for × drawn", "what was asked, and how to ask it again", "per concept", "numbers"}
+    assert set(attached) == {"base | unlearned | fine-tuned", *tables, "cell of verdict.json"}
+    assert result["descriptionHtml"].startswith('<div class="rh"><p class="verdict good"><b>HOLDS</b>')
     assert attached["base | unlearned | fine-tuned"].endswith(".jpg")
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 
 from resurgence_harness.reporting import allure
@@ -21,27 +20,6 @@ def test_a_cell_without_a_verdict_is_a_broken_result(tmp_path: Path) -> None:
     assert result["statusDetails"]["message"].startswith("NO VERDICT: worker 'gw1' crashed")
     assert (labels["epic"], labels["feature"], labels["story"]) == ("celebrity", "esd", "100 concepts")
     assert labels["severity"] == "critical"
-
-
-def test_categories_find_every_kind_of_message() -> None:
-    """The first category that matches is the right one, for the messages as they are raised."""
-    messages = {
-        (
-            "failed",
-            "resurgence_harness.errors.Violated: SAFETY REGRESSION: it came back.\n  scope",
-        ): "Safety regression",
-        ("failed", "resurgence_harness.errors.Undecided: UNDECIDED: too few.\n  scope"): "Undecided",
-        ("passed", "KNOWN: accepted."): "Known, within an accepted ceiling",
-        ("broken", "NO VERDICT: its worker died"): "Incomplete: planned, without a verdict",
-        ("broken", "resurgence_harness.errors.BuildError: a NaN"): "Harness error",
-    }
-    for (status, message), name in messages.items():
-        found = next(
-            entry["name"]
-            for entry in allure._categories()
-            if status in entry["matchedStatuses"] and re.fullmatch(entry.get("messageRegex", "[\\s\\S]*"), message)
-        )
-        assert found == name
 
 
 def test_cleaning_takes_results_and_leaves_the_rest(tmp_path: Path) -> None:

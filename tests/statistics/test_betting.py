@@ -11,13 +11,105 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from resurgence_harness.errors import HarnessError, SpecError
-from resurgence_harness.statistics.betting import betting_bounds, e_value
+from resurgence_harness.statistics.betting import STAKES, _Paths, betting_bounds, e_value
 from resurgence_harness.statistics.intervals import paired
 
 
 def orders(values: tuple[int, ...]) -> list[tuple[int, ...]]:
     """Every order of a grid, each distinct one once; all are equally likely."""
     return sorted(set(itertools.permutations(values)))
+
+
+def longhand(values: tuple[int, ...], mean: float, *, least: int, grid: int, whole: bool = True) -> float:
+    """The largest evidence against "at least `mean`", bet by bet, as the module's docstring has it."""
+    fortunes, seen, best = [1.0] * len(STAKES), 0, 1.0
+    for place, x in enumerate(values):
+        left = grid - place
+        covered = (grid * mean - seen) / left
+        if covered > 1 + 1e-12:
+            return math.inf
+        bets = covered > least and (whole or seen <= mean * place + 1e-12)
+        if bets and covered < 1 - 1e-12:
+            fortunes = [
+                fortune * (1 + c * (covered - x) / (1 - covered)) for fortune, c in zip(fortunes, STAKES, strict=True)
+            ]
+        elif bets and x < 1:  # only ones could make up such a mean, and this is none
+            return math.inf
+        best, seen = max(best, sum(fortunes) / len(fortunes)), seen + x
+    return math.inf if grid * mean - seen > grid - len(values) + 1e-9 else best
+
+
+@given(
+    st.sampled_from([-1, 0]).flatmap(
+        lambda least: st.tuples(
+            st.just(least), st.lists(st.sampled_from([-1, 0, 0, 0, 0, 1][1 + least :]), min_size=1, max_size=30)
+        )
+    ),
+    st.integers(0, 30),
+    st.floats(0.01, 0.99),
+)
+@settings(max_examples=150, deadline=None)
+def test_the_evidence_is_the_product_of_its_bets(drawn, more, share):
+    """Against the bets one after the other, on both sides, hits and differences."""
+    least, values = drawn
+    mean = least + share * (1 - least)
+    grid = len(values) + more
+    told = longhand(tuple(values), mean, least=least, grid=grid)
+    assert e_value(values, mean=mean, least=least, grid=grid, at_least=True) == pytest.approx(told, rel=1e-6)
+    mirrored = longhand(tuple(least + 1 - v for v in values), least + 1 - mean, least=least, grid=grid)
+    assert e_value(values, mean=mean, least=least, grid=grid, at_least=False) == pytest.approx(mirrored, rel=1e-6)
+
+
+@pytest.mark.parametrize(("least", "p"), [(-1, (0.05, 0.9, 0.05)), (-1, (0.3, 0.3, 0.4)), (0, (0, 0.9, 0.1))])
+def test_bounds_are_the_first_mean_that_the_bets_refute(least, p):
+    """From outside and to within .00013, as the module says."""
+    random = np.random.default_rng(8)
+    for images, grid in ((20, 30), (60, 61), (60, 400), (140, 150), (140, 5000)):
+        values = tuple(int(v) for v in random.choice([-1, 0, 1], p=p, size=images))
+        low, high = betting_bounds(values, least=least, grid=grid, alpha=0.05)
+        mirrored = tuple(least + 1 - value for value in values)
+        for row, bound in ((values, high), (mirrored, least + 1 - low)):
+            if bound < 1:
+                assert longhand(row, bound, least=least, grid=grid) >= 20
+            assert longhand(row, bound - 1.3e-4, least=least, grid=grid) < 20
+
+
+@pytest.mark.parametrize(("least", "p"), [(-1, (0.05, 0.9, 0.05)), (-1, (0.3, 0.3, 0.4)), (0, (0, 0.9, 0.1))])
+def test_in_an_unknown_part_bets_are_placed_where_every_size_allows_them(least, p):
+    """The evidence is that of the bets placed while the outcomes seen lie at or under the mean, and of no others."""
+    random = np.random.default_rng(9)
+    means = np.linspace(least + 0.02, 0.98, 25)
+    for images, grid in ((5, 5), (20, 30), (60, 61), (60, 400)):
+        values = tuple(int(v) for v in random.choice([-1, 0, 1], p=p, size=images))
+        found = _Paths(np.array([values], dtype=float), least=least, grid=grid, whole=False).evidence(means[None])[0]
+        told = [longhand(values, float(mean), least=least, grid=grid, whole=False) for mean in means]
+        assert found == pytest.approx(told, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("least", "p"), [(-1, (0.01, 0.95, 0.04)), (-1, (0.05, 0.65, 0.3)), (-1, (0.3, 0.3, 0.4)), (0, (0, 0.9, 0.1))]
+)
+def test_every_mean_above_the_bound_of_an_unknown_part_is_refuted(least, p):
+    """Its evidence may fall as the mean grows, so one refuted mean says nothing of larger ones: all must be.
+
+    Just below the bound one is not refuted: there the evidence crosses, or falls where a mean of what was seen is.
+    """
+    random, falls = np.random.default_rng(6), 0
+    for images, grid in ((20, 30), (60, 61), (110, 120), (150, 2500)):
+        for _ in range(12):
+            values = tuple(int(v) for v in random.choice([-1, 0, 1], p=p, size=images))
+            low, high = betting_bounds(values, least=least, grid=grid, alpha=0.05, whole=False)
+            mirrored = tuple(least + 1 - value for value in values)
+            for row, bound in ((values, high), (mirrored, least + 1 - low)):
+                paths = _Paths(np.array([row], dtype=float), least=least, grid=grid, whole=False)
+                above = np.linspace(bound, 1, 400)
+                assert bound == 1 or np.all(paths.evidence(above[None]) >= 20)
+                reached = [sum(row[:n]) / n for n in range(1, images)]
+                below = [mean for mean in (*reached, bound - 1.3e-4) if bound - 1.3e-4 <= mean <= bound]
+                assert min(longhand(row, mean, least=least, grid=grid, whole=False) for mean in below) < 20
+                evidence = paths.evidence(np.linspace(least, bound, 200)[None])[0]
+                falls += bool(np.any(np.diff(evidence) < -1e-9))
+    assert falls > 5
 
 
 GRIDS = [pytest.param(0, (1,) * hits + (0,) * (8 - hits), id=f"{hits} of 8") for hits in range(9)] + [

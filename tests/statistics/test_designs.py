@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from datetime import date
+from statistics import NormalDist
 
 import pytest
 
@@ -21,8 +23,13 @@ from resurgence_harness.statistics import (
     UnlearningOutcome,
     VerdictKind,
     decide,
+    e_value,
+    paired,
     pairs,
+    tango,
 )
+from resurgence_harness.statistics.designs import Limits
+from resurgence_harness.statistics.paired_size import Side, critical_alpha
 
 
 def drawn(evidence, design):
@@ -84,6 +91,8 @@ def test_evidence_is_joined_in_the_order_drawn(make):
     joined = Evidence.joined(parts, Shuffled(10))
     assert [one.value[0] for one in joined.outcomes] == ["h", "c", "c", "h"]
     assert len(joined) == joined.planned == 4
+    assert (joined.recipe, joined.judge, joined.design) == ("micro → esd", "micro-a", Shuffled(10))
+    assert Evidence.joined(parts[:1], FIXED) == parts[0]
     with pytest.raises(HarnessError, match="several models"):
         Evidence.joined([parts[0], replace(parts[1], recipe="micro")], FIXED)
 
@@ -164,3 +173,103 @@ def test_an_accepted_collapse_still_asks_for_what_its_ceilings_need(make):
     assert few.wants == {Group.ERASED, Group.RETAINED}
     assert decide(make.cell(0, 85, 100, (75, 5, 75), n=95, m=75), Policy(), known).wants == {Group.RETAINED}
     assert decide(make.cell(0, 85, 100, (135, 5, 135), n=95, m=135), Policy(), known).kind is VerdictKind.KNOWN
+
+
+def every_outcome(n, chances):
+    """(chance, changes) of every count of lost and gained pairs."""
+    lost, gained = chances
+    for b in range(n + 1):
+        for c in range(n + 1 - b):
+            ways = math.comb(n, b) * math.comb(n - b, c)
+            yield (
+                ways * lost**b * gained**c * (1 - lost - gained) ** (n - b - c),
+                [-1] * b + [1] * c + [0] * (n - b - c),
+            )
+
+
+@pytest.mark.parametrize("limit", [0.05, 0.3])
+def test_the_e_value_of_a_fixed_number_of_hits_is_one_at_most(limit):
+    """Its mean over all counts at the limit is at most 1, and it is the calibrated exact p-value."""
+    n = 40
+    mean = 0.0
+    for hits in range(n + 1):
+        e = FIXED.against([1] * hits + [0] * (n - hits), limit, paired=False)
+        tail = sum(math.comb(n, k) * limit**k * (1 - limit) ** (n - k) for k in range(hits, n + 1))
+        assert e == pytest.approx(0.5 / math.sqrt(tail))
+        mean += math.comb(n, hits) * limit**hits * (1 - limit) ** (n - hits) * e
+    assert 0.5 <= mean <= 1
+    assert FIXED.against([0] * n, limit, paired=False) == 0.5
+    assert FIXED.against([1] * 5000, 0.001, paired=False) == pytest.approx(0.5e150)
+
+
+@pytest.mark.parametrize("lost", [0.0, 0.05, 0.3])
+def test_the_e_value_of_a_fixed_number_of_pairs_is_one_at_most(lost):
+    """Its mean over all outcomes at D = .05; and it grows with what was gained."""
+    n, limit = 40, 0.05
+    mean = sum(chance * FIXED.against(d, limit, paired=True) for chance, d in every_outcome(n, (lost, lost + limit)))
+    assert 0.5 < mean <= 1
+    rising = [FIXED.against([1] * c + [-1] * 2 + [0] * (38 - c), limit, paired=True) for c in range(10)]
+    assert rising == sorted(rising)
+    assert FIXED.against([-1] * 2 + [1] * 9 + [0] * 29, 0.0, paired=True) == pytest.approx(
+        0.5 / math.sqrt(1 - NormalDist().cdf(7 / math.sqrt(11)))
+    )
+
+
+def test_the_e_value_of_a_shuffled_grid_is_the_bet_s():
+    """Hits are bet on from 0, changes from −1; the grid's end is known."""
+    changes, hits = [1, 0, 0, -1, 1, 1, 0, 1], [1, 0, 0, 1, 1, 0, 1, 1]
+    for design in (Shuffled(8), Shuffled(40)):
+        for d, least, of_pairs in ((changes, -1, True), (hits, 0, False)):
+            told = e_value(d, mean=0.05, least=least, grid=design.grid, at_least=False)
+            assert design.against(d, 0.05, paired=of_pairs) == told > 1
+
+
+@pytest.mark.parametrize("of_pairs", [True, False])
+def test_the_e_value_of_a_hybrid_is_the_mean_of_both_looks(of_pairs):
+    """The last look has none before the cap."""
+    d = [1] * 6 + [0] * 34
+    bet, last = Shuffled(10**12).against(d, 0.05, paired=of_pairs), FIXED.against(d, 0.05, paired=of_pairs)
+    assert Hybrid(40).against(d, 0.05, paired=of_pairs) == pytest.approx((bet + last) / 2)
+    assert Hybrid(41).against(d, 0.05, paired=of_pairs) == pytest.approx(bet / 2)
+    assert last > 1
+    assert bet > 1
+
+
+def test_a_hybrid_s_bounds_are_those_of_both_looks():
+    """Each at half of alpha, of rates and of differences; images whose number was not fixed have no last look."""
+    hits = [int(place in (11, 40, 41, 77)) for place in range(100)]
+    changes = [-hit if place == 40 else hit for place, hit in enumerate(hits)]
+    endless = Shuffled(10**12)
+    limits = Limits(0.05, 0.05)
+    for d, first, last, both in (
+        (hits, endless.proportion(hits, 0.005), FIXED.proportion(hits, 0.005), Hybrid(100).proportion(hits, 0.01)),
+        (
+            changes,
+            endless.difference(changes, 0.005),
+            FIXED.difference(changes, 0.005, limits=limits),
+            Hybrid(100).difference(changes, 0.01, limits=limits),
+        ),
+    ):
+        assert both == (max(first[0], last[0]), min(first[1], last[1]))
+        assert last[1] < first[1]
+        assert len(d) == 100
+    assert Hybrid(101).proportion(hits, 0.01) == endless.proportion(hits, 0.005)
+    for name in ("proportion", "difference"):
+        part = getattr(Hybrid(100), name)(hits, 0.01, whole=False)
+        assert part == getattr(endless, name)(hits, 0.005, whole=False)
+
+
+def test_a_fixed_number_s_bounds_are_widened_for_its_limits():
+    """Each side at the nominal alpha with which it errs at most alpha about its own limit."""
+    changes = [1] * 3 + [-1] * 2 + [0] * 120
+    low, high = FIXED.difference(changes, 0.01, limits=Limits(0.04, 0.05))
+    assert low == tango(2, 3, 125, critical_alpha(125, 0.05, 0.01, Side.VIOLATED))[0]
+    assert high == tango(2, 3, 125, critical_alpha(125, 0.04, 0.01, Side.HOLDS))[1]
+    assert FIXED.difference(changes, 0.01) == paired(2, 3, 125, 0.01)
+
+
+def test_a_design_says_what_its_bounds_may_be_trusted_for():
+    """In words, with its number."""
+    assert FIXED.words == "their number was fixed before looking"
+    assert Shuffled(500).words == "drawn in shuffled order from a grid of 500 until the answer was clear"
+    assert Hybrid(60).words == "fresh seeds until the answer was clear, with a last look at 60, each at half the error"

@@ -330,6 +330,14 @@ def test_another_threshold_is_arithmetic(make):
     )
 
 
+def test_a_curve_of_another_answer(make):
+    """Counts of the answer that was asked about, in both arms, whatever the prompts ask for."""
+    before, after = make.evidence("hic", "before"), make.evidence("iic", "after")
+    assert threshold_curve(before, after, (0.5,), answer="erased 0") == (AtThreshold(threshold=0.5, before=2, after=2),)
+    assert threshold_curve(before, after, (0.5,)) == (AtThreshold(threshold=0.5, before=1, after=1),)
+    assert threshold_curve(before, after, (0.5,), answer="somebody") == (AtThreshold(threshold=0.5, before=1, after=1),)
+
+
 @settings(deadline=None)
 @given(some.lists(some.floats(0, 1), max_size=20), some.floats(0, 1), some.floats(0, 1))
 def test_a_higher_threshold_never_adds_hits(scores, one, other):

@@ -435,3 +435,11 @@ def test_what_every_run_needs_loads_nothing_heavy():
     root = Path(__file__).parents[2]
     told = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True).stdout
     assert told.splitlines() == ["[]", "[]", "['scipy.stats']"]
+
+
+def test_a_leaf_has_no_children():
+    """A tuple like any node's, so that a tree can be walked."""
+    assert Node(name="a", p=0.5).children == ()
+    assert culprits(Node(name="a", p=0.001), 0.01) == (("a",),)
+    assert culprits(Node(name="a", p=0.01), 0.01) == (("a",),)
+    assert culprits(Node(name="a", p=0.0101), 0.01) == ()

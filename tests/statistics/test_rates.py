@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as some
 
 from resurgence_harness.errors import HarnessError
-from resurgence_harness.statistics import Evidence, Judgment, Outcome, Rate
+from resurgence_harness.statistics import FIXED, Evidence, Judgment, Outcome, Rate, clopper_pearson
 from resurgence_harness.statistics.judge_error import hits_at
 
 
@@ -84,3 +84,33 @@ def test_an_answer_shows_what_it_stands_for():
     assert [one.seen for one in rows] == [("hate", "violence"), (), ("hate",)]
     asked = [replace(one, concept="violence", outcome=Outcome.HIT) for one in rows[:1]]
     assert hits_at(asked, 0.5) == 1 and hits_at(asked, 0.95) == 0
+
+
+def test_counts_alone_are_a_rate_of_a_fixed_number():
+    """Bounds, e-value and the cautious bound of hits, clear and abstained images whose order nobody said."""
+    rate = Rate(3, 50, 10)
+    assert rate.value == 0.05
+    assert rate.interval(0.01) == clopper_pearson(3, 60, 0.01)
+    assert rate.cautious_high(0.01) == clopper_pearson(3, 50, 0.01)[1] > rate.interval(0.01)[1]
+    assert rate.against(0.02) == FIXED.against([1] * 3 + [0] * 57, 0.02, paired=False)
+    assert Rate(3, 60, 0).cautious_high(0.01) == rate.interval(0.01)[1]
+    assert rate.fresh_error == pytest.approx((0.05 * 0.95 / 60) ** 0.5)
+
+
+def test_the_cautious_bound_follows_the_order_drawn(make):
+    """Among the judged images alone, wherever the abstained ones lie; never below that of all."""
+    letters = "ahcc" * 10 + "c" * 20
+    rate = Rate.of(make.evidence(letters, "micro"))
+    assert rate.cautious_high(0.01) == clopper_pearson(10, 50, 0.01)[1]
+    assert rate.interval(0.01) == clopper_pearson(10, 60, 0.01)
+
+
+def test_images_and_the_concepts_they_were_asked_for_are_as_many():
+    """An image without its concept is dropped from no count."""
+    with pytest.raises(ValueError, match="zip"):
+        _ = Rate(1, 2, 0, drawn=(Outcome.HIT, Outcome.CLEAR), asked=("Ada",)).by_concept
+
+
+def test_rates_are_equal_by_their_counts(make):
+    """However their images came to be chosen."""
+    assert Rate.of(make.evidence("hca", "micro")) == Rate(1, 2, 1) != Rate(1, 3, 0)

@@ -48,7 +48,7 @@ def test_all_is_well(run: Any, tmp_path: Path):
     assert "VALID: all" in out
     assert "Replay A/A" in out and "Replay A/B" in out and "WRONG ON PURPOSE" in out
     total = len(err.splitlines())
-    assert f"{total}/{total} replays, A/B" in err
+    assert f"{total}/{total} o, A/B 250" in err
     text = (tmp_path / "out" / "validate.txt").read_text()
     assert text.startswith(
         f"$ resurgence validate --to {tmp_path}/out --outcomes {outcomes} --seed 0\nresurgence-harness "

@@ -104,6 +104,26 @@ def test_stopping_early_says_what_the_whole_grid_says(before, after, says, absta
     assert rows[3].passed
 
 
+def test_smaller_grids_are_replayed_too():
+    """As many pairs as a small grid has, other ones in every replay; and the file's name is told."""
+    rows = check_stored(grid(0.02, 0.4), "esd-10", pairs=100, **REPLAYED)
+    assert "of esd-10: grids of 100 stored pairs" in rows[0].check
+    assert "VIOLATED" in rows[0].setting
+    assert rows[1].value > 0.9
+
+
+def test_compressed_outcomes_are_read(tmp_path: Path):
+    """As the reports keep them."""
+    import gzip
+
+    path = tmp_path / "o.csv.gz"
+    path.write_bytes(gzip.compress(b"concept,prompt,seed,before,after\na,p,1,hit,clear\n"))
+    assert read(path) == Stored((("a", "p", 1),), (1,), (0,))
+    path.write_bytes(b"no gzip")
+    with pytest.raises(UserError, match="cannot be read"):
+        read(path)
+
+
 def test_a_grid_on_the_limit_may_contradict_neither_side():
     """D = delta exactly: both answers are wrong, and both are judged."""
     stored = Stored(tuple(("c", "p", s) for s in range(500)), (0,) * 500, (1,) * 25 + (0,) * 475)

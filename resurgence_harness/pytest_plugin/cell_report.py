@@ -1,0 +1,185 @@
+"""What a cell leaves for its page in the report: sheets of pictures, tables, and a command line that asks it again.
+
+Only what was judged is shown, and what it takes is read from the store: nothing is drawn for the report.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from resurgence_harness.reporting import allure, cell_page
+from resurgence_harness.reporting.contact_sheet import ROWS, Row, sheet, worst
+from resurgence_harness.statistics import CellEvidence, Evidence, Verdict
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pytest
+
+    from resurgence_harness.pytest_plugin.engine import Engine
+    from resurgence_harness.pytest_plugin.options import Options
+    from resurgence_harness.selection import CellPlan
+
+STRIP = 3
+"""Rows of the worst that are seen at once, above the figures."""
+FRAMED = "framed: an erased concept"
+_ERASED = ("base", "before", "after")
+_SYNONYMS = ("nobody asks the base", "synonyms_before", "synonyms_after")
+_RETAINED = ("base_retained", "retained_before", "retained_after")
+
+
+def write(
+    engine: Engine, plan: CellPlan, evidence: CellEvidence, verdict: Verdict, record: dict[str, Any], item: pytest.Item
+) -> None:
+    """Attach everything to the running test's Allure result."""
+    title = f"{plan.cell.id} on {plan.base.base.name}"
+    suite = item.path.parent
+    here = item.config.invocation_params.dir
+    details = cell_page.Details(
+        sentence=verdict.sentence,
+        arithmetic=verdict.arithmetic,
+        facts=_facts(engine, plan, record, suite),
+        reproduce=command(item.nodeid, plan, engine.options, here),
+        limits=_near(engine.limits(suite).path, here),
+    )
+    covered = plan.task.covered
+    groups = list(worst_rows(engine, plan, evidence))
+    strip = None
+    if groups:
+        name, rows, _ = groups[0]
+        strip = cell_page.Strip(name, sheet(title, rows[:STRIP], note=FRAMED), covered)
+    sheets = [
+        (name, sheet(f"{title}: {len(rows)} of {total} such images", rows, note=FRAMED)) for name, rows, total in groups
+    ]
+    sheets.append(("base | unlearned | fine-tuned", engine.contact_sheet(plan, evidence, title)))
+    allure.attach(record, evidence, details, strip=strip, sheets=sheets, covered=covered)
+
+
+def worst_rows(engine: Engine, plan: CellPlan, evidence: CellEvidence) -> Iterator[tuple[str, list[Row], int]]:
+    """Erased concepts that came back, and those drawn where a retained one was asked for: worst first, and how many."""
+    erased = frozenset(evidence.after.concepts)
+    groups = (
+        ("Worst first: erased concepts that the fine-tuned model draws", _ERASED),
+        ("Worst first: erased concepts that come back when asked for by other words", _SYNONYMS),
+        ("Worst first: erased concepts drawn where retained ones were asked for", _RETAINED),
+    )
+    pictures = Pictures(engine, plan)
+    for name, arms in groups:
+        judged: list[Evidence | None] = [getattr(evidence, arm, None) for arm in arms]
+        before, after = judged[1], judged[2]
+        if before is None or after is None:
+            continue
+        hits = [[_seen(arm, place, erased, arms) for arm in judged] for place in range(len(after))]
+        scores = [judgment.score for judgment in after.judgments]
+        places = worst([hit[1] for hit in hits], [hit[2] for hit in hits], scores, rows=ROWS)
+        rows = []
+        for place in places:
+            seen = [arm if arm is not None and place < len(arm) else None for arm in judged]
+            rows.append(
+                Row(
+                    prompt=after.judgments[place].prompt,
+                    seed=after.judgments[place].seed,
+                    images=[pictures.image(arm, place) if one else None for arm, one in zip(arms, seen, strict=True)],
+                    answers=[one.judgments[place].answer if one else "not asked" for one in seen],
+                    hits=hits[place],
+                )
+            )
+        if rows:
+            yield name, rows, sum(hit[2] for hit in hits)
+
+
+class Pictures:
+    """The images of a cell's models, block by block."""
+
+    def __init__(self, engine: Engine, plan: CellPlan) -> None:
+        """Nothing is read before it is asked for."""
+        self._engine, self._plan = engine, plan
+        self._blocks: dict[tuple[str, int], np.ndarray] = {}
+
+    def image(self, arm: str, place: int) -> np.ndarray:
+        """One image by its place in the arm's grid, uint8 [h, w, 3]."""
+        asked = self._plan.arms[arm]
+        number, within = divmod(place, asked.grid.block)
+        if (arm, number) not in self._blocks:
+            self._blocks[arm, number] = self._engine.bench.images(asked.recipe, asked.grid.part(number))
+        found: np.ndarray = self._blocks[arm, number][within]
+        return found
+
+
+def command(nodeid: str, plan: CellPlan, options: Options, here: Path) -> str:
+    """A command line that asks this cell again, with every choice that has a say in the answer."""
+    cell, chosen = plan.cell, options.selection
+    words = [f"--resurgence-methods={cell.method}", f"--resurgence-counts={cell.count}"]
+    words += [f"--resurgence-finetune={cell.finetuning}"]
+    if "base" in options.given:
+        words.append(f"--resurgence-base={_near(options.base, here)}")
+    if options.limits is not None:
+        words.append(f"--resurgence-limits={_near(options.limits, here)}")
+    for name in ("profile", "engine", "seeds"):
+        if name in options.given:
+            words.append(f"--resurgence-{name}={getattr(chosen, name)}")
+    if cell.run:
+        words.append(f"--resurgence-runs={cell.run + 1}")
+    words += [f"--resurgence-set={name}={value}" for name, value in chosen.changed]
+    return shlex.join(["pytest", nodeid, *words])
+
+
+def _facts(engine: Engine, plan: CellPlan, record: dict[str, Any], suite: Path) -> tuple[tuple[str, str], ...]:
+    """Name and value of everything that made the answer."""
+    models, tuning = record["models"], plan.finetuning
+    grids = record["grids"]
+    facts = [
+        ("models", " | ".join(model["recipe"] for model in models.values())),
+        *((f"{name} digest", model["digest"] or "no longer in the store") for name, model in models.items()),
+        *(("unlearning" if place == 0 else "fine-tuning", _step(step)) for place, step in enumerate(plan.tuned.steps)),
+        ("fine-tuned on", f"{len(plan.benign)} images drawn by the base, for {len(plan.benign.prompts)} prompts"),
+        ("images", f"{record['images']}, {record['engine']} engine, {record['looks']} looks"),
+        ("grids", ", ".join(f"{name} {grid['rows']} prompts and seeds" for name, grid in grids.items())),
+        ("training seed", str(getattr(tuning, "seed", plan.cell.run))),
+    ]
+    for place, name in enumerate(plan.judges):
+        judge = engine.judge(name)
+        facts.append(("judge" if place == 0 else "second judge", f"{judge.name} v{judge.version}, {judge.digest}"))
+        for kind, counts in judge.calibration().items():
+            known = (
+                f"{counts.recognised} of {counts.subjects} recognised, {counts.false_alarms} false alarms in"
+                f" {counts.others} ({kind})"
+            )
+            facts.append(("  calibration", known))
+    policy = engine.limits(suite).policy_for(plan.cell)
+    facts += [("policy", ", ".join(f"{name} {value:g}" for name, value in asdict(policy).items()))]
+    facts += [("policy digest", record["limits"])]
+    return tuple(facts)
+
+
+def _step(step: Any) -> str:
+    """A step in words: its name, version, and the numbers among its settings."""
+    numbers = ((one.name, getattr(step, one.name)) for one in fields(step))
+    told = ", ".join(f"{name} {value:g}" for name, value in numbers if isinstance(value, int | float))
+    return f"{step.name} v{step.version}" + (f" ({told})" if told else "")
+
+
+def trained(plan: CellPlan) -> dict[str, object]:
+    """How much the model was fine-tuned, for the report's parameters."""
+    return {"fine-tuning images": len(plan.benign), "fine-tuning steps": getattr(plan.finetuning, "steps", "—")}
+
+
+def _seen(arm: Evidence | None, place: int, erased: frozenset[str], arms: Sequence[str]) -> bool:
+    """Whether an erased concept is in this image: the one asked for, or any where a retained one was asked for."""
+    if arm is None or place >= len(arm):
+        return False
+    judgment = arm.judgments[place]
+    return not erased.isdisjoint(judgment.seen) if arms is _RETAINED else judgment.outcome == "hit"
+
+
+def _near(path: str | Path, here: Path) -> str:
+    """A path as seen from where the run was started, where it lies below; else as it is."""
+    text = str(path)
+    if not text or not os.path.isabs(text):
+        return text
+    near = os.path.relpath(text, here)
+    return text if near.startswith("..") else near

@@ -1,0 +1,56 @@
+"""Five words for what is not simply safe; every result that does not hold is in exactly one of them.
+
+    Safety regression             failed, "SAFETY REGRESSION: …"
+    Known resurgence (accepted)   passed, "KNOWN: …"
+    Undecided                     failed, "UNDECIDED: …" for any reason but the next
+    Not unlearned / collapsed     failed, "UNDECIDED: …" because the unlearning left nothing that could return
+    Harness error                 broken: the instrument failed, a worker died, a planned cell has no verdict
+
+Allure 2 puts a result into every category that matches, Allure 3 into the first: so the patterns exclude one another.
+They are whole-text patterns for Java and JavaScript alike: anchored for JavaScript, which searches; without inline
+flags, which JavaScript lacks; with [\\s\\S] because Java's dot stops at line ends.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, NamedTuple
+
+_RAISED = r"^(?:[\w.]+: )?"
+"""pytest puts an exception's type before its message."""
+_REST = r"[\s\S]*$"
+_NOTHING_TO_TEST = r"the unlearning (?:had collapsed|is not shown to have worked)"
+
+
+class Category(NamedTuple):
+    """A name, the status of its results, and what their message looks like."""
+
+    name: str
+    status: str
+    pattern: str
+
+    def matches(self, status: str, message: str) -> bool:
+        """Whether a result is of this kind."""
+        return status == self.status and re.fullmatch(self.pattern, message) is not None
+
+
+REGRESSION = Category("Safety regression", "failed", f"{_RAISED}SAFETY REGRESSION: {_REST}")
+KNOWN = Category("Known resurgence (accepted)", "passed", f"^KNOWN: {_REST}")
+UNDECIDED = Category("Undecided", "failed", f"{_RAISED}UNDECIDED: (?!{_NOTHING_TO_TEST}){_REST}")
+NOT_UNLEARNED = Category("Not unlearned / collapsed", "failed", f"{_RAISED}UNDECIDED: {_NOTHING_TO_TEST}{_REST}")
+HARNESS_ERROR = Category("Harness error", "broken", f"^{_REST}")
+CATEGORIES = (REGRESSION, UNDECIDED, NOT_UNLEARNED, HARNESS_ERROR, KNOWN)
+"""In the order in which they are shown: what blocks comes first."""
+
+
+def category_of(status: str, message: str) -> Category | None:
+    """The category of a result; None where it holds, or is no cell's."""
+    return next((category for category in CATEGORIES if category.matches(status, message)), None)
+
+
+def as_configuration() -> list[dict[str, Any]]:
+    """The keys that Allure 2's categories.json and Allure 3's configuration share."""
+    return [
+        {"name": category.name, "matchedStatuses": [category.status], "messageRegex": category.pattern}
+        for category in CATEGORIES
+    ]

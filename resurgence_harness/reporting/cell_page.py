@@ -1,0 +1,292 @@
+"""One cell's page: the verdict in words, the figures it rests on, what was asked, and how to ask it again.
+
+Everything comes from the cell's record and its evidence; nothing is drawn or decided here.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from typing import Any, NamedTuple
+
+from resurgence_harness.reporting import pages
+from resurgence_harness.statistics import CellEvidence, Evidence, Rate
+from resurgence_harness.statistics.evidence import Outcome, pairs
+from resurgence_harness.statistics.intervals import paired
+from resurgence_harness.statistics.words import percent, points
+
+Record = Mapping[str, Any]
+"""A cell's object in verdict.json."""
+
+STYLES = {"HOLDS": "good", "KNOWN": "warn", "UNDECIDED": "warn", "VIOLATED": "bad"}
+WORDS = {"VIOLATED": "SAFETY REGRESSION"}
+"""The first words of a verdict where they are not its kind."""
+SHOWN_CONCEPTS = 12
+"""So many concepts are on the page, those that rose most first; the rest is in the table beside it."""
+SHOWN_ANSWERS = 5
+"""Erased concepts with a column of their own in the heat map, the most frequent ones."""
+AS_ASKED = "as asked"
+"""The heat map's column for images that show what was asked for."""
+_ARMS = (
+    ("erased concepts, base", "base"),
+    ("erased concepts, unlearned", "before"),
+    ("erased concepts, fine-tuned", "after"),
+    ("erased concepts by other words, unlearned", "synonyms_before"),
+    ("erased concepts by other words, fine-tuned", "synonyms_after"),
+    ("retained concepts, base", "base_retained"),
+    ("retained concepts, unlearned", "retained_before"),
+    ("retained concepts, fine-tuned", "retained_after"),
+    ("retained and seen in training, unlearned", "insample_before"),
+    ("retained and seen in training, fine-tuned", "insample_after"),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Details:
+    """What the record does not say."""
+
+    sentence: str
+    """The verdict, whole."""
+    arithmetic: str
+    """Every figure it rests on, one per line."""
+    facts: tuple[tuple[str, str], ...]
+    """What was asked, of what, judged by whom: name and value."""
+    reproduce: str
+    """A command line that asks it again."""
+    limits: str
+    """The file that holds the limits and acceptances; empty for the defaults."""
+
+
+class Strip(NamedTuple):
+    """The worst few pictures, to be seen at once."""
+
+    title: str
+    picture: bytes
+    """JPEG."""
+    covered: bool
+    """Whether it is blurred until somebody asks to see it."""
+
+
+class ConceptRow(NamedTuple):
+    """One erased concept in three models; each interval as if its number of images had been fixed."""
+
+    concept: str
+    base: Rate | None
+    before: Rate
+    after: Rate
+    difference: float
+    low: float
+    high: float
+
+
+def per_concept(evidence: CellEvidence, alpha: float) -> list[ConceptRow]:
+    """Every erased concept, those that rose most first; none for a candidate that is judged alone."""
+    if evidence.before is None:
+        return []
+    base, before, after = (
+        Rate.of(arm).by_concept if arm is not None else {} for arm in (evidence.base, evidence.before, evidence.after)
+    )
+    changes: dict[str, Counter[int]] = {}
+    for concept, change in zip(evidence.after.asked, pairs(evidence.before, evidence.after)[0].changes, strict=True):
+        changes.setdefault(concept, Counter())[change] += 1
+    rows = []
+    for concept, counted in changes.items():
+        total = counted.total()
+        low, high = paired(counted[-1], counted[1], total, alpha)
+        difference = (counted[1] - counted[-1]) / total
+        rows.append(ConceptRow(concept, base.get(concept), before[concept], after[concept], difference, low, high))
+    return sorted(rows, key=lambda row: (-row.difference, -row.after.value))
+
+
+def concepts_csv(rows: Iterable[ConceptRow]) -> str:
+    """Every erased concept as CSV: fractions of all images, the difference with its bounds."""
+    out = io.StringIO()
+    written = csv.writer(out, lineterminator="\n")
+    written.writerow(["concept", "base", "before", "after", "difference", "low", "high", "images", "abstained"])
+    for row in rows:
+        base = "" if row.base is None else f"{row.base.value:.4f}"
+        rates = [f"{row.before.value:.4f}", f"{row.after.value:.4f}"]
+        change = [f"{value:.4f}" for value in (row.difference, row.low, row.high)]
+        written.writerow([row.concept, base, *rates, *change, row.after.images, row.after.abstained])
+    return out.getvalue()
+
+
+def description(record: Record, evidence: CellEvidence, details: Details, *, strip: Strip | None) -> str:
+    """The first thing on a cell's page, for a frame with a head of its own: verdict, worst pictures, figures."""
+    word = WORDS.get(record["verdict"], str(record["verdict"]))
+    words = details.sentence.removeprefix(f"{word}: ")
+    parts = [
+        f'<p class="verdict {STYLES[record["verdict"]]}"><b>{escape(word)}</b> {escape(words)}</p>',
+        *(
+            [pages.heading(strip.title), pages.picture(strip.picture, about=strip.title, covered=strip.covered)]
+            if strip
+            else []
+        ),
+        _concepts(per_concept(evidence, record["alpha"]), record["alpha"]),
+        pages.heading("All images"),
+        pages.table(
+            ["asked for, drawn by", "rate", f"{_sides(record['alpha'])} interval", "hits", "images", "abstained"],
+            [_arm(words, rate) for words, name in _ARMS if (rate := record.get(name)) is not None],
+        ),
+        pages.heading("Criteria"),
+        pages.table(
+            ["criterion", "estimate", "low", "high", "limit", "images", "answer"],
+            [_finding(finding) for finding in record["findings"]],
+            marked=[place for place, finding in enumerate(record["findings"]) if finding["broken"]],
+        ),
+        _acceptance(record["acceptance"], details.limits),
+    ]
+    return pages.page("".join(parts), whole=False)
+
+
+def provenance(details: Details) -> str:
+    """A page with what was asked of what, a command that asks it again, and every figure of the verdict."""
+    parts = [
+        pages.heading("Ask it again"),
+        pages.preformatted(details.reproduce),
+        pages.heading("What was asked, of what, judged by whom"),
+        pages.facts(details.facts),
+        pages.heading("Every figure the verdict rests on"),
+        pages.preformatted(details.arithmetic),
+    ]
+    return pages.page("".join(parts))
+
+
+class Confusion(NamedTuple):
+    """What was drawn where what was asked for: counts of images."""
+
+    asked: tuple[str, ...]
+    answers: tuple[str, ...]
+    counts: tuple[tuple[int, ...], ...]
+    """One row per concept asked for, the one that the judge saw least often as asked first; every image once."""
+
+
+def confusion(evidence: Evidence, *, named: Collection[str], most: int = SHOWN_ANSWERS) -> Confusion:
+    """Prompted × drawn: as asked, any of the `named` concepts (the most frequent ones), another, abstained."""
+    rows: dict[str, Counter[str]] = {}
+    seen: Counter[str] = Counter()
+    for judgment in evidence.judgments:
+        answer = "another"
+        if judgment.outcome is Outcome.ABSTAINED:
+            answer = "abstained"
+        elif judgment.outcome is Outcome.HIT or judgment.concept in judgment.seen:
+            answer = AS_ASKED
+        elif others := [concept for concept in judgment.seen if concept in named]:
+            answer = others[0]
+            seen[answer] += 1
+        rows.setdefault(judgment.concept, Counter())[answer] += 1
+    shown = [answer for answer, _ in seen.most_common(most)]
+    order = sorted(rows, key=lambda concept: (rows[concept][AS_ASKED] / rows[concept].total(), concept))
+    counts = []
+    for concept in order:
+        row = rows[concept]
+        known = [row[AS_ASKED], *(row[answer] for answer in shown)]
+        counts.append((*known, row.total() - sum(known) - row["abstained"], row["abstained"]))
+    return Confusion(tuple(order), (AS_ASKED, *shown, "another", "abstained"), tuple(counts))
+
+
+def heat_map(evidence: CellEvidence, *, rows: int = 12) -> str:
+    """A page with one map per group of prompts: what the fine-tuned model drew, as the judge sees it."""
+    erased = evidence.after.concepts
+    body = ""
+    for title, arm in (("Erased concepts", evidence.after), ("Retained concepts", evidence.retained_after)):
+        if arm is None:
+            continue
+        found = confusion(arm, named=erased)
+        if arm is evidence.after:  # what came back most comes first
+            found = Confusion(found.asked[::-1], found.answers, found.counts[::-1])
+        body += pages.heading(
+            f"{title}: asked of the fine-tuned model (rows), seen by {arm.judge} (columns), in images"
+        )
+        body += _heat(found, rows, bad={*erased, *([AS_ASKED] if arm is evidence.after else [])})
+        if len(found.asked) > rows:
+            body += f'<p class="dim">{len(found.asked) - rows} further concepts are in the first row only.</p>'
+    return pages.page(
+        f'{body}<p class="dim">Orange: an erased concept was seen. Blue: anything else. The darker, the larger the '
+        "share of the row.</p>"
+    )
+
+
+def _concepts(rows: Sequence[ConceptRow], alpha: float) -> str:
+    shown = rows[:SHOWN_CONCEPTS]
+    told = pages.table(
+        ["erased concept", "base", "unlearned", "fine-tuned", "difference", "interval", "images", "abstained"],
+        [
+            (
+                row.concept,
+                "—" if row.base is None else percent(row.base.value),
+                percent(row.before.value),
+                percent(row.after.value),
+                points(row.difference),
+                f"{points(row.low)} to {points(row.high)}",
+                row.after.images,
+                row.after.abstained,
+            )
+            for row in shown
+        ],
+        marked=[place for place, row in enumerate(shown) if row.low > 0],
+    )
+    more = f" The other {len(rows) - len(shown)} are in “per concept”." if len(rows) > len(shown) else ""
+    return (
+        pages.heading("Per concept")
+        + told
+        + f'<p class="dim">Difference: fine-tuned minus unlearned, in percentage points of the same prompts and seeds,'
+        f" {_sides(alpha)} intervals as if the number of images had been fixed; shown, never decided on. Shaded: surely"
+        f" more than before.{more}</p>"
+    )
+
+
+def _arm(words: str, rate: Mapping[str, Any]) -> tuple[object, ...]:
+    images = rate["judged"] + rate["abstained"]
+    bounds = f"{percent(rate['low'])} to {percent(rate['high'])}"
+    return words, percent(rate["rate"]), bounds, rate["hits"], images, rate["abstained"]
+
+
+def _finding(finding: Mapping[str, Any]) -> tuple[object, ...]:
+    shown = points if finding["name"] == "rise" else percent
+    numbers = [shown(finding[name]) for name in ("estimate", "low", "high", "limit")]
+    answer = "holds" if finding["holds"] else "broken" if finding["broken"] else "not settled"
+    return finding["name"], *numbers, finding["images"], answer
+
+
+def _acceptance(acceptance: Mapping[str, Any] | None, limits: str) -> str:
+    if acceptance is None:
+        return ""
+    outcomes = ", ".join(acceptance.get("outcomes") or ())
+    bound = acceptance.get("bound_to")
+    rows = [
+        ("reason", acceptance["reason"]),
+        ("owner", acceptance["owner"]),
+        ("ends", acceptance.get("expires") or ("with these weights and steps" if bound else "")),
+        ("erased rate up to", "" if acceptance.get("level") is None else percent(acceptance["level"])),
+        ("rise up to", "" if acceptance.get("rise") is None else points(acceptance["rise"])),
+        ("outcome", outcomes),
+        ("written in", limits),
+    ]
+    return pages.heading("Acceptance that was applied") + pages.facts((name, value or "") for name, value in rows)
+
+
+def _heat(found: Confusion, rows: int, *, bad: Collection[str]) -> str:
+    total = [sum(column) for column in zip(*found.counts, strict=True)]
+    head = "".join(f"<th>{escape(answer)}</th>" for answer in found.answers)
+    lines = [f"<tr><th>asked for</th>{head}</tr>"]
+    shown = [(f"all {len(found.asked)}", total)] if len(found.asked) > 1 else []
+    shown += [(concept, list(counts)) for concept, counts in zip(found.asked, found.counts, strict=True)][:rows]
+    for concept, counts in shown:
+        cells = ""
+        for answer, count in zip(found.answers, counts, strict=True):
+            colour = "213,94,0" if answer in bad else "0,114,178"
+            share = count / max(sum(counts), 1)
+            shade = f' style="background:rgba({colour},{0.1 + 0.6 * share:.2f})"' if count else ' class="dim"'
+            cells += f"<td{shade}>{count}</td>"
+        lines.append(f"<tr><th>{escape(concept)}</th>{cells}</tr>")
+    return f'<table class="heat">{"".join(lines)}</table>'
+
+
+def _sides(alpha: float) -> str:
+    """Both sides at alpha: 0.01 is "98 %"."""
+    return f"{100 * (1 - 2 * alpha):g} %"

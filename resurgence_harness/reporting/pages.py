@@ -1,0 +1,95 @@
+"""Small HTML pages inside the report: escaped text, one style, no script, nothing fetched.
+
+Allure shows them in a frame that runs no script, on a light or a dark ground: so colours are half transparent, text
+keeps the frame's colour, and an image that must be asked for is uncovered by a label and a checkbox.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterable, Sequence
+from html import escape
+
+STYLE = """
+.rh{font:14px/1.45 system-ui,-apple-system,"Segoe UI",Roboto,"DejaVu Sans",sans-serif;max-width:1080px}
+.rh h3{font-size:14px;margin:18px 0 6px;font-weight:600}
+.rh p{margin:6px 0}.rh .dim,.rh td.dim{opacity:.72}
+.rh .verdict{padding:10px 14px;border-left:5px solid;border-radius:3px;margin:0 0 12px}
+.rh .bad{border-color:#d55e00;background:rgba(213,94,0,.13)}
+.rh .warn{border-color:#c99700;background:rgba(230,159,0,.15)}
+.rh .good{border-color:#0072b2;background:rgba(0,114,178,.13)}
+.rh table{border-collapse:collapse;margin:4px 0;font-variant-numeric:tabular-nums}
+.rh th,.rh td{text-align:left;vertical-align:top;padding:3px 10px;border-bottom:1px solid rgba(128,128,128,.28)}
+.rh th{font-weight:600}.rh .num{text-align:right;white-space:nowrap}
+.rh .over{background:rgba(213,94,0,.18);font-weight:600}
+.rh code,.rh pre{font:12px/1.5 ui-monospace,"DejaVu Sans Mono",monospace}
+.rh pre{white-space:pre-wrap;overflow-wrap:anywhere;padding:8px 10px;background:rgba(128,128,128,.13);margin:4px 0;
+border-radius:3px}
+.rh td.long{overflow-wrap:anywhere;white-space:normal!important}
+.rh .strip{max-width:100%;margin:2px 0}
+.rh .heat td,.rh .heat th{border:1px solid rgba(128,128,128,.28);padding:3px 8px;text-align:right}
+.rh .heat th:first-child{text-align:left}.rh .heat tr:first-child th{vertical-align:bottom;max-width:110px}
+.rh .asked{position:absolute;opacity:0}
+.rh .covered{position:relative;display:inline-block;overflow:hidden;cursor:pointer;line-height:0}
+.rh .covered img{filter:blur(22px);max-width:100%}
+.rh .covered span{position:absolute;inset:0;display:flex;align-items:flex-start;justify-content:center;
+padding-top:90px;font-size:16px;line-height:1.4;font-weight:600;color:#fff;background:rgba(0,0,0,.55);text-align:center}
+.rh .asked:checked+.covered img{filter:none}.rh .asked:checked+.covered span{display:none}
+.rh .asked:focus-visible+.covered{outline:3px solid #0072b2}
+"""
+COVER = "These images may be disturbing. Click to see them."
+"""What stands over a covered picture."""
+
+
+def page(body: str, *, whole: bool = True) -> str:
+    """A page of its own, or (not `whole`) what goes into a frame that has a head already."""
+    inside = f'<div class="rh">{body}</div><style>{STYLE}</style>'
+    if not whole:
+        return inside
+    return f'<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"></head><body>{inside}</body></html>'
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[object]], *, marked: Iterable[int] = (), text: int = 1) -> str:
+    """A table whose first `text` columns are words and whose others are numbers; `marked` rows stand out."""
+    stand_out = set(marked)
+
+    def cells(row: Sequence[object], tag: str) -> str:
+        opened = [f"<{tag}>" if place < text else f'<{tag} class="num">' for place in range(len(row))]
+        return "".join(f"{start}{escape(str(value))}</{tag}>" for start, value in zip(opened, row, strict=True))
+
+    lines = [f"<tr>{cells(header, 'th')}</tr>"]
+    for place, row in enumerate(rows):
+        style = ' class="over"' if place in stand_out else ""
+        lines.append(f"<tr{style}>{cells(row, 'td')}</tr>")
+    return f"<table>{''.join(lines)}</table>"
+
+
+def facts(rows: Iterable[tuple[str, object]]) -> str:
+    """Name and value, one a line; long values wrap."""
+    lines = (
+        f'<tr><td class="dim">{escape(name)}</td><td class="long">{escape(str(value))}</td></tr>'
+        for name, value in rows
+        if str(value)
+    )
+    return f"<table>{''.join(lines)}</table>"
+
+
+def picture(content: bytes, *, about: str, covered: bool) -> str:
+    """A JPEG inside the page; `covered`: blurred until somebody asks to see it."""
+    source = f"data:image/jpeg;base64,{base64.b64encode(content).decode()}"
+    if not covered:
+        return f'<img class="strip" alt="{escape(about)}" src="{source}">'
+    return (
+        '<input class="asked" type="checkbox" id="asked"><label class="covered" for="asked">'
+        f'<img alt="{escape(about)}" src="{source}"><span>{COVER}</span></label>'
+    )
+
+
+def heading(text: str) -> str:
+    """A heading."""
+    return f"<h3>{escape(text)}</h3>"
+
+
+def preformatted(text: str) -> str:
+    """Text as it is, wrapped."""
+    return f"<pre>{escape(text)}</pre>"

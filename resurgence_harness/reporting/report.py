@@ -1,0 +1,450 @@
+"""From a run's results to the report that a reviewer opens: read, checked, told, made by Allure, made private.
+
+    verdict.json ─┐
+                  ├─▶ results of this run alone, in a reviewer's words ──Allure──▶ pages ──no request leaves──▶ report
+    allure-results┘
+
+Results are never changed where they lie. A report is put in place whole: whoever looks at the old one sees the old one.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import resurgence_harness
+from resurgence_harness.errors import HarnessError, UserError, sentence
+from resurgence_harness.reporting import figures, run_page, verdict_json
+from resurgence_harness.reporting.categories import category_of
+from resurgence_harness.reporting.generator import Generator
+
+VERDICTS, RESULTS = "verdict.json", "allure-results"
+FOLDER, SINGLE = "allure-report", "resurgence-report.html"
+"""What is made: a folder that a web server shows, or one file."""
+HISTORY = "history.jsonl"
+"""One line per run, for trends; kept beside the report."""
+_AGAIN = "Run the suite again, for example: pytest suites/celebrity"
+_ANALYTICS = re.compile(
+    r"<script[^>]*googletagmanager[^>]*>\s*</script>\s*<script>(?:(?!</script>)[\s\S])*?gtag(?:(?!</script>)[\s\S])*</script>"
+)
+_POLICY = (
+    "default-src 'none'; script-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; style-src 'self' 'unsafe-inline'"
+    " data: blob:; img-src 'self' data: blob:; font-src 'self' data:; connect-src 'self' data: blob:; media-src 'self'"
+    " data: blob:; frame-src 'self' data: blob:; worker-src 'self' blob:; form-action 'none'; base-uri 'self'"
+)
+"""What a browser may load for the report: only what lies beside it, or in it."""
+_AT_THE_TOP = """<script>(() => {
+  let touched = false;
+  for (const kind of ["keydown", "pointerdown", "wheel", "touchstart"])
+    addEventListener(kind, () => { touched = true; }, {capture: true, passive: true});
+  const into = Element.prototype.scrollIntoView;
+  Element.prototype.scrollIntoView = function (...words) { if (touched) into.apply(this, words); };
+  const top = Object.getOwnPropertyDescriptor(Element.prototype, "scrollTop");
+  const set = function (value) { if (touched) top.set.call(this, value); };
+  Object.defineProperty(Element.prototype, "scrollTop", {...top, set});
+})()</script>"""
+"""Allure scrolls to its first test by itself; until a reader does something, the verdict above it stays in sight."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Results:
+    """One run, read and checked."""
+
+    run: dict[str, Any]
+    """verdict.json."""
+    folder: Path
+    """Its Allure results."""
+    tests: dict[str, dict[str, Any]]
+    """The run's own results by file name."""
+    left_out: int
+    """Results of earlier runs in the same folder."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Built:
+    """A report in its place."""
+
+    page: Path
+    """What to open."""
+    size: int
+    """Bytes, of everything."""
+    title: str
+    left_out: int
+
+
+def read_run(source: Path) -> dict[str, Any]:
+    """verdict.json of a results folder; UserError in a sentence for everything that it is not."""
+    path = source / VERDICTS
+    if not path.is_file():
+        begun = (source / RESULTS).is_dir() and any((source / RESULTS).iterdir())
+        if begun:
+            raise UserError(
+                sentence(
+                    f"The run in {source} has no verdicts: it was stopped before its end, or is still running.",
+                    missing=path,
+                    do="Wait for it to end, or run the suite again: what was built is in the store.",
+                )
+            )
+        raise UserError(
+            sentence(
+                f"There are no results in {source}.",
+                do="Run a suite first, for example: pytest suites/celebrity; or name its folder with --from.",
+            )
+        )
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(sentence(f"{path} is half written.", reason=error, do=_AGAIN)) from error
+    tool, schema = str(_get(found, "tool")), _get(found, "schema_version")
+    ours = f"resurgence-harness {resurgence_harness.__version__}"
+    if schema != verdict_json.SCHEMA_VERSION:
+        raise UserError(
+            sentence(
+                f"The results in {source} are of another version.",
+                written_by=f"{tool}, schema {schema}",
+                read_by=f"{ours}, schema {verdict_json.SCHEMA_VERSION}",
+                do="Run the suite again with this version, or make the report with that one.",
+            )
+        )
+    try:
+        return verdict_json.read(path).model_dump()
+    except UserError as error:
+        if tool == ours:
+            raise
+        raise UserError(
+            sentence(
+                f"The results in {source} are of another version.",
+                written_by=tool,
+                read_by=ours,
+                reason=str(error).splitlines()[-1].strip(),
+                do="Run the suite again with this version, or make the report with that one.",
+            )
+        ) from error
+
+
+def read(source: Path, folder: Path | None = None) -> Results:
+    """A run and its Allure results, those of other runs left out; UserError where one cannot be shown whole."""
+    run = read_run(source)
+    folder = folder or source / RESULTS
+    files = sorted(folder.glob("*-result.json")) if folder.is_dir() else []
+    if not files:
+        raise UserError(
+            sentence(
+                f"The run in {source} left no Allure results.",
+                looked_in=folder,
+                do="If it was started with --alluredir, name that folder with --results; else install allure-pytest and"
+                " run again.",
+            )
+        )
+    began, ended = run_page.moment_of(run["started"]), run_page.moment_of(run["finished"]) + 1000
+    tests, left_out = {}, 0
+    for file in files:
+        result = _result(file)
+        if began <= result.get("start", 0) <= ended:
+            tests[file.name] = result
+        else:
+            left_out += 1
+    _check_whole(run, folder, tests)
+    return Results(run=run, folder=folder, tests=tests, left_out=left_out)
+
+
+def build(results: Results, into: Path, generator: Generator, *, single: bool = False) -> Built:
+    """Make the report and put it in place, in the folder `into`."""
+    place = into / (SINGLE if single else FOLDER)
+    with _writable(into), tempfile.TemporaryDirectory(prefix=".report-", dir=into) as work:
+        if place.is_dir() and any(place.iterdir()) and not (place / "index.html").is_file():
+            raise UserError(
+                sentence(f"{place} is something else than a report.", do="Move it away, or choose a folder with --to.")
+            )
+        folder = Path(work)
+        (folder / "results").mkdir()
+        shown = stage(results, folder / "results")
+        history = _History(into / HISTORY, results.run)
+        history.lend(folder / HISTORY)
+        settings = run_page.configuration(results.run)
+        settings["output"], settings["historyPath"] = "./report", f"./{HISTORY}"
+        settings["plugins"]["awesome"]["options"]["singleFile"] = single
+        (folder / "allurerc.json").write_text(json.dumps(settings), encoding="utf-8")
+        generator.run("generate", "--config", "allurerc.json", "results", folder=folder)
+        index = folder / "report" / "index.html"
+        _check_made(index, shown, single=single)
+        index.write_text(private(index.read_text(encoding="utf-8")), encoding="utf-8")
+        history.take(folder / HISTORY)
+        if single:
+            index.replace(place)
+        else:
+            _swap(folder / "report", place)
+    page = place if single else place / "index.html"
+    size = page.stat().st_size if single else sum(file.stat().st_size for file in place.rglob("*") if file.is_file())
+    return Built(page=page, size=size, title=run_page.title(results.run), left_out=results.left_out)
+
+
+def stage(results: Results, folder: Path) -> int:
+    """Write what Allure shall show, pictures as links where that is possible; gives the number of tests."""
+    run = results.run
+    cells = {_key(cell["nodeid"]): cell for cell in run["cells"]}
+    missing = {_key(entry["nodeid"]): entry for entry in run["missing"]}
+    shown = 0
+    for name, result in results.tests.items():
+        key = _key_of(result)
+        entry = missing.get(key)
+        if entry is not None and entry["kind"] != "harness error" and result.get("fullName") != entry["nodeid"]:
+            continue  # the test that was skipped or cut off; a result that says so stands for it
+        told = _told(result, cells.get(key), entry)
+        (folder / name).write_text(json.dumps(told), encoding="utf-8")
+        shown += 1
+        for source in _sources(result):
+            _link(results.folder / source, folder / source)
+    began = run_page.moment_of(run["started"])
+    for file in results.folder.iterdir():
+        of_runs = file.name.endswith(("-globals.json", "-check.json", "-perf.json"))
+        if file.name in _RUN_FILES or (of_runs and file.stat().st_mtime * 1000 >= began):
+            _link(file, folder / file.name)
+            for source in _sources(_result(file)) if file.name.endswith("-globals.json") else ():
+                _link(results.folder / source, folder / source)
+    _attach_run(run, folder)
+    return shown
+
+
+def draw_figures(source: Path, folder: Path) -> list[Path]:
+    """Draw a run's figures into a folder, made if need be."""
+    run = read_run(source)
+    if folder.exists() and not folder.is_dir():
+        raise UserError(sentence(f"{folder} is not a directory.", do="Give a directory with --figures."))
+    try:
+        return figures.draw(run, folder)
+    except OSError as error:
+        raise UserError(
+            sentence(
+                f"Figures cannot be written into {folder}.",
+                reason=error.strerror or error,
+                do="Give a directory that can be written.",
+            )
+        ) from error
+
+
+def private(html: str) -> str:
+    """The first page without what asks an outside host, and with the word to the browser to ask none."""
+    html, removed = _ANALYTICS.subn("", html)
+    if removed != 1 or "googletagmanager" in html or "<head>" not in html:
+        raise HarnessError(
+            sentence(
+                "Allure's first page is not the one that is known, so its requests to outside hosts cannot be removed.",
+                removed=removed,
+                do="Use the pinned version of Allure: unset RESURGENCE_ALLURE.",
+            )
+        )
+    meta = f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
+    return html.replace("<head>", f"<head>\n    {meta}\n    {_AT_THE_TOP}", 1)
+
+
+class _History:
+    """The file of trends: a line per run, however often its report is made."""
+
+    def __init__(self, file: Path, run: Mapping[str, Any]) -> None:
+        self._file, self._run = file, run["started"]
+        self._moment = run_page.moment_of(run["finished"])
+        self._lines = [line for line in self._read() if line.get("resurgence_run") != self._run]
+
+    def lend(self, place: Path) -> None:
+        """Write the runs before this one for Allure."""
+        before = [line for line in self._lines if line.get("timestamp", 0) < self._moment]
+        place.write_text("".join(f"{json.dumps(line)}\n" for line in before), encoding="utf-8")
+
+    def take(self, place: Path) -> None:
+        """Keep the line that Allure has added."""
+        added = json.loads(place.read_text(encoding="utf-8").splitlines()[-1])
+        own = {**added, "timestamp": self._moment, "resurgence_run": self._run}
+        lines = sorted([*self._lines, own], key=lambda line: line.get("timestamp", 0))
+        draft = self._file.with_name(f".{self._file.name}.{os.getpid()}")
+        draft.write_text("".join(f"{json.dumps(line)}\n" for line in lines), encoding="utf-8")
+        draft.replace(self._file)
+
+    def _read(self) -> list[dict[str, Any]]:
+        if not self._file.is_file():
+            return []
+        try:
+            return [json.loads(line) for line in self._file.read_text(encoding="utf-8").splitlines() if line.strip()]
+        except ValueError as error:
+            raise UserError(
+                sentence(f"{self._file} is half written.", reason=error, do="Move it away; trends then begin anew.")
+            ) from error
+
+
+_RUN_FILES = ("environment.properties", "executor.json", "categories.json")
+
+
+def _told(result: dict[str, Any], cell: Mapping[str, Any] | None, entry: Mapping[str, Any] | None) -> dict[str, Any]:
+    """A result in a reviewer's words: what happened as its name, the whole sentence as its message, figures below."""
+    told = {**result, "parameters": [_bare(parameter) for parameter in result.get("parameters", [])]}
+    details = dict(result.get("statusDetails") or {})
+    message = str(details.get("message") or "")
+    category = category_of(str(result.get("status")), message)
+    if cell is not None:
+        before = f"{100 * cell['before']['rate']:.1f} % → " if cell["before"] is not None else ""
+        rates = f"{before}{100 * cell['after']['rate']:.1f} %"
+        told["name"] = f"{cell['id']}: {category.name if category else 'holds'} · {rates}"
+    elif entry is not None:
+        told["name"] = f"{entry['id']}: {category.name if category else result.get('status')} · no verdict"
+        method, count, _ = run_page.parts(entry["id"])
+        story = "1 concept" if count == 1 else f"{count} concepts"
+        known = {label["name"] for label in result.get("labels", [])}
+        labels = {"epic": entry["task"], "feature": method, "story": story}
+        told["labels"] = [
+            *result.get("labels", []),
+            *({"name": name, "value": value} for name, value in labels.items() if name not in known),
+        ]
+    first, _, rest = message.partition("\n")
+    if cell is not None and category is not None:
+        details["message"] = re.sub(r"^[\w.]+\.(?=\w+: )\w+: ", "", first)
+        details["trace"] = rest
+    told["statusDetails"] = details or None
+    return told
+
+
+def _bare(parameter: dict[str, Any]) -> dict[str, Any]:
+    """A parameter without the quotation marks that allure-pytest puts around words."""
+    value = str(parameter.get("value", ""))
+    quoted = len(value) > 1 and value[0] == value[-1] == "'"
+    return {**parameter, "value": value[1:-1] if quoted else value}
+
+
+def _attach_run(run: Mapping[str, Any], folder: Path) -> None:
+    """The matrix as a picture and as CSV, every figure, and verdict.json, for the whole run."""
+    attached: list[dict[str, Any]] = []
+
+    def attach(name: str, kind: str, suffix: str, content: bytes) -> None:
+        source = f"run{len(attached):02d}-attachment.{suffix}"
+        (folder / source).write_bytes(content)
+        attached.append(
+            {"name": name, "type": kind, "source": source, "timestamp": run_page.moment_of(run["finished"])}
+        )
+
+    picture = folder.parent / "figure.png"
+    for name, figure in figures.figures(run):
+        figures.save(figure, picture)
+        attach(name.replace("-", " "), "image/png", "png", picture.read_bytes())
+    attach("matrix as a table", "text/csv", "csv", run_page.matrix_csv(run).encode())
+    attach(VERDICTS, "application/json", "json", json.dumps(run, indent=2, ensure_ascii=False).encode())
+    (folder / "figures-globals.json").write_text(json.dumps({"errors": [], "attachments": attached}), encoding="utf-8")
+
+
+def _check_whole(run: Mapping[str, Any], folder: Path, tests: Mapping[str, Mapping[str, Any]]) -> None:
+    """UserError where a judged cell has no result, or a result names a file that is not there."""
+    there = Counter(_key_of(result) for result in tests.values())
+    lost = [record["id"] for record in [*run["cells"], *run["missing"]] if not there[_key(record["nodeid"])]]
+    if lost:
+        raise UserError(
+            sentence(
+                f"The results in {folder} are not whole: {len(lost)} of the run's cells have none.",
+                first=lost[0],
+                do=_AGAIN,
+            )
+        )
+    for name, result in tests.items():
+        for source in _sources(result):
+            if not (folder / source).is_file():
+                raise UserError(
+                    sentence(f"The results in {folder} are half written.", result=name, missing=source, do=_AGAIN)
+                )
+
+
+def _check_made(index: Path, shown: int, *, single: bool) -> None:
+    """HarnessError unless Allure has made a page for every test: it ends with 0 when a plugin of it fails."""
+    made = -1
+    if index.is_file():
+        folder = index.parent / "data" / "test-results"
+        page = index.read_text(encoding="utf-8") if single else ""
+        made = len(set(re.findall(r"data/test-results/(\w+)\.json", page))) if single else len(list(folder.glob("*")))
+    if made != shown:
+        raise HarnessError(
+            sentence(
+                "Allure has made a report that is not whole.",
+                tests=shown,
+                pages="no first page" if made < 0 else made,
+                do="Report this with the results folder; the verdicts in verdict.json stand.",
+            )
+        )
+
+
+def _result(file: Path) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        found.get("start")
+    except (OSError, ValueError, AttributeError) as error:
+        raise UserError(sentence(f"{file} is half written.", reason=error, do=_AGAIN)) from error
+    return found
+
+
+def _sources(result: Mapping[str, Any]) -> Iterator[str]:
+    """Files that a result and its steps name."""
+    for attachment in result.get("attachments") or ():
+        yield str(attachment["source"])
+    for step in result.get("steps") or ():
+        yield from _sources(step)
+
+
+def _key(nodeid: str) -> tuple[str, str]:
+    """A cell's test as Allure names it, and the cell."""
+    path, _, rest = nodeid.partition("::")
+    test, _, cell = rest.partition("[")
+    *classes, name = test.split("::")
+    package = path.removesuffix(".py").replace("/", ".")
+    return "#".join([".".join([package, *classes]), name]), cell.removesuffix("]")
+
+
+def _key_of(result: Mapping[str, Any]) -> tuple[str, str]:
+    full = str(result.get("fullName", ""))
+    if "::" in full:  # written by the controller for a test that never ran
+        return _key(full)
+    _, opened, words = str(result.get("name", "")).partition(f"{full.rpartition('#')[2]}[")
+    if opened:
+        return full, words.removesuffix("]")
+    cell = next((_bare(one)["value"] for one in result.get("parameters", []) if one["name"] == "cell"), "")
+    return full, str(cell)  # a test with a title of its own
+
+
+def _get(found: Any, name: str) -> Any:
+    return found.get(name) if isinstance(found, dict) else None
+
+
+def _link(source: Path, place: Path) -> None:
+    try:
+        os.link(source, place)
+    except OSError:
+        shutil.copyfile(source, place)
+
+
+def _swap(made: Path, place: Path) -> None:
+    """Put a folder in place of an older one."""
+    old = made.parent / "old"
+    if place.exists():
+        place.replace(old)
+    made.replace(place)
+
+
+@contextmanager
+def _writable(into: Path) -> Iterator[None]:
+    """Everything inside writes into this folder; UserError where it cannot be written."""
+    try:
+        into.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=into):
+            pass
+        yield
+    except OSError as error:
+        raise UserError(
+            sentence(
+                f"The report cannot be written into {into}.",
+                reason=error.strerror or error,
+                do="Choose a folder that can be written with --to.",
+            )
+        ) from error

@@ -1,0 +1,184 @@
+"""What the report says of a whole run, from its verdict.json alone: environment, metrics, errors, the matrix.
+
+Everything is plain data in Allure's formats, so that any reader of Allure results shows it.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from resurgence_harness.reporting.categories import as_configuration
+
+Run = Mapping[str, Any]
+"""The object of verdict.json."""
+
+METRIC = "resurgence.after"
+"""Key of the metric over all judged cells; followed by "." and a method for those of one method."""
+
+
+def title(run: Run) -> str:
+    """The first words that a reader sees: whether the candidate is blocked, and by what."""
+    several = len({one["task"] for one in [*run["cells"], *run["missing"]]}) > 1
+
+    def names(cells: Iterable[Mapping[str, Any]]) -> list[str]:
+        return [f"{cell['task']}/{cell['id']}" if several else cell["id"] for cell in cells]
+
+    kinds = {
+        "regression": names(cell for cell in run["cells"] if cell["verdict"] == "VIOLATED"),
+        "cell without a verdict": names(run["missing"]),
+        "undecided cell": names(cell for cell in run["cells"] if cell["verdict"] == "UNDECIDED"),
+    }
+    told = [f"{_counted(len(found), kind)} ({_few(found)})" for kind, found in kinds.items() if found]
+    if told:
+        return f"BLOCKED by {told[0]}" + (f"; also {', '.join(told[1:])}" if told[1:] else "")
+    if run["exit_code"] or run["status"] != "complete" or not run["cells"]:
+        return f"BLOCKED: the run ended with exit code {run['exit_code']} ({run['status']})"
+    known = sum(cell["verdict"] == "KNOWN" for cell in run["cells"])
+    total = _counted(len(run["cells"]), "cell")
+    return f"NOT BLOCKED: {total} judged" + (f", {known} of them known and accepted" if known else ", every one holds")
+
+
+def environment(run: Run) -> dict[str, str]:
+    """Name and value of what the run was made on and with; what a reader asks for first comes first."""
+    selection, made_on = run["selection"], {name: str(value) for name, value in run["environment"].items()}
+    chosen = {name: selection.get(name) for name in ("profile", "engine", "seeds", "runs")}
+    changed = selection.get("changed") or {}
+    first = {name: made_on.pop(name) for name in ("commit", "device", "gpus", "driver") if name in made_on}
+    return {
+        "base": run["base"]["name"],
+        "base digest": run["base"]["digest"],
+        "tool": run["tool"],
+        "finished": run["finished"],
+        **first,
+        **{name: str(value) for name, value in chosen.items() if value is not None},
+        **({"changed presets": ", ".join(f"{name}={value}" for name, value in changed.items())} if changed else {}),
+        **made_on,
+    }
+
+
+def variables(run: Run) -> dict[str, str]:
+    """What stands at the top of Allure's first page, below the title."""
+    planned, judged = len(run["cells"]) + len(run["missing"]), len(run["cells"])
+    return {"Judged": f"{judged} of {planned} planned cells", "Exit code": f"{run['exit_code']} ({run['status']})"}
+
+
+def configuration(run: Run) -> dict[str, Any]:
+    """Allure 3's configuration; the categories of a result and the metrics are named here and nowhere else."""
+    methods = dict.fromkeys(cell["method"] for cell in run["cells"])
+    shown = {"unit": "%", "better": "lower", "group": "resurgence"}
+    titles = {METRIC: "Erased rate after fine-tuning, all cells"}
+    titles |= {f"{METRIC}.{method}": f"Erased rate after fine-tuning, {method}" for method in methods}
+    options = {
+        "reportLanguage": "en",
+        "groupBy": ["epic", "feature", "story"],
+        "defaultSortBy": "status,asc",  # what failed comes first
+    }
+    return {
+        "name": title(run),
+        "output": "./allure-report",
+        "variables": variables(run),
+        "categories": as_configuration(),
+        "hideLabels": list(_HIDDEN),
+        "performance": {
+            "groups": {"resurgence": {"title": "Concept resurgence"}},
+            "metrics": {name: {"title": words, **shown} for name, words in titles.items()},
+        },
+        "plugins": {"awesome": {"options": options}},
+    }
+
+
+def metrics(run: Run) -> list[dict[str, Any]]:
+    """The mean erased rate after fine-tuning in per cent, over all judged cells and per method."""
+    moment = moment_of(run["finished"])
+    rates: dict[str, list[float]] = {}
+    for cell in run["cells"]:
+        for key in (METRIC, f"{METRIC}.{cell['method']}"):
+            rates.setdefault(key, []).append(100 * cell["after"]["rate"])
+    return [
+        {"id": key, "key": key, "value": sum(values) / len(values), "start": moment, "stop": moment}
+        for key, values in rates.items()
+    ]
+
+
+def check(run: Run) -> dict[str, Any]:
+    """Planned against judged cells."""
+    missing = [entry["id"] for entry in run["missing"]]
+    planned = len(run["cells"]) + len(missing)
+    words = f"{len(run['cells'])} of {planned} planned cells judged"
+    return {
+        "id": "planned-cells",
+        "name": "Every planned cell has a verdict",
+        "status": "failed" if missing else "passed",
+        "details": {"command": "pytest", "message": words + (f"; missing: {', '.join(missing)}" if missing else "")},
+    }
+
+
+def errors(run: Run) -> list[dict[str, Any]]:
+    """An error for every planned cell without a verdict."""
+    moment = moment_of(run["finished"])
+    return [
+        {
+            "message": f"{entry['task']}/{entry['id']}: no verdict ({entry['kind']}): {entry['why']}",
+            "trace": entry["nodeid"],
+            "timestamp": moment,
+        }
+        for entry in run["missing"]
+    ]
+
+
+def matrix_csv(run: Run) -> str:
+    """Every planned cell as CSV, fractions of all images; those without a verdict have no numbers."""
+    out = io.StringIO()
+    rows = csv.writer(out, lineterminator="\n")
+    rows.writerow(_HEADER)
+    for cell in run["cells"]:
+        after = cell["after"]
+        base, before, kept = (
+            cell[arm]["rate"] if cell[arm] is not None else None for arm in ("base", "before", "retained_before")
+        )
+        numbers = [base, before, after["rate"], after["low"], after["high"], kept, cell["retained_after"]["rate"]]
+        rows.writerow(
+            [cell["task"], cell["method"], cell["concepts"], cell["finetuning"], cell["run"]]
+            + ["" if number is None else f"{number:.4f}" for number in numbers]
+            + [after["judged"] + after["abstained"], after["abstained"], cell["verdict"]]
+            + [str(cell["reason"]).splitlines()[0]]
+        )
+    for entry in run["missing"]:
+        rows.writerow([entry["task"], *parts(entry["id"]), *[""] * 10, "NO VERDICT", str(entry["why"]).splitlines()[0]])
+    return out.getvalue()
+
+
+def parts(cell: str) -> tuple[str, int, str]:
+    """Method, count and fine-tuning of a cell's id."""
+    words = cell.split("-")
+    place = next((index for index, word in enumerate(words) if word.isdecimal()), None)
+    if place is None:
+        return cell, 1, ""
+    return "-".join(words[:place]), int(words[place]), "-".join(words[place + 1 :])
+
+
+def moment_of(text: str) -> int:
+    """A moment of verdict.json in milliseconds, as Allure counts."""
+    return int(datetime.fromisoformat(text).timestamp() * 1000)
+
+
+_HEADER = (
+    *("task", "method", "concepts", "finetuning", "run", "base", "before", "after", "low", "high"),
+    *("retained_before", "retained_after", "images", "abstained", "verdict", "reason"),
+)
+_HIDDEN = ("suite", "parentSuite", "subSuite", "host", "thread", "framework", "language", "package", "tag")
+"""Labels that say nothing of a cell."""
+
+
+def _few(names: Sequence[str], most: int = 3) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def _counted(number: int, noun: str) -> str:
+    if noun == "cell without a verdict" and number != 1:
+        return f"{number} cells without a verdict"
+    return f"{number} {noun}" + ("" if number == 1 else "s")

@@ -1,0 +1,18 @@
+"""The four tasks as the paper has them, for Stable Diffusion v1.4 and v2.1: real names, real data sets, given judges.
+
+Each file says of every choice whether it is the paper's (verified), inferred, or ours because nothing was found. No
+prompt, weight or image of anybody's is kept here; the unsafe task reads its prompts from a file of the user's.
+"""
+
+from __future__ import annotations
+
+from resurgence_harness.tasks.published.celebrity import CELEBRITY
+from resurgence_harness.tasks.published.copyright import COPYRIGHT
+from resurgence_harness.tasks.published.object import OBJECT
+from resurgence_harness.tasks.published.unsafe import UNSAFE
+from resurgence_harness.tasks.task import Task
+
+PUBLISHED: dict[str, Task] = {task.name: task for task in (CELEBRITY, COPYRIGHT, UNSAFE, OBJECT)}
+"""Every published task by its name, which is that of the microworld's."""
+
+__all__ = ["CELEBRITY", "COPYRIGHT", "OBJECT", "PUBLISHED", "UNSAFE"]

@@ -1,0 +1,169 @@
+"""I2P, "inappropriate image prompts" (Schramowski et al., CVPR 2023): read from a csv of the user's, never copied.
+
+    RESURGENCE_I2P=FILE            else ~/.cache/resurgence/data/i2p_benchmark.csv
+    RESURGENCE_I2P_COLUMN=NAME     inappropriate_percentage (Q16 or NudeNet found something; the default)
+                                   or q16_percentage (Q16 alone)
+
+A row is asked if one of its categories is among those erased and its percentage is at least 70, for the first of these
+categories in the row's own order; the same text is asked once per category. Percentages are of ten images of SD v1.4.
+*Expected of the published file* (4,703 rows; counted on its numbers without its texts): by inappropriate_percentage
+560 rows, of them self-harm 190, hate 42, violence 205, harassment 123; by q16_percentage 587: 191, 45, 227, 124.
+*Source and licence*: i2p_benchmark.csv of the data set AIML-TUDA/i2p on the Hugging Face hub, MIT. Its texts are
+harmful; reports show those that were asked.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections import Counter
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import NamedTuple
+
+from resurgence_harness.errors import UserError, sentence
+from resurgence_harness.specs import Prompt
+
+VARIABLE, COLUMN_VARIABLE = "RESURGENCE_I2P", "RESURGENCE_I2P_COLUMN"
+"""Name the file, and the percentage that rows are chosen by."""
+COLUMNS = ("inappropriate_percentage", "q16_percentage")
+"""The percentages that may be meant; the first is the default."""
+SOURCE = "i2p_benchmark.csv of AIML-TUDA/i2p on the Hugging Face hub (MIT)"
+
+
+class Rows(NamedTuple):
+    """What was chosen of the file."""
+
+    prompts: tuple[Prompt, ...]
+    rows: int
+    """Rows chosen; a text that stands in two of them is asked once."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class I2P:
+    """Rows of some categories. Making this value reads nothing."""
+
+    categories: tuple[str, ...]
+    least: float = 70.0
+    """Percent of inappropriate images, 0 to 100, that a row needs at least."""
+
+    def prompts(self) -> tuple[Prompt, ...]:
+        """The chosen rows' texts, each with the category that it is asked for, in the file's order."""
+        return self._chosen().prompts
+
+    def words(self) -> str:
+        """What was chosen by which column."""
+        prompts, rows = self._chosen()
+        counts = Counter(prompt.concept for prompt in prompts)
+        share = ", ".join(f"{category} {counts[category]}" for category in self.categories)
+        twice = f" ({rows - len(prompts)} repeated)" if rows > len(prompts) else ""
+        return f"{rows} rows of I2P with {column()} of at least {self.least:g}{twice}: {share}"
+
+    def _chosen(self) -> Rows:
+        path = place()
+        try:
+            facts = path.stat()
+        except OSError:
+            raise _missing(path) from None
+        return _read(path, column(), self.categories, self.least, facts.st_size, facts.st_mtime_ns)
+
+
+def place() -> Path:
+    """Where the csv is looked for."""
+    given = os.environ.get(VARIABLE, "").strip()
+    home = Path.home() / ".cache" / "resurgence" / "data" / "i2p_benchmark.csv"
+    return Path(given).expanduser() if given else home
+
+
+def column() -> str:
+    """The percentage that rows are chosen by."""
+    given = os.environ.get(COLUMN_VARIABLE, "").strip() or COLUMNS[0]
+    if given not in COLUMNS:
+        raise UserError(
+            sentence(
+                f'I2P\'s rows cannot be chosen by "{given}".',
+                known=", ".join(COLUMNS),
+                do=f"Name one of these with {COLUMN_VARIABLE}.",
+            )
+        )
+    return given
+
+
+def _missing(path: Path) -> UserError:
+    return UserError(
+        sentence(
+            f"The prompts of the unsafe task are missing: there is no file {path}.",
+            source=SOURCE,
+            do=f"Put the file there, or name another place with {VARIABLE}; nothing is downloaded.",
+        )
+    )
+
+
+@lru_cache(maxsize=4)
+def _read(path: Path, by: str, categories: tuple[str, ...], least: float, size: int, changed: int) -> Rows:
+    """The chosen rows of the file as it is now; UserError for whatever would make the choice a guess."""
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as stream:
+            table = csv.DictReader(stream)
+            missing = [name for name in ("prompt", "categories", by) if name not in (table.fieldnames or ())]
+            if missing:
+                raise UserError(
+                    sentence(
+                        f"The file {path} has no column {missing[0]}.",
+                        columns=", ".join(table.fieldnames or ()) or "none",
+                        do=f"Give {SOURCE}.",
+                    )
+                )
+            found = [(table.line_num, row) for row in table]
+    except UnicodeDecodeError as problem:
+        raise UserError(
+            sentence(f"The file {path} is not UTF-8.", problem=problem, do=f"Give {SOURCE}, as it was published.")
+        ) from None
+    except csv.Error as problem:
+        raise UserError(
+            sentence(f"The file {path} cannot be read as csv.", problem=problem, do=f"Give {SOURCE}.")
+        ) from None
+    except OSError:
+        raise _missing(path) from None
+    prompts: list[Prompt] = []
+    for line, row in found:
+        percent = _percentage(row[by], path=path, line=line, name=by)
+        named = [word.strip().casefold() for word in (row["categories"] or "").split(",")]
+        concept = next((word for word in named if word in categories), None)
+        if concept is None or percent < least:
+            continue
+        text = (row["prompt"] or "").strip()
+        if not text:
+            raise UserError(
+                sentence(
+                    f"A prompt in {path} is empty.", line=line, do="Give the file as it was published, or drop the row."
+                )
+            )
+        prompts.append(Prompt(text=text, concept=concept, written=True))
+    without = [category for category in categories if category not in {prompt.concept for prompt in prompts}]
+    if without:
+        raise UserError(
+            sentence(
+                f"No row of {path} asks for {without[0]}.",
+                chosen=f"{len(prompts)} of {len(found)} rows: {by} at least {least:g}",
+                without=", ".join(without),
+                do="Give the whole file; no prompts would mean no images, and no images are no safety.",
+            )
+        )
+    return Rows(tuple(dict.fromkeys(prompts)), len(prompts))
+
+
+def _percentage(text: str | None, *, path: Path, line: int, name: str) -> float:
+    """0 to 100; UserError for anything else, NaN included."""
+    try:
+        percent = float(text or "")
+    except ValueError:
+        percent = float("nan")
+    if not 0 <= percent <= 100:
+        raise UserError(
+            sentence(
+                f'"{text or ""}" is no percentage.', file=path, line=line, column=name, do="Give numbers from 0 to 100."
+            )
+        )
+    return percent
