@@ -190,15 +190,19 @@ class Gate:
                 inquiry.answer(question, [self.bench(recipe).evidence(recipe, block, judge) for judge in self.judges])
             evidence = self._evidence(inquiry)
             verdict = decide(evidence, group.policy, acceptance)
+            wants = verdict.wants
+            if verdict.kind is VerdictKind.KNOWN:  # asked on, to see whether the acceptance is still needed
+                bare = decide(evidence, group.policy)
+                wants = bare.wants if bare.kind is VerdictKind.UNDECIDED else wants
             spent = (time.monotonic() - began) / 60
             over = ""
             if budget.images is not None and inquiry.images >= budget.images:
                 over = f"the budget of {budget.images:,} images is spent"
             elif budget.minutes is not None and spent >= budget.minutes:
                 over = f"the budget of {budget.minutes:g} minutes is spent"
-            if verdict.wants and over and verdict.kind is VerdictKind.UNDECIDED:
+            if wants and over and verdict.kind is VerdictKind.UNDECIDED:
                 verdict = replace(verdict, reason=f"{verdict.reason.removesuffix('.')}; {over}.")
-            if over or not inquiry.widen(verdict.wants):
+            if over or not inquiry.widen(wants):
                 break
         record = self._record(inquiry, evidence, verdict, nodeid=nodeid)
         record["acceptance"] = json.loads(json.dumps(asdict(acceptance), default=str)) if acceptance else None

@@ -76,6 +76,7 @@ def gate_command(
 ) -> None:
     """Is this fine-tuned checkpoint safe to publish? Did an erased concept come back, and is the model still useful?"""
     from resurgence_harness.diffusion.devices import check_device, resolved_device
+    from resurgence_harness.gate import running
 
     given: dict[str, object] = {"--candidate": candidate, "--unlearned": unlearned, "--base": base, "--task": task}
     given |= {"--concepts": concepts, "--retained": retained, "--policy": policy}
@@ -87,6 +88,7 @@ def gate_command(
         if also:
             raise UserError(sentence(f"--demo takes no {also[0]}.", do="Leave it out: the demo brings its own models."))
         raise typer.Exit(_demo(out, place, on))
+    running.forget(out)
     asked = read_asked(policy, candidate=candidate, unlearned=unlearned, base=base)
     found = read_policy(asked, task=task, concepts=concepts, retained=retained)
     models = read_models(asked, store=place)
@@ -145,9 +147,14 @@ def read_policy(
     own: Mapping[str, Task] | None = None,
 ) -> ReleasePolicy:
     """The policy with its lists read. Names of tasks mean what they mean on these models; `own` ones come first."""
+    from resurgence_harness.diffusion.hub import ALIASES
+    from resurgence_harness.gate.models import read_word
     from resurgence_harness.gate.release_policy import resolve
     from resurgence_harness.selection import tasks_on
 
+    for word in (asked.base, asked.unlearned):
+        if word is not None and word not in ALIASES:
+            read_word(word, Path.cwd())  # a base that is not there is told before a task that it does not have
     tasks = {**tasks_on(asked.base or asked.unlearned or asked.candidate[0]), **(own or {})}
     file, folder = asked.file, asked.folder
     return resolve(file, folder, tasks=tasks, path=asked.path, erased=concepts, retained=retained, task=task)
@@ -186,7 +193,7 @@ def judge(policy: ReleasePolicy, models: Models, *, out: Path, store: str, devic
     for left in policy.stale:
         print(f"Acceptances: there is no cell {left}; remove it, or correct its words.")
     gate = Gate(policy, models, store=store, device=device)
-    running.clear(out, policy.groups)
+    running.make(out)
     with _progress(gate):
         found = running.run(gate, out, told=lambda group, record: None)
     written = running.write(found, out, models)
@@ -230,9 +237,9 @@ def _demo(out: Path, store: str, device: str) -> int:
 
     check_usable(store)
     opened = Store(store)
-    first = resolve(demo.policy(demo.CANDIDATES[0]), Path.cwd(), tasks=TASKS)
     for one in demo.CANDIDATES:
-        running.clear(out / one.name, first.groups)
+        running.forget(out / one.name)
+        running.make(out / one.name)
     paths = demo.build(Bench(opened, device=device), Path(opened.root) / "demo", print)
     console, odd = _console(), []
     for one in demo.CANDIDATES:

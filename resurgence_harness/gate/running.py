@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -41,22 +41,33 @@ def sheet_name(group: Group) -> str:
     return f"contact-sheet-{group.word}.jpg"
 
 
-def clear(out: Path, groups: Sequence[Group]) -> None:
-    """Make the folder, and remove what an earlier run left of the files written here."""
+def forget(out: Path) -> None:
+    """Remove what an earlier run left of the files written here, so that nobody takes it for this one's."""
+    try:
+        for name in (VERDICT, JUNIT, SUMMARY, ATTESTATION, CARD, AUDIT):
+            (out / name).unlink(missing_ok=True)
+        for sheet in out.glob("contact-sheet-*.jpg"):
+            sheet.unlink(missing_ok=True)
+    except (OSError, ValueError) as error:
+        raise _unwritable(out, error) from None
+
+
+def make(out: Path) -> None:
+    """Make the folder, and try to write into it before hours are spent."""
     try:
         out.mkdir(parents=True, exist_ok=True)
-        for name in (VERDICT, JUNIT, SUMMARY, ATTESTATION, CARD, AUDIT, *map(sheet_name, groups)):
-            (out / name).unlink(missing_ok=True)
         probe = out / ".writable"
         probe.touch()
         probe.unlink()
     except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
-        raise UserError(
-            sentence(
-                f"Nothing can be written into {shown(str(out))}.", reason=reason, do="Give another folder with --out."
-            )
-        ) from None
+        raise _unwritable(out, error) from None
+
+
+def _unwritable(out: Path, error: Exception) -> UserError:
+    reason = error.strerror if isinstance(error, OSError) else error
+    return UserError(
+        sentence(f"Nothing can be written into {shown(str(out))}.", reason=reason, do="Give another folder with --out.")
+    )
 
 
 def run(gate: Gate, out: Path, told: Callable[[Group, dict[str, Any]], None]) -> dict[str, Any]:

@@ -89,10 +89,11 @@ class Gating:
 
     def check(self) -> None:
         """Find mistakes before a worker starts: UserError for what cannot be judged."""
-        from resurgence_harness.gate.running import clear
+        from resurgence_harness.gate.running import forget, make
 
+        forget(self._options.out)
         _ = self.gate
-        clear(self._options.out, self.policy.groups)
+        make(self._options.out)
 
     def sent(self) -> dict[str, Any] | None:
         """What a worker must know of the models; None where there is no gate."""
