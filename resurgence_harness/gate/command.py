@@ -152,9 +152,9 @@ def read_policy(
     from resurgence_harness.gate.release_policy import resolve
     from resurgence_harness.selection import tasks_on
 
-    for word in (asked.base, asked.unlearned):
+    for word in (asked.base, asked.unlearned, asked.candidate[0]):
         if word is not None and word not in ALIASES:
-            read_word(word, Path.cwd())  # a base that is not there is told before a task that it does not have
+            read_word(word, Path.cwd())  # a model that is not there is told before a task that it does not have
     tasks = {**tasks_on(asked.base or asked.unlearned or asked.candidate[0]), **(own or {})}
     file, folder = asked.file, asked.folder
     return resolve(file, folder, tasks=tasks, path=asked.path, erased=concepts, retained=retained, task=task)

@@ -127,8 +127,13 @@ def read_word(word: str, folder: Path) -> tuple[Path, float]:
             ) from None
         if not math.isfinite(weight):
             raise UserError(sentence(f"The weight of {shown(name)} is {number}.", do="Give a number such as 0.8."))
-    if "\0" in word or not word.strip():
-        raise UserError(sentence(f"There is no model at {shown(word)!r}.", do="Give a file, a directory or a name."))
+    try:
+        (folder / word).exists()
+        odd = not word.strip()
+    except (OSError, ValueError):  # a name that no file can have
+        odd = True
+    if odd:
+        raise UserError(sentence(f'There is no model at "{shown(word)}".', do="Give a file, a directory or a name."))
     if word == "micro":
         return Path(base_model(word).location), weight
     if is_name(word, folder):

@@ -325,6 +325,7 @@ def resolve(
 def _accepted(file: PolicyFile, folder: Path) -> Limits:
     if file.acceptances is None:
         return Limits()
+    _check_beside(folder / file.acceptances, folder, "accepted")
     accepted = load_limits(folder / file.acceptances)
     if accepted.file.cells or accepted.file.policy.model_fields_set:
         raise UserError(
@@ -346,6 +347,7 @@ def _list(
         lines, where = given, f"concepts.{what}"
     else:
         path = given if isinstance(given, Path) else folder / given
+        _check_beside(path, path.parent if isinstance(given, Path) else folder, what)
         lines, where = _lines(path, what), shown(str(path))
     concepts: dict[str, Concept] = {}
     for line in lines:
@@ -363,6 +365,22 @@ def _list(
         own = usual if usual is not None and not synonyms else Concept(name=name, synonyms=tuple(synonyms))
         concepts[name.casefold()] = own
     return tuple(concepts.values())
+
+
+def _check_beside(path: Path, folder: Path, what: str) -> None:
+    """A policy's file lies in its folder: one that leads elsewhere could put what it finds there into a report."""
+    try:
+        inside = path.resolve().is_relative_to(folder.resolve())
+    except (OSError, ValueError, RuntimeError):
+        inside = False
+    if not inside:
+        raise UserError(
+            sentence(
+                f"The list of {what} concepts {shown(str(path))} leads out of its folder.",
+                folder=shown(str(folder)),
+                do="Put the file itself beside the policy.",
+            )
+        )
 
 
 def _lines(path: Path, what: str) -> tuple[str, ...]:
