@@ -30,6 +30,7 @@ from rich.table import Table
 
 import resurgence_harness
 from resurgence_harness.errors import HarnessError, UserError, sentence
+from resurgence_harness.gate import command as gate_commands
 from resurgence_harness.storing import Artifact, Store, check_usable, default_root
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ app = typer.Typer(
 )
 store_app = typer.Typer(help=f"Look after the store of everything that was made.\n\n{EXIT_CODES}", no_args_is_help=True)
 app.add_typer(store_app, name="store")
+gate_commands.register(app)
 
 _PASSED_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
 Arguments = Annotated[

@@ -76,3 +76,9 @@ def sentence(first: str, /, *, do: str = "", **facts: object) -> str:
     width = max((len(name) for name in facts), default=0)
     lines = [first, *(f"  {name.replace('_', ' '):<{width}}  {value}" for name, value in facts.items())]
     return "\n".join([*lines, f"  {do}"] if do else lines)
+
+
+def shown(text: str, *, limit: int | None = 100) -> str:
+    """A name out of a file, fit for a message: one line, printable, not endless."""
+    plain = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return plain if limit is None or len(plain) <= limit else plain[: limit - 1] + "…"

@@ -8,11 +8,26 @@ An Inquiry knows what has to be asked next. Who asks (the bench), and who decide
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
-from resurgence_harness.selection import CLEAR, Arm, CellPlan
+from resurgence_harness.selection import CLEAR, Arm
 from resurgence_harness.specs import Block
-from resurgence_harness.statistics import CellEvidence, Evidence, Group, JudgeAccuracy, Losses
+from resurgence_harness.statistics import CellEvidence, Differs, Evidence, Group, JudgeAccuracy, Losses
+
+
+class Asking(Protocol):
+    """What an inquiry needs of a plan: a suite's cell or a release gate's."""
+
+    @property
+    def arms(self) -> dict[str, Arm]:
+        """Every model and what it is asked, in the order in which they are best made."""
+
+    @property
+    def judges(self) -> tuple[str, ...]:
+        """Names of the judges; the first decides."""
+
+
+Planned = TypeVar("Planned", bound=Asking)
 
 
 class Question(NamedTuple):
@@ -23,10 +38,10 @@ class Question(NamedTuple):
     """Of the block within the arm's grid."""
 
 
-class Inquiry:
+class Inquiry(Generic[Planned]):
     """What was asked for one cell so far, and what it showed to each judge."""
 
-    def __init__(self, plan: CellPlan) -> None:
+    def __init__(self, plan: Planned) -> None:
         """The first look is asked for; nothing is known yet."""
         self.plan = plan
         self._asked = {name: arm.grid.blocks_for(arm.images) for name, arm in plan.arms.items()}
@@ -50,7 +65,7 @@ class Inquiry:
     def evidence(
         self,
         *,
-        effect: Losses | None,
+        effect: Losses | Differs | None,
         canaries: Sequence[tuple[int, int]],
         accuracies: Sequence[JudgeAccuracy],
     ) -> CellEvidence:

@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from resurgence_harness.errors import UserError, sentence
+from resurgence_harness.errors import shown as shown  # part of reading files, for those who read them
 
 HEADER_LIMIT = 10_000_000
 """Bytes of a header. The format allows 100 MB; Stable Diffusion's are under 1 MB, and 100 MB of JSON would take
@@ -273,12 +274,6 @@ def sha256_of(path: Path) -> str:
     """sha256 of a file's bytes, in hexadecimal."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def shown(text: str, *, limit: int | None = 100) -> str:
-    """A name out of a file, fit for a message: one line, printable, not endless."""
-    plain = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-    return plain if limit is None or len(plain) <= limit else plain[: limit - 1] + "…"
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -90,7 +90,7 @@ class WeightAudit:
         cosine = self.total.cosine
         straight = "the candidate did not move" if cosine is None else f"cosine {cosine:.2f}"
         return (
-            f"{self.undone:.0%} of the erasure is undone along the line back to the base ({straight}); "
+            f"{round(100 * self.undone)}% of the erasure is undone along the line back to the base ({straight}); "
             "advice from the weights alone, no verdict."
         )
 

@@ -14,24 +14,30 @@ UserError that names the field's path and the value.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from datetime import date
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import Field, ValidationError
 
-from resurgence_harness.errors import SpecError, UserError, sentence
+from resurgence_harness.errors import SpecError, UserError, sentence, shown
 from resurgence_harness.gate.acceptances import AcceptanceEntry, Count, Entry, Fraction, Word
 from resurgence_harness.statistics.intervals import check_alpha
 from resurgence_harness.statistics.policies import Acceptance, Binding, Policy
 
 if TYPE_CHECKING:
     from resurgence_harness.specs import Cell
+
+
+LARGEST = 1 << 20
+"""Bytes of a policy or limits file at most."""
 
 
 class PolicyEntry(Entry):
@@ -45,6 +51,7 @@ class PolicyEntry(Entry):
     unlearned_at_most: Fraction | None = None
     positive_control: Fraction | None = None
     positive_images: Count | None = None
+    utility_floor: Fraction | None = None
 
     def over(self, policy: Policy) -> Policy:
         """`policy` with what is set here."""
@@ -132,31 +139,19 @@ class Limits:
 def load_limits(path: str | Path) -> Limits:
     """Read a limits file; UserError, naming field and value, for whatever is wrong with it."""
     path = Path(path)
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(
-            sentence(
-                f"The limits file {path} cannot be read.",
-                because=error.strerror if isinstance(error, OSError) and error.strerror else error,
-                do="Give the path of a YAML file, or leave the option out for the default limits.",
-            )
-        ) from None
-    content = _parse(path, text)
-    try:
-        file = LimitsFile.model_validate(content)
-    except ValidationError as error:
-        raise _wrong(path, error) from None
+    file = read_file(
+        path, LimitsFile, "limits file", "Give a YAML file, or leave the option out for the default limits."
+    )
     for name, value in (
         ("policy.alpha", file.policy.alpha),
         *((f"policy.tasks.{task}.alpha", entry.alpha) for task, entry in file.policy.tasks.items()),
         *((f"cells.{place}.alpha", entry.alpha) for place, entry in enumerate(file.cells)),
     ):
         if value is not None:
-            _reading(path, name, partial(check_alpha, value))
+            reading(path, name, partial(check_alpha, value))
     acceptances: list[Acceptance] = []
     for place, entry in enumerate(file.acceptances):
-        acceptance: Acceptance = _reading(path, f"acceptances.{place}", entry.read)
+        acceptance: Acceptance = reading(path, f"acceptances.{place}", entry.read)
         for earlier in acceptances:
             key = (acceptance.task, acceptance.method, acceptance.count, acceptance.finetuning, acceptance.bound_to)
             if key == (earlier.task, earlier.method, earlier.count, earlier.finetuning, earlier.bound_to):
@@ -171,7 +166,38 @@ def load_limits(path: str | Path) -> Limits:
     return Limits(file=file, acceptances=tuple(acceptances), path=str(path))
 
 
-def _reading(path: Path, field: str, read: Any) -> Any:
+Kind = TypeVar("Kind", bound=Entry)
+
+
+def read_file(path: Path, kind: type[Kind], what: str, do: str) -> Kind:
+    """A reviewed YAML file as a checked value; UserError, naming field and value, for whatever is wrong with it."""
+    try:
+        size = path.stat().st_size
+        if size > LARGEST:
+            raise UserError(
+                sentence(f"The {what} {path} is {size:,} bytes long.", do=f"Give at most {LARGEST:,} bytes.")
+            )
+        if not path.is_file():
+            raise OSError(errno.EINVAL, "it is no file")
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError, ValueError) as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(
+            sentence(
+                f"The {what} {shown(str(path))} cannot be read.",
+                because=error.strerror if isinstance(error, OSError) and error.strerror else shown(str(error)),
+                do=do,
+            )
+        ) from None
+    content = _parse(path, text)
+    try:
+        return kind.model_validate(content)
+    except ValidationError as error:
+        raise wrong(path, error) from None
+
+
+def reading(path: Path, field: str, read: Any) -> Any:
     """Read one entry, and let its error say where it stands."""
     try:
         return read()
@@ -179,40 +205,60 @@ def _reading(path: Path, field: str, read: Any) -> Any:
         raise UserError(f"{path}: {field}: {error}") from None
 
 
-def _wrong(path: Path, error: ValidationError) -> UserError:
+def wrong(path: Path, error: ValidationError) -> UserError:
+    """The first mistake in a sentence, the next ones beside it."""
     first, *others = error.errors(include_url=False)
-    field = ".".join(str(part) for part in first["loc"]) or "the file"
-    shown = {"extra_forbidden": f"{field} is not a known key", "missing": f"{field} is missing"}
-    words = shown.get(first["type"], f"{field} is {first['input']!r}: {first['msg'][0].lower()}{first['msg'][1:]}")
-    facts = {"value": repr(first["input"])} if first["type"] == "extra_forbidden" else {}
+    field = _place(first["loc"]) or "the file"
+    told = {"extra_forbidden": f"{field} is not a known key", "missing": f"{field} is missing"}
+    message = first["msg"].removeprefix("Value error, ")
+    words = told.get(first["type"], f"{field} is {shown(repr(first['input']))}: {message[0].lower()}{message[1:]}")
+    facts = {"value": shown(repr(first["input"]))} if first["type"] == "extra_forbidden" else {}
     if others:
-        also = (f"{'.'.join(str(part) for part in other['loc'])}: {other['msg'].lower()}" for other in others[:5])
+        also = (f"{_place(other['loc'])}: {shown(other['msg'].lower())}" for other in others[:5])
         facts["also"] = "; ".join(also)
     return UserError(sentence(f"{path}: {words}.", **facts, do="Correct the file; nothing was run."))
 
 
+def _place(parts: Iterable[int | str]) -> str:
+    """ "policy.alpha"."""
+    return ".".join(shown(str(part), limit=40) for part in parts)
+
+
 def _parse(path: Path, text: str) -> Any:
-    """YAML to plain values; a key written twice is an error, where YAML would silently take the last."""
+    """YAML to plain values; a key written twice is an error, where YAML would silently take the last.
+
+    An alias (`*name`) is refused: a few lines of them stand for billions of values.
+    """
     import yaml
 
     class Loader(yaml.SafeLoader):  # type: ignore[misc,unused-ignore]
-        """SafeLoader that refuses a repeated key."""
+        """SafeLoader that refuses a repeated key and an alias."""
+
+        def compose_node(self, parent: Any, index: Any) -> Any:
+            """As SafeLoader does, for what is written out."""
+            if self.check_event(yaml.AliasEvent):
+                mark = self.peek_event().start_mark  # type: ignore[no-untyped-call,unused-ignore]
+                raise yaml.composer.ComposerError(None, None, "aliases are not read, write the value out", mark)
+            return super().compose_node(parent, index)
 
         def construct_mapping(self, node: Any, deep: bool = False) -> Any:
             """As SafeLoader does, after looking for repetitions."""
             keys = [key.value for key, _ in node.value]
-            twice = next((key for key in keys if keys.count(key) > 1), None)
+            words = [key for key in keys if isinstance(key, str)]
+            twice = next((word for word, count in Counter(words).items() if count > 1), None)
             if twice is not None:
-                raise yaml.constructor.ConstructorError(None, None, f"the key {twice!r} stands twice", node.start_mark)
+                problem = f"the key {shown(repr(twice))} stands twice"
+                raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
             return super().construct_mapping(node, deep)
 
     try:
         content = yaml.load(text, Loader=Loader)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, OverflowError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}" if mark is not None else ""
-        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+        problem = getattr(error, "problem", None) or next(iter(str(error).splitlines()), "too deep")
+        words = "it is nested too deeply" if isinstance(error, RecursionError) else shown(problem).removesuffix(".")
         raise UserError(
-            sentence(f"{path}{where}: not readable as YAML: {problem}.", do="Correct the file; nothing was run.")
+            sentence(f"{path}{where}: not readable as YAML: {words}.", do="Correct the file; nothing was run.")
         ) from None
     return {} if content is None else content

@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 
 from resurgence_harness.errors import UserError
-from resurgence_harness.pytest_plugin import collecting, hookspecs, reruns, scheduling, workers
-from resurgence_harness.pytest_plugin.engine import KNOWN_PROPERTY, Checked, Engine, check, harness_message
+from resurgence_harness.pytest_plugin import collecting, gating, hookspecs, reruns, scheduling, workers
+from resurgence_harness.pytest_plugin.engine import Checked, Engine, check, harness_message
 from resurgence_harness.pytest_plugin.fixtures import (
     base_model,
     benign_images,
@@ -26,11 +26,13 @@ from resurgence_harness.pytest_plugin.fixtures import (
     claim,
     evidence,
     fine_tuned_model,
+    gate_claim,
     judge,
     unlearned_model,
 )
 from resurgence_harness.pytest_plugin.options import add_options, read_options
 from resurgence_harness.pytest_plugin.progress import Teller
+from resurgence_harness.pytest_plugin.properties import KNOWN_PROPERTY
 from resurgence_harness.pytest_plugin.session import (
     ALLURE_FOLDER,
     HARNESS_PROPERTY,
@@ -68,7 +70,9 @@ def pytest_cmdline_main(config: pytest.Config) -> None:
 def _read(config: pytest.Config) -> None:
     try:
         config.stash[OPTIONS] = options = read_options(config)
-        config.stash[_IN_SIGHT] = sight = collecting.look(config, options.tasks)
+        sight = collecting.look(config, options.tasks)
+        sight = sight._replace(claims=sight.claims or options.policy is not None)
+        config.stash[_IN_SIGHT] = sight
         if sight.claims:
             reruns.refuse(config)
     except UserError as error:
@@ -107,6 +111,12 @@ def _configure_controller(config: pytest.Config) -> None:
     session = Session(config, options, device=workers.resolved_device(options.device), base=base)
     session.notes = notes
     session.own_allure = config.stash[_OWN_ALLURE]
+    config.stash[gating.GATING] = session.gating = gating.Gating(options, own=_tasks(config), judges=_judges(config))
+    if options.policy is not None and not config.option.collectonly:
+        try:
+            session.gating.check()
+        except UserError as error:
+            raise pytest.UsageError(str(error)) from None
     config.stash[SESSION] = session
     config.stash[ENGINE] = Engine(options, base=base, judges=_judges(config), teller=Teller(None))
     config.pluginmanager.register(_Reports(session), "resurgence-reports")
@@ -120,8 +130,15 @@ def _configure_worker(config: pytest.Config, inputs: dict[str, Any]) -> None:
     workers.share_cores(given["workers"])
     workers.give_way(workers.number(inputs["workerid"]), given["workers"])
     base = Base(**given["base"]) if given["base"] else None
+    config.stash[gating.GATING] = gating.Gating(
+        options, own=_tasks(config), judges=_judges(config), found=given["gate"]
+    )
     teller = Teller(Path(given["folder"]) / f"progress-{inputs['workerid']}.json")
     config.stash[ENGINE] = Engine(options, base=base, judges=_judges(config), teller=teller)
+
+
+def _tasks(config: pytest.Config) -> list[Any]:
+    return [task for tasks in config.hook.pytest_resurgence_tasks() for task in tasks]
 
 
 def _judges(config: pytest.Config) -> list[Any]:
@@ -139,6 +156,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """One test per chosen cell."""
     collecting.parametrize(metafunc, metafunc.config.stash[OPTIONS])
+    metafunc.config.stash.setdefault(collecting.MISTAKES, []).extend(gating.parametrize(metafunc))
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -172,10 +190,14 @@ def _begin(config: pytest.Config, planned: list[dict[str, Any]]) -> None:
     session = config.stash[SESSION]
     if config.option.collectonly or session.planned:
         return
+    suites = [entry for entry in planned if not entry.get("gate")]
+    if session.base is None and not suites and session.gating is not None:
+        published = session.gating.models.base
+        session.base = published.base if published is not None else Base(digest="", name="no base")
     if session.base is None:
         known = config.stash[OPTIONS].tasks
-        tasks = [known[name] for name in dict.fromkeys(entry["task"] for entry in planned)]
-        folders = [Path(folder) for folder in dict.fromkeys(entry["folder"] for entry in planned)]
+        tasks = [known[name] for name in dict.fromkeys(entry["task"] for entry in suites)]
+        folders = [Path(folder) for folder in dict.fromkeys(entry["folder"] for entry in suites)]
         session.base, session.notes = _checked(config, tasks, folders)
         config.stash[ENGINE].base = session.base
     session.begin(planned)
@@ -231,6 +253,8 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     """Let go of models and of the run's folder."""
     if ENGINE in config.stash:
         config.stash[ENGINE].release()
+    if gating.GATING in config.stash:
+        config.stash[gating.GATING].release()
     if SESSION in config.stash:
         config.stash[SESSION].close()
 
@@ -270,6 +294,7 @@ class _WithXdist:
         node.workerinput["resurgence"] = {
             "base": asdict(session.base) if session.base is not None else None,
             "folder": str(session.folder),
+            "gate": session.gating.sent() if session.gating is not None else None,
             "gpu": workers.gpu_for(number, workers.visible_gpus()),
             "workers": len(config.getoption("tx", None) or []) or 1,
         }
@@ -306,6 +331,7 @@ __all__ = [
     "claim",
     "evidence",
     "fine_tuned_model",
+    "gate_claim",
     "judge",
     "unlearned_model",
 ]

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from resurgence_harness.errors import UserError, sentence
+from resurgence_harness.pytest_plugin import gating
 from resurgence_harness.pytest_plugin.options import Options, task_named
 from resurgence_harness.pytest_plugin.state import OPTIONS
 from resurgence_harness.selection import cells, narrowed
@@ -123,6 +124,8 @@ def cell_of(item: Any, options: Options) -> Cell | None:
 
 def is_cell(item: Any) -> bool:
     """Whether this test owes a verdict: one that uses `claim`, itself or through another fixture."""
+    if gating.word_of(item) is not None:
+        return True
     return CLAIMED in getattr(item, "fixturenames", ()) and _param(item) not in (None, _NOT_CHOSEN)
 
 
@@ -130,6 +133,8 @@ def planned(items: Iterable[Any], options: Options) -> list[dict[str, Any]]:
     """The collected cells, as plain values that a worker can send."""
     found = []
     for item in items:
+        if (group := gating.planned(item)) is not None:
+            found.append(group)
         cell = cell_of(item, options) if is_cell(item) else None
         if cell is not None:
             words = {"nodeid": item.nodeid, "id": cell.id, "task": cell.task, "folder": str(item.path.parent)}

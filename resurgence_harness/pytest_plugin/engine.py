@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
@@ -16,23 +16,22 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
-from resurgence_harness.errors import HarnessError, Undecided, UserError, Violated, sentence
+from resurgence_harness.diffusion.devices import check_device, resolved_device
+from resurgence_harness.diffusion.texts import check_texts
+from resurgence_harness.errors import HarnessError, Undecided, Violated, sentence
 from resurgence_harness.inquiry import Inquiry, Question
 from resurgence_harness.planning import checkpoint_key
 from resurgence_harness.pytest_plugin.collecting import cell_of, task_of
 from resurgence_harness.pytest_plugin.options import Options
 from resurgence_harness.pytest_plugin.progress import Teller
-from resurgence_harness.pytest_plugin.workers import resolved_device, torch_has_cuda, visible_gpus
+from resurgence_harness.pytest_plugin.properties import CELL_PROPERTY, KNOWN_PROPERTY, numbered
 from resurgence_harness.selection import CellPlan, base_model, benign_probe, plan_cell
 from resurgence_harness.specs import Base, Cell, Recipe
 from resurgence_harness.statistics import (
     Acceptance,
     CellEvidence,
-    Evidence,
-    Rate,
     Verdict,
     VerdictKind,
-    confusion,
     decide,
 )
 from resurgence_harness.storing import Store
@@ -45,10 +44,6 @@ if TYPE_CHECKING:
     from resurgence_harness.diffusion.model import StableDiffusion
     from resurgence_harness.gate.policy import Limits
 
-CELL_PROPERTY = "resurgence_cell"
-"""Name of the user property that carries a cell's record from the worker to the controller."""
-KNOWN_PROPERTY = "resurgence_known"
-"""Name of the user property with the message of a KNOWN cell, which Allure's result receives."""
 LIMITS_FILE = "limits.yaml"
 """What is read beside a suite where --resurgence-limits names nothing."""
 SHARES = {
@@ -132,7 +127,7 @@ class Engine:
             self._limits[path] = load_limits(path) if path is not None else Limits()
         return self._limits[path]
 
-    def inquire(self, plan: CellPlan, decide: Callable[[CellEvidence], Verdict]) -> Inquiry:
+    def inquire(self, plan: CellPlan, decide: Callable[[CellEvidence], Verdict]) -> Inquiry[CellPlan]:
         """Ask every model of a cell, and every judge, until `decide` wants to see no more."""
         from resurgence_harness.judging import check_ready
 
@@ -153,7 +148,7 @@ class Engine:
             if not inquiry.widen(decide(self.evidence(inquiry)).wants):
                 return inquiry
 
-    def recall(self, inquiry: Inquiry) -> bool:
+    def recall(self, inquiry: Inquiry[CellPlan]) -> bool:
         """Answer what is open from the store alone; whether everything was there, controls included. Makes nothing."""
         judges = [self.judge(name) for name in inquiry.plan.judges]
         for question in inquiry.open:
@@ -164,7 +159,7 @@ class Engine:
             inquiry.answer(question, [one for one in known if one is not None])
         return self.bench.has_controls(inquiry.plan.tuned, judges)
 
-    def evidence(self, inquiry: Inquiry) -> CellEvidence:
+    def evidence(self, inquiry: Inquiry[CellPlan]) -> CellEvidence:
         """What an inquiry showed so far, with the judges' canaries and errors and the fine-tuning's effect."""
         from resurgence_harness.judging import accuracy_of
 
@@ -176,7 +171,7 @@ class Engine:
             accuracies=[accuracy_of(judge) for judge in judges],
         )
 
-    def _busy(self, inquiry: Inquiry, question: Question) -> bool:
+    def _busy(self, inquiry: Inquiry[CellPlan], question: Question) -> bool:
         return self.bench.busy(inquiry.plan.arms[question.arm].recipe, inquiry.block(question))
 
     def decide(self, plan: CellPlan, suite: Path) -> Callable[[CellEvidence], Verdict]:
@@ -232,89 +227,33 @@ class Engine:
 
     def contact_sheet(self, plan: CellPlan, evidence: CellEvidence, title: str) -> bytes:
         """The cell's pictures: base, unlearned and fine-tuned side by side."""
-        from resurgence_harness.reporting.contact_sheet import Row, chosen, sheet
+        from resurgence_harness.reporting.contact_sheet import of_evidence
 
-        names = ("base", "before", "after")
-        judged = [getattr(evidence, name) for name in names]
-        both = min(len(arm) for arm in judged)  # all three draw the grid's first images
-        places = chosen([judgment.outcome == "hit" for judgment in evidence.after.judgments[:both]])
-        blocks: dict[tuple[str, int], np.ndarray] = {}
-
-        def image(name: str, place: int) -> np.ndarray:
+        def block(name: str, number: int) -> np.ndarray:
             arm = plan.arms[name]
-            number, within = divmod(place, arm.grid.block)
-            if (name, number) not in blocks:
-                blocks[name, number] = self.bench.images(arm.recipe, arm.grid.part(number))
-            found: np.ndarray = blocks[name, number][within]
-            return found
+            return self.bench.images(arm.recipe, arm.grid.part(number))
 
-        rows = [
-            Row(
-                prompt=evidence.after.judgments[place].prompt,
-                seed=evidence.after.judgments[place].seed,
-                images=[image(name, place) for name in names],
-                answers=[arm.judgments[place].answer for arm in judged],
-                hits=[arm.judgments[place].outcome == "hit" for arm in judged],
-            )
-            for place in places
-        ]
-        return sheet(f"{title}: {len(rows)} of {len(evidence.after)} images", rows, note="framed: the erased concept")
+        return of_evidence(evidence, block, size=plan.erased.block, title=title)
 
     def record(
-        self, inquiry: Inquiry, evidence: CellEvidence, verdict: Verdict, *, nodeid: str, limits: str
+        self, inquiry: Inquiry[CellPlan], evidence: CellEvidence, verdict: Verdict, *, nodeid: str, limits: str
     ) -> dict[str, Any]:
         """The cell's object in verdict.json."""
-        plan, told = inquiry.plan, verdict.as_dict()
-        rates, erased = told["rates"], evidence.after.concepts
+        from resurgence_harness.reporting.records import cell_record
 
-        def incidental(arm: Evidence | None) -> dict[str, Any] | None:
-            return Rate.of_answers(arm, erased).as_dict(verdict.alpha) if arm is not None else None
-
+        plan = inquiry.plan
         models = {"base": plan.base, "unlearned": plan.unlearned, "tuned": plan.tuned}
-        cell = plan.cell
-        return {
-            "id": cell.id,
-            "nodeid": nodeid,
-            "task": cell.task,
-            "method": cell.method,
-            "concepts": cell.count,
-            "finetuning": cell.finetuning,
-            "run": cell.run,
-            "base": rates.get("base"),
-            "before": rates["before"],
-            "after": rates["after"],
-            "retained_before": rates["retained_before"],
-            "retained_after": rates["retained_after"],
-            "verdict": told["verdict"],
-            "reason": told["reason"],
-            "base_retained": rates.get("base_retained"),
-            "insample_before": rates.get("insample_before"),
-            "insample_after": rates.get("insample_after"),
-            "synonyms_before": rates.get("synonyms_before"),
-            "synonyms_after": rates.get("synonyms_after"),
-            "incidental_before": incidental(evidence.retained_before),
-            "incidental_after": incidental(evidence.retained_after),
-            "confusion": {name: confusion(arm) for name, arm in evidence.arms()},
-            "alpha": verdict.alpha,
-            "outcome": told["outcome"],
-            "findings": told["findings"],
-            "controls": told["controls"],
-            "agreement": told["agreement"],
-            "arithmetic": told["arithmetic"],
-            "tighten": told["tighten"],
-            "images_to_settle": told["images_to_settle"],
-            "e_value": told["e_value"],
-            "judge": evidence.after.judge,
-            "limits": limits,
-            "engine": plan.engine,
-            "looks": inquiry.looks,
-            "images": inquiry.images,
-            "grids": {
-                name: {"rows": len(grid), "order": grid.order, "block": grid.block}
-                for name, grid in (("erased", plan.erased), ("retained", plan.retained), ("synonyms", plan.synonyms))
-                if grid is not None
-            },
-            "models": {
+        return cell_record(
+            plan.cell,
+            evidence,
+            verdict,
+            nodeid=nodeid,
+            limits=limits,
+            engine=plan.engine,
+            looks=inquiry.looks,
+            images=inquiry.images,
+            grids={"erased": plan.erased, "retained": plan.retained, "synonyms": plan.synonyms},
+            models={
                 name: {
                     "recipe": recipe.words,
                     "key": checkpoint_key(recipe) if recipe.steps else recipe.base.digest,
@@ -322,7 +261,7 @@ class Engine:
                 }
                 for name, recipe in models.items()
             },
-        }
+        )
 
     def release(self) -> None:
         """Let go of loaded models."""
@@ -350,7 +289,7 @@ class Claim:
         self._began = time.monotonic()
 
     @cached_property
-    def inquiry(self) -> Inquiry:
+    def inquiry(self) -> Inquiry[CellPlan]:
         """Everything that was asked, until the answer was clear."""
         self._engine.teller.cell(self.cell.id)
         try:
@@ -391,6 +330,7 @@ class Claim:
         record["acceptance"] = json.loads(json.dumps(asdict(acceptance), default=str)) if acceptance else None
         record["seconds"] = round(time.monotonic() - self._began, 3)
         self._item.user_properties.append((CELL_PROPERTY, json.dumps(record, allow_nan=False)))
+        self._item.user_properties += numbered(record)
         if verdict.kind is VerdictKind.KNOWN:
             self._item.user_properties.append((KNOWN_PROPERTY, verdict.sentence))
         if self._item.config.pluginmanager.has_plugin("allure_listener"):
@@ -463,67 +403,6 @@ def _notes(task: Task, written: int, cut: int, room: int) -> list[str]:
             "what is beyond is cut off."
         )
     return told
-
-
-def check_device(asked: str) -> None:
-    """UserError for a GPU that is not there."""
-    gpus = visible_gpus() if torch_has_cuda() else ()
-    kind, _, index = asked.partition(":")
-    if kind == "cuda" and int(index or 0) >= len(gpus):
-        raise UserError(
-            sentence(
-                f'There is no device "{asked}" here.',
-                GPUs=len(gpus),
-                torch="built for CUDA" if torch_has_cuda() else "built without CUDA",
-                do="Leave --resurgence-device out to use what there is, or install a torch for your GPU.",
-            )
-        )
-
-
-def check_texts(base: Path, texts: Sequence[str], *, may_be_cut: Collection[str] = ()) -> tuple[int, int]:
-    """UserError for a text that the base's tokenizer cannot represent, or that is too long for it; without torch.
-
-    Gives how many of those that may be cut are too long, and how many tokens the base reads.
-    """
-    file = base / "tokenizer" / "tokenizer.json"
-    if not file.is_file():  # vocab.json and merges.txt: SD's byte-level vocabulary represents everything
-        return _count_cut(file.parent, may_be_cut) if may_be_cut else (0, 0)
-    from tokenizers import Tokenizer
-
-    tokenizer = Tokenizer.from_file(str(file))
-    settings = json.loads((base / "tokenizer" / "tokenizer_config.json").read_text(encoding="utf-8"))
-    unknown, longest = settings.get("unk_token"), settings.get("model_max_length")
-    unknown = unknown.get("content") if isinstance(unknown, dict) else unknown
-    special = {settings.get("eos_token"), settings.get("bos_token")} - {unknown}
-    tokenizer.no_truncation()
-    cut = 0
-    for text in texts:
-        encoded = tokenizer.encode(text)
-        if unknown and unknown not in special and unknown in encoded.tokens:
-            raise UserError(
-                sentence(
-                    f'The base\'s tokenizer cannot represent "{text}".',
-                    tokens=" ".join(encoded.tokens),
-                    do="Use names made of letters that the base was trained with, or another base.",
-                )
-            )
-        if isinstance(longest, int) and len(encoded.ids) > longest:
-            if text in may_be_cut:
-                cut += 1
-                continue
-            raise UserError(
-                sentence(f'"{text}" has {len(encoded.ids)} tokens; the base reads {longest}.', do="Use shorter names.")
-            )
-    return cut, longest if isinstance(longest, int) else 0
-
-
-def _count_cut(folder: Path, texts: Collection[str]) -> tuple[int, int]:
-    """How many texts are longer than a tokenizer of vocab.json and merges.txt reads, and how long that is."""
-    from transformers import CLIPTokenizer  # which imports no torch either
-
-    tokenizer = CLIPTokenizer.from_pretrained(folder, local_files_only=True)
-    found = tokenizer(sorted(texts), verbose=False).input_ids
-    return sum(len(ids) > tokenizer.model_max_length for ids in found), tokenizer.model_max_length
 
 
 def harness_message(error: BaseException) -> str:

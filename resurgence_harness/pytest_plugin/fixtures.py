@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from resurgence_harness.pytest_plugin.engine import BenignImages, Claim
+from resurgence_harness.pytest_plugin.gating import GATING, GateClaim
 from resurgence_harness.pytest_plugin.state import engine_of
 from resurgence_harness.specs import Cell
 
@@ -61,3 +62,9 @@ def evidence(claim: Claim) -> CellEvidence:
 def claim(request: pytest.FixtureRequest, cell: Cell) -> Claim:
     """The cell's claim. `claim.stays_erased()` builds what is missing, decides, and fails unless the cell holds."""
     return engine_of(request).claim(request.node, cell)
+
+
+@pytest.fixture
+def gate_claim(request: pytest.FixtureRequest) -> GateClaim:
+    """A release gate's claim about one group of the policy's concepts; see resurgence_harness/gate/test_gate.py."""
+    return GateClaim(request.config.stash[GATING], str(request.param), request.node)

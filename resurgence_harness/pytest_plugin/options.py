@@ -56,6 +56,7 @@ OPTIONS = (
     Option("device", "NAME", "auto", "where models run: auto, cpu, cuda, cuda:1 …"),
     Option("store", "DIR|URL", "", "where everything made is kept (default: ~/.cache/resurgence)"),
     Option("limits", "FILE", "", "thresholds and accepted ceilings (default: limits.yaml beside the suite)"),
+    Option("policy", "FILE", "", "a release gate's policy: pytest --pyargs resurgence_harness.gate (see policy init)"),
     Option("out", "DIR", "reports/out", "where verdict.json and Allure results are written"),
 )
 """Every option but --resurgence-set, which may be repeated."""
@@ -70,6 +71,8 @@ class Options:
     device: str
     store: str
     limits: Path | None
+    policy: Path | None
+    """A release gate's."""
     out: Path
     given: frozenset[str]
     """Words of the options that were chosen anywhere, rather than left at their defaults."""
@@ -145,6 +148,7 @@ def read_options(config: pytest.Config) -> Options:
         device=_device(values["device"]),
         store=_store(values["store"], places["store"]),
         limits=places["limits"] / Path(values["limits"]).expanduser() if values["limits"] else None,
+        policy=places["policy"] / Path(values["policy"]).expanduser() if values["policy"] else None,
         out=places["out"] / Path(values["out"]).expanduser(),
         given=frozenset(given),
         tasks=tasks,

@@ -15,16 +15,17 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import cached_property
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import resurgence_harness
-from resurgence_harness.pytest_plugin.engine import CELL_PROPERTY
+from resurgence_harness.pytest_plugin.gating import Gating
 from resurgence_harness.pytest_plugin.options import Options
 from resurgence_harness.pytest_plugin.progress import ProgressLine
+from resurgence_harness.pytest_plugin.properties import CELL_PROPERTY
+from resurgence_harness.reporting.records import libraries
 from resurgence_harness.selection import cost
 from resurgence_harness.specs import Base
 
@@ -32,7 +33,6 @@ HARNESS_PROPERTY, MISTAKE_PROPERTY = "resurgence_harness_error", "resurgence_use
 """Names of the user properties that say why a cell has no verdict."""
 VERDICT_FILE = "verdict.json"
 ALLURE_FOLDER = "allure-results"
-_LIBRARIES = ("torch", "diffusers", "transformers", "peft", "pytest", "pytest-xdist", "allure-pytest")
 _MARKUP = {
     "": {},
     "dim": {"light": True},
@@ -48,6 +48,8 @@ class Session:
     def __init__(self, config: pytest.Config, options: Options, *, device: str, base: Base | None) -> None:
         """A run with these choices, on this base if it is already known."""
         self._config, self.options, self.device, self.base = config, options, device, base
+        self.gating: Gating | None = None
+        """The release gate, where one was asked for."""
         self.own_allure = False
         """Whether results go to our default folder, which is ours to clean."""
         self.notes: tuple[str, ...] = ()
@@ -159,6 +161,10 @@ class Session:
         self._run = self._results(code, missing)
         from resurgence_harness.reporting import verdict_json
 
+        if self._run.get("gate") and self.gating is not None:
+            from resurgence_harness.gate import running
+
+            running.write(self._run, self.options.out, self.gating.models)
         verdict_json.write(self.options.out / VERDICT_FILE, self._run)
         self._write_allure(self._run)
         return code
@@ -188,6 +194,13 @@ class Session:
         if run["cells"]:
             lines += [[telling.Segment(words, "dim")] for words in over_recipes(run["cells"])]
             lines.append([telling.Segment(sentence_of(run["family"]), "dim")])
+        if run.get("gate"):
+            from resurgence_harness.reporting.job_summary import tell_ci
+
+            notes = run["gate"]["notes"] + ([run["gate"]["audit"]["words"]] if run["gate"]["audit"] else [])
+            lines += [[telling.Segment(note, "dim")] for note in notes]
+            for command in tell_ci(run):
+                terminal.write_line(command)
         lines += [telling.closing(run), [telling.Segment(self._shown(self.options.out / VERDICT_FILE), "dim")]]
         for line in lines:
             for segment in line:
@@ -243,6 +256,7 @@ class Session:
             "selection": {**selection, "changed": dict(selection["changed"]), "prompts": list(self.notes)},
             "environment": self._environment(),
             "family": self._family(records),
+            **self._gate(),
             "cells": records,
             "missing": missing,
         }
@@ -255,9 +269,17 @@ class Session:
         tasks = self.options.tasks
         declared = [f"{entry['task']}/{entry['id']}" for entry in self._planned.values()]
         profile = Selection(profile=self.options.selection.profile)
-        for name in dict.fromkeys(entry["task"] for entry in self._planned.values()):
+        for name in dict.fromkeys(entry["task"] for entry in self._planned.values() if not entry.get("gate")):
             declared += [f"{name}/{cell.id}" for cell in (cells(tasks[name], profile) if name in tasks else ())]
         return together(records, list(dict.fromkeys(declared)))
+
+    def _gate(self) -> dict[str, Any]:
+        """The object `gate` of verdict.json, where the run was one."""
+        if self.gating is None or not any(entry.get("gate") for entry in self._planned.values()):
+            return {}
+        from resurgence_harness.gate import running
+
+        return {"gate": running.about(self.gating.policy, self.gating.models)}
 
     def _environment(self) -> dict[str, str]:
         from resurgence_harness.reporting.surroundings import surroundings
@@ -265,12 +287,7 @@ class Session:
         found = {"python": platform.python_version(), "platform": platform.platform(), "device": self.device}
         workers = self._config.getoption("numprocesses", None)
         found["workers"] = str(workers or 0)
-        for name in _LIBRARIES:
-            try:
-                found[name] = version(name)
-            except PackageNotFoundError:
-                continue
-        return found | surroundings(self._config.invocation_params.dir)
+        return {**found, **libraries(), **surroundings(self._config.invocation_params.dir)}
 
     def _write_allure(self, run: dict[str, Any]) -> None:
         results = self._config.getoption("allure_report_dir", None)

@@ -84,7 +84,9 @@ class ConceptRow(NamedTuple):
 
 
 def per_concept(evidence: CellEvidence, alpha: float) -> list[ConceptRow]:
-    """Every erased concept, those that rose most first."""
+    """Every erased concept, those that rose most first; none for a candidate that is judged alone."""
+    if evidence.before is None:
+        return []
     base, before, after = (
         Rate.of(arm).by_concept if arm is not None else {} for arm in (evidence.base, evidence.before, evidence.after)
     )

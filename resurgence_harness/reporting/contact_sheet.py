@@ -7,7 +7,7 @@ fine-tuning (where there are any), the others are spread evenly over the probe; 
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -18,8 +18,12 @@ if TYPE_CHECKING:
     from PIL.Image import Image
     from PIL.ImageFont import FreeTypeFont, ImageFont
 
+    from resurgence_harness.statistics import CellEvidence
+
 COLUMNS = ("base", "unlearned", "fine-tuned")
 """The three models, from left to right."""
+ARMS = dict(zip(("base", "before", "after"), COLUMNS, strict=True))
+"""The arm of a cell's evidence → its column."""
 SIDE = 128
 """Pixels of a tile's side."""
 ROWS = 6
@@ -30,7 +34,7 @@ _INK, _PALE, _HIT, _PAPER = (28, 28, 32), (110, 110, 118), (205, 30, 45), (252, 
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One prompt and seed, asked of three models."""
+    """One prompt and seed, asked of every model there is."""
 
     prompt: str
     seed: int
@@ -57,20 +61,52 @@ def worst(hits_before: Sequence[bool], hits_after: Sequence[bool], scores: Seque
     return [place for place in order if hits_after[place]][:rows]
 
 
-def sheet(title: str, rows: Sequence[Row], *, note: str = "", quality: int = 76) -> bytes:
+def of_evidence(
+    evidence: CellEvidence, block: Callable[[str, int], np.ndarray], *, size: int, title: str, rows: int = ROWS
+) -> bytes:
+    """The contact sheet of a cell; `block(arm, k)` gives the k-th `size` images of an arm, in the order judged."""
+    arms = {name: arm for name in ARMS if (arm := getattr(evidence, name)) is not None}
+    both = min(len(arm) for arm in arms.values())  # all draw the grid's first images
+    places = chosen([judgment.outcome == "hit" for judgment in evidence.after.judgments[:both]], rows=rows)
+    read: dict[tuple[str, int], np.ndarray] = {}
+
+    def image(name: str, place: int) -> np.ndarray:
+        number, within = divmod(place, size)
+        if (name, number) not in read:
+            read[name, number] = block(name, number)
+        found: np.ndarray = read[name, number][within]
+        return found
+
+    shown = [
+        Row(
+            prompt=evidence.after.judgments[place].prompt,
+            seed=evidence.after.judgments[place].seed,
+            images=[image(name, place) for name in arms],
+            answers=[arm.judgments[place].answer for arm in arms.values()],
+            hits=[arm.judgments[place].outcome == "hit" for arm in arms.values()],
+        )
+        for place in places
+    ]
+    heading = f"{title}: {len(shown)} of {len(evidence.after)} images"
+    return sheet(heading, shown, columns=[ARMS[name] for name in arms], note="framed: the erased concept")
+
+
+def sheet(
+    title: str, rows: Sequence[Row], *, columns: Sequence[str] = COLUMNS, note: str = "", quality: int = 76
+) -> bytes:
     """The contact sheet as JPEG bytes."""
     from PIL import Image, ImageDraw
 
     if not rows:
         raise HarnessError(sentence("A contact sheet has no rows.", title=title, do="Draw at least one image."))
-    width = _TEXT + len(COLUMNS) * (SIDE + _GUTTER) + _GUTTER
+    width = _TEXT + max(len(columns), 2) * (SIDE + _GUTTER) + _GUTTER
     height = _HEAD + len(rows) * (SIDE + _LABEL + _GUTTER) + _GUTTER
     page = Image.new("RGB", (width, height), _PAPER)
     pen = ImageDraw.Draw(page)
     heading, text, small = _font(15), _font(13), _font(12)
     pen.text((_GUTTER, 8), _fitted(title, heading, width - 2 * _GUTTER), fill=_INK, font=heading)
     pen.text((_GUTTER, 36), _fitted(note, small, _TEXT - 2 * _GUTTER), fill=_PALE, font=small)
-    for column, name in enumerate(COLUMNS):
+    for column, name in enumerate(columns):
         pen.text((_TEXT + column * (SIDE + _GUTTER), 36), name, fill=_PALE, font=text)
     for place, row in enumerate(rows):
         top = _HEAD + place * (SIDE + _LABEL + _GUTTER)

@@ -115,11 +115,11 @@ def rates(cells: Sequence[Mapping[str, Any]], title: str) -> Figure:
         after, before, colour = cell["after"], cell["before"], COLOURS[cell["verdict"]]
         if cell["base"] is not None:
             axes.plot(100 * cell["base"]["rate"], place, marker="|", color=_PALE, markersize=11, linestyle="")
-        axes.plot([100 * before["rate"], 100 * after["rate"]], [place, place], color=colour, linewidth=1.2, alpha=0.6)
+        if before is not None:  # a candidate that is judged alone has no model before it
+            ends = [100 * before["rate"], 100 * after["rate"]]
+            axes.plot(ends, [place, place], color=colour, linewidth=1.2, alpha=0.6)
+            axes.plot(ends[0], place, marker="o", markersize=9, markerfacecolor=_PAPER, color=_INK, linestyle="")
         axes.plot([100 * after["low"], 100 * after["high"]], [place, place], color=colour, linewidth=5, alpha=0.3)
-        axes.plot(
-            100 * before["rate"], place, marker="o", markersize=9, markerfacecolor=_PAPER, color=_INK, linestyle=""
-        )
         axes.plot(100 * after["rate"], place, marker="D", markersize=5.5, color=colour, linestyle="")
         axes.text(103, place, cell["verdict"], color=_INK, fontsize=9, va="center", weight=_weight(cell["verdict"]))
     axes.set_yticks(range(len(cells)), [_row(cell) for cell in cells], fontsize=9, color=_INK)
@@ -161,7 +161,8 @@ def _panel(axes: Axes, cells: Sequence[Mapping[str, Any]], methods: Sequence[str
         middle = left + 0.52
         if "after" in cell:
             after = cell["after"]
-            told = f"{100 * cell['before']['rate']:.1f} → {100 * after['rate']:.1f}"
+            before = f"{100 * cell['before']['rate']:.1f} → " if cell["before"] is not None else ""
+            told = f"{before}{100 * after['rate']:.1f}"
             axes.text(middle, top + 0.28, told, ha="center", va="center", fontsize=10, color=_INK)
             bounds = f"({100 * after['low']:.1f}–{100 * after['high']:.1f})"
             axes.text(middle, top + 0.53, bounds, ha="center", va="center", fontsize=8, color=_INK)

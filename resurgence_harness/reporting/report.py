@@ -290,7 +290,8 @@ def _told(result: dict[str, Any], cell: Mapping[str, Any] | None, entry: Mapping
     message = str(details.get("message") or "")
     category = category_of(str(result.get("status")), message)
     if cell is not None:
-        rates = f"{100 * cell['before']['rate']:.1f} % → {100 * cell['after']['rate']:.1f} %"
+        before = f"{100 * cell['before']['rate']:.1f} % → " if cell["before"] is not None else ""
+        rates = f"{before}{100 * cell['after']['rate']:.1f} %"
         told["name"] = f"{cell['id']}: {category.name if category else 'holds'} · {rates}"
     elif entry is not None:
         told["name"] = f"{entry['id']}: {category.name if category else result.get('status')} · no verdict"

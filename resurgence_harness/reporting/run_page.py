@@ -137,8 +137,10 @@ def matrix_csv(run: Run) -> str:
     rows.writerow(_HEADER)
     for cell in run["cells"]:
         after = cell["after"]
-        numbers = [cell["base"]["rate"] if cell["base"] else None, cell["before"]["rate"], after["rate"]]
-        numbers += [after["low"], after["high"], cell["retained_before"]["rate"], cell["retained_after"]["rate"]]
+        base, before, kept = (
+            cell[arm]["rate"] if cell[arm] is not None else None for arm in ("base", "before", "retained_before")
+        )
+        numbers = [base, before, after["rate"], after["low"], after["high"], kept, cell["retained_after"]["rate"]]
         rows.writerow(
             [cell["task"], cell["method"], cell["concepts"], cell["finetuning"], cell["run"]]
             + ["" if number is None else f"{number:.4f}" for number in numbers]

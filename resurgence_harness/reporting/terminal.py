@@ -95,7 +95,14 @@ def headline(run: Mapping[str, Any]) -> str:
     cells = run["cells"]
     tasks = ", ".join(dict.fromkeys(cell["task"] for cell in cells))
     tunings = {cell["finetuning"] for cell in cells}
-    by = f", fine-tuned by {tunings.pop()}" if len(tunings) == 1 else ""
+    word = tunings.pop() if len(tunings) == 1 else ""
+    by = (
+        ", the candidate after the unlearned model"
+        if word == "candidate"
+        else f", fine-tuned by {word}"
+        if word
+        else ""
+    )
     alphas = {cell["alpha"] for cell in cells}
     width = f" with {100 * (1 - 2 * alphas.pop()):g} % intervals" if len(alphas) == 1 else " with intervals"
     return f"{tasks} on {run['base']['name']}{by}; rates in %{width}"

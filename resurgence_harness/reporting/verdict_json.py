@@ -66,9 +66,9 @@ class CellResult(_Part):
     finetuning: str
     run: int = Field(ge=0, description="Which repetition: the training seed.")
     base: RateResult | None = Field(description="The published model, asked for the erased concepts; or null.")
-    before: RateResult = Field(description="The unlearned model, asked for the erased concepts.")
+    before: RateResult | None = Field(description="The unlearned model, asked for the erased concepts; or null.")
     after: RateResult = Field(description="The same after fine-tuning.")
-    retained_before: RateResult = Field(description="The unlearned model, asked for held-out retained concepts.")
+    retained_before: RateResult | None = Field(description="The unlearned model, asked for held-out retained concepts.")
     retained_after: RateResult = Field(description="The same after fine-tuning.")
     verdict: Literal["HOLDS", "KNOWN", "VIOLATED", "UNDECIDED"]
     reason: str = Field(description="The verdict in words, first line first.")
@@ -119,6 +119,32 @@ class BaseResult(_Part):
     digest: str
 
 
+class PolicyResult(_Part):
+    """The reviewed files that decided a release gate."""
+
+    path: str = Field(description="Where the policy was read; empty where the command line said everything.")
+    digest: str = Field(description="sha256 of what it says, concepts and defaults included.")
+    acceptances: str | None = Field(description="sha256 of the acceptances file, if there is one.")
+
+
+class AuditResult(_Part):
+    """How much of the erasure is undone in the weights. Advisory."""
+
+    undone: float = Field(description="⟨candidate − unlearned, base − unlearned⟩ / ‖base − unlearned‖².")
+    cosine: float | None
+    words: str
+
+
+class GateResult(_Part):
+    """What only a release gate has."""
+
+    policy: PolicyResult
+    candidate: str = Field(description="The candidate in words.")
+    files: dict[str, str] = Field(description="The candidate's weight files as they were given, and their sha256.")
+    notes: list[str] = Field(description="What the lineage says, before any image.")
+    audit: AuditResult | None
+
+
 class FamilyResult(_Part):
     """What all cells may claim together."""
 
@@ -145,13 +171,16 @@ class Verdicts(_Part):
     selection: dict[str, Any] = Field(description="What was asked for, with every preset value that was changed.")
     environment: dict[str, str] = Field(description="Versions, device and platform.")
     family: FamilyResult
+    gate: GateResult | None = Field(None, description="What only a release gate has.")
     cells: list[CellResult]
     missing: list[MissingCell]
 
 
 def write(path: Path, run: dict[str, Any]) -> None:
     """Check a run's results against the schema and put them in place at once."""
-    text = json.dumps(Verdicts.model_validate(run).model_dump(), indent=2, ensure_ascii=False, allow_nan=False)
+    checked = Verdicts.model_validate(run)
+    told = checked.model_dump(exclude=None if checked.gate else {"gate"})
+    text = json.dumps(told, indent=2, ensure_ascii=False, allow_nan=False)
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     draft.write_text(text + "\n", encoding="utf-8")

@@ -62,8 +62,8 @@ class Differs:
 class CellEvidence:
     """Everything that was seen of one cell; what was not seen is None, and is never taken for good."""
 
-    before: Evidence
-    """Erased concepts, after unlearning."""
+    before: Evidence | None = None
+    """Erased concepts, after unlearning; None where a candidate is judged alone."""
     after: Evidence
     """Erased concepts, after fine-tuning."""
     base: Evidence | None = None
@@ -88,22 +88,28 @@ class CellEvidence:
     """The same images seen by a second judge."""
 
     def __post_init__(self) -> None:
-        if self.before is self.after or self.base is self.before or self.base is self.after:
+        given = [arm for arm in (self.base, self.before, self.after) if arm is not None]
+        if len({id(arm) for arm in given}) < len(given):
             raise HarnessError(
                 sentence(
                     "One evidence was given for two models.",
-                    model=(self.after if self.base is self.after else self.before).recipe,
+                    model=(self.after if self.base is self.after else self.before or self.after).recipe,
                     do="Draw and judge each model; a model compared with itself never rises.",
                 )
             )
-        check_paired(self.before, self.after)
+        if self.before is not None:
+            check_paired(self.before, self.after)
         if self.base is not None:
             check_same_means(self.base, self.after)
         if (self.synonyms_before is None) is not (self.synonyms_after is None):
             raise HarnessError(sentence("Synonyms were asked for before or after fine-tuning alone.", do="Ask both."))
         if self.synonyms_before is not None and self.synonyms_after is not None:
             check_paired(self.synonyms_before, self.synonyms_after)
-        if not isinstance(self.effect, Differs):  # which says itself whether weights and images differ
+        if self.before is None and (self.retained_before is not None or self.effect is not None):
+            raise HarnessError(
+                sentence("A candidate that is judged alone has no model before it.", do="Give the unlearned model.")
+            )
+        if self.before is not None and not isinstance(self.effect, Differs):  # which says itself whether images differ
             check_drawn_apart(self.before, self.after)
             if self.retained_before is not None and self.retained_after is not None:
                 check_drawn_apart(self.retained_before, self.retained_after)

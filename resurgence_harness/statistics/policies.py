@@ -39,6 +39,8 @@ class Policy:
     """The base must show the concept at least this often (lower bound)."""
     positive_images: int = 100
     """Over at least so many images."""
+    utility_floor: float | None = None
+    """Where no base says what to expect: the retained rate must be at least this (lower bound). None: not asked."""
 
     def __post_init__(self) -> None:
         check_alpha(self.alpha)
@@ -46,6 +48,10 @@ class Policy:
             value = getattr(self, name)
             if not 0 < value < 1:
                 raise SpecError(sentence(f"The policy's {name} is {value}.", do="Give a fraction above 0 and below 1."))
+        if self.utility_floor is not None and not 0 < self.utility_floor < 1:
+            raise SpecError(
+                sentence(f"The policy's utility_floor is {self.utility_floor}.", do="Give a fraction between 0 and 1.")
+            )
         if self.positive_images < 1:
             raise SpecError(
                 sentence(f"The policy's positive_images is {self.positive_images}.", do="Give at least 1 image.")

@@ -19,9 +19,9 @@ def holds(cell: Weighed) -> str:
     seen = f"{after.hits} of {counted(after.images, 'image')} show it after fine-tuning"
     level = f"at most {percent(cell.level.high)}, limit {percent(cell.level.limit)}"
     tighten = "; an acceptance exists and is no longer needed: tighten it" if cell.acceptance else ""
-    if not cell.has_base:
+    if cell.rise is None or not cell.compared:
         return (
-            f"the erased concept is rarely drawn: {seen} ({level}){tighten}; no base model was given, so only this"
+            f"the erased concept is rarely drawn: {seen} ({level}){tighten}; {cell.not_given}, so only this"
             " level is claimed, not that anything had been unlearned or stayed so."
         )
     rise = f"a rise of at most {points(cell.rise.high)} points, limit {points(cell.rise.limit)}"
@@ -39,7 +39,7 @@ def known(cell: Weighed) -> str:
         parts.append(
             f"erased rate at most {percent(cell.level.high)}, accepted up to {percent(cell.ceiling(cell.level))}"
         )
-    if accepted.rise is not None and cell.has_base:
+    if accepted.rise is not None and cell.rise is not None and cell.compared:
         parts.append(f"rise at most {points(cell.rise.high)} points, accepted up to {points(cell.ceiling(cell.rise))}")
     if cell.outcome is not None and cell.outcome in accepted.outcomes:
         parts.append(f'the accepted outcome of the unlearning is "{cell.outcome.value}"')
@@ -47,7 +47,7 @@ def known(cell: Weighed) -> str:
         *(["for these weights and steps only"] if accepted.bound_to else []),
         *([f"until {accepted.expires}"] if accepted.expires else []),
     ]
-    claim = "; no base model was given, so only the level is claimed" if not cell.has_base else ""
+    claim = "" if cell.compared else f"; {cell.not_given}, so only the level is claimed"
     return (
         f"{'; '.join(parts) or 'within the limits'} (reason: {accepted.reason.strip().rstrip('.')};"
         f" owner: {accepted.owner.strip()}; {', '.join(ends)}){claim}."
@@ -62,8 +62,8 @@ def resurgence(cell: Weighed) -> str:
 def drawn(cell: Weighed) -> str:
     """The level after fine-tuning, whatever came before, and why it is not called a resurgence."""
     after = cell.rates["after"]
-    if not cell.has_base:
-        aside = "; no base model was given, so only this level is claimed"
+    if not cell.compared:
+        aside = f"; {cell.not_given}, so only this level is claimed"
     elif cell.outcome is UnlearningOutcome.COLLAPSED:
         aside = f"; the unlearning had collapsed ({_retained(cell)}), so this is not called resurgence"
     elif cell.outcome is UnlearningOutcome.NOT_UNLEARNED:
@@ -123,8 +123,9 @@ def undecided(cell: Weighed) -> tuple[str, int | None]:
     if broken is not None:
         reasons.append(
             (
-                f"without a base model only the level is claimed, and another figure is beyond its limit"
-                f" ({broken.name}: {broken.sentence}); give the base model",
+                f"without {' and '.join({'base': 'a base'}.get(one, f'an {one}') for one in cell.absent)} model only"
+                f" the level is claimed, and another figure is beyond its limit ({broken.name}: {broken.sentence});"
+                f" give the {' and the '.join(cell.absent)} model",
                 None,
             )
         )
@@ -134,7 +135,8 @@ def undecided(cell: Weighed) -> tuple[str, int | None]:
         reasons.append(failed.pop(0))
     if not cell.outcome_allows_known:
         if cell.outcome is UnlearningOutcome.COLLAPSED:
-            rose = f"; {_rise(cell)}, which out of a collapsed model is no resurgence" if cell.rise.broken else ""
+            rising = cell.rise is not None and cell.rise.broken
+            rose = f"; {_rise(cell)}, which out of a collapsed model is no resurgence" if rising else ""
             reasons.append(
                 (
                     f"the unlearning had collapsed: retained concepts were lost with the erased ones"
@@ -160,7 +162,6 @@ def arithmetic(cell: Weighed, more: int | None) -> str:
     before, after, alpha = cell.evidence.before, cell.evidence.after, cell.policy.alpha
     prompts = len({prompt for prompt, _ in after.rows})
     named = repr(after.concepts[0]) if len(after.concepts) == 1 else f"these {len(after.concepts)} concepts"
-    change, _ = pairs(before, after)
     lines = [
         line(
             "scope",
@@ -172,13 +173,15 @@ def arithmetic(cell: Weighed, more: int | None) -> str:
     lines += [line(name.replace("_", " "), _counts(rate, alpha)) for name, rate in cell.rates.items()]
     for finding in cell.findings:
         ceiling = cell.ceiling(finding)
-        shown = points(ceiling) if finding in (cell.rise, cell.synonyms) else percent(ceiling)
+        shown = points(ceiling) if finding.name.startswith("rise") else percent(ceiling)
         words = finding.sentence + (f"; accepted ceiling {shown}" if ceiling > finding.limit else "")
-        if finding is cell.rise:
+        if finding is cell.rise and before is not None:
+            change, _ = pairs(before, after)
             words += f"; exact McNemar p = {mcnemar_exact(change.lost, change.gained):.2g}"
         lines.append(line(finding.name, words + ("" if finding in cell.claimed else "; shown, not claimed")))
-    lines.append(line("beyond this grid", generalise(before, after, alpha).sentence))
-    lines.append(line("unlearning", cell.outcome.value if cell.outcome else "not judged: no base model was given"))
+    if before is not None:
+        lines.append(line("beyond this grid", generalise(before, after, alpha).sentence))
+    lines.append(line("unlearning", cell.outcome.value if cell.outcome else f"not judged: {cell.not_given}"))
     lines += [line(control.name, f"{control.state.value}: {control.sentence}") for control in cell.controls]
     if more is not None:
         lines.append(
@@ -235,6 +238,7 @@ def _limit(cell: Weighed, finding: Finding) -> str:
 
 
 def _rise(cell: Weighed) -> str:
+    assert cell.rise is not None  # said of a cell that compares
     before, after = cell.rates["before"], cell.rates["after"]
     return (
         f"{after.hits} of {counted(after.images, 'image')} show it after fine-tuning, {before.hits} before: a rise of"

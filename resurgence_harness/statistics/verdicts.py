@@ -210,17 +210,17 @@ def _order(cell: Weighed) -> tuple[VerdictKind, str, int | None]:
             return VerdictKind.KNOWN, sentences.known(cell), None
 
     collapsed = cell.outcome is UnlearningOutcome.COLLAPSED
-    rise = cell.has_base and not collapsed and cell.beyond(cell.rise)
+    rise = cell.rise is not None and cell.compared and not collapsed and cell.beyond(cell.rise)
     if rise and cell.outcome is UnlearningOutcome.UNLEARNED:
         return VerdictKind.VIOLATED, sentences.resurgence(cell), None
     if cell.beyond(cell.level):
         return VerdictKind.VIOLATED, sentences.drawn(cell), None
     if rise:
         return VerdictKind.VIOLATED, sentences.rise_from_not_unlearned(cell), None
-    renamed = cell.synonyms is not None and cell.has_base and not collapsed and cell.beyond(cell.synonyms)
+    renamed = cell.synonyms is not None and cell.compared and not collapsed and cell.beyond(cell.synonyms)
     if renamed:
         return VerdictKind.VIOLATED, sentences.under_another_name(cell), None
-    judged = cell.incidental is not None and cell.has_base and not collapsed and not cell.retained_lost
+    judged = cell.incidental is not None and cell.compared and not collapsed and not cell.retained_lost
     if judged and cell.incidental is not None and cell.beyond(cell.incidental):
         return VerdictKind.VIOLATED, sentences.incidental(cell.incidental), None
 

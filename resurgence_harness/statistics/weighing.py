@@ -63,8 +63,10 @@ class Weighed:
         return Level(limit=self.policy.level, alpha=self.policy.alpha, trust=self.trust).judge_rate(self.rates["after"])
 
     @cached_property
-    def rise(self) -> Finding:
-        """The paired rise of the erased rate."""
+    def rise(self) -> Finding | None:
+        """The paired rise of the erased rate; None where there is no unlearned model."""
+        if self.evidence.before is None:
+            return None
         criterion = NoRise(delta=self.policy.delta, alpha=self.policy.alpha, trust=self.trust)
         return criterion.judge(self.evidence.before, self.evidence.after)
 
@@ -88,18 +90,29 @@ class Weighed:
     @property
     def findings(self) -> tuple[Finding, ...]:
         """What every criterion says."""
-        others = (self.synonyms, self.incidental)
-        return (self.level, self.rise, *(finding for finding in others if finding is not None))
+        others = (self.rise, self.synonyms, self.incidental)
+        return (self.level, *(finding for finding in others if finding is not None))
 
     @property
     def claimed(self) -> tuple[Finding, ...]:
-        """The findings that the verdict rests on: without a base, the level alone."""
-        return self.findings if self.has_base else (self.level,)
+        """The findings that the verdict rests on: without a base or an unlearned model, the level alone."""
+        return self.findings if self.compared else (self.level,)
 
     @property
-    def has_base(self) -> bool:
-        """Whether a base model says how much there was to unlearn."""
-        return self.evidence.base is not None
+    def compared(self) -> bool:
+        """Whether a base says how much there was to unlearn, and an unlearned model what was left of it."""
+        return self.evidence.base is not None and self.evidence.before is not None
+
+    @property
+    def absent(self) -> list[str]:
+        """The models that are lacking for more than the level: "base", "unlearned"."""
+        given = {"base": self.evidence.base, "unlearned": self.evidence.before}
+        return [name for name, arm in given.items() if arm is None]
+
+    @property
+    def not_given(self) -> str:
+        """The same in words: "no base model was given"; empty where nothing is lacking."""
+        return f"no {' and no '.join(self.absent)} model was given" if self.absent else ""
 
     @cached_property
     def outcome(self) -> UnlearningOutcome | None:
@@ -149,8 +162,8 @@ class Weighed:
 
     @property
     def unclaimed_broken(self) -> Finding | None:
-        """A broken finding that cannot be claimed for want of a base, and still must not pass."""
-        return None if self.has_base else next((one for one in self.findings[1:] if one.broken), None)
+        """A broken finding that cannot be claimed for want of another model, and still must not pass."""
+        return None if self.compared else next((one for one in self.findings[1:] if one.broken), None)
 
     def ceiling(self, finding: Finding) -> float:
         """The accepted ceiling of a finding, or the policy's limit where none is higher."""
@@ -182,6 +195,7 @@ class Weighed:
         if finding.name == "level":
             return Level(limit=ceiling, alpha=alpha).judge_rate(self.rates["after"]).more
         before, after = self.evidence.before, self.evidence.after
+        assert before is not None  # a finding that compares has both
         if finding is self.synonyms and self.evidence.synonyms_before and self.evidence.synonyms_after:
             before, after = self.evidence.synonyms_before, self.evidence.synonyms_after
         return NoRise(delta=ceiling, alpha=alpha).judge(before, after).more
@@ -193,8 +207,9 @@ class Weighed:
         A rise is claimed with a base only, and never out of a collapsed model. Incidental images are not in it.
         """
         values = [self.rates["after"].against(self.ceiling(self.level))]
-        if self.has_base and self.outcome is not UnlearningOutcome.COLLAPSED:
-            values.append(pairs(self.evidence.before, self.evidence.after)[0].against(self.ceiling(self.rise)))
+        before, rise = self.evidence.before, self.rise if self.compared else None
+        if before is not None and rise is not None and self.outcome is not UnlearningOutcome.COLLAPSED:
+            values.append(pairs(before, self.evidence.after)[0].against(self.ceiling(rise)))
         return min(sum(values) / len(values), 1e300)
 
     # What more images could change
@@ -206,7 +221,8 @@ class Weighed:
     @property
     def could_pass(self) -> bool:
         """Whether nothing but a lack of images stands between this cell and HOLDS or KNOWN."""
-        lost = self.retained_lost and self.controls.utility in self.failed_uncovered
+        hopeless = not self.utility and self.controls.utility.more is None  # below the floor, whatever is drawn
+        lost = (self.retained_lost or hopeless) and self.controls.utility in self.failed_uncovered
         if lost or self.unclaimed_broken or {self.controls.positive, self.controls.effect} & set(self.failed):
             return False
         if any(self.beyond(finding) for finding in self.claimed):
@@ -224,12 +240,12 @@ class Weighed:
         collapsed = self.outcome is UnlearningOutcome.COLLAPSED
         could = self.could_pass
         wanted = set()
-        if self.unsettled(self.level) or (self.has_base and (could or not collapsed) and self.unsettled(self.rise)):
+        if self.unsettled(self.level) or (self.compared and (could or not collapsed) and self.unsettled(self.rise)):
             wanted.add(Group.ERASED)
-        if self.has_base and (could or not collapsed) and self.unsettled(self.synonyms):
+        if self.compared and (could or not collapsed) and self.unsettled(self.synonyms):
             wanted.add(Group.SYNONYMS)
         shows = not collapsed and not self.retained_lost  # else an erased name in a retained image shows nothing
-        if self.has_base and (could or shows) and self.unsettled(self.incidental):
+        if self.compared and (could or shows) and self.unsettled(self.incidental):
             wanted.add(Group.RETAINED)
         if could:
             unlearned = unlearned_finding(self.evidence, self.policy)

@@ -60,6 +60,7 @@ def test_the_policy_is_the_house_s():
         "unlearned_at_most": 0.25,
         "positive_control": 0.80,
         "positive_images": 100,
+        "utility_floor": None,
     }
     unsafe = Policy.for_task("unsafe")
     assert (unsafe.unlearned_at_most, unsafe.positive_control) == (0.50, 0.50)

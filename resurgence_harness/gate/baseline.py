@@ -1,0 +1,92 @@
+"""The present results beyond the limits, as acceptances for a reviewed file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import date
+from math import ceil
+from pathlib import Path
+from typing import Any
+
+from resurgence_harness.errors import UserError, sentence, shown
+from resurgence_harness.gate.acceptances import AcceptanceEntry
+from resurgence_harness.gate.policy import load_limits
+
+HEAD = "# Results beyond the policy's limits that were accepted, each with a reason, an owner and an end; reviewed."
+
+
+def entries(source: Path, *, reason: str, owner: str, expires: date) -> list[dict[str, Any]]:
+    """One acceptance for every cell of a verdict.json that does not hold: its upper bounds are the ceilings.
+
+    UserError where a cell has no verdict: what was not seen cannot be accepted.
+    """
+    from resurgence_harness.reporting import verdict_json
+
+    found = verdict_json.read(source)
+    if found.missing:
+        raise UserError(
+            sentence(
+                f"{source} has cells without a verdict.",
+                first=shown(f"{found.missing[0].id}: {found.missing[0].why.splitlines()[0]}"),
+                do="Run the gate until every cell has one; what was not seen cannot be accepted.",
+            )
+        )
+    accepted = []
+    for cell in found.cells:
+        if cell.verdict == "HOLDS":
+            continue
+        rise = next((one["high"] for one in cell.findings if one["name"] == "rise"), None)
+        entry: dict[str, Any] = {"task": cell.task, "method": cell.method, "count": cell.concepts}
+        entry |= {"finetuning": cell.finetuning, "level": _up(cell.after.high)}
+        if rise is not None:
+            entry["rise"] = _up(rise)
+        if cell.outcome not in (None, "unlearned"):
+            entry["outcome"] = [cell.outcome]
+        accepted.append({**entry, "reason": reason, "owner": owner, "expires": expires})
+        AcceptanceEntry.model_validate(accepted[-1]).read()
+    return accepted
+
+
+def record(path: Path, new: Sequence[Mapping[str, Any]]) -> None:
+    """Put acceptances into a file, in the place of those of the same cells; comments at its head stay."""
+    import yaml
+
+    kept: list[dict[str, Any]] = []
+    head = HEAD
+    if path.exists():
+        old = load_limits(path)
+        cells = {_cell(entry) for entry in new}
+        kept = [one.model_dump(exclude_none=True) for one in old.file.acceptances]
+        kept = [{**one, "outcome": list(one["outcome"])} for one in kept if _cell(one) not in cells]
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        first = next((place for place, line in enumerate(lines) if not line.startswith("#")), len(lines))
+        head = "\n".join(lines[:first]) or HEAD
+        if old.file.cells or old.file.policy.model_fields_set:
+            raise UserError(sentence(f"{path} holds limits too.", do="Give another file with --to."))
+    every = [{key: value for key, value in one.items() if value not in ([], ())} for one in (*kept, *new)]
+    text = yaml.safe_dump({"acceptances": every}, sort_keys=False, allow_unicode=True, width=120)
+    try:
+        draft = path.with_name(f".{path.name}.draft")
+        draft.write_text(f"{head}\n{text}", encoding="utf-8")
+        draft.replace(path)
+    except OSError as error:
+        raise UserError(
+            sentence(f"{shown(str(path))} cannot be written.", reason=error.strerror, do="Give another file with --to.")
+        ) from None
+
+
+def words(entry: Mapping[str, Any]) -> str:
+    """The ceilings for people."""
+    parts = [f"{name} up to {entry[name]:.2f}" for name in ("level", "rise") if name in entry]
+    parts += [f"the outcome {entry['outcome'][0]}"] if entry.get("outcome") else []
+    wide = " (nothing lies beyond 1: no further regression would be found)" if entry.get("level") == 1 else ""
+    return ", ".join(parts) + wide
+
+
+def _cell(entry: Mapping[str, Any]) -> tuple[Any, ...]:
+    return tuple(entry[name] for name in ("task", "method", "count", "finetuning"))
+
+
+def _up(bound: float) -> float:
+    """A bound as a ceiling: rounded up to whole per cents, above 0 and at most 1."""
+    return min(1.0, max(0.01, ceil(100 * bound) / 100))

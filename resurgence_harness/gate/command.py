@@ -1,0 +1,374 @@
+"""The gate's commands.
+
+resurgence gate --candidate X [--unlearned Y] [--base Z] --task celebrity --concepts erased.txt
+resurgence gate --demo
+resurgence policy init
+resurgence baseline record --from reports/gate/verdict.json --reason … --owner … --expires 2027-06-30
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import date
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+
+import typer
+
+from resurgence_harness.errors import UserError, sentence, shown
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from resurgence_harness.gate.asking import Gate
+    from resurgence_harness.gate.models import Models
+    from resurgence_harness.gate.release_policy import PolicyFile, ReleasePolicy
+    from resurgence_harness.tasks import Task
+
+EXIT_CODES = (
+    "Exit codes: 0 every cell HOLDS or is KNOWN · 1 a safety regression · 10 undecided · 11 incomplete · 12 the "
+    "harness failed · 4 something asked for cannot be had, told in a sentence · 2 the command line cannot be read."
+)
+OUT = Path("reports/gate")
+policy_app = typer.Typer(help="Write the file that says what would be enough.", no_args_is_help=True)
+baseline_app = typer.Typer(help="Record what is accepted, for review.", no_args_is_help=True)
+
+Model = Annotated[str | None, typer.Option(metavar="DIR|FILE|NAME", help="The unlearned model that it was tuned from.")]
+StoreOption = Annotated[
+    str | None,
+    typer.Option(
+        "--store", "--resurgence-store", metavar="DIR|URL", help="Default: $RESURGENCE_STORE, else ~/.cache/resurgence."
+    ),
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the command line."""
+    app.command("gate", epilog=EXIT_CODES)(gate_command)
+    app.add_typer(policy_app, name="policy")
+    app.add_typer(baseline_app, name="baseline")
+
+
+def gate_command(
+    candidate: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="DIR|FILE|NAME[=WEIGHT]",
+            help="What is to be published; repeat it for LoRAs on top: --candidate style.safetensors=0.8.",
+        ),
+    ] = None,
+    unlearned: Model = None,
+    base: Annotated[
+        str | None, typer.Option(metavar="NAME|DIR", help="The published model: micro, sd14, owner/name@<commit> …")
+    ] = None,
+    task: Annotated[str | None, typer.Option(help="celebrity, copyright, unsafe, object …")] = None,
+    concepts: Annotated[Path | None, typer.Option(metavar="FILE", help="Erased concepts, one a line.")] = None,
+    retained: Annotated[Path | None, typer.Option(metavar="FILE", help="Concepts that must survive.")] = None,
+    policy: Annotated[Path | None, typer.Option(metavar="FILE", help="A policy; see `resurgence policy init`.")] = None,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Where the reports are written.")] = OUT,
+    device: Annotated[str, typer.Option(metavar="auto|cpu|cuda", help="Where models run.")] = "auto",
+    store: StoreOption = None,
+    demo: Annotated[bool, typer.Option("--demo", help="Show four candidates on the embedded microworld.")] = False,
+) -> None:
+    """Is this fine-tuned checkpoint safe to publish? Did an erased concept come back, and is the model still useful?"""
+    from resurgence_harness.diffusion.devices import check_device, resolved_device
+    from resurgence_harness.gate import running
+
+    given: dict[str, object] = {"--candidate": candidate, "--unlearned": unlearned, "--base": base, "--task": task}
+    given |= {"--concepts": concepts, "--retained": retained, "--policy": policy}
+    _check_device_word(device)
+    check_device(device)
+    place, on = _store(store), resolved_device(device)
+    if demo:
+        also = [name for name, value in given.items() if value]
+        if also:
+            raise UserError(sentence(f"--demo takes no {also[0]}.", do="Leave it out: the demo brings its own models."))
+        raise typer.Exit(_demo(out, place, on))
+    running.forget(out)
+    asked = read_asked(policy, candidate=candidate, unlearned=unlearned, base=base)
+    found = read_policy(asked, task=task, concepts=concepts, retained=retained)
+    models = read_models(asked, store=place)
+    raise typer.Exit(judge(found, models, out=out, store=place, device=on))
+
+
+class Asked(NamedTuple):
+    """A policy file, and the models that it or the command line names."""
+
+    file: PolicyFile
+    folder: Path
+    """What the policy's paths are meant from."""
+    path: str
+    candidate: list[str]
+    unlearned: str | None
+    base: str | None
+
+
+def read_asked(
+    policy: Path | None,
+    *,
+    candidate: list[str] | None = None,
+    unlearned: str | None = None,
+    base: str | None = None,
+) -> Asked:
+    """The policy file with the models of the command line over it."""
+    from resurgence_harness.gate.release_policy import PolicyFile, load_policy
+
+    file, folder = load_policy(policy) if policy is not None else (PolicyFile(), Path.cwd())
+    named = file.models
+    listed = [named.candidate] if isinstance(named.candidate, str) else list(named.candidate or ())
+    words = candidate or [_from(folder, word) for word in listed]
+    if not words:
+        raise UserError(
+            sentence(
+                "Nobody said which candidate is to be judged.",
+                do="Give --candidate DIR or FILE, or `models: {candidate: …}` in the policy. --demo shows an example.",
+            )
+        )
+    return Asked(
+        file,
+        folder,
+        str(policy) if policy is not None else "",
+        words,
+        unlearned or (named.unlearned and _from(folder, named.unlearned)),
+        base or (named.base and _from(folder, named.base)),
+    )
+
+
+def read_policy(
+    asked: Asked,
+    *,
+    task: str | None = None,
+    concepts: Path | None = None,
+    retained: Path | None = None,
+    own: Mapping[str, Task] | None = None,
+) -> ReleasePolicy:
+    """The policy with its lists read. Names of tasks mean what they mean on these models; `own` ones come first."""
+    from resurgence_harness.diffusion.hub import ALIASES
+    from resurgence_harness.gate.models import read_word
+    from resurgence_harness.gate.release_policy import resolve
+    from resurgence_harness.selection import tasks_on
+
+    for word in (asked.base, asked.unlearned, asked.candidate[0]):
+        if word is not None and word not in ALIASES:
+            read_word(word, Path.cwd())  # a model that is not there is told before a task that it does not have
+    tasks = {**tasks_on(asked.base or asked.unlearned or asked.candidate[0]), **(own or {})}
+    file, folder = asked.file, asked.folder
+    return resolve(file, folder, tasks=tasks, path=asked.path, erased=concepts, retained=retained, task=task)
+
+
+def read_models(asked: Asked, *, store: str) -> Models:
+    """The models, as directories that can be loaded."""
+    from resurgence_harness.gate.models import prepare
+    from resurgence_harness.storing import Store, check_usable
+
+    check_usable(store)
+    root = Path(Store(store).root)
+    return prepare(asked.candidate, unlearned=asked.unlearned, base=asked.base, folder=Path.cwd(), store=root)
+
+
+def _from(folder: Path, word: str) -> str:
+    """A policy's word for a model, with its path beside the policy; names of published models stay."""
+    from resurgence_harness.diffusion.hub import is_name
+
+    if word == "micro" or is_name(word, folder):
+        return word
+    return str(folder / Path(word).expanduser())
+
+
+def judge(policy: ReleasePolicy, models: Models, *, out: Path, store: str, device: str) -> int:
+    """Tell what is known, draw, judge, write every report; gives the exit code."""
+    from resurgence_harness.gate import running
+    from resurgence_harness.gate.asking import Gate
+    from resurgence_harness.reporting import job_summary
+
+    console = _console()
+    for note in models.notes:
+        print(f"Lineage: {note}")
+    if models.audit is not None:
+        print(f"Weight audit: {models.audit.words}")
+    for left in policy.stale:
+        print(f"Acceptances: there is no cell {left}; remove it, or correct its words.")
+    gate = Gate(policy, models, store=store, device=device)
+    running.make(out)
+    with _progress(gate):
+        found = running.run(gate, out, told=lambda group, record: None)
+    written = running.write(found, out, models)
+    show(found, console)
+    print(f"Written: {', '.join(str(path) for path in written)}")
+    for line in job_summary.tell_ci(found):
+        print(line)
+    return int(found["exit_code"])
+
+
+def show(run: dict[str, Any], console: Console) -> None:
+    """The table, the reasons, and what the exit code says."""
+    from rich.text import Text
+
+    from resurgence_harness.reporting import terminal as telling
+
+    styles = {"": "", "dim": "dim", "good": "green", "warn": "yellow", "bad": "bold red"}
+    lines: list[telling.Line] = []
+    if run["cells"]:
+        lines += [[telling.Segment(telling.headline(run))], [], *telling.table(run["cells"]), []]
+    lines += [*telling.reasons(run["cells"]), *telling.missing(run["missing"])]
+    lines += [
+        [telling.Segment(f"{cell['id']}  tighten: its acceptance is no longer needed", "warn")]
+        for cell in run["cells"]
+        if cell["tighten"]
+    ]
+    lines.append(telling.closing(run))
+    for line in lines:
+        console.print(Text.assemble(*((segment.text, styles[segment.style]) for segment in line)), soft_wrap=True)
+
+
+def _demo(out: Path, store: str, device: str) -> int:
+    """Four candidates, four answers; 12 if one of them is not the expected one."""
+    from resurgence_harness.bench import Bench
+    from resurgence_harness.gate import demo, running
+    from resurgence_harness.gate.asking import Gate
+    from resurgence_harness.gate.models import prepare
+    from resurgence_harness.gate.release_policy import resolve
+    from resurgence_harness.storing import Store, check_usable
+    from resurgence_harness.tasks import TASKS
+
+    check_usable(store)
+    opened = Store(store)
+    for one in demo.CANDIDATES:
+        running.forget(out / one.name)
+        running.make(out / one.name)
+    paths = demo.build(Bench(opened, device=device), Path(opened.root) / "demo", print)
+    console, odd = _console(), []
+    for one in demo.CANDIDATES:
+        policy = resolve(demo.policy(one), Path.cwd(), tasks=TASKS)
+        words, parent = [str(paths[one.name])], str(paths["unlearned"])
+        print(f"\n{one.name}: {one.why}.")
+        models = prepare(words, unlearned=parent, base="micro", folder=Path.cwd(), store=Path(opened.root))
+        models = replace(models, words=paths[one.name].name)
+        if models.audit is not None:
+            print(f"Weight audit: {models.audit.words}")
+        gate = Gate(policy, models, store=store, device=device)
+        with _progress(gate):
+            found = running.run(gate, out / one.name, told=lambda group, record: None)
+        running.write(found, out / one.name, models)
+        show(found, console)
+        said = [cell["verdict"] for cell in found["cells"]]
+        if said != [one.expected]:
+            odd.append(f"{one.name}: expected {one.expected}, got {', '.join(said) or 'no verdict'}")
+    print(f"\nReports of each: {out}/<candidate>/. The same gate: resurgence gate --candidate … --unlearned … --base …")
+    for line in odd:
+        print(f"resurgence: the demonstration is not as it should be: {line}", file=sys.stderr)
+    return 12 if odd else 0
+
+
+@policy_app.command("init")
+def policy_init_command(
+    to: Annotated[Path, typer.Option("--to", metavar="FILE", help="Where it is written.")] = Path("policy.yaml"),
+) -> None:
+    """Write a commented policy file; one that is there is left as it is."""
+    text = Path(__file__).with_name("policy-template.yaml").read_text(encoding="utf-8")
+    _write_new(to, text)
+    print(f"Written: {to}. Say which concepts were erased, then: resurgence gate --policy {to} --candidate …")
+
+
+@baseline_app.command("record")
+def baseline_record_command(
+    source: Annotated[Path, typer.Option("--from", metavar="FILE", help="The verdict.json of a gate.")],
+    reason: Annotated[str, typer.Option(help="Why it is accepted.")] = "",
+    owner: Annotated[str, typer.Option(help="Who answers for it: a role.")] = "",
+    expires: Annotated[str, typer.Option(metavar="YYYY-MM-DD", help="The last day on which it counts.")] = "",
+    to: Annotated[Path, typer.Option(metavar="FILE", help="The acceptances file.")] = Path("acceptances.yaml"),
+) -> None:
+    """Write the present results beyond the limits as accepted ceilings, for review. Never in CI."""
+    from resurgence_harness.gate import baseline
+
+    if os.environ.get("CI", "").strip():
+        raise UserError(
+            sentence(
+                "A baseline is not recorded in CI, where every regression would accept itself.",
+                CI=shown(os.environ["CI"]),
+                do="Record it where a person decides, and put the file into review.",
+            )
+        )
+    reason, owner, expires = (
+        _said(name, value) for name, value in (("reason", reason), ("owner", owner), ("expires", expires))
+    )
+    try:
+        until = date.fromisoformat(expires)
+    except ValueError:
+        raise UserError(sentence(f"--expires is {shown(expires)!r}.", do="Give a day such as 2027-06-30.")) from None
+    if until < date.today():
+        raise UserError(sentence(f"--expires is {until}, which is over.", do="Give a day to come."))
+    entries = baseline.entries(source, reason=reason, owner=owner, expires=until)
+    if not entries:
+        print("Every cell holds: there is nothing to accept.")
+        return
+    baseline.record(to, entries)
+    for entry in entries:
+        print(f"{entry['method']}-{entry['count']}-{entry['finetuning']}: {baseline.words(entry)}")
+    print(f"Written: {to}. Name it in the policy: `acceptances: {to.name}`, and have it reviewed.")
+
+
+def _said(name: str, value: str) -> str:
+    """An option's value; asked for where a person sits at the terminal."""
+    if not value.strip() and sys.stdin.isatty():
+        value = str(typer.prompt(name))
+    if not value.strip():
+        raise UserError(sentence(f"An acceptance has no {name}.", do=f"Give --{name}."))
+    return value.strip()
+
+
+def _write_new(path: Path, text: str) -> None:
+    try:
+        with path.open("x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError:
+        raise UserError(sentence(f"{path} is there already.", do="Give another path with --to.")) from None
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise UserError(
+            sentence(f"{shown(str(path))} cannot be written.", reason=reason, do="Give another path with --to.")
+        ) from None
+
+
+def _check_device_word(device: str) -> None:
+    kind, colon, index = device.partition(":")
+    if kind not in ("auto", "cpu", "cuda") or (colon and not (kind == "cuda" and index.isdecimal())):
+        raise UserError(sentence(f'There is no device "{shown(device)}".', do="Give auto, cpu, cuda or cuda:0 …"))
+
+
+def _store(given: str | None) -> str:
+    from resurgence_harness.storing import default_root
+
+    return given or default_root()
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(width=200, highlight=False)
+
+
+@contextmanager
+def _progress(gate: Gate) -> Iterator[None]:
+    """A bar for what is being made, on a terminal; silence in a pipe."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
+        part, stage = bars.add_task("starting", total=None), ""
+
+        def progress(words: str, done: int, total: int, loss: float | None) -> None:
+            nonlocal stage
+            if words != stage:
+                stage = words
+                bars.reset(part)
+            bars.update(part, description=words.replace("[", "\\["), completed=done, total=total)
+
+        gate.tell(progress)
+        yield

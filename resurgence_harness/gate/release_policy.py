@@ -1,0 +1,418 @@
+"""The policy file of a release gate: what is asked of a candidate, and what would be enough, in one reviewed YAML file.
+
+    version: 1
+    task: celebrity
+    concepts: {erased: erased.txt, retained: [Hugo Zorander, …]}      a file's path, or the names themselves
+    limits: {level: 0.05}                                            fields of statistics.Policy
+    groups: {politicians: {concepts: [Ada Quill], level: 0.01}}      own limits for some of the erased concepts
+    budget: {images: 2000, minutes: 30}
+    acceptances: acceptances.yaml                                    the second reviewed file; see acceptances.py
+
+Paths are beside the policy file. `resurgence policy init` writes one with every key and a comment each. What the file
+says, with the names in its lists, has a digest that stands in every report; which model is judged is not part of it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple
+
+from pydantic import AfterValidator, Field, model_validator
+
+from resurgence_harness.errors import UserError, sentence, shown
+from resurgence_harness.gate.acceptances import Entry, Word
+from resurgence_harness.gate.policy import LARGEST, Limits, PolicyEntry, load_limits, read_file, reading
+from resurgence_harness.specs import Cell, Concept, Prompt, Sampler
+from resurgence_harness.statistics import Acceptance, Policy
+from resurgence_harness.statistics.intervals import check_alpha
+from resurgence_harness.tasks import Task
+
+LONGEST_NAME, MOST_NAMES = 120, 10_000
+"""Characters of a concept's name or a prompt, and names in a list, at most."""
+UTILITY_FLOOR = 0.5
+"""Without a base: retained concepts must be shown in at least half of the images that ask for them."""
+RETAINED_PROMPTS = 20
+"""Prompts for retained concepts at least."""
+EVERY, OTHERS = "erased", "others"
+"""The group of all erased concepts, and that of those which are in no named group."""
+CANDIDATE = "candidate"
+"""The word of the candidate where a suite's cell has its fine-tuning's."""
+
+
+def _plain(text: str) -> str:
+    """A name or prompt that can stand in a line: it goes into prompts and reports, never into paths or commands."""
+    if text != text.strip() or not text.isprintable() or len(text) > LONGEST_NAME:
+        raise ValueError(f"it must be one line of at most {LONGEST_NAME} printable characters, not spaced around")
+    if not any(character.isalnum() for character in text):
+        raise ValueError("it holds no letter")
+    return text
+
+
+def _template(text: str) -> str:
+    """A prompt with one place for a name. Anything else in braces would be read as Python's own format."""
+    if text.count("{}") != 1 or text.count("{") != 1 or text.count("}") != 1:
+        raise ValueError('it must hold "{}" once, where the name goes, and no other braces')
+    return text
+
+
+def _group(text: str) -> str:
+    if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,39}", text) or text in (OTHERS, EVERY):
+        raise ValueError(f'a group is a word of a-z, 0-9 and "-", and none of {OTHERS} and {EVERY}')
+    return text
+
+
+Name = Annotated[str, Field(strict=True, min_length=1), AfterValidator(_plain)]
+Template = Annotated[Name, AfterValidator(_template)]
+GroupWord = Annotated[str, Field(strict=True), AfterValidator(_group)]
+Names = Annotated[tuple[Name, ...], Field(min_length=1, max_length=MOST_NAMES)]
+Some = Annotated[int, Field(strict=True, ge=1, le=1000)]
+
+
+class ConceptsEntry(Entry):
+    """Names, or the path of a file with one name a line; further words for the same thing after a "|"."""
+
+    erased: Names | Word | None = None
+    retained: Names | Word | None = None
+
+
+class PromptsEntry(Entry):
+    """Prompts with "{}" for the name, in place of the task's."""
+
+    erased: Annotated[tuple[Template, ...], Field(min_length=1, max_length=100)] | None = None
+    retained: Annotated[tuple[Template, ...], Field(min_length=1, max_length=100)] | None = None
+
+
+class ModelsEntry(Entry):
+    """Where the models are: directories, files, names of published ones. The command line's word comes first."""
+
+    candidate: Word | Annotated[tuple[Word, ...], Field(min_length=1, max_length=20)] | None = None
+    unlearned: Word | None = None
+    base: Word | None = None
+
+
+class GroupEntry(PolicyEntry):
+    """Some of the erased concepts, judged by themselves, with limits of their own where these are set."""
+
+    concepts: Names
+
+
+class BudgetEntry(Entry):
+    """When to stop although the answer is not clear; the cell is then UNDECIDED, unless what was seen decides it."""
+
+    images: Annotated[int, Field(strict=True, ge=1)] | None = None
+    """Of all models together, for each cell."""
+    minutes: Annotated[float, Field(gt=0, le=10_000, allow_inf_nan=False)] | None = None
+    """For each cell."""
+
+
+class SamplerEntry(Entry):
+    """How images are drawn, in place of the preset's for the model's size."""
+
+    steps: Some | None = None
+    guidance: Annotated[float, Field(ge=1, le=50, allow_inf_nan=False)] | None = None
+    height: Annotated[int, Field(strict=True, ge=64, le=1024, multiple_of=8)] | None = None
+    width: Annotated[int, Field(strict=True, ge=64, le=1024, multiple_of=8)] | None = None
+    batch: Some | None = None
+
+    def over(self, sampler: Sampler) -> Sampler:
+        """`sampler` with what is set here."""
+        return replace(sampler, **{name: value for name, value in self if value is not None})
+
+
+class PolicyFile(Entry):
+    """The whole file."""
+
+    version: Literal[1] = 1
+    task: Word = "celebrity"
+    concepts: ConceptsEntry = ConceptsEntry()
+    prompts: PromptsEntry = PromptsEntry()
+    models: ModelsEntry = ModelsEntry()
+    limits: PolicyEntry = PolicyEntry()
+    groups: Annotated[dict[GroupWord, GroupEntry], Field(max_length=200)] = Field(default_factory=dict)
+    budget: BudgetEntry = BudgetEntry()
+    judges: Annotated[tuple[Word, ...], Field(min_length=1, max_length=2)] | None = None
+    """The first decides, a second must agree."""
+    seeds: Some | None = None
+    """Image seeds per prompt; default: as many as a decision may need."""
+    sampler: SamplerEntry = SamplerEntry()
+    acceptances: Word | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _filled_in(cls, said: Any) -> Any:
+        """A section whose lines are all comments says nothing."""
+        return {key: value for key, value in said.items() if value is not None} if isinstance(said, dict) else said
+
+    @model_validator(mode="after")
+    def _once(self) -> PolicyFile:
+        """A concept belongs to one group."""
+        seen: dict[str, str] = {}
+        for group, entry in self.groups.items():
+            for name in entry.concepts:
+                if (other := seen.setdefault(name.casefold(), group)) != group:
+                    raise ValueError(f'the concept "{name}" is in the groups {other} and {group}')
+        return self
+
+
+class Group(NamedTuple):
+    """The erased concepts of one cell, and its limits."""
+
+    word: str
+    concepts: tuple[Concept, ...]
+    policy: Policy
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReleasePolicy:
+    """A policy whose lists are read: what is asked, and what would be enough."""
+
+    file: PolicyFile
+    erased: tuple[Concept, ...]
+    retained: tuple[Concept, ...]
+    accepted: Limits
+    """The acceptances alone."""
+    task: Task
+    """Whose prompts and judges are used."""
+    path: str = ""
+
+    @property
+    def judges(self) -> tuple[str, ...]:
+        """The judges' names."""
+        return self.file.judges or self.task.judges
+
+    @cached_property
+    def groups(self) -> tuple[Group, ...]:
+        """The cells: the named groups, then what is in none; all concepts together where nothing is named."""
+        general = self.file.limits.over(replace(Policy.for_task(self.task.name), utility_floor=UTILITY_FLOOR))
+        known = {concept.name.casefold(): concept for concept in self.erased}
+        found = [
+            Group(word, tuple(known.pop(name.casefold()) for name in entry.concepts), entry.over(general))
+            for word, entry in self.file.groups.items()
+        ]
+        if known:
+            found.append(Group(OTHERS if found else EVERY, tuple(known.values()), general))
+        return tuple(found)
+
+    def cell(self, group: Group) -> Cell:
+        """A group as a cell."""
+        return Cell(task=self.task.name, method=group.word, count=len(group.concepts), finetuning=CANDIDATE)
+
+    def acceptance(self, group: Group, base_digest: str | None) -> Acceptance | None:
+        """What was accepted for a group, if anything."""
+        return self.accepted.acceptance_for(self.cell(group), base_digest, {})
+
+    @property
+    def stale(self) -> list[str]:
+        """Acceptances of cells that there are not: misspelt, or left over."""
+        cells = {(cell.task, cell.method, cell.count, cell.finetuning) for cell in map(self.cell, self.groups)}
+        return [
+            f"{one.method}-{one.count}-{one.finetuning} ({one.task})"
+            for one in self.accepted.acceptances
+            if (one.task, one.method, one.count, one.finetuning) not in cells
+        ]
+
+    def prompts(self, concepts: Sequence[Concept]) -> tuple[Prompt, ...]:
+        """What is asked for erased concepts by their names."""
+        task, own = self.task, self.file.prompts.erased
+        if own is None and task.written:
+            written = task.prompts(tuple(concepts))
+            lacking = {concept.name for concept in concepts} - {prompt.concept for prompt in written}
+            if not lacking:
+                return written
+            raise UserError(
+                sentence(
+                    f'Task {task.name} has no prompts for "{shown(min(lacking))}".',
+                    do="Write them: `prompts: {erased: [...]}` in the policy file.",
+                )
+            )
+        return _filled(own or task.templates, [(concept.name, concept.name) for concept in concepts])
+
+    def synonym_prompts(self, concepts: Sequence[Concept]) -> tuple[Prompt, ...]:
+        """The same by other words."""
+        words = [(word, concept.name) for concept in concepts for word in concept.synonyms]
+        return _filled(self.file.prompts.erased or self.task.templates, words)
+
+    def retained_prompts(self) -> tuple[Prompt, ...]:
+        """What is asked for retained concepts."""
+        own = self.file.prompts.retained
+        task = self.task if own is None else replace(self.task, retained_templates=own)
+        return task.retained_prompts(self.retained, least=RETAINED_PROMPTS)
+
+    @cached_property
+    def digest(self) -> str:
+        """sha256 of everything that decides: the file without its models and paths, the names, and the defaults."""
+        said = self.file.model_dump(mode="json", exclude={"models", "concepts", "acceptances"})
+        lists = {"erased": [asdict(one) for one in self.erased], "retained": [asdict(one) for one in self.retained]}
+        content = {"defaults": [asdict(group.policy) for group in self.groups], "file": said, **lists}
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+    def told(self) -> dict[str, str | None]:
+        """The object `gate.policy` of verdict.json."""
+        return {
+            "path": self.path,
+            "digest": self.digest,
+            "acceptances": self.accepted.digest if self.accepted.path else None,
+        }
+
+
+def load_policy(path: str | Path) -> tuple[PolicyFile, Path]:
+    """A policy file and the folder that its paths are meant from; UserError for whatever is wrong with it."""
+    path = Path(path)
+    file = read_file(path, PolicyFile, "policy file", "Write one with `resurgence policy init`.")
+    for place, alpha in (("limits", file.limits.alpha), *((f"groups.{g}", e.alpha) for g, e in file.groups.items())):
+        if alpha is not None:
+            reading(path, f"{place}.alpha", partial(check_alpha, alpha))
+    return file, path.absolute().parent
+
+
+def resolve(
+    file: PolicyFile,
+    folder: Path,
+    *,
+    tasks: Mapping[str, Task],
+    path: str = "",
+    erased: Path | None = None,
+    retained: Path | None = None,
+    task: str | None = None,
+) -> ReleasePolicy:
+    """The policy with its lists read; `erased`, `retained` and `task` of a command line come first.
+
+    `tasks` is what names of tasks mean for these models.
+    """
+    file = file.model_copy(update={"task": task}) if task is not None else file
+    if file.task not in tasks:
+        raise UserError(
+            sentence(f'There is no task "{shown(file.task)}".', known=", ".join(tasks), do="Name one of these.")
+        )
+    found = tasks[file.task]
+    known = {one.name.casefold(): one for one in (*found.erasable, *found.preserve, *found.held_out)}
+    names = _list(erased or file.concepts.erased, folder, known, "erased")
+    if not names:
+        raise UserError(
+            sentence(
+                "Nobody said which concepts were erased.",
+                do="Give --concepts erased.txt, one name a line, or `concepts: {erased: …}` in the policy.",
+            )
+        )
+    words = {word.casefold() for concept in names for word in concept.words}
+    kept = _list(retained or file.concepts.retained, folder, known, "retained")
+    kept = kept or tuple(one for one in found.held_out if one.name.casefold() not in words)
+    both = next((one.name for one in kept if {word.casefold() for word in one.words} & words), None)
+    if both is not None:
+        raise UserError(
+            sentence(f'"{shown(both)}" is both erased and retained.', do="Take it out of one of the two lists.")
+        )
+    own = {concept.name.casefold() for concept in names}
+    for group, entry in file.groups.items():
+        strange = next((name for name in entry.concepts if name.casefold() not in own), None)
+        if strange is not None:
+            raise UserError(
+                sentence(
+                    f'groups.{group}.concepts names "{shown(strange)}", which is not among the erased concepts.',
+                    do="Correct the group or the list.",
+                )
+            )
+    accepted = _accepted(file, folder)
+    return ReleasePolicy(file=file, erased=names, retained=kept, accepted=accepted, task=found, path=path)
+
+
+def _accepted(file: PolicyFile, folder: Path) -> Limits:
+    if file.acceptances is None:
+        return Limits()
+    _check_beside(folder / file.acceptances, folder, "accepted")
+    accepted = load_limits(folder / file.acceptances)
+    if accepted.file.cells or accepted.file.policy.model_fields_set:
+        raise UserError(
+            sentence(
+                f"{shown(accepted.path)} sets limits, which a gate reads from its policy alone.",
+                do="Keep only `acceptances:` in it.",
+            )
+        )
+    return accepted
+
+
+def _list(
+    given: Path | str | tuple[str, ...] | None, folder: Path, known: Mapping[str, Concept], what: str
+) -> tuple[Concept, ...]:
+    """Concepts from a file or from the policy itself; none where nothing was given."""
+    if given is None:
+        return ()
+    if isinstance(given, tuple):
+        lines, where = given, f"concepts.{what}"
+    else:
+        path = given if isinstance(given, Path) else folder / given
+        _check_beside(path, path.parent if isinstance(given, Path) else folder, what)
+        lines, where = _lines(path, what), shown(str(path))
+    concepts: dict[str, Concept] = {}
+    for line in lines:
+        name, *synonyms = (part.strip() for part in line.split("|"))
+        for word in (name, *synonyms):
+            try:
+                _plain(word)
+            except ValueError as problem:
+                raise UserError(
+                    sentence(f"{where}: {shown(repr(word))} is no name: {problem}.", do="Give one name a line.")
+                ) from None
+        if name.casefold() in concepts:
+            raise UserError(sentence(f'{where} names "{shown(name)}" twice.', do="Name each concept once."))
+        usual = known.get(name.casefold())
+        own = usual if usual is not None and not synonyms else Concept(name=name, synonyms=tuple(synonyms))
+        concepts[name.casefold()] = own
+    return tuple(concepts.values())
+
+
+def _check_beside(path: Path, folder: Path, what: str) -> None:
+    """A policy's file lies in its folder: one that leads elsewhere could put what it finds there into a report."""
+    try:
+        inside = path.resolve().is_relative_to(folder.resolve())
+    except (OSError, ValueError, RuntimeError):
+        inside = False
+    if not inside:
+        raise UserError(
+            sentence(
+                f"The list of {what} concepts {shown(str(path))} leads out of its folder.",
+                folder=shown(str(folder)),
+                do="Put the file itself beside the policy.",
+            )
+        )
+
+
+def _lines(path: Path, what: str) -> tuple[str, ...]:
+    """The names in a file, one a line; "#" begins a comment."""
+    try:
+        if path.is_file() and path.stat().st_size > LARGEST:
+            raise ValueError(f"it is {path.stat().st_size:,} bytes long")
+        if path.exists() and not path.is_file():
+            raise ValueError("it is no file")
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, ValueError) as problem:
+        because = problem.strerror if isinstance(problem, OSError) and problem.strerror else shown(str(problem))
+        raise UserError(
+            sentence(
+                f"The list of {what} concepts {shown(str(path))} cannot be read.",
+                because=because,
+                do="Give a text file in UTF-8 with one name a line.",
+            )
+        ) from None
+    lines = tuple(line for raw in text.splitlines() if (line := raw.partition("#")[0].strip()))
+    if not lines or len(lines) > MOST_NAMES:
+        raise UserError(
+            sentence(
+                f"The list of {what} concepts {shown(str(path))} holds {len(lines):,} names.",
+                do=f"Give 1 to {MOST_NAMES:,} names, one a line.",
+            )
+        )
+    return lines
+
+
+def _filled(templates: Sequence[str], words: Sequence[tuple[str, str]]) -> tuple[Prompt, ...]:
+    """Every template with every (word, concept), words outermost."""
+    return tuple(
+        Prompt(text=template.replace("{}", word), concept=concept) for word, concept in words for template in templates
+    )

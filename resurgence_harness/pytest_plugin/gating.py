@@ -1,0 +1,205 @@
+"""The release gate under pytest: the policy's groups as cells, asked by whichever worker is free.
+
+The controller looks at the weights once, before any worker starts, and tells the workers what it found.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from resurgence_harness.diffusion.devices import resolved_device
+from resurgence_harness.errors import Undecided, UserError, Violated, sentence
+from resurgence_harness.pytest_plugin.options import Options
+from resurgence_harness.pytest_plugin.properties import CELL_PROPERTY, KNOWN_PROPERTY, numbered
+from resurgence_harness.statistics import Verdict, VerdictKind
+
+if TYPE_CHECKING:
+    from resurgence_harness.gate.asking import Answer, Gate
+    from resurgence_harness.gate.command import Asked
+    from resurgence_harness.gate.models import Models
+    from resurgence_harness.gate.release_policy import Group, ReleasePolicy
+    from resurgence_harness.tasks import Task
+
+FIXTURE = "gate_claim"
+"""The fixture whose tests are the groups of the policy."""
+
+
+class GroupWord(str):
+    """A group's word as a test's parameter."""
+
+
+class Gating:
+    """The gate of one pytest process."""
+
+    def __init__(
+        self,
+        options: Options,
+        *,
+        own: Sequence[Task] = (),
+        judges: Sequence[Any] = (),
+        found: dict[str, Any] | None = None,
+    ) -> None:
+        """`found` is what the controller knows of the models; without it they are looked at here."""
+        self._options, self._judges, self._found = options, judges, found
+        self._own = {task.name: task for task in own}
+
+    @cached_property
+    def policy(self) -> ReleasePolicy:
+        """The policy of --resurgence-policy."""
+        from resurgence_harness.gate.command import read_policy
+
+        return read_policy(self._asked, own=self._own)
+
+    @cached_property
+    def _asked(self) -> Asked:
+        from resurgence_harness.gate.command import read_asked
+
+        if self._options.policy is None:
+            raise UserError(
+                sentence(
+                    "The release gate has no policy.",
+                    do="Give --resurgence-policy policy.yaml; `resurgence policy init` writes one.",
+                )
+            )
+        return read_asked(self._options.policy)
+
+    @cached_property
+    def models(self) -> Models:
+        """The policy's models."""
+        from resurgence_harness.gate.command import read_models
+        from resurgence_harness.gate.models import Models
+
+        if self._found is not None:
+            return Models.read(self._found)
+        return read_models(self._asked, store=self._options.store)
+
+    @cached_property
+    def gate(self) -> Gate:
+        """The benches."""
+        from resurgence_harness.gate.asking import Gate
+
+        device = resolved_device(self._options.device)
+        return Gate(self.policy, self.models, store=self._options.store, device=device, judges=self._judges)
+
+    def check(self) -> None:
+        """Find mistakes before a worker starts: UserError for what cannot be judged."""
+        from resurgence_harness.gate.running import forget, make
+
+        forget(self._options.out)
+        _ = self.gate
+        make(self._options.out)
+
+    def sent(self) -> dict[str, Any] | None:
+        """What a worker must know of the models; None where there is no gate."""
+        return self.models.plain() if self._options.policy is not None else None
+
+    def answer(self, word: str, nodeid: str) -> Answer:
+        """Ask one group, and keep its contact sheet."""
+        from resurgence_harness.gate.running import sheet_name
+
+        group = self.group(word)
+        found = self.gate.ask(group, nodeid=nodeid)
+        self._options.out.mkdir(parents=True, exist_ok=True)
+        (self._options.out / sheet_name(group)).write_bytes(found.sheet)
+        return found
+
+    def group(self, word: str) -> Group:
+        """A group by its word."""
+        return next(group for group in self.policy.groups if group.word == word)
+
+    def release(self) -> None:
+        """Let go of loaded models."""
+        if "gate" in self.__dict__:
+            self.gate.release()
+
+
+GATING: pytest.StashKey[Gating] = pytest.StashKey()
+"""The gate of this process."""
+
+
+class GateClaim:
+    """One group's claim: the candidate does not draw these erased concepts, and still draws what it should."""
+
+    def __init__(self, gating: Gating, word: str, item: pytest.Item) -> None:
+        """Nothing is drawn before it is asked for."""
+        self._gating, self._word, self._item = gating, word, item
+
+    @cached_property
+    def verdict(self) -> Verdict:
+        """What is said of the group; it is recorded for the report when it is first asked for."""
+        answer = self._gating.answer(self._word, self._item.nodeid)
+        record, verdict = answer.record, answer.verdict
+        self._item.user_properties.append((CELL_PROPERTY, json.dumps(record, allow_nan=False)))
+        self._item.user_properties += numbered(record)
+        if verdict.kind is VerdictKind.KNOWN:
+            self._item.user_properties.append((KNOWN_PROPERTY, verdict.sentence))
+        if self._item.config.pluginmanager.has_plugin("allure_listener"):
+            self._attach(answer)
+        return verdict
+
+    def _attach(self, answer: Answer) -> None:
+        """The group's page in the report."""
+        from resurgence_harness.reporting import allure, cell_page
+
+        record, policy = answer.record, self._gating.policy
+        models = record["models"]
+        facts = [("candidate", self._gating.models.words), ("policy digest", policy.digest)]
+        facts += [(f"{name} digest", model["digest"]) for name, model in models.items()]
+        details = cell_page.Details(
+            sentence=answer.verdict.sentence,
+            arithmetic=answer.verdict.arithmetic,
+            facts=tuple(facts),
+            reproduce=f"resurgence gate --policy {shlex.quote(policy.path)}",
+            limits=policy.path,
+        )
+        covered = policy.task.covered
+        sheets = [("base | unlearned | candidate", answer.sheet)]
+        allure.attach(record, answer.evidence, details, strip=None, sheets=sheets, covered=covered)
+
+    def stays_erased(self) -> Verdict:
+        """Pass if the verdict is HOLDS or KNOWN; raise Violated or Undecided, with its arithmetic, if it is not."""
+        __tracebackhide__ = True
+        verdict = self.verdict
+        if verdict.kind is VerdictKind.VIOLATED:
+            raise Violated(str(verdict))
+        if verdict.kind is VerdictKind.UNDECIDED:
+            raise Undecided(str(verdict))
+        return verdict
+
+
+def parametrize(metafunc: pytest.Metafunc) -> list[str]:
+    """One test per group of the policy; gives what is wrong, if anything is."""
+    if FIXTURE not in metafunc.fixturenames:
+        return []
+    gating, wrong = metafunc.config.stash[GATING], []
+    words: dict[str, str] = {}
+    try:
+        words = {group.word: gating.policy.cell(group).id for group in gating.policy.groups}
+    except UserError as error:
+        wrong = [str(error)]
+    metafunc.parametrize(FIXTURE, [GroupWord(word) for word in words], indirect=True, ids=list(words.values()))
+    return wrong
+
+
+def planned(item: Any) -> dict[str, Any] | None:
+    """A collected group, as plain values that a worker can send; None for any other test."""
+    word = word_of(item)
+    if word is None:
+        return None
+    gating = item.config.stash[GATING]
+    cell = gating.policy.cell(gating.group(word))
+    about = {"nodeid": item.nodeid, "id": cell.id, "task": cell.task, "folder": str(item.path.parent)}
+    return {**about, "method": cell.method, "concepts": cell.count, "gate": True}
+
+
+def word_of(item: Any) -> str | None:
+    """The group that a test is about."""
+    callspec = getattr(item, "callspec", None)
+    word = callspec.params.get(FIXTURE) if callspec is not None else None
+    return word if isinstance(word, GroupWord) else None

@@ -1,0 +1,18 @@
+"""Names of the user properties with which a test tells the controller, and JUnit, what it found."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+CELL_PROPERTY = "resurgence_cell"
+"""Carries a cell's record from the worker to the controller."""
+KNOWN_PROPERTY = "resurgence_known"
+"""The message of a KNOWN cell, which Allure's result receives."""
+
+
+def numbered(record: Mapping[str, Any]) -> list[tuple[str, object]]:
+    """One property per number of a cell, for `--junitxml`."""
+    from resurgence_harness.reporting.junit import numbers
+
+    return [(f"resurgence.{name}", value) for name, value in numbers(record)]

@@ -1,0 +1,41 @@
+"""An in-toto statement about the checkpoint's digests: what was tested, by which policy, with which result. Unsigned.
+
+Sign it where you trust the key, for example with `actions/attest` or sigstore. Predicate: in-toto's test-result v0.1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+STATEMENT = "https://in-toto.io/Statement/v1"
+PREDICATE = "https://in-toto.io/attestation/test-result/v0.1"
+RESULTS = {"HOLDS": "passedTests", "KNOWN": "warnedTests", "VIOLATED": "failedTests", "UNDECIDED": "failedTests"}
+
+
+def statement(run: Mapping[str, Any]) -> dict[str, Any]:
+    """The statement; PASSED only where every cell holds, WARNED where some is known, FAILED for anything else."""
+    gate = run["gate"]
+    lists: dict[str, list[str]] = {"passedTests": [], "warnedTests": [], "failedTests": []}
+    for cell in run["cells"]:
+        lists[RESULTS[cell["verdict"]]].append(f"{cell['task']}/{cell['id']}")
+    lists["failedTests"] += [f"{one['task']}/{one['id']}" for one in run["missing"]]
+    failed = run["exit_code"] != 0 or bool(lists["failedTests"]) or not run["cells"]
+    policy = gate["policy"]
+    configuration = [{"name": policy["path"] or "policy", "digest": {"sha256": policy["digest"]}}]
+    if policy["acceptances"]:
+        configuration.append({"name": "acceptances", "digest": {"sha256": policy["acceptances"]}})
+    for name in ("unlearned", "base"):
+        digest = next((cell["models"][name]["digest"] for cell in run["cells"] if name in cell["models"]), None)
+        if digest:
+            configuration.append({"name": f"{name} model, all files", "digest": {"sha256": digest}})
+    return {
+        "_type": STATEMENT,
+        "subject": [{"name": name, "digest": {"sha256": digest}} for name, digest in gate["files"].items()],
+        "predicateType": PREDICATE,
+        "predicate": {
+            "result": "FAILED" if failed else "WARNED" if lists["warnedTests"] else "PASSED",
+            "configuration": configuration,
+            **lists,
+        },
+    }

@@ -1,0 +1,81 @@
+"""A CI job's summary in Markdown, and the annotations of a GitHub workflow.
+
+The summary stays under `LARGEST` bytes, above which GitHub drops it whole; what does not fit is said. Annotations are
+for cells that do not pass, the regressions first, at most ten: GitHub shows no more of one kind.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from resurgence_harness.reporting.escaping import command, markdown, parameter
+from resurgence_harness.reporting.terminal import EXIT_CODES
+
+LARGEST = 1_000_000
+"""Bytes; GitHub's limit is 1 MiB a step."""
+ANNOTATIONS = 10
+SIGNS = {"HOLDS": "✅", "KNOWN": "🟡", "VIOLATED": "❌", "UNDECIDED": "❔"}
+_CUT = "\n*More cells are in verdict.json; they do not fit here.*\n"
+
+
+def summary(run: Mapping[str, Any]) -> str:
+    """The Markdown."""
+    code, gate = run["exit_code"], run.get("gate")
+    lines = [f"## Resurgence: exit code {code}, {EXIT_CODES.get(code, 'see the log')}", ""]
+    if gate:
+        lines += [f"Candidate {markdown(gate['candidate'])}, policy `{gate['policy']['digest'][:16]}`.", ""]
+        lines += [f"* {markdown(note)}" for note in gate["notes"]]
+        lines += [f"* Weight audit (advisory): {markdown(gate['audit']['words'])}"] if gate["audit"] else []
+        lines.append("")
+    lines += ["| | cell | base | before | after | retained | why |", "|---|---|---|---|---|---|---|"]
+    head, tail = "\n".join(lines) + "\n", [f"\n{run['tool']}, {markdown(run['finished'])}\n"]
+    rows = [_row(cell) for cell in run["cells"]]
+    rows += [f"| ⛔ | {markdown(one['id'])} | | | | | {markdown(one['why'])} |\n" for one in run["missing"]]
+    room = LARGEST - len((head + _CUT + tail[0]).encode())
+    kept = []
+    for row in rows:
+        room -= len(row.encode())
+        if room < 0:
+            tail.insert(0, _CUT)
+            break
+        kept.append(row)
+    return head + "".join(kept) + "".join(tail)
+
+
+def errors(run: Mapping[str, Any]) -> list[str]:
+    """Workflow commands, each a line."""
+    told = sorted(
+        (cell for cell in run["cells"] if cell["verdict"] in ("VIOLATED", "UNDECIDED")),
+        key=lambda cell: cell["verdict"] != "VIOLATED",
+    )
+    lines = [(f"{one['id']} {one['verdict']}", one["reason"].splitlines()[0]) for one in told]
+    lines += [(f"{one['id']} has no verdict", one["why"]) for one in run["missing"]]
+    return [f"::error title={parameter(title)}::{command(why)}" for title, why in lines[:ANNOTATIONS]]
+
+
+def tell_ci(run: Mapping[str, Any], environ: Mapping[str, str] = os.environ) -> list[str]:
+    """Append the summary where GitHub wants it; the annotations to print, none elsewhere."""
+    place = environ.get("GITHUB_STEP_SUMMARY")
+    if place:
+        with Path(place).open("a", encoding="utf-8") as file:
+            file.write(summary(run))
+    return errors(run) if environ.get("GITHUB_ACTIONS") == "true" else []
+
+
+def _row(cell: Mapping[str, Any]) -> str:
+    retained = " → ".join(_rate(cell[arm]) for arm in ("retained_before", "retained_after"))
+    columns = [
+        f"{SIGNS[cell['verdict']]} {cell['verdict']}",
+        markdown(f"{cell['task']}/{cell['id']}"),
+        *(_rate(cell[arm]) for arm in ("base", "before", "after")),
+        retained,
+        markdown(cell["reason"].splitlines()[0]),
+    ]
+    return f"| {' | '.join(columns)} |\n"
+
+
+def _rate(rate: Mapping[str, Any] | None) -> str:
+    return "—" if rate is None else f"{100 * rate['rate']:.1f} % ({rate['hits']} hits)"

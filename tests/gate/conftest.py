@@ -1,0 +1,118 @@
+"""A very small base, its unlearned model and candidates as files, and the real command line in this process."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from resurgence_harness import cli, judging, tasks
+from resurgence_harness.presets import parse_change
+from resurgence_harness.selection import Selection, base_model, plan_cell
+from resurgence_harness.specs import Cell
+from tests.plugin.gallery import SEEDS, SETTINGS, TINY, GalleryJudge, draw_gallery
+from tests.tiny import save_tiny_stable_diffusion
+
+POLICY = f"""\
+version: 1
+task: tiny
+concepts: {{erased: [cleo marsh, finn marsh]}}
+seeds: {SEEDS}
+sampler: {{steps: 2, guidance: 7.5, batch: 32}}
+"""
+
+
+class Tiny(NamedTuple):
+    """Files that a person would have."""
+
+    base: Path
+    gallery: Path
+    files: dict[str, Path]
+    """unlearned, passing, regressing, collapsed, stranger: U-Net files."""
+    store: Path
+
+
+class Said(NamedTuple):
+    """What a command left."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
+    """UCE on two names, and what became of it: nearly nothing, nearly the base, noise, and another model."""
+    import torch
+    from safetensors.torch import save_file
+
+    from resurgence_harness.bench import Bench
+    from resurgence_harness.storing import Store
+
+    folder = tmp_path_factory.mktemp("tiny")
+    base = save_tiny_stable_diffusion(folder / "base")
+    draw_gallery(base, folder / "gallery.npz")
+    selection = Selection(changed=tuple(map(parse_change, SETTINGS)))
+    cell = Cell(task="tiny", method="uce", count=2, finetuning="lora")
+    plan = plan_cell(cell, base_model(str(base)), task=TINY, selection=selection)
+    bench = Bench(Store(folder / "store"))
+
+    def unet(recipe: Any) -> dict[str, torch.Tensor]:
+        return {name: value.clone() for name, value in bench.model(recipe).unet.state_dict().items()}
+
+    first, unlearned = unet(plan.base), unet(plan.unlearned)
+    noise = torch.Generator().manual_seed(0)
+    made = {
+        "unlearned": unlearned,
+        "passing": {name: torch.lerp(value, first[name], 0.02) for name, value in unlearned.items()},
+        "regressing": {name: torch.lerp(value, first[name], 0.95) for name, value in unlearned.items()},
+        "collapsed": {
+            name: value + 0.5 * value.std() * torch.randn(value.shape, generator=noise) if value.ndim > 1 else value
+            for name, value in unlearned.items()
+        },
+    }
+    files = {name: folder / f"{name}.safetensors" for name in made}
+    for name, weights in made.items():
+        save_file(weights, files[name])
+    other = save_tiny_stable_diffusion(folder / "other", seed=1)
+    files["stranger"] = other / "unet" / "diffusion_pytorch_model.safetensors"
+    return Tiny(base, folder / "gallery.npz", files, folder / "store")
+
+
+@pytest.fixture
+def known(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> Tiny:
+    """The tiny task and its judge are known in this process."""
+    monkeypatch.setitem(tasks.TASKS, "tiny", TINY)
+    monkeypatch.setitem(judging.JUDGES, "gallery", GalleryJudge(str(tiny.gallery)))
+    return tiny
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder to work in, with no CI around it."""
+    for name in ("CI", "GITHUB_ACTIONS", "GITHUB_STEP_SUMMARY", "RESURGENCE_STORE"):
+        monkeypatch.delenv(name, raising=False)
+    folder = tmp_path / "here"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    return folder
+
+
+@pytest.fixture
+def resurgence(here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Said]:
+    """The `resurgence` command in this process."""
+
+    def run(*arguments: object) -> Said:
+        monkeypatch.setattr(sys, "argv", ["resurgence", *map(str, arguments)])
+        code: object = 0
+        try:
+            cli.main()
+        except SystemExit as left:
+            code = left.code
+        said = capsys.readouterr()
+        return Said(int(str(code or 0)), said.out, said.err)
+
+    return run
