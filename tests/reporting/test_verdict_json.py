@@ -23,7 +23,7 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
     path = tmp_path / "out" / "verdict.json"
     told = run(record(), missing=(UNRUN,))
     verdict_json.write(path, told)
-    assert verdict_json.read(path).model_dump() == told
+    assert verdict_json.read(path).model_dump(exclude={"gate"}) == told
     assert [file.name for file in path.parent.iterdir()] == ["verdict.json"]
 
 
