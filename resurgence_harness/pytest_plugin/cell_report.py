@@ -151,7 +151,7 @@ def _facts(engine: Engine, plan: CellPlan, record: dict[str, Any], suite: Path) 
             )
             facts.append(("  calibration", known))
     policy = engine.limits(suite).policy_for(plan.cell)
-    facts += [("policy", ", ".join(f"{name} {value:g}" for name, value in asdict(policy).items()))]
+    facts += [("policy", ", ".join(f"{name} {value:g}" for name, value in asdict(policy).items() if value is not None))]
     facts += [("policy digest", record["limits"])]
     return tuple(facts)
 
