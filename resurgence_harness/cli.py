@@ -125,8 +125,9 @@ def plan_command(
 
     cells = collected(arguments)
     planned = plan(cells.store, cells.wanted)
+    if planned.needed:
+        show_costs(cells)
     show_plan(planned, cells=len(cells.plans), store=cells.store, every=every, beyond=cells.beyond)
-    show_costs(cells)
 
 
 @app.command("build", context_settings=_PASSED_ON)
@@ -498,7 +499,7 @@ def show_costs(cells: Cells) -> None:
     }
     for delta, alpha, grid in sorted(asked):
         print(
-            f"\nPairs until a rise is told from {100 * delta:g} points with {100 * (1 - alpha):g} % confidence,"
+            f"Pairs until a rise is told from {100 * delta:g} points with {100 * (1 - alpha):g} % confidence,"
             f" on grids of {grid}, simulated:"
         )
         table = Table(
@@ -512,6 +513,7 @@ def show_costs(cells: Cells) -> None:
             )
             table.add_row(words, f"{cost.median:.0f}", f"{cost.p95:.0f}", told)
         _console().print(table)
+        print()
 
 
 def summary(planned: Plan) -> str:

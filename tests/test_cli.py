@@ -238,6 +238,7 @@ def test_plan_then_build_then_plan(suite: list[str], tmp_path: Path) -> None:
     lines = [" ".join(line.split()) for line in cold.stdout.splitlines()]
     assert any(line.startswith("checkpoint base → uce(1) missing") for line in lines)
     assert any(line.startswith("checkpoint base → uce(1) → lora missing") for line in lines)
+    assert any(line.startswith("Pairs until a rise is told from 5 points with 99 % confidence") for line in lines)
     assert lines[-2].startswith("1 cell; store ")
     assert not (tmp_path / "store").exists()
     built = resurgence("build", *suite, store)
