@@ -278,7 +278,7 @@ class Bench:
             save=save,
         )
         self._progress(f"building {words}", 0, training(step).units, None)
-        with fast_products():
+        with fast_products(before):
             changed = step.apply(before, run)  # type: ignore[attr-defined]
         return facts(changed, folder, training(step))
 

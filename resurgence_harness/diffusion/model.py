@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+LARGE = 100_000_000
+"""Weights of a UNet from which on arithmetic takes a GPU's time; below, launching kernels does."""
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class StableDiffusion:
@@ -108,6 +111,11 @@ class StableDiffusion:
     def sample_size(self) -> int:
         """Side of the images this model was made for, in pixels."""
         return int(self.unet.config.sample_size) * self.latent_factor
+
+    @property
+    def large(self) -> bool:
+        """Whether the UNet has at least LARGE weights."""
+        return sum(value.numel() for value in self.unet.parameters()) >= LARGE
 
     @property
     def device(self) -> Any:
