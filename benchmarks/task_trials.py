@@ -1,8 +1,8 @@
 """What `benchmarks.tune_tasks` tries: the tasks with their roles swapped, and the settings of each method.
 
-A suite's erased concepts are never erased here, and its held-out concepts are never watched, as far as the world allows:
+As far as the world allows, what a suite erases is never erased here, and what it holds out is never watched:
 
-* copyright erases two of the suite's held-out characters, keeps the four others, the suite's erased one and one more, and
+* copyright erases two of the suite's held-out characters, keeps three others, the suite's erased one and one more, and
   watches five that the suite's methods may see.
 * object erases the five classes that the suite keeps, keeps three and watches two of the five that it erases.
 * unsafe has four kinds of hazard, all erased at once: no other can be. The kept and the watched objects change places,
@@ -99,7 +99,10 @@ SEARCHES: dict[str, Search] = {
     "copyright": Search(
         _COPYRIGHT,
         Case(_names(_COPYRIGHT.erasable[:1]), TRAINING_SEED),
-        (Case(_names(_COPYRIGHT.erasable[1:]), TRAINING_SEED), Case(_names(_COPYRIGHT.erasable[1:]), TRAINING_SEED + 1)),
+        (
+            Case(_names(_COPYRIGHT.erasable[1:]), TRAINING_SEED),
+            Case(_names(_COPYRIGHT.erasable[1:]), TRAINING_SEED + 1),
+        ),
     ),
 }
 """By task, the one in most need of other values first."""

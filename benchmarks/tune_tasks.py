@@ -4,8 +4,8 @@
     python -m benchmarks.tune_tasks --to trials.csv --choose
 
 As in benchmarks/tune_unlearning.py for celebrities, settings are judged by erasure and utility alone: no model is
-fine-tuned here. What is erased and watched instead of the suite's concepts is in benchmarks/task_trials.py. Every setting
-is tried on the first case of its task; the best few of each method, by the rule below, on the others as well.
+fine-tuned here. benchmarks/task_trials.py says what is erased and watched instead of the suite's concepts. Every
+setting is tried on the first case of its task; the best few of each method, by the rule below, on the others as well.
 
 The rule: erased concepts in at most 20 % of the images (UCE, EraseDiff, MACE 8 %), watched ones in at least 85 % of as
 many as the base draws, in every case. Of the settings that meet it, the one whose worst case keeps the most; if none
@@ -22,7 +22,7 @@ import os
 import time
 import traceback
 from collections.abc import Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, ProcessPoolExecutor, wait
 from dataclasses import fields, replace
 from multiprocessing import get_context
 from pathlib import Path
@@ -194,9 +194,7 @@ class Bench:
         watched = _probe(task.retained_prompts(task.held_out, least=50), watched_images, sampler)
         if trial.task not in self.shown:
             self.shown[trial.task] = self.judged(self.base, task, watched)
-        run = Run(
-            base=self.base, base_digest="micro", parent_digest="micro", images=self.images, cached=self.cached
-        )
+        run = Run(base=self.base, base_digest="micro", parent_digest="micro", images=self.images, cached=self.cached)
         began = time.monotonic()
         try:
             model = step.apply(self.base, run)
@@ -216,9 +214,7 @@ def unlearning(trial: Trial, sampler: Sampler) -> Unlearning:
     erased: tuple[Concept, ...] = tuple(c for c in task.erasable if c.name in trial.case.erased)
     settings = settings_for("micro")  # the family's, whatever a task has by now: rows keep their meaning
     settings[METHODS[trial.method].step.name] |= trial.settings
-    cell = Cell(
-        task=trial.task, method=trial.method, count=len(erased), finetuning="none", run=trial.case.seed
-    )
+    cell = Cell(task=trial.task, method=trial.method, count=len(erased), finetuning="none", run=trial.case.seed)
     step = unlearning_step(cell, task, erased, settings, sampler)
     first = {"forget": FORGET_SEED, "retain": RETAIN_SEED}
     moved: dict[str, Any] = {}
@@ -342,6 +338,8 @@ def tune(trials: list[Trial], to: Path, device: str, jobs: int, images: tuple[in
                 trial = going.pop(future)
                 try:
                     row = future.result()
+                except BrokenExecutor:  # a process died: nothing more can be made
+                    raise
                 except Exception:  # the others go on; what failed is no row, so it is made again next time
                     traceback.print_exc()
                     continue

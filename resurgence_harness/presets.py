@@ -188,9 +188,7 @@ def preset_of(base: Base) -> str:
         return "micro" if base.name == "micro" else "sd"
 
 
-def settings_for(
-    preset: str, changed: Iterable[tuple[str, Any]] = (), *, task: str = ""
-) -> dict[str, dict[str, Any]]:
+def settings_for(preset: str, changed: Iterable[tuple[str, Any]] = (), *, task: str = "") -> dict[str, dict[str, Any]]:
     """A preset's values, then the task's own over them, then a person's changes; UserError for a value there is not."""
     own = OF_TASK[preset].get(task, {})
     settings = {group: {**values, **own.get(group, {})} for group, values in PRESETS[preset].items()}
