@@ -121,7 +121,7 @@ def ranked(rows: Iterable[Row]) -> list[tuple[str, list[Row]]]:
 
 def choose(rows: list[Row]) -> Iterator[str]:
     """For each task and method a line of what the rule chooses, and whether it meets the bar."""
-    for task, search in SEARCHES.items():
+    for task in SEARCHES:
         for method in TRIALS:
             mine = [row for row in rows if (row.task, row.method) == (task, method)]
             if not mine:
@@ -133,7 +133,9 @@ def choose(rows: list[Row]) -> Iterator[str]:
                 f"{row.erased:.2f}/{row.retained:.2f}" if row.retained is not None else "diverged" for row in tried
             )
             said = "meets the bar" if worst >= 0 else f"MISSES THE BAR by {-worst:.2f}"
-            cases = f"{len(tried)} of {1 + len(search.then)} cases, {len({row.settings for row in mine})} settings"
+            cases = (
+                f"{len(tried)} of {1 + len(others(task, method))} cases, {len({row.settings for row in mine})} settings"
+            )
             yield f"{task} {method}: {settings}    {said}; erased/retained {shown} ({cases})"
 
 
@@ -265,6 +267,15 @@ def planned(tasks: list[str], methods: list[str]) -> list[Trial]:
     ]
 
 
+def others(task: str, method: str) -> tuple[Case, ...]:
+    """The cases that follow the first; for a method without chance, those alone that erase something else."""
+    search = SEARCHES[task]
+    if "seed" in {field.name for field in fields(METHODS[method].step)}:
+        return search.then
+    apart = {case.erased: case for case in reversed((search.first, *search.then))}
+    return tuple(case for case in search.then if case is apart[case.erased])
+
+
 def promoted(task: str, method: str, rows: list[Row]) -> list[Trial]:
     """The other cases of the best settings so far."""
     places = {repr(settings): place for place, settings in enumerate(TRIALS[method](task))}
@@ -276,7 +287,7 @@ def promoted(task: str, method: str, rows: list[Row]) -> list[Trial]:
         and row.settings in places
     ]
     best = [settings for settings, _ in ranked(mine)[:PROMOTED]]
-    return [Trial(task, method, places[settings], case) for settings in best for case in SEARCHES[task].then]
+    return [Trial(task, method, places[settings], case) for settings in best for case in others(task, method)]
 
 
 def main() -> None:
