@@ -23,7 +23,7 @@ from resurgence_harness.presets import FromTask
 from resurgence_harness.specs import Concept
 from resurgence_harness.tasks import COPYRIGHT, OBJECT, UNSAFE, Task
 from resurgence_harness.tasks.microworld import SCENES
-from resurgence_harness.unlearning import AdaptiveWeight, FixedWeight, MostSalient, NoProjection
+from resurgence_harness.unlearning import AdaptiveWeight, FixedWeight, GradientMemory, MostSalient, NoProjection
 
 TRAINING_SEED, IMAGE_SEED, FORGET_SEED, RETAIN_SEED = 1_000, 5_000, 6_000, 7_000
 """First seeds; the suites count training seeds from 0 and image seeds from 1, 200 001 and 300 001."""
@@ -184,60 +184,60 @@ def mace(task: str) -> list[Settings]:
 
 
 def salun(task: str) -> list[Settings]:
-    """Slower, shorter, more weight on what is retained, more of the world to retain, fewer entries that move."""
+    """More weight on what is retained, more of the world to retain, slower, longer, fewer entries that move."""
     found: list[Settings] = [
         {"retain_weight": 3.0, **SHOWN},
-        {"learning_rate": 1e-4, **SHOWN},
+        {"learning_rate": 1e-4, "retain_weight": 3.0, **SHOWN},
+        {"retain_weight": 10.0, **SHOWN},
+        {"retain_weight": 3.0, "iterations": 320, **SHOWN},
+        {"learning_rate": 1e-4, "iterations": 240, "retain_weight": 10.0, **SHOWN},
         {"learning_rate": 1e-4, "retain_weight": 1.5},
         dict(SHOWN),
-        {"retain_weight": 1.5, **SHOWN},
-        {"iterations": 80, **SHOWN},
-        {"learning_rate": 1e-4, "iterations": 240, "retain_weight": 3.0, **SHOWN},
         {"learning_rate": 5e-4, "subset": CrossAttention(), **SHOWN},
-        {"mask": MostSalient(fraction=0.2), "retain_weight": 1.5, **SHOWN},
-        {"learning_rate": 5e-5, "iterations": 240, **SHOWN},
-        {"retain_weight": 3.0},
+        {"mask": MostSalient(fraction=0.2), "retain_weight": 3.0, **SHOWN},
+        {"learning_rate": 5e-5, "iterations": 240, "retain_weight": 1.5, **SHOWN},
+        {"learning_rate": 1e-4, **SHOWN},
         {},
     ]
-    return found if task != "copyright" else [*found[:6], {}]
+    return found if task != "copyright" else [*found[:7], {}]
 
 
 def shs(task: str) -> list[Settings]:
-    """Less is cut, and the repair is longer, slower, projected or not, with more of the world."""
-    found: list[Settings] = [
+    """Less is cut; the repair is longer, slower, or adds less of the memory, with more of the world."""
+    return [
+        {"projection": GradientMemory(margin=0.0), "iterations": 120, **SHOWN},
         {"sparsity": 0.99, **SHOWN},
-        {"sparsity": 0.99, "iterations": 120, "projection": NoProjection(), "forget_weight": 0.5, **SHOWN},
+        {"projection": NoProjection(), "iterations": 120, "sparsity": 0.99, "forget_weight": 0.5, **SHOWN},
+        {"projection": GradientMemory(margin=0.1), **SHOWN},
         {"learning_rate": 5e-5, **SHOWN},
+        {"projection": NoProjection(), "iterations": 120, "forget_weight": 1.0, **SHOWN},
+        {"projection": GradientMemory(margin=0.1), "iterations": 150, "learning_rate": 5e-5, **SHOWN},
         {"iterations": 45, **SHOWN},
-        {"iterations": 120, "projection": NoProjection(), "forget_weight": 1.0, **SHOWN},
-        {"sparsity": 0.99, "iterations": 45},
         {"learning_rate": 5e-5, "iterations": 110, **SHOWN},
-        {"iterations": 160, "projection": NoProjection(), "forget_weight": 0.3, **SHOWN},
-        {"sparsity": 0.97, "learning_rate": 5e-5},
+        {"projection": NoProjection(), "iterations": 160, "forget_weight": 0.3, **SHOWN},
         dict(SHOWN),
-        {"learning_rate": 2e-4, "iterations": 160, "projection": NoProjection(), "forget_weight": 1.0, **SHOWN},
+        {"sparsity": 0.97, "learning_rate": 5e-5},
+        {"projection": NoProjection(), "iterations": 160, "learning_rate": 2e-4, "forget_weight": 1.0, **SHOWN},
         {},
     ]
-    return found
 
 
 def erasediff(task: str) -> list[Settings]:
-    """Slower, shorter, a looser constraint, more of the world, and a fixed weight as in the authors' code."""
-    found: list[Settings] = [
-        {"learning_rate": 1e-4, **SHOWN},
-        {"iterations": 60, **SHOWN},
-        {"weight": AdaptiveWeight(rate=0.3), **SHOWN},
-        {"learning_rate": 1e-4, "weight": AdaptiveWeight(rate=0.3), **SHOWN},
+    """A looser constraint, a small fixed weight as in the authors' code, slower, longer, more of the world."""
+    return [
         {"weight": FixedWeight(value=0.3), **SHOWN},
+        {"learning_rate": 1e-4, "weight": AdaptiveWeight(rate=0.3), **SHOWN},
+        {"learning_rate": 1e-4, **SHOWN},
+        {"weight": FixedWeight(value=0.1), "iterations": 240, **SHOWN},
+        {"weight": AdaptiveWeight(rate=0.3), **SHOWN},
         {"learning_rate": 1e-4, "iterations": 200, "weight": FixedWeight(value=0.3), **SHOWN},
+        {"learning_rate": 1e-4, "iterations": 240, "weight": FixedWeight(value=0.1), **SHOWN},
         {"weight": AdaptiveWeight(rate=0.1), **SHOWN},
-        {"learning_rate": 1e-4, "iterations": 60},
-        {"learning_rate": 1e-3, "subset": CrossAttention(), **SHOWN},
         dict(SHOWN),
+        {"learning_rate": 1e-3, "subset": CrossAttention(), **SHOWN},
         {"learning_rate": 1e-4, "weight": AdaptiveWeight(rate=0.3)},
         {},
     ]
-    return found
 
 
 TRIALS: dict[str, Callable[[str], list[Settings]]] = {
