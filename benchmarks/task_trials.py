@@ -203,20 +203,20 @@ def salun(task: str) -> list[Settings]:
 
 
 def shs(task: str) -> list[Settings]:
-    """Less is cut; the repair is longer, slower, or adds less of the memory, with more of the world."""
+    """Less of the memory is added, or none; the repair is longer or slower, with more of the world; less is cut."""
     return [
         {"projection": GradientMemory(margin=0.0), "iterations": 120, **SHOWN},
-        {"sparsity": 0.99, **SHOWN},
-        {"projection": NoProjection(), "iterations": 120, "sparsity": 0.99, "forget_weight": 0.5, **SHOWN},
         {"projection": GradientMemory(margin=0.1), **SHOWN},
-        {"learning_rate": 5e-5, **SHOWN},
         {"projection": NoProjection(), "iterations": 120, "forget_weight": 1.0, **SHOWN},
+        {"learning_rate": 5e-5, **SHOWN},
+        {"projection": GradientMemory(margin=0.0), "iterations": 120, "forget_weight": 0.5, **SHOWN},
         {"projection": GradientMemory(margin=0.1), "iterations": 150, "learning_rate": 5e-5, **SHOWN},
+        {"projection": NoProjection(), "iterations": 120, "sparsity": 0.99, "forget_weight": 0.5, **SHOWN},
+        {"projection": GradientMemory(margin=0.03), "iterations": 120, **SHOWN},
         {"iterations": 45, **SHOWN},
-        {"learning_rate": 5e-5, "iterations": 110, **SHOWN},
         {"projection": NoProjection(), "iterations": 160, "forget_weight": 0.3, **SHOWN},
         dict(SHOWN),
-        {"sparsity": 0.97, "learning_rate": 5e-5},
+        {"sparsity": 0.99, **SHOWN},
         {"projection": NoProjection(), "iterations": 160, "learning_rate": 2e-4, "forget_weight": 1.0, **SHOWN},
         {},
     ]
