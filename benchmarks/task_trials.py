@@ -204,7 +204,7 @@ def salun(task: str) -> list[Settings]:
 
 def shs(task: str) -> list[Settings]:
     """Less of the memory is added, or none; the repair is longer or slower, with more of the world; less is cut."""
-    return [
+    found: list[Settings] = [
         {"projection": GradientMemory(margin=0.0), "iterations": 120, **SHOWN},
         {"projection": GradientMemory(margin=0.1), **SHOWN},
         {"projection": NoProjection(), "iterations": 120, "forget_weight": 1.0, **SHOWN},
@@ -220,11 +220,12 @@ def shs(task: str) -> list[Settings]:
         {"projection": NoProjection(), "iterations": 160, "learning_rate": 2e-4, "forget_weight": 1.0, **SHOWN},
         {},
     ]
+    return found if task != "copyright" else [*found[:7], {}]
 
 
 def erasediff(task: str) -> list[Settings]:
     """A looser constraint, a small fixed weight as in the authors' code, slower, longer, more of the world."""
-    return [
+    found: list[Settings] = [
         {"weight": FixedWeight(value=0.3), **SHOWN},
         {"learning_rate": 1e-4, "weight": AdaptiveWeight(rate=0.3), **SHOWN},
         {"learning_rate": 1e-4, **SHOWN},
@@ -238,6 +239,7 @@ def erasediff(task: str) -> list[Settings]:
         {"learning_rate": 1e-4, "weight": AdaptiveWeight(rate=0.3)},
         {},
     ]
+    return found if task != "copyright" else [*found[:7], {}]
 
 
 TRIALS: dict[str, Callable[[str], list[Settings]]] = {

@@ -21,6 +21,7 @@ import csv
 import os
 import time
 import traceback
+from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, ProcessPoolExecutor, wait
 from dataclasses import fields, replace
@@ -257,14 +258,16 @@ def _make(trial: Trial, images: tuple[int, int], until: float) -> list[Any] | No
 
 
 def planned(tasks: list[str], methods: list[str]) -> list[Trial]:
-    """First cases: every method's and task's best bet, then their second, and so on."""
-    lists = [(task, method, len(TRIALS[method](task))) for task in tasks for method in methods]
-    return [
-        Trial(task, method, place, SEARCHES[task].first)
-        for place in range(max(length for *_, length in lists))
-        for task, method, length in lists
-        if place < length
-    ]
+    """First cases, task by task: every method's best bet, then their second, and so on."""
+    return sorted(
+        (
+            Trial(task, method, place, SEARCHES[task].first)
+            for task in tasks
+            for method in methods
+            for place in range(len(TRIALS[method](task)))
+        ),
+        key=lambda trial: (tasks.index(trial.task), trial.place),
+    )
 
 
 def others(task: str, method: str) -> tuple[Case, ...]:
@@ -328,38 +331,37 @@ def tune(trials: list[Trial], to: Path, device: str, jobs: int, images: tuple[in
             file.flush()
         groups = dict.fromkeys((trial.task, trial.method) for trial in trials)
         left = {group: [t for t in trials if (t.task, t.method) == group and t.words not in made] for group in groups}
+        waiting = deque(trial for trial in trials if trial.words not in made)
         going: dict[Future[list[Any] | None], Trial] = {}
 
-        def start(wanted: Iterable[Trial]) -> None:
-            for trial in wanted:
-                if trial.words not in made:
-                    made.add(trial.words)
-                    going[pool.submit(_make, trial, images, until)] = trial
-
         def advance(group: tuple[str, str]) -> None:
+            """The other cases of a method and task, before anything else, once its first ones are all made."""
             if not left[group]:
-                file.flush()
-                start(promoted(*group, rows_of(to)))
+                fresh = [trial for trial in promoted(*group, rows_of(to)) if trial.words not in made]
+                made.update(trial.words for trial in fresh)
+                waiting.extendleft(reversed(fresh))
 
-        start(trials)
         for group in groups:
             advance(group)
-        while going:
+        while waiting or going:
+            while waiting and len(going) < jobs + 1:  # one more than there are processes, so that none waits
+                trial = waiting.popleft()
+                going[pool.submit(_make, trial, images, until)] = trial
             for future in wait(going, return_when=FIRST_COMPLETED).done:
                 trial = going.pop(future)
                 try:
                     row = future.result()
+                    if row is None:
+                        waiting.clear()
+                        continue
+                    table.writerow(row)
+                    file.flush()
+                    done += 1
+                    print(f"{time.time() - began:5.0f} s  {' '.join(map(str, row))}", flush=True)
                 except BrokenExecutor:  # a process died: nothing more can be made
                     raise
                 except Exception:  # the others go on; what failed is no row, so it is made again next time
                     traceback.print_exc()
-                    continue
-                if row is None:
-                    continue
-                table.writerow(row)
-                file.flush()
-                done += 1
-                print(f"{time.time() - began:5.0f} s  {' '.join(map(str, row))}", flush=True)
                 group = (trial.task, trial.method)
                 if trial in left[group]:
                     left[group].remove(trial)
