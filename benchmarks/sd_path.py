@@ -90,6 +90,9 @@ def write_base(directory: Path, *, half: bool, tiny: bool, device: str) -> None:
     if half:
         parts = {name: part.to(torch.float16) for name, part in parts.items()}
     save_parts({**parts, "tokenizer": model.tokenizer, "scheduler": model.scheduler}, directory)
+    del model, parts
+    if device.startswith("cuda"):
+        torch.cuda.empty_cache()  # the run has a process of its own
 
 
 def write_judge(work: Path, *, tiny: bool) -> Settings:
@@ -245,7 +248,7 @@ def table(args: argparse.Namespace, work: Path) -> Iterator[Stage]:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """The table: on paper when it is complete, on the screen line by line."""
+    """The table, line by line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--to", type=Path, required=True, help="the csv to write")
     parser.add_argument("--methods", default="uce,esd", help="unlearnings (default uce,esd)")
@@ -263,14 +266,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     with tempfile.TemporaryDirectory(prefix="sd-path-") as folder:
         work = (args.work or Path(folder)).absolute()
         work.mkdir(parents=True, exist_ok=True)
-        rows = []
-        for stage in table(args, work):
-            rows.append(stage)
-            print(*words(stage), sep="  ", flush=True)
         with args.to.open("w", newline="", encoding="utf-8") as file:
             out = csv.writer(file, lineterminator="\n")
             out.writerow(COLUMNS)
-            out.writerows([*words(stage), device(args.device), versions()] for stage in rows)
+            for stage in table(args, work):
+                out.writerow([*words(stage), device(args.device), versions()])
+                file.flush()
+                print(*words(stage), sep="  ", flush=True)
 
 
 def words(stage: Stage) -> list[str]:
