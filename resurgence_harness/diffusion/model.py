@@ -142,11 +142,11 @@ def difference(model: StableDiffusion, parent: StableDiffusion) -> dict[str, Ten
         )
     changed: dict[str, Tensor] = {}
     for name, value in ours.items():
-        value = value.detach().cpu()
-        if not torch.equal(value, theirs[name].detach().cpu()):
+        # Compared where it lies: most of gigabytes has not moved, and need not cross to the CPU.
+        if not torch.equal(value, theirs[name].to(value.device)):
             if not bool(torch.isfinite(value).all()):
                 raise BuildError(sentence("A tensor of the changed model holds NaN or infinity.", tensor=name))
-            changed[name] = value.clone(memory_format=torch.contiguous_format)
+            changed[name] = value.detach().cpu().clone(memory_format=torch.contiguous_format)
     return changed
 
 
