@@ -131,19 +131,25 @@ class Verdict:
 
 
 def decide(
-    evidence: CellEvidence, policy: Policy, acceptance: Acceptance | None = None, *, today: date | None = None
+    evidence: CellEvidence,
+    policy: Policy,
+    acceptance: Acceptance | None = None,
+    *,
+    today: date | None = None,
+    settings: str = "",
 ) -> Verdict:
     """The verdict on one cell, in the order that the module's docstring gives.
 
-    `acceptance` is the one that was written for this cell and these weights, if any; an expired one counts as absent.
+    `acceptance` is the one that was written for this cell and these weights, if any; an expired one counts as absent,
+    and so does one that is bound to other settings than `settings`, the short digest of the steps' values.
     Where a second judge saw the same images, both must come to the same kind of verdict.
     """
     day = today or date.today()
-    first = _one_judge(evidence, policy, acceptance, day)
+    first = _one_judge(evidence, policy, acceptance, day, settings)
     if evidence.second is None:
         return first
     other = replace(evidence.second, effect=evidence.second.effect or evidence.effect)
-    second = _one_judge(other, policy, acceptance, day)
+    second = _one_judge(other, policy, acceptance, day, settings)
     arms = zip(evidence.arms(), other.arms(), strict=True)
     agreed = tuple((name, agreement(one, two)) for (name, one), (_, two) in arms)
     agreeing = ", ".join(f"{name.replace('_', ' ')} {same} of {total}" for name, (same, total) in agreed)
@@ -172,15 +178,17 @@ def decide(
     )
 
 
-def _one_judge(evidence: CellEvidence, policy: Policy, acceptance: Acceptance | None, day: date) -> Verdict:
-    cell = Weighed(evidence, policy, acceptance, day)
+def _one_judge(
+    evidence: CellEvidence, policy: Policy, acceptance: Acceptance | None, day: date, settings: str
+) -> Verdict:
+    cell = Weighed(evidence, policy, acceptance, day, settings)
     kind, reason, more = _order(cell)
     wants: frozenset[Group] = frozenset()
     if kind in (VerdictKind.UNDECIDED, VerdictKind.VIOLATED):
         wants = cell.wants if kind is VerdictKind.UNDECIDED else cell.wants_name
     return Verdict(
         kind=kind,
-        reason=f"{reason.removesuffix('.')}{sentences.expired(cell)}.",
+        reason=f"{reason.removesuffix('.')}{sentences.set_aside(cell)}.",
         outcome=cell.outcome,
         findings=cell.findings,
         controls=cell.controls,

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import time
+from dataclasses import replace
 from pathlib import Path
 from textwrap import dedent
 
@@ -106,6 +107,24 @@ def test_known_is_exit_code_0_and_says_so_in_allure(suite: Folder) -> None:
     assert ran.verdicts["cells"][0]["acceptance"]["owner"] == "test author"
     (result,) = ran.results
     assert result["status"] == "passed" and result["statusDetails"]["message"].startswith("KNOWN: ")
+
+
+def test_an_acceptance_counts_for_the_settings_it_was_recorded_for(suite: Folder) -> None:
+    """Every training seed is covered; with one number of a step changed it is absent, and the verdict says so."""
+    seen = suite.run(ESD, "-n", "0").verdicts
+    base, settings = seen["base"]["digest"], seen["cells"][0]["settings"]
+    bound = f"bound_to: {{base: '{base}', steps: {{esd: 1, lora: 1}}, settings: '{settings}'}}"
+    suite.write("limits.yaml", ACCEPTED.replace("expires: 2999-01-01", bound))
+    ran = suite.run(ESD, "-n", "2", "--resurgence-runs=2")
+    assert ran.code == 0, ran.output
+    assert [(cell["verdict"], cell["settings"]) for cell in ran.verdicts["cells"]] == [("KNOWN", settings)] * 2
+    changed = tuple("esd.trajectories=3" if "esd.trajectories" in one else one for one in suite.settings)
+    ran = replace(suite, settings=changed).run(ESD, "-n", "0")
+    (cell,) = ran.verdicts["cells"]
+    assert (ran.code, cell["verdict"], cell["acceptance"]) == (1, "VIOLATED", None), ran.output
+    assert cell["settings"] != settings
+    said = f"the acceptance was recorded for other settings ({settings}; these are {cell['settings']})"
+    assert said in " ".join(cell["reason"].split()) and "recorded for other settings" in ran.output
 
 
 def test_the_worst_code_wins(suite: Folder) -> None:

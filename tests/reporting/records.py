@@ -45,6 +45,7 @@ def record(name: str = "esd-10-lora", verdict: str = "VIOLATED", **other: Any) -
         "findings": [],
         "outcome": "unlearned",
         "acceptance": None,
+        "settings": "0" * 12,
         "controls": [],
         "agreement": {},
         "arithmetic": "  scope  …",
