@@ -5,7 +5,7 @@
 
 The runs are the product's own, with a fixed number of images. `--known TABLE` adds the runs of an earlier table. For
 each cell that some run found beyond the policy, or no run unlearned, the ceiling is the highest upper bound over its
-runs plus δ, bound to the base, to the steps' versions and to their values. Fewer than five runs give none, and runs with
+runs plus δ, bound to the base, to the steps' versions and to their values. Fewer than five runs give none. Runs with
 different values, or with values that were not recorded, are no runs of one cell.
 """
 

@@ -19,20 +19,19 @@ import pytest
 
 from resurgence_harness.diffusion.devices import check_device, resolved_device
 from resurgence_harness.diffusion.texts import check_texts
-from resurgence_harness.errors import HarnessError, Undecided, Violated, sentence
+from resurgence_harness.errors import HarnessError, sentence
 from resurgence_harness.inquiry import Inquiry, Question
 from resurgence_harness.planning import checkpoint_key
+from resurgence_harness.pytest_plugin.claims import passed, tell
 from resurgence_harness.pytest_plugin.collecting import cell_of, task_of
 from resurgence_harness.pytest_plugin.options import Options
 from resurgence_harness.pytest_plugin.progress import Teller
-from resurgence_harness.pytest_plugin.properties import CELL_PROPERTY, KNOWN_PROPERTY, numbered
 from resurgence_harness.selection import CellPlan, base_model, benign_probe, plan_cell
 from resurgence_harness.specs import Base, Cell, Recipe
 from resurgence_harness.statistics import (
     Acceptance,
     CellEvidence,
     Verdict,
-    VerdictKind,
     decide,
 )
 from resurgence_harness.storing import Store
@@ -333,27 +332,18 @@ class Claim:
         limits = self._engine.limits(self._suite)
         record = self._engine.record(self.inquiry, evidence, verdict, nodeid=self._item.nodeid, limits=limits.digest)
         settings = self._engine.settings(plan)
-        applied = acceptance is not None and acceptance.counts(date.today(), settings)
-        record["acceptance"] = json.loads(json.dumps(asdict(acceptance), default=str)) if applied else None
+        applied = acceptance if acceptance is not None and acceptance.counts(date.today(), settings) else None
+        record["acceptance"] = json.loads(json.dumps(asdict(applied), default=str)) if applied else None
         record["settings"] = settings
         record["seconds"] = round(time.monotonic() - self._began, 3)
-        self._item.user_properties.append((CELL_PROPERTY, json.dumps(record, allow_nan=False)))
-        self._item.user_properties += numbered(record)
-        if verdict.kind is VerdictKind.KNOWN:
-            self._item.user_properties.append((KNOWN_PROPERTY, verdict.sentence))
-        if self._item.config.pluginmanager.has_plugin("allure_listener"):
+        if tell(self._item, record, verdict):
             cell_report.write(self._engine, plan, evidence, verdict, record, self._item)
         return verdict
 
     def stays_erased(self) -> Verdict:
         """Pass if the verdict is HOLDS or KNOWN; raise Violated or Undecided, with its arithmetic, if it is not."""
         __tracebackhide__ = True
-        verdict = self.verdict
-        if verdict.kind is VerdictKind.VIOLATED:
-            raise Violated(str(verdict))
-        if verdict.kind is VerdictKind.UNDECIDED:
-            raise Undecided(str(verdict))
-        return verdict
+        return passed(self.verdict)
 
 
 class Checked(NamedTuple):
