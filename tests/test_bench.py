@@ -23,8 +23,7 @@ from resurgence_harness.judging import Calibration
 from resurgence_harness.planning import HELD_OUT, checkpoint_key, images_key, judgments_key
 from resurgence_harness.specs import Base, Concept, Probe, Prompt, Recipe, Sampler, Step
 from resurgence_harness.statistics import Outcome, Rate
-from resurgence_harness.storing import Store, StoreWarning
-from resurgence_harness.storing.store import Condition
+from resurgence_harness.storing import Condition, Store, StoreWarning
 from resurgence_harness.unlearning import ESD, UCE
 from tests.tiny import save_tiny_stable_diffusion
 
