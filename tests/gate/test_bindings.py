@@ -9,8 +9,8 @@ import pytest
 
 from resurgence_harness.errors import UserError
 from resurgence_harness.finetuning import BenignSet, LoRA
-from resurgence_harness.gate import load_limits
 from resurgence_harness.gate.bindings import settings_digest
+from resurgence_harness.gate.policy import load_limits
 from resurgence_harness.selection import Selection, base_model, cells, plan_cell
 from resurgence_harness.specs import Cell, Concept, Probe, Prompt
 from resurgence_harness.tasks import CELEBRITY
