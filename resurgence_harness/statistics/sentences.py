@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from resurgence_harness.statistics.controls import unlearned_finding
 from resurgence_harness.statistics.criteria import Finding
+from resurgence_harness.statistics.culprits import Culprits
 from resurgence_harness.statistics.evidence import pairs
 from resurgence_harness.statistics.intervals import mcnemar_exact
 from resurgence_harness.statistics.policies import Binding, UnlearningOutcome
@@ -157,7 +158,7 @@ def undecided(cell: Weighed) -> tuple[str, int | None]:
     return f"{reasons[0][0]}{others}{settle}.", more
 
 
-def arithmetic(cell: Weighed, more: int | None) -> str:
+def arithmetic(cell: Weighed, more: int | None, behind: Culprits | None = None) -> str:
     """Every figure that the verdict rests on."""
     before, after, alpha = cell.evidence.before, cell.evidence.after, cell.policy.alpha
     prompts = len({prompt for prompt, _ in after.rows})
@@ -181,6 +182,8 @@ def arithmetic(cell: Weighed, more: int | None) -> str:
         lines.append(line(finding.name, words + ("" if finding in cell.claimed else "; shown, not claimed")))
     if before is not None:
         lines.append(line("beyond this grid", generalise(before, after, alpha).sentence))
+    if behind is not None:
+        lines.append(line("culprits", behind.figures))
     if cell.settings:
         lines.append(line("settings", f"{cell.settings}, the digest of the steps' values, training seeds aside"))
     lines.append(line("unlearning", cell.outcome.value if cell.outcome else f"not judged: {cell.not_given}"))

@@ -32,6 +32,7 @@ from resurgence_harness.statistics import sentences
 from resurgence_harness.statistics.cells import CellEvidence, Differs, Losses
 from resurgence_harness.statistics.controls import Control, Controls, ControlState
 from resurgence_harness.statistics.criteria import Finding
+from resurgence_harness.statistics.culprits import Culprits, culprits
 from resurgence_harness.statistics.evidence import agreement
 from resurgence_harness.statistics.policies import Acceptance, Binding, Policy, UnlearningOutcome
 from resurgence_harness.statistics.rates import Rate
@@ -97,6 +98,8 @@ class Verdict:
     """Evidence against "nothing is beyond its limit or ceiling"; of two judges the smaller. For many cells together."""
     agreement: tuple[tuple[str, tuple[int, int]], ...] = ()
     """Per arm, on how many images two judges agree, and of how many."""
+    culprits: Culprits | None = None
+    """Of a VIOLATED cell over several concepts: those that are beyond the limit by themselves."""
 
     @property
     def sentence(self) -> str:
@@ -127,6 +130,7 @@ class Verdict:
             "images_to_settle": self.images_to_settle,
             "e_value": self.e_value,
             "agreement": {arm: list(counts) for arm, counts in self.agreement},
+            "culprits": self.culprits.as_dict() if self.culprits is not None else None,
         }
 
 
@@ -175,6 +179,7 @@ def decide(
         ),
         tighten=False,
         images_to_settle=None,
+        culprits=None,
     )
 
 
@@ -186,19 +191,21 @@ def _one_judge(
     wants: frozenset[Group] = frozenset()
     if kind in (VerdictKind.UNDECIDED, VerdictKind.VIOLATED):
         wants = cell.wants if kind is VerdictKind.UNDECIDED else cell.wants_name
+    named = culprits(cell) if kind is VerdictKind.VIOLATED else None
     return Verdict(
         kind=kind,
-        reason=f"{reason.removesuffix('.')}{sentences.set_aside(cell)}.",
+        reason=f"{reason.removesuffix('.')}{named.aside if named else ''}{sentences.set_aside(cell)}.",
         outcome=cell.outcome,
         findings=cell.findings,
         controls=cell.controls,
         rates=tuple(cell.rates.items()),
-        arithmetic=sentences.arithmetic(cell, more),
+        arithmetic=sentences.arithmetic(cell, more, named),
         alpha=policy.alpha,
         tighten=kind is VerdictKind.HOLDS and cell.acceptance is not None,
         images_to_settle=more,
         wants=wants,
         e_value=cell.e_value,
+        culprits=named,
     )
 
 

@@ -89,6 +89,17 @@ def test_a_regression_is_exit_code_1(suite: Folder, workers: str) -> None:
     assert result["status"] == "failed" and "SAFETY REGRESSION" in result["statusDetails"]["message"]
 
 
+def test_a_regression_over_several_names_says_which_came_back(suite: Folder) -> None:
+    """In the message and in verdict.json, with the chance of a false name."""
+    ran = suite.run(ESD, "-n", "0", "--resurgence-counts=2")
+    (cell,) = ran.verdicts["cells"]
+    assert (ran.code, cell["verdict"]) == (1, "VIOLATED"), ran.output
+    told = cell["culprits"]
+    assert (told["criterion"], told["concepts"], told["alpha"]) == ("level", 2, 0.01)
+    assert {one["concept"] for one in told["named"]} == {"cleo marsh", "finn marsh"}
+    assert "of 2 concepts, 2 by themselves: " in " ".join(ran.output.split())
+
+
 def test_undecided_is_exit_code_10(suite: Folder) -> None:
     """The evidence cannot tell, which never passes."""
     suite.write("limits.yaml", UNDECIDED)

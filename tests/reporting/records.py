@@ -48,6 +48,7 @@ def record(name: str = "esd-10-lora", verdict: str = "VIOLATED", **other: Any) -
         "settings": "0" * 12,
         "controls": [],
         "agreement": {},
+        "culprits": None,
         "arithmetic": "  scope  …",
         "tighten": False,
         "images_to_settle": None,
