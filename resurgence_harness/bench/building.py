@@ -79,7 +79,7 @@ def apply(
         save=save,
     )
     progress(f"building {words}", 0, training(step).units, None)
-    with fast_products():
+    with fast_products(before):
         changed = step.apply(before, run)  # type: ignore[attr-defined]
     return facts(changed, folder, training(step))
 

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+LARGE = 100_000_000
+"""Weights of a UNet from which on arithmetic takes a GPU's time; below, launching kernels does."""
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class StableDiffusion:
@@ -108,6 +111,11 @@ class StableDiffusion:
         return int(self.unet.config.sample_size) * self.latent_factor
 
     @property
+    def large(self) -> bool:
+        """Whether the UNet has at least LARGE weights."""
+        return sum(value.numel() for value in self.unet.parameters()) >= LARGE
+
+    @property
     def device(self) -> Any:
         """The torch device of the UNet."""
         # Not unet.device: diffusers asks every submodule for offloading hooks first, milliseconds each time.
@@ -132,11 +140,11 @@ def difference(model: StableDiffusion, parent: StableDiffusion) -> dict[str, Ten
         )
     changed: dict[str, Tensor] = {}
     for name, value in ours.items():
-        value = value.detach().cpu()
-        if not torch.equal(value, theirs[name].detach().cpu()):
+        # Compared where it lies: most of gigabytes has not moved, and need not cross to the CPU.
+        if not torch.equal(value, theirs[name].to(value.device)):
             if not bool(torch.isfinite(value).all()):
                 raise BuildError(sentence("A tensor of the changed model holds NaN or infinity.", tensor=name))
-            changed[name] = value.clone(memory_format=torch.contiguous_format)
+            changed[name] = value.detach().cpu().clone(memory_format=torch.contiguous_format)
     return changed
 
 
