@@ -33,8 +33,8 @@ def attend(query: Tensor, key: Tensor, value: Tensor, *, scale: float | None = N
 
     chosen: list[Tensor] = []
     scaled, unscaled = _scaling()
-    halves = (unscaled.apply(part, chosen).half() for part in (query, key, value))
-    read: Tensor = scaled.apply(functional.scaled_dot_product_attention(*halves, scale=scale).float(), chosen)
+    q, k, v = (unscaled.apply(part, chosen).half() for part in (query, key, value))
+    read: Tensor = scaled.apply(functional.scaled_dot_product_attention(q, k, v, scale=scale).float(), chosen)
     return read
 
 
@@ -50,7 +50,7 @@ def _scaling() -> tuple[Any, Any]:
             return read.view_as(read)
 
         @staticmethod
-        def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+        def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
             ctx.chosen.append(torch.exp2((LARGEST / gradient.abs().amax().clamp(min=1e-30)).log2().floor()))
             return gradient * ctx.chosen[-1], None
 
@@ -61,7 +61,7 @@ def _scaling() -> tuple[Any, Any]:
             return part.view_as(part)
 
         @staticmethod
-        def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+        def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
             return gradient / ctx.chosen[-1], None
 
     return Scaled, Unscaled

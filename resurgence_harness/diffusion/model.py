@@ -113,7 +113,7 @@ class StableDiffusion:
     @property
     def large(self) -> bool:
         """Whether the UNet has at least LARGE weights."""
-        return sum(value.numel() for value in self.unet.parameters()) >= LARGE
+        return bool(sum(value.numel() for value in self.unet.parameters()) >= LARGE)
 
     @property
     def device(self) -> Any:
