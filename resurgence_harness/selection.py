@@ -293,10 +293,10 @@ def base_model(word: str) -> Base:
 
 def tasks_on(base: str) -> Mapping[str, Task]:
     """What names of tasks mean on a base, as a person names it: the microworld's tasks, or the published ones."""
-    from resurgence_harness.diffusion.hub import ALIASES, locate
-
     if base == "micro":
         return TASKS
+    from resurgence_harness.diffusion.hub import ALIASES, locate
+
     if base in ALIASES:  # which are large; finding them would hash gigabytes
         return PUBLISHED
     try:

@@ -15,8 +15,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from resurgence_harness.diffusion.base_files import INDEX, variant_of
-from resurgence_harness.diffusion.tensor_files import shown
 from resurgence_harness.errors import BuildError, SpecError, UserError, sentence
 
 if TYPE_CHECKING:
@@ -177,6 +175,9 @@ def load_difference(parent: StableDiffusion, changed: Mapping[str, Tensor]) -> S
 def _weights(kind: Any, root: str, part: str, precision: str) -> Any:
     """One frozen component in float32. A tensor the files lack is refused: the libraries would draw it at random."""
     import torch
+
+    from resurgence_harness.diffusion.base_files import INDEX, variant_of
+    from resurgence_harness.diffusion.tensor_files import shown
 
     module, report = kind.from_pretrained(
         root,
