@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+from collections.abc import Mapping
 
 _SPECIAL = re.compile(r"([\\`*_{}\[\]()#+!|~@$<>&:\-.])")
 
@@ -35,3 +37,18 @@ def command(text: object) -> str:
 def parameter(text: object) -> str:
     """A workflow command's parameter, in which commas and colons end it."""
     return command(text).replace(":", "%3A").replace(",", "%2C")
+
+
+def discreet(text: object, environ: Mapping[str, str] = os.environ) -> str:
+    """A library's message without what nobody may read: secrets of the environment, and accounts in addresses."""
+    told = _ACCOUNT.sub(r"\1***@", str(text))
+    secrets = {value for name, value in environ.items() if _SECRET.search(name) and len(value) >= 6}
+    for secret in sorted(secrets, key=len, reverse=True):
+        told = told.replace(secret, "***")
+    return _TOKEN.sub("***", told)
+
+
+_SECRET = re.compile(r"TOKEN|KEY|PASSWORD|PASSWD|SECRET|CREDENTIAL", re.I)
+"""What a variable that holds one is called."""
+_ACCOUNT = re.compile(r"(://)[^/\s@]+@")
+_TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{8,}|(?<=Bearer )[\w.~+/=-]+", re.I)

@@ -86,7 +86,7 @@ def test_an_embedding_acts_where_prompts_hold_its_word_and_is_no_pass_elsewhere(
 
 
 def test_lineage_is_told_before_an_image_is_drawn(gate: Any, micro: Micro, here: Path):
-    """A LoRA of weight 0 is the unlearned model, a file may be the base itself; strangers and no erasure are refused."""
+    """A LoRA of weight 0 is the unlearned model, a file may be the base; strangers and no erasure are refused."""
     code, said, run = gate("diffusers=0")
     assert code == 10, said
     assert said.startswith("Lineage: The candidate is identical to the unlearned.")
