@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+import yaml
+
 SHA = "5a" * 20
 
 
@@ -76,6 +78,10 @@ class _Handler(BaseHTTPRequestHandler):
         if path == f"/api/models/{self.hub.repo}/preupload/main":
             files = [{"path": one["path"], "uploadMode": "regular"} for one in json.loads(sent)["files"]]
             self._answer(200, {"files": [{**one, "shouldIgnore": False} for one in files]})
+        elif path == "/api/validate-yaml":
+            front = yaml.safe_load(json.loads(sent)["content"].split("---\n")[1])
+            errors = [] if isinstance(front, dict) else [{"message": "metadata is no mapping"}]
+            self._answer(200, {"errors": errors, "warnings": []})
         elif path == f"/api/models/{self.hub.repo}/commit/main" and self.hub.refuses:
             self._answer(self.hub.refuses, {"error": f"Forbidden for {self.headers.get('Authorization')}"})
         elif path == f"/api/models/{self.hub.repo}/commit/main":
