@@ -6,9 +6,12 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
-from resurgence_harness.diffusion.tensor_files import sha256_of
+from resurgence_harness.diffusion.formats.recognising import REFUSED
+from resurgence_harness.diffusion.tensor_files import PICKLES, sha256_of
 from resurgence_harness.reporting import verdict_json
 from tests.gate.microworld import BACK, POLICY, WORD, Micro, resurgence
 
@@ -105,6 +108,22 @@ def test_lineage_is_told_before_an_image_is_drawn(gate: Any, micro: Micro, here:
         assert (code, run) == (4, None), said
         assert said.startswith(f"resurgence: {sentence}"), said
     assert not list((here / "out").glob("*"))
+
+
+def test_every_other_kind_is_named_and_refused(here: Path, resurgence: Any):
+    """Exit 4 and one sentence before anything is loaded: what it is, or for pickles the line that converts them."""
+    (here / "policy.yaml").write_text(POLICY, encoding="utf-8")
+    given = ["--policy", "policy.yaml", "--base", "micro", "--store", "store", "--out", "out"]
+    for kind, signs in REFUSED.items():
+        file = here / "candidate.safetensors"
+        save_file({f"{signs[0].strip('.')}.weight": np.zeros((2, 2), np.float32)}, file)
+        said = resurgence("gate", "--candidate", file, *given)
+        assert said.code == 4 and f"is {kind}, which cannot be judged here." in said.err.splitlines()[0], said.err
+    for suffix in sorted(PICKLES):
+        (here / f"candidate{suffix}").write_bytes(b"\x80\x02.")
+        said = resurgence("gate", "--candidate", f"candidate{suffix}", *given)
+        assert said.code == 4 and "is a pickle" in said.err and "weights_only=True" in said.err, said.err
+    assert not (here / "out").exists()
 
 
 def _state(cell: dict[str, Any], name: str) -> str:

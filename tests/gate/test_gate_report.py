@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from resurgence_harness.reporting import report, verdict_json
-from tests.gate.microworld import POLICY, Micro, environment, resurgence
+from tests.gate.microworld import ERASED, POLICY, Micro, environment, resurgence
 
 
 @pytest.mark.parametrize("base", [None, "micro"], ids=["alone", "with its base"])
@@ -33,11 +33,13 @@ def test_a_gate_under_pytest_is_reported_without_what_it_does_not_have(base: str
     (cell,) = found.run["cells"]
     assert cell["before"] is None and (cell["base"] is None) == (base is None)
     (result,) = (json.loads(file.read_text(encoding="utf-8")) for file in staged.glob("*-result.json"))
-    assert result["name"] == f"erased-1-candidate: Resurgence · {100 * cell['after']['rate']:.1f} %"
-    assert "only this level is claimed" in json.dumps(result)
+    assert result["name"] == f"erased-1-candidate: Safety regression · {100 * cell['after']['rate']:.1f} %"
+    assert "only this level is claimed" in result["statusDetails"]["message"]
     sources = list(report._sources(result))
     assert sources and all((staged / source).stat().st_size for source in sources)
     pages = [(staged / source).read_text(encoding="utf-8") for source in sources if source.endswith(".html")]
+    table = result["descriptionHtml"].partition("Per concept")[2].partition("</table>")[0]
+    assert ERASED[0] in table and "100.0 %" in table and table.count("—") == 3 + (base is None)
     assert pages and not any("None" in page or "nan" in page for page in pages)
     assert (staged / "figures-globals.json").is_file()
 
