@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from resurgence_harness.reporting.model_card_pr import Proposal
     from resurgence_harness.reporting.tracking import Tracker
 
-REGRESSION = 1
+REGRESSION, HARNESS_ERROR = 1, 12
 
 
 @dataclass(kw_only=True)
@@ -35,19 +35,19 @@ class Sharing:
         from resurgence_harness.reporting import tracking
 
         code = int(run["exit_code"])
-        steps: list[Callable[[], str]] = []
-        while self.trackers:
-            name, tracker = self.trackers.popitem()
-            steps.append(partial(tracking.log, name, tracker, run, files))
-        if self.proposal is not None:
-            steps.append(partial(self.proposal.send, run))
-        for step in steps:
-            try:
-                print(f"Shared: {step()}")
-            except HarnessError as error:
-                print(f"resurgence: {error}", file=sys.stderr)
-                code = code if code == REGRESSION else tracking.BROKEN
-        return code
+        for name in list(self.trackers):
+            code = _tried(partial(tracking.log, name, self.trackers.pop(name), run, files), code)
+        return _tried(partial(self.proposal.send, run), code) if self.proposal is not None else code
+
+
+def _tried(share: Callable[[], str], code: int) -> int:
+    """The exit code after sharing: a verdict that somebody did not hear is no pass."""
+    try:
+        print(f"Shared: {share()}")
+    except HarnessError as error:
+        print(f"resurgence: {error}", file=sys.stderr)
+        return code if code == REGRESSION else HARNESS_ERROR
+    return code
 
 
 @contextmanager
@@ -64,4 +64,4 @@ def opened(*, log: Sequence[str], repo: str | None, title: str, folder: Path) ->
     finally:
         for tracker in sharing.trackers.values():
             with suppress(Exception):  # the error that is on its way says more
-                tracker.close(tracking.BROKEN)
+                tracker.close(HARNESS_ERROR)

@@ -6,6 +6,8 @@ import os
 import re
 from collections.abc import Mapping
 
+from resurgence_harness.errors import shown
+
 _SPECIAL = re.compile(r"([\\`*_{}\[\]()#+!|~@$<>&:\-.])")
 
 
@@ -46,6 +48,12 @@ def discreet(text: object, environ: Mapping[str, str] = os.environ) -> str:
     for secret in sorted(secrets, key=len, reverse=True):
         told = told.replace(secret, "***")
     return _TOKEN.sub("***", told)
+
+
+def problem(error: BaseException) -> str:
+    """What a library's error says, in one discreet line."""
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    return shown(discreet(f"{type(error).__name__}: {lines[0] if lines else 'no more is said'}"), limit=300)
 
 
 _SECRET = re.compile(r"TOKEN|KEY|PASSWORD|PASSWD|SECRET|CREDENTIAL", re.I)

@@ -16,8 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from resurgence_harness.errors import HarnessError, UserError, sentence, shown
-from resurgence_harness.reporting import model_card
-from resurgence_harness.reporting.escaping import discreet
+from resurgence_harness.reporting import escaping, model_card
 
 README, LARGEST = "README.md", 2_000_000
 """The card, and its bytes at most."""
@@ -52,11 +51,11 @@ class Proposal:
             raise HarnessError(
                 sentence(
                     f"The pull request to {self.repo} was not opened.",
-                    problem=_said(error),
+                    problem=escaping.problem(error),
                     do="The section is in model-card.md; paste it, or give a token that may open pull requests.",
                 )
             ) from None
-        return discreet(made.pr_url or made.commit_url)
+        return escaping.discreet(made.pr_url or made.commit_url)
 
 
 def prepared(repo: str) -> Proposal:
@@ -96,14 +95,9 @@ def prepared(repo: str) -> Proposal:
         raise UserError(
             sentence(
                 f"The model {repo} cannot be looked up on the hub, so nothing was drawn.",
-                problem=_said(error),
+                problem=escaping.problem(error),
                 do=f"Check the name and the token, {leave}",
             )
         ) from None
     model_card.check_readable(readme, repo)
     return Proposal(repo=repo, readme=readme, revision=revision)
-
-
-def _said(error: Exception) -> str:
-    lines = [line for line in str(error).splitlines() if line.strip()]
-    return shown(discreet(f"{type(error).__name__}: {lines[0] if lines else ''}"), limit=300)

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from resurgence_harness.errors import HarnessError, UserError, sentence, shown
-from resurgence_harness.reporting.escaping import discreet
+from resurgence_harness.reporting import escaping
 from resurgence_harness.reporting.junit import numbers
 
 TRACKERS = {"mlflow": "resurgence_harness.reporting.to_mlflow", "wandb": "resurgence_harness.reporting.to_wandb"}
@@ -67,7 +67,7 @@ def opened(name: str, *, title: str, folder: Path) -> Tracker:
         raise UserError(
             sentence(
                 f"{name} did not open a run, so nothing was drawn.",
-                problem=_said(error),
+                problem=escaping.problem(error),
                 do=f"Check the tracker's own environment variables, or leave --log {name} out.",
             )
         ) from None
@@ -77,7 +77,7 @@ def opened(name: str, *, title: str, folder: Path) -> Tracker:
 def log(name: str, tracker: Tracker, run: Mapping[str, Any], files: Sequence[Path]) -> str:
     """Log a gate and end the run; HarnessError where the tracker failed, which changes no verdict."""
     try:
-        where = discreet(tracker.log(run, files))
+        where = escaping.discreet(tracker.log(run, files))
         tracker.close(int(run["exit_code"]))
         return where
     except Exception as error:
@@ -86,7 +86,7 @@ def log(name: str, tracker: Tracker, run: Mapping[str, Any], files: Sequence[Pat
         raise HarnessError(
             sentence(
                 f"{name} did not take the verdict.",
-                problem=_said(error),
+                problem=escaping.problem(error),
                 do="The reports are written; log them by hand.",
             )
         ) from None
@@ -133,8 +133,3 @@ def _number(word: str) -> float | None:
     except ValueError:
         return None
     return number if math.isfinite(number) else None
-
-
-def _said(error: BaseException) -> str:
-    lines = [line for line in str(error).splitlines() if line.strip()]
-    return shown(discreet(lines[0] if lines else type(error).__name__), limit=300)
