@@ -55,3 +55,4 @@ class _Wandb(Tracker):
     def close(self, code: int) -> None:
         """Finished where there is a verdict, whatever it says; failed where there is none."""
         self._run.finish(exit_code=0 if code in (0, 1, 10) else code)
+        self._wandb.teardown()  # only when the library's own process has ended is an offline run's file whole
