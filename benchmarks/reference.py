@@ -5,7 +5,8 @@
 
 The runs are the product's own, with a fixed number of images. `--known TABLE` adds the runs of an earlier table. For
 each cell that some run found beyond the policy, or no run unlearned, the ceiling is the highest upper bound over its
-runs plus δ, bound to the base and to the steps' versions. Fewer than five runs give none.
+runs plus δ, bound to the base, to the steps' versions and to their values. Fewer than five runs give none. Runs with
+different values, or with values that were not recorded, are no runs of one cell.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ RUNS = 5
 
 def row(cell: dict[str, Any]) -> dict[str, Any]:
     """One run of one cell as it stands in the table."""
-    told: dict[str, Any] = {name: cell[name] for name in ("method", "concepts", "finetuning", "run")}
+    told: dict[str, Any] = {name: cell[name] for name in ("method", "concepts", "finetuning", "run", "settings")}
     for arm in ARMS:
         told |= {f"{arm} {part}": cell[arm][part] for part in ("hits", "judged", "abstained")}
     for finding in cell["findings"]:
@@ -61,8 +62,10 @@ def acceptance(rows: Sequence[Mapping[str, Any]], delta: float, base: str) -> st
         *([f"  outcome: [{', '.join(outcomes)}]"] if outcomes else []),
         f"  reason: {len(rows)} reference runs on the embedded microworld, reports/microworld/reference.csv",
         "  owner: resurgence-harness",
-        f"  bound_to: {{base: {base}, "
-        f"steps: {{{method.name}: {method.version}, {finetuning.name}: {finetuning.version}}}}}",
+        "  bound_to:",
+        f"    base: {base}",
+        f"    steps: {{{method.name}: {method.version}, {finetuning.name}: {finetuning.version}}}",
+        f"    settings: '{one['settings']}'",
     ]
     return "\n".join(f"  {line}" for line in lines)
 
@@ -94,12 +97,12 @@ def main() -> None:
         table = csv.DictWriter(file, list(ordered[0]), lineterminator="\n")
         table.writeheader()
         table.writerows(ordered)
-    cells: dict[tuple[str, int, str], list[Mapping[str, Any]]] = defaultdict(list)
+    cells: dict[tuple[str, int, str, str], list[Mapping[str, Any]]] = defaultdict(list)
     for place in sorted(rows):
-        cells[place[:3]].append(rows[place])
-    for runs in cells.values():
+        cells[(*place[:3], rows[place]["settings"])].append(rows[place])
+    for (*_, settings), runs in cells.items():
         never = all(one["outcome"] != "unlearned" for one in runs)
-        if len(runs) >= RUNS and (never or any(beyond(one, Policy()) for one in runs)):
+        if settings and len(runs) >= RUNS and (never or any(beyond(one, Policy()) for one in runs)):
             print(acceptance(runs, Policy().delta, base))
 
 

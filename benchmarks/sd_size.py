@@ -3,7 +3,8 @@
 The real configuration (860 million parameters, 512 px, the CLIP vocabulary that open_clip ships) with random weights,
 which is enough for timing. Ten concepts, the values of the preset "sd". Of a long training `--steps` steps are made and
 the rest is reckoned from their pace; the table says how many. Images and trajectories that methods share are timed by
-themselves: the images are noise here, drawing one is timed once.
+themselves: the images are noise here, drawing one is timed once. Forwards are rows of the U-Net's forward passes, a row
+whose gradient is taken counting three; those for shared sets, and for the method's own mask or trim, are among them.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ WORDS = ("uce", "esd", "sdd", "mace", "salun", "shs", "erasediff")
 CONCEPTS, PRESERVED = CELEBRITY.erasable[:10], CELEBRITY.preserve
 COLUMNS = (
     *("method", "updates", "updates made", "seconds", "of that before the first update", "seconds an update"),
-    *("shared sets", "peak GiB", "device"),
+    *("thousand forwards", "shared sets", "peak GB", "device"),
 )
 
 
@@ -48,10 +49,12 @@ class Cost(NamedTuple):
     """Of the whole, reckoned where not all updates were made; shared sets left out."""
     before: float
     update: float
+    forwards: float
+    """Rows of forward passes in thousands, reckoned likewise."""
     shared: dict[str, float]
     """Seconds by kind of shared set."""
     memory: float
-    """Peak of the GPU's memory in GiB."""
+    """Peak of the GPU's memory in GB of 10⁹ bytes."""
 
 
 def tokenizer() -> Any:
@@ -146,6 +149,8 @@ def step(word: str, changed: list[tuple[str, Any]]) -> Any:
 def cost(word: str, base: StableDiffusion, steps: int, changed: list[tuple[str, Any]]) -> Cost:
     """Time and memory of one method on this model."""
     import torch
+    from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+    from torch.nn.modules.module import register_module_forward_pre_hook
 
     whole = step(word, changed)
     updates = getattr(whole, "updates", 0)
@@ -157,7 +162,14 @@ def cost(word: str, base: StableDiffusion, steps: int, changed: list[tuple[str, 
         short = replace(whole, **shorter)
         made = short.updates
     shared: dict[str, float] = {}
-    ticks: list[float] = []
+    ticks: list[tuple[int, float, int]] = []
+    """Updates made, when, and forwards so far."""
+    forwards = 0
+
+    def count(module: Any, inputs: tuple[Any, ...]) -> None:
+        nonlocal forwards
+        if isinstance(module, UNet2DConditionModel):
+            forwards += len(inputs[0]) * (3 if torch.is_grad_enabled() else 1)
 
     def now() -> float:
         torch.cuda.synchronize()
@@ -176,18 +188,24 @@ def cost(word: str, base: StableDiffusion, steps: int, changed: list[tuple[str, 
         device="cuda",
         images=noise,
         cached=cached,
-        progress=lambda *_: ticks.append(now()),
+        progress=lambda done, *_: ticks.append((done, now(), forwards)),
     )
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
     began = now()
-    with fast_products():
+    hook = register_module_forward_pre_hook(count)
+    with fast_products(base):
         short.apply(base, run)
+    hook.remove()
     took = now() - began - sum(shared.values())
-    pace = (ticks[-1] - ticks[0]) / (len(ticks) - 1) if len(ticks) > 1 else 0.0
-    before = ticks[0] - began - sum(shared.values()) - pace if ticks else took
-    seconds = took + pace * (updates - made)
-    return Cost(updates, made, seconds, before, pace, shared, torch.cuda.max_memory_allocated() / 2**30)
+    pace = rate = 0.0
+    if len(ticks) > 1:
+        (first, start, few), (last, end, many) = ticks[0], ticks[-1]
+        pace, rate = (end - start) / (last - first), (many - few) / (last - first)
+    before = ticks[0][1] - began - sum(shared.values()) - pace * ticks[0][0] if ticks else took
+    rest = updates - made
+    memory = torch.cuda.max_memory_allocated() / 1e9
+    return Cost(updates, made, took + pace * rest, before, pace, (forwards + rate * rest) / 1e3, shared, memory)
 
 
 def rows(words: list[str], steps: int, changed: list[tuple[str, Any]]) -> Iterator[list[Any]]:
@@ -201,11 +219,11 @@ def rows(words: list[str], steps: int, changed: list[tuple[str, Any]]) -> Iterat
         began = time.perf_counter()
         sample(base, replace(small, sampler=Sampler(steps=25, guidance=7.5, height=512, width=512, batch=8)))
         took = time.perf_counter() - began
-    yield ["an image of 50 steps", "", "", f"{2 * took / 8:.2f}", "", "", "", "", device]
+    yield ["an image of 50 steps", "", "", f"{2 * took / 8:.2f}", "", "", "", "", "", device]
     for word in words:
         c = cost(word, base, steps, changed)
         told = ", ".join(f"{kind} {seconds:.1f} s" for kind, seconds in c.shared.items())
-        numbers = (f"{c.seconds:.1f}", f"{c.before:.1f}", f"{c.update:.3f}")
+        numbers = (f"{c.seconds:.1f}", f"{c.before:.1f}", f"{c.update:.3f}", f"{c.forwards:.2f}")
         name = " ".join([word, *(f"{key}={value}" for key, value in changed if key.startswith(word))])
         yield [name, c.updates, c.made, *numbers, told, f"{c.memory:.1f}", device]
 

@@ -5,6 +5,8 @@ comes back. The roles are swapped: names of the suite's retain set are erased, n
 and watched (the other 50), so that nothing is erased here that the suite erases. Image and training seeds are others,
 too. A trial that stands in the file is not made again. reports/microworld/tuning.csv holds the trials that were made.
 
+The three other tasks are searched by benchmarks/tune_tasks.py.
+
 Several processes share the work: they are given one folder for `--claims`, and a file each.
 """
 

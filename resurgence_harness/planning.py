@@ -17,8 +17,7 @@ from typing import NamedTuple, Protocol
 
 from resurgence_harness.finetuning.contract import FineTuning
 from resurgence_harness.specs import Asked, Probe, Recipe, Sampler, Step
-from resurgence_harness.storing import Store, key
-from resurgence_harness.storing.store import Condition
+from resurgence_harness.storing import Condition, Store, key
 
 HELD_OUT = 100
 """About how many images, drawn by the base and never trained on, show whether a fine-tuning had an effect."""

@@ -21,7 +21,7 @@ from resurgence_harness.finetuning import FINETUNINGS, BenignSet, FineTuning
 from resurgence_harness.presets import (
     METHODS,
     PROFILES,
-    THE_TASKS,
+    FromTask,
     Profile,
     Settings,
     check_words,
@@ -215,12 +215,12 @@ def plan_cell(cell: Cell, base: Base, *, task: Task, selection: Selection) -> Ce
     """What this cell asks for on this base."""
     check_words("method", [cell.method], METHODS, "--resurgence-methods")
     check_words("fine-tuning", [cell.finetuning], FINETUNINGS, "--resurgence-finetune")
-    settings = settings_for(preset_of(base), selection.changed)
+    settings = settings_for(preset_of(base), selection.changed, task=task.name)
     sampler = Sampler(**settings["sampler"])
     erased = task.erase(cell.count)
     benign = benign_probe(task, base, selection)
     published = Recipe(base)
-    unlearned = published.then(_unlearning(cell, task, erased, settings, sampler))
+    unlearned = published.then(unlearning_step(cell, task, erased, settings, sampler))
     forbidden = tuple(word for concept in erased for word in concept.words)
     tuned = unlearned.then(
         FINETUNINGS[cell.finetuning](
@@ -262,7 +262,7 @@ def benign_probe(task: Task, base: Base, selection: Selection) -> Probe:
 
     A task with fewer names than the preset asks for is drawn with more prompts and seeds of each, for as many images.
     """
-    settings = settings_for(preset_of(base), selection.changed)
+    settings = settings_for(preset_of(base), selection.changed, task=task.name)
     names, seeds = settings["benign"]["names"], settings["benign"]["seeds"]
     prompts = task.retained_prompts(task.preserve[:names], least=names)
     return Probe(
@@ -293,10 +293,10 @@ def base_model(word: str) -> Base:
 
 def tasks_on(base: str) -> Mapping[str, Task]:
     """What names of tasks mean on a base, as a person names it: the microworld's tasks, or the published ones."""
-    from resurgence_harness.diffusion.hub import ALIASES, locate
-
     if base == "micro":
         return TASKS
+    from resurgence_harness.diffusion.hub import ALIASES, locate
+
     if base in ALIASES:  # which are large; finding them would hash gigabytes
         return PUBLISHED
     try:
@@ -322,13 +322,16 @@ def cost(method: str, count: int) -> float:
     return (known.minutes if known else 5) * (1 + count / 20)
 
 
-def _unlearning(
+def unlearning_step(
     cell: Cell, task: Task, erased: tuple[Concept, ...], settings: Settings, sampler: Sampler
 ) -> Unlearning:
-    """The cell's unlearning step, its own fields filled from task, variant and preset."""
+    """The unlearning of a cell: fields of its method filled from task, variant and the settings (of `settings_for`)."""
     method = METHODS[cell.method]
     has = {field.name for field in fields(method.step)}
     asked, seen = task.filled(erased), task.retained_prompts(task.preserve, least=RETAINED_PROMPTS)
+    own = settings[method.step.name]
+    if own.get("retain") is FromTask.WITH_NEUTRAL:
+        seen = tuple(dict.fromkeys((*seen, *task.neutral)))
     forget, retain = (
         Probe(
             prompts=prompts,
@@ -345,9 +348,14 @@ def _unlearning(
         "retain": retain,
     }
     values = {name: value for name, value in offered.items() if name in has}
-    values |= {**method.fixed, **settings[method.step.name]}
-    if values.get("templates") is THE_TASKS:
-        values["templates"] = tuple(dict.fromkeys(("{}", *task.templates)))
+    values |= {**method.fixed, **own}
+    retained = task.retained_templates if values.get("templates") is FromTask.ALL_TEMPLATES else ()
+    told: dict[str, Any] = {
+        "templates": tuple(dict.fromkeys(("{}", *task.templates, *retained))),
+        "preserve": (*task.preserve, *task.neutral_concepts),
+        "retain": retain,
+    }
+    values |= {name: told[name] for name, value in values.items() if isinstance(value, FromTask)}
     step: Unlearning = method.step(concepts=erased, **values)
     return step
 

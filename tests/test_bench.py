@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 import pytest
 
+import resurgence_harness.bench.wardrobe as wardrobe_module
 from resurgence_harness.bench import Bench
 from resurgence_harness.diffusion.base_files import digest_of
 from resurgence_harness.errors import BuildError, JudgeError, SpecError, UserError
@@ -23,8 +24,7 @@ from resurgence_harness.judging import Calibration
 from resurgence_harness.planning import HELD_OUT, checkpoint_key, images_key, judgments_key
 from resurgence_harness.specs import Base, Concept, Probe, Prompt, Recipe, Sampler, Step
 from resurgence_harness.statistics import Outcome, Rate
-from resurgence_harness.storing import Store, StoreWarning
-from resurgence_harness.storing.store import Condition
+from resurgence_harness.storing import Condition, Store, StoreWarning
 from resurgence_harness.unlearning import ESD, UCE
 from tests.tiny import save_tiny_stable_diffusion
 
@@ -184,6 +184,23 @@ def test_changing_weights_leaves_no_trace(bench: Bench, base: Base, tuned: Recip
     for recipe in (tuned, Recipe(base), unlearned, tuned.before, tuned):
         fresh = sample(Bench(bench.store).model(recipe), probe)
         assert (bench.images(recipe, probe) == fresh).all()
+
+
+def test_a_model_that_is_worn_already_is_not_read_again(
+    bench: Bench, base: Base, tuned: Recipe, unlearned: Recipe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of blocks drawn one after the other by one model the first alone reads its checkpoints."""
+    read: list[int] = []
+    merged = wardrobe_module.merged
+
+    def counted(chain: Any) -> Any:
+        read.append(len(chain))
+        return merged(chain)
+
+    monkeypatch.setattr(wardrobe_module, "merged", counted)
+    for seed, recipe in enumerate((tuned, tuned, Recipe(base), tuned, unlearned, tuned), start=50):
+        bench.images(recipe, replace(ASKED, seeds=(seed,)))
+    assert read == [2, 1, 2]
 
 
 def test_the_facts_tell_where_it_came_from(bench: Bench, tuned: Recipe, unlearned: Recipe) -> None:

@@ -25,8 +25,7 @@ from resurgence_harness.planning import (
     words_of,
 )
 from resurgence_harness.specs import Base, Concept, Probe, Prompt, Recipe, Sampler
-from resurgence_harness.storing import Artifact, Store
-from resurgence_harness.storing.store import Condition
+from resurgence_harness.storing import Artifact, Condition, Store
 from resurgence_harness.unlearning import ESD, UCE
 
 ADA = Concept(name="ada quill", kind="a celebrity")

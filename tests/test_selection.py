@@ -10,7 +10,7 @@ import pytest
 
 from resurgence_harness.errors import SpecError, UserError
 from resurgence_harness.finetuning import FINETUNINGS
-from resurgence_harness.presets import METHODS, PRESETS, parse_change, settings_for
+from resurgence_harness.presets import METHODS, OF_TASK, PRESETS, FromTask, parse_change, settings_for
 from resurgence_harness.selection import (
     BENIGN_SEED,
     CONTROL_IMAGES,
@@ -24,18 +24,18 @@ from resurgence_harness.selection import (
 from resurgence_harness.specs import Base, Cell
 from resurgence_harness.statistics import zero_event_floor
 from resurgence_harness.storing import key
-from resurgence_harness.tasks import CELEBRITY
+from resurgence_harness.tasks import CELEBRITY, TASKS, UNSAFE, Task
 
 MICRO = Base(digest="0" * 64, name="micro")
 
 
-def planned(cell: str = "esd-10-lora", **selection: Any) -> Any:
+def planned(cell: str = "esd-10-lora", *, task: Task = CELEBRITY, **selection: Any) -> Any:
     """The plan of a cell by its words."""
     method, count, finetuning = cell.rsplit("-", 2)
     return plan_cell(
-        Cell(task="celebrity", method=method, count=int(count), finetuning=finetuning, run=selection.pop("run", 0)),
+        Cell(task=task.name, method=method, count=int(count), finetuning=finetuning, run=selection.pop("run", 0)),
         MICRO,
-        task=CELEBRITY,
+        task=task,
         selection=Selection(**selection),
     )
 
@@ -140,6 +140,58 @@ def test_presets_name_fields_that_exist() -> None:
             if isinstance(value, int | float)
         ]
         assert numbers and settings_for(preset, numbers) == settings_for(preset)
+
+
+def test_a_task_has_its_own_values_over_the_familys_and_a_change_over_both(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Field by field, for that task alone; what was resolved is in the key."""
+    monkeypatch.setitem(OF_TASK["micro"], "unsafe", {"esd": {"iterations": 7, "away": 0.5}})
+    own = planned("esd-4-lora", task=UNSAFE).unlearned
+    assert (own.steps[0].iterations, own.steps[0].away) == (7, 0.5)
+    assert own.steps[0].learning_rate == PRESETS["micro"]["esd"]["learning_rate"]
+    assert planned().unlearned.steps[0].iterations == PRESETS["micro"]["esd"]["iterations"]
+    told = planned("esd-4-lora", task=UNSAFE, changed=(("esd.iterations", 9),)).unlearned
+    assert (told.steps[0].iterations, told.steps[0].away) == (9, 0.5)
+    monkeypatch.delitem(OF_TASK["micro"], "unsafe")
+    assert len({key("checkpoint", recipe) for recipe in (own, told, planned("esd-4-lora", task=UNSAFE).unlearned)}) == 3
+
+
+def test_tasks_have_values_of_unlearnings_alone() -> None:
+    """Images, fine-tunings and benign sets are the family's: tables compare tasks. Every value makes a plan."""
+    methods = {method.step.name for method in METHODS.values()}
+    for preset, tasks in OF_TASK.items():
+        for task, groups in tasks.items():
+            assert set(groups) <= methods and task in TASKS
+            resolved = settings_for(preset, task=task)
+            assert all(resolved[group][name] == value for group, own in groups.items() for name, value in own.items())
+    for task in TASKS.values():
+        for method in METHODS:
+            assert planned(f"{method}-{task.counts[0]}-lora", task=task)
+
+
+@pytest.mark.parametrize("task", [task for task in TASKS.values() if task.neutral], ids=lambda task: task.name)
+def test_neutral_things_are_kept_where_a_preset_says_so(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beside the task's own retained concepts; never one that is erased or held out, nor in a fine-tuning."""
+    monkeypatch.setitem(
+        OF_TASK["micro"],
+        task.name,
+        {"uce": {"preserve": FromTask.WITH_NEUTRAL}, "salun": {"retain": FromTask.WITH_NEUTRAL}},
+    )
+    count = task.counts[0]
+    uce, salun, esd = (planned(f"{word}-{count}-lora", task=task) for word in ("uce", "salun", "esd"))
+    assert uce.unlearned.steps[0].preserve == (*task.preserve, *task.neutral_concepts)
+    shown = {prompt.concept for prompt in salun.unlearned.steps[0].retain.prompts}
+    assert shown == {concept.name for concept in (*task.preserve, *task.neutral_concepts)}
+    texts = " ".join(prompt.text.casefold() for prompt in task.neutral)
+    unseen = [word for concept in (*task.erasable, *task.held_out) for word in concept.words]
+    assert not [word for word in unseen if f" {word.casefold()} " in f" {texts} "]
+    assert salun.benign == esd.benign
+
+
+def test_templates_of_retained_concepts_can_be_told_to_a_method(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The unsafe task asks for objects in words that no template for hazards has."""
+    monkeypatch.setitem(OF_TASK["micro"], "unsafe", {"uce": {"templates": FromTask.ALL_TEMPLATES}})
+    step = planned("uce-4-lora", task=UNSAFE).unlearned.steps[0]
+    assert step.templates == tuple(dict.fromkeys(("{}", *UNSAFE.templates, *UNSAFE.retained_templates)))
 
 
 def test_a_change_reaches_the_step() -> None:

@@ -10,7 +10,7 @@ with a vocabulary of its own, and SD's noise schedule. It draws nothing sensible
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from string import ascii_lowercase, digits
 from typing import TYPE_CHECKING, Any
@@ -76,15 +76,19 @@ def save_tiny_stable_diffusion(
     widths: tuple[int, int, int, int] = WIDTHS,
     text_width: int = TEXT_WIDTH,
     sample_size: int = 8,
+    tokenizer: Any = None,
 ) -> Path:
-    """Build it, save it in diffusers' layout and return its directory. The global RNG is left as it was."""
+    """Build it, save it in diffusers' layout and return its directory. The global RNG is left as it was.
+
+    `tokenizer`: another CLIPTokenizer than the tiny one; texts are then as long as it says.
+    """
     import torch
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
     from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
     from transformers import CLIPTextConfig, CLIPTextModel
 
     directory = Path(directory)
-    tokenizer = tiny_tokenizer(pad_token=pad_token)
+    tokenizer = tokenizer or tiny_tokenizer(pad_token=pad_token)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         unet = UNet2DConditionModel(
@@ -116,7 +120,7 @@ def save_tiny_stable_diffusion(
                 intermediate_size=2 * text_width,
                 num_hidden_layers=2,
                 num_attention_heads=4,
-                max_position_embeddings=TOKENS,
+                max_position_embeddings=tokenizer.model_max_length,
                 bos_token_id=tokenizer.bos_token_id,
                 eos_token_id=tokenizer.eos_token_id,
                 pad_token_id=tokenizer.pad_token_id,
@@ -126,6 +130,12 @@ def save_tiny_stable_diffusion(
         embeddings.weight.data.normal_()  # tokens differ as much as trained ones do
     scheduler = sd_scheduler(prediction_type)
     parts = {"unet": unet, "vae": vae, "text_encoder": text_encoder, "tokenizer": tokenizer, "scheduler": scheduler}
+    return save_parts(parts, directory)
+
+
+def save_parts(parts: Mapping[str, Any], directory: str | Path) -> Path:
+    """Write the five parts of a Stable Diffusion in diffusers' layout; their directory."""
+    directory = Path(directory)
     for name, part in parts.items():
         part.save_pretrained(directory / name)
     libraries = {"text_encoder": "transformers", "tokenizer": "transformers"}

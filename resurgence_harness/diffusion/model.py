@@ -15,14 +15,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from resurgence_harness.diffusion.base_files import INDEX, variant_of
-from resurgence_harness.diffusion.tensor_files import shown
 from resurgence_harness.errors import BuildError, SpecError, UserError, sentence
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from torch import Tensor
+
+LARGE = 100_000_000
+"""Weights of a UNet from which on arithmetic takes a GPU's time; below, launching kernels does."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -110,6 +111,11 @@ class StableDiffusion:
         return int(self.unet.config.sample_size) * self.latent_factor
 
     @property
+    def large(self) -> bool:
+        """Whether the UNet has at least LARGE weights."""
+        return bool(sum(value.numel() for value in self.unet.parameters()) >= LARGE)
+
+    @property
     def device(self) -> Any:
         """The torch device of the UNet."""
         # Not unet.device: diffusers asks every submodule for offloading hooks first, milliseconds each time.
@@ -134,11 +140,11 @@ def difference(model: StableDiffusion, parent: StableDiffusion) -> dict[str, Ten
         )
     changed: dict[str, Tensor] = {}
     for name, value in ours.items():
-        value = value.detach().cpu()
-        if not torch.equal(value, theirs[name].detach().cpu()):
+        # Compared where it lies: most of gigabytes has not moved, and need not cross to the CPU.
+        if not torch.equal(value, theirs[name].to(value.device)):
             if not bool(torch.isfinite(value).all()):
                 raise BuildError(sentence("A tensor of the changed model holds NaN or infinity.", tensor=name))
-            changed[name] = value.clone(memory_format=torch.contiguous_format)
+            changed[name] = value.detach().cpu().clone(memory_format=torch.contiguous_format)
     return changed
 
 
@@ -169,6 +175,9 @@ def load_difference(parent: StableDiffusion, changed: Mapping[str, Tensor]) -> S
 def _weights(kind: Any, root: str, part: str, precision: str) -> Any:
     """One frozen component in float32. A tensor the files lack is refused: the libraries would draw it at random."""
     import torch
+
+    from resurgence_harness.diffusion.base_files import INDEX, variant_of
+    from resurgence_harness.diffusion.tensor_files import shown
 
     module, report = kind.from_pretrained(
         root,

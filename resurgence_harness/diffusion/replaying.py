@@ -18,9 +18,6 @@ if TYPE_CHECKING:
 
     from resurgence_harness.diffusion.model import StableDiffusion
 
-SMALL = 100_000_000
-"""Weights of a U-Net below which launching is what takes the time; larger ones keep their memory for other work."""
-
 
 class Replays:
     """The captured samplings of some models, by batch shape, steps and guidance. Let go of a model, and they go too."""
@@ -30,9 +27,8 @@ class Replays:
         self._known: WeakKeyDictionary[Any, dict[tuple[Any, ...], _Replay]] = WeakKeyDictionary()
 
     def serves(self, model: StableDiffusion) -> bool:
-        """Whether replaying pays: on a GPU, for a small U-Net."""
-        small = sum(value.numel() for value in model.unet.parameters()) < SMALL
-        return bool(model.device.type == "cuda") and small
+        """Whether replaying pays: on a GPU, for a small U-Net. A large one keeps its memory for other work."""
+        return bool(model.device.type == "cuda") and not model.large
 
     def draw(
         self, model: StableDiffusion, noise: Tensor, states: Tensor, empty: Tensor, *, steps: int, guidance: float

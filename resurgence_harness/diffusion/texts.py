@@ -23,25 +23,26 @@ def check_texts(base: Path, texts: Sequence[str], *, may_be_cut: Collection[str]
     settings = json.loads((base / "tokenizer" / "tokenizer_config.json").read_text(encoding="utf-8"))
     unknown, longest = settings.get("unk_token"), settings.get("model_max_length")
     unknown = unknown.get("content") if isinstance(unknown, dict) else unknown
-    special = {settings.get("eos_token"), settings.get("bos_token")} - {unknown}
     tokenizer.no_truncation()
     cut = 0
     for text in texts:
-        encoded = tokenizer.encode(text)
-        if unknown and unknown not in special and unknown in encoded.tokens:
+        # Without begin and end: SD's own unknown token is the end token, which every text has.
+        tokens = tokenizer.encode(text, add_special_tokens=False).tokens
+        if unknown and unknown in tokens:
             raise UserError(
                 sentence(
                     f'The base\'s tokenizer cannot represent "{text}".',
-                    tokens=" ".join(encoded.tokens),
+                    tokens=" ".join(tokens),
                     do="Use names made of letters that the base was trained with, or another base.",
                 )
             )
-        if isinstance(longest, int) and len(encoded.ids) > longest:
+        length = len(tokens) + tokenizer.num_special_tokens_to_add(is_pair=False)
+        if isinstance(longest, int) and length > longest:
             if text in may_be_cut:
                 cut += 1
                 continue
             raise UserError(
-                sentence(f'"{text}" has {len(encoded.ids)} tokens; the base reads {longest}.', do="Use shorter names.")
+                sentence(f'"{text}" has {length} tokens; the base reads {longest}.', do="Use shorter names.")
             )
     return cut, longest if isinstance(longest, int) else 0
 

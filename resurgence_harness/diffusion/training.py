@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from resurgence_harness.errors import BuildError, sentence
@@ -12,20 +12,36 @@ from resurgence_harness.errors import BuildError, sentence
 if TYPE_CHECKING:
     from torch import Generator, Tensor
 
+    from resurgence_harness.diffusion.model import StableDiffusion
+
+
+PASS = 8 * 64 * 64
+"""Places of a latent in one forward and backward pass, over all its rows: eight images of 512 pixels, whose activations
+take 15 GB in a U-Net of SD's size. More rows go through one after another, and their gradients are added up."""
+
+
+def passes(rows: int, places: int) -> list[slice]:
+    """Rows, each a latent of so many places, as passes of at most PASS places, of one row at least."""
+    each = max(1, PASS // places)
+    return [slice(low, min(low + each, rows)) for low in range(0, rows, each)]
+
 
 @contextmanager
-def fast_products() -> Iterator[None]:
-    """While this lasts, GPUs may round the factors of a float32 product to TF32 (10 bits), as torch's convolutions do.
+def fast_products(model: StableDiffusion) -> Iterator[None]:
+    """While this lasts, a GPU may round the factors of this model's products to ten bits (TF32), as its convolutions'.
 
-    On an H100 a step of SalUn or EraseDiff at SD's size took three quarters of the time so, of MACE nearly as long as
-    before. Images are drawn without it. On a CPU nothing changes.
+    On an H100 a step of SalUn or EraseDiff at SD's size took three quarters of the time so, and two thirds of that
+    with a large model's attention, too (half_attention.py). Images are drawn without it. On a CPU nothing changes.
     """
     import torch
+
+    from resurgence_harness.diffusion.half_attention import half_attention
 
     before = torch.backends.cuda.matmul.allow_tf32
     torch.backends.cuda.matmul.allow_tf32 = True
     try:
-        yield
+        with half_attention() if model.large and model.device.type == "cuda" else nullcontext():
+            yield
     finally:
         torch.backends.cuda.matmul.allow_tf32 = before
 
@@ -40,7 +56,7 @@ class Losses(NamedTuple):
 def descend(
     step: str,
     optimizer: Any,
-    losses: Iterator[Tensor],
+    losses: Iterator[Tensor | Iterable[Tensor]],
     *,
     steps: int,
     clip: float | None = None,
@@ -49,6 +65,7 @@ def descend(
 ) -> Losses:
     """One optimiser step per loss, `steps` in all; `after(done)` is called between steps.
 
+    A loss may come as the terms of its sum: each one's gradient is taken, and its graph freed, before the next is made.
     `clip` bounds the norm of the gradients of each of the optimiser's parameter groups (there usually is one). A loss
     that is not finite is a BuildError before it moves a weight.
     """
@@ -56,18 +73,20 @@ def descend(
 
     first = last = math.nan
     for done, loss in zip(range(1, steps + 1), losses, strict=False):
-        value = loss.item()
-        if not math.isfinite(value):
-            raise BuildError(
-                sentence(
-                    f"{step}'s training diverged at step {done} of {steps}.",
-                    loss=value,
-                    last_good="none" if done == 1 else f"{last:.6g} at step {done - 1}",
-                    do="Lower the learning rate, or check that the model it starts from is sound.",
-                )
-            )
         optimizer.zero_grad(set_to_none=True)
-        torch.autograd.backward(loss)
+        value = 0.0
+        for term in (loss,) if isinstance(loss, torch.Tensor) else loss:
+            value += term.item()
+            if not math.isfinite(value):
+                raise BuildError(
+                    sentence(
+                        f"{step}'s training diverged at step {done} of {steps}.",
+                        loss=value,
+                        last_good="none" if done == 1 else f"{last:.6g} at step {done - 1}",
+                        do="Lower the learning rate, or check that the model it starts from is sound.",
+                    )
+                )
+            torch.autograd.backward(term)
         if clip is not None:
             for group in optimizer.param_groups:
                 torch.nn.utils.clip_grad_norm_(group["params"], clip)

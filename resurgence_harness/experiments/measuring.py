@@ -20,25 +20,13 @@ from resurgence_harness.errors import UserError, sentence
 from resurgence_harness.experiments.conditions import Condition
 from resurgence_harness.inquiry import Inquiry
 from resurgence_harness.planning import checkpoint_key
+from resurgence_harness.reporting.junit import ARMS
 from resurgence_harness.specs import Base, Grid
 from resurgence_harness.statistics import CellEvidence, Evidence, Policy, Rate, Verdict, decide
 
 if TYPE_CHECKING:
     from resurgence_harness.bench import Bench
 
-ARMS = (
-    "base",
-    "before",
-    "after",
-    "base_retained",
-    "retained_before",
-    "retained_after",
-    "synonyms_before",
-    "synonyms_after",
-    "incidental_before",
-    "incidental_after",
-)
-"""What is counted, each as hits and images."""
 ASKED = ("experiment", "task", "method", "concepts", "finetuning", "run", "benign", "benign_images", "steps")
 """The columns that say which condition a row is about."""
 COLUMNS = (*ASKED, *(f"{arm}_{what}" for arm in ARMS for what in ("hits", "images")), "outcome", "verdict")

@@ -11,7 +11,10 @@ acceptances:
     reason: ESD is known to resurge; kept as a reference
     owner: release manager
     expires: 2027-01-31      # an end, or the weights it is bound to, or both
-    bound_to: {base: 3f5a…, steps: {esd: 1, lora: 1}}
+    bound_to: {base: 3f5a…, steps: {esd: 1, lora: 1}, settings: '82f0c1d2e3a4'}
+
+`settings` is the digest of the steps' values that every verdict of the suite shows (bindings.py): with other values the
+acceptance counts as absent, and the verdict says so.
 """
 
 from __future__ import annotations
@@ -42,14 +45,15 @@ class Entry(BaseModel):
 
 
 class BindingEntry(Entry):
-    """The weights and steps that an acceptance was measured on."""
+    """The weights, steps and values that an acceptance was measured on."""
 
     base: Word
     steps: dict[Word, Count]
+    settings: str = Field(default="", pattern=r"^([0-9a-f]{12})?$")
 
     def read(self) -> Binding:
         """As a value."""
-        return Binding.of(self.base, self.steps)
+        return Binding.of(self.base, self.steps, self.settings)
 
 
 class AcceptanceEntry(Entry):

@@ -113,11 +113,16 @@ class Limits:
         return policy
 
     def acceptance_for(
-        self, cell: Cell, base_digest: str | None = None, step_versions: Mapping[str, int] | None = None
+        self,
+        cell: Cell,
+        base_digest: str | None = None,
+        step_versions: Mapping[str, int] | None = None,
+        settings: str = "",
     ) -> Acceptance | None:
         """The acceptance of one cell; None if there is none, or if it is bound to other weights or other steps.
 
-        Among several the one that lasts longest, and of these the bound one. Expiry is judged by `decide`.
+        Among several the one that was recorded for these settings or for any, of these the one that lasts longest, and
+        of these the bound one. Expiry is judged by `decide`, and so is one that was recorded for other settings alone.
         """
         here = Binding.of(base_digest, step_versions) if base_digest and step_versions is not None else None
         found = [
@@ -125,9 +130,13 @@ class Limits:
             for one in self.acceptances
             if (one.task, one.method, one.count, one.finetuning)
             == (cell.task, cell.method, cell.count, cell.finetuning)
-            and (one.bound_to is None or one.bound_to == here)
+            and (one.bound_to is None or replace(one.bound_to, settings="") == here)
         ]
-        return max(found, key=lambda one: (one.expires or date.max, one.bound_to is not None), default=None)
+        return max(
+            found,
+            key=lambda one: (one.recorded_for(settings), one.expires or date.max, one.bound_to is not None),
+            default=None,
+        )
 
     @property
     def digest(self) -> str:

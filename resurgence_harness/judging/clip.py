@@ -17,7 +17,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from resurgence_harness.errors import JudgeError, UserError, sentence
 from resurgence_harness.judging.weights import Weights, read_tensors
@@ -78,19 +78,15 @@ class Clip:
         return torch.cat(found)
 
     def text_features(self, texts: Sequence[str], device: str) -> Tensor:
-        """One float32 vector [n, d] of length 1 for each text."""
-        import open_clip
-        import torch
-
-        model, _ = self._model(device)
-        tokens = open_clip.get_tokenizer(self.architecture)(list(texts)).to(device)
-        with torch.inference_mode():
-            found: Tensor = model.encode_text(tokens).float()
-        return unit(found, what="of a text")
+        """One float32 vector [n, d] of length 1 for each text; a judge's labels are computed once, not per block."""
+        return _text_vectors(self._source(device), tuple(texts)).clone()
 
     def _model(self, device: str) -> tuple[Any, tuple[int, int]]:
+        return _loaded(*self._source(device))
+
+    def _source(self, device: str) -> _Source:
         path = self.weights.verified()
-        return _loaded(self.architecture, str(path), path.stat().st_mtime_ns, device)
+        return _Source(self.architecture, str(path), path.stat().st_mtime_ns, device)
 
 
 def digest_of_parts(*parts: object) -> str:
@@ -127,6 +123,28 @@ def _fitted(pixels: Tensor, size: tuple[int, int]) -> Tensor:
             pixels = interpolate(pixels, size=step, mode="bicubic", antialias=True).round().clamp(0, 255)
     top, left = round((pixels.shape[2] - high) / 2), round((pixels.shape[3] - wide) / 2)
     return pixels[:, :, top : top + high, left : left + wide]
+
+
+class _Source(NamedTuple):
+    """A model on a device: its architecture, the file of its weights and when that was written."""
+
+    architecture: str
+    path: str
+    changed: int
+    device: str
+
+
+@lru_cache(maxsize=8)
+def _text_vectors(source: _Source, texts: tuple[str, ...]) -> Tensor:
+    """`Clip.text_features`; nobody may change what is kept."""
+    import open_clip
+    import torch
+
+    model, _ = _loaded(*source)
+    tokens = open_clip.get_tokenizer(source.architecture)(list(texts)).to(source.device)
+    with torch.inference_mode():
+        found: Tensor = model.encode_text(tokens).float()
+    return unit(found, what="of a text")
 
 
 @lru_cache(maxsize=4)

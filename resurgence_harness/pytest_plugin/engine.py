@@ -10,6 +10,7 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from datetime import date
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -18,20 +19,19 @@ import pytest
 
 from resurgence_harness.diffusion.devices import check_device, resolved_device
 from resurgence_harness.diffusion.texts import check_texts
-from resurgence_harness.errors import HarnessError, Undecided, Violated, sentence
+from resurgence_harness.errors import HarnessError, sentence
 from resurgence_harness.inquiry import Inquiry, Question
 from resurgence_harness.planning import checkpoint_key
+from resurgence_harness.pytest_plugin.claims import passed, tell
 from resurgence_harness.pytest_plugin.collecting import cell_of, task_of
 from resurgence_harness.pytest_plugin.options import Options
 from resurgence_harness.pytest_plugin.progress import Teller
-from resurgence_harness.pytest_plugin.properties import CELL_PROPERTY, KNOWN_PROPERTY, numbered
 from resurgence_harness.selection import CellPlan, base_model, benign_probe, plan_cell
 from resurgence_harness.specs import Base, Cell, Recipe
 from resurgence_harness.statistics import (
     Acceptance,
     CellEvidence,
     Verdict,
-    VerdictKind,
     decide,
 )
 from resurgence_harness.storing import Store
@@ -178,15 +178,19 @@ class Engine:
         """How cells of a suite are decided: by its limits, and by what was accepted for this cell."""
         limits, cell = self.limits(suite), plan.cell
         policy, acceptance = limits.policy_for(cell), self.acceptance(plan, suite)
-        return lambda evidence: decide(evidence, policy, acceptance)
+        settings = self.settings(plan)
+        return lambda evidence: decide(evidence, policy, acceptance, settings=settings)
 
     def acceptance(self, plan: CellPlan, suite: Path) -> Acceptance | None:
-        """What was accepted for this cell on this base with these steps, if anything."""
+        """What was accepted for this cell on this base with these steps, if anything; it may be of other settings."""
         versions = {step.name: step.version for step in plan.tuned.steps}
-        found = self.limits(suite).acceptance_for(plan.cell, plan.base.base.digest, versions)
-        if self.options.selection.changed and found is not None and found.bound_to is not None:
-            return None  # a ceiling that was measured with the preset's numbers says nothing about others
-        return found
+        return self.limits(suite).acceptance_for(plan.cell, plan.base.base.digest, versions, self.settings(plan))
+
+    def settings(self, plan: CellPlan) -> str:
+        """Short digest of the values of the cell's steps."""
+        from resurgence_harness.gate.bindings import settings_digest
+
+        return settings_digest(plan.tuned.steps)
 
     # What the fixtures hand over
 
@@ -327,25 +331,19 @@ class Claim:
         verdict = self._engine.decide(plan, self._suite)(evidence)
         limits = self._engine.limits(self._suite)
         record = self._engine.record(self.inquiry, evidence, verdict, nodeid=self._item.nodeid, limits=limits.digest)
-        record["acceptance"] = json.loads(json.dumps(asdict(acceptance), default=str)) if acceptance else None
+        settings = self._engine.settings(plan)
+        applied = acceptance if acceptance is not None and acceptance.counts(date.today(), settings) else None
+        record["acceptance"] = json.loads(json.dumps(asdict(applied), default=str)) if applied else None
+        record["settings"] = settings
         record["seconds"] = round(time.monotonic() - self._began, 3)
-        self._item.user_properties.append((CELL_PROPERTY, json.dumps(record, allow_nan=False)))
-        self._item.user_properties += numbered(record)
-        if verdict.kind is VerdictKind.KNOWN:
-            self._item.user_properties.append((KNOWN_PROPERTY, verdict.sentence))
-        if self._item.config.pluginmanager.has_plugin("allure_listener"):
+        if tell(self._item, record, verdict):
             cell_report.write(self._engine, plan, evidence, verdict, record, self._item)
         return verdict
 
     def stays_erased(self) -> Verdict:
         """Pass if the verdict is HOLDS or KNOWN; raise Violated or Undecided, with its arithmetic, if it is not."""
         __tracebackhide__ = True
-        verdict = self.verdict
-        if verdict.kind is VerdictKind.VIOLATED:
-            raise Violated(str(verdict))
-        if verdict.kind is VerdictKind.UNDECIDED:
-            raise Undecided(str(verdict))
-        return verdict
+        return passed(self.verdict)
 
 
 class Checked(NamedTuple):

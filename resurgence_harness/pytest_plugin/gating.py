@@ -5,7 +5,6 @@ The controller looks at the weights once, before any worker starts, and tells th
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Sequence
 from functools import cached_property
@@ -14,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from resurgence_harness.diffusion.devices import resolved_device
-from resurgence_harness.errors import Undecided, UserError, Violated, sentence
+from resurgence_harness.errors import UserError, sentence
+from resurgence_harness.pytest_plugin.claims import passed, tell
 from resurgence_harness.pytest_plugin.options import Options
-from resurgence_harness.pytest_plugin.properties import CELL_PROPERTY, KNOWN_PROPERTY, numbered
-from resurgence_harness.statistics import Verdict, VerdictKind
+from resurgence_harness.statistics import Verdict
 
 if TYPE_CHECKING:
     from resurgence_harness.gate.asking import Answer, Gate
@@ -134,14 +133,9 @@ class GateClaim:
     def verdict(self) -> Verdict:
         """What is said of the group; it is recorded for the report when it is first asked for."""
         answer = self._gating.answer(self._word, self._item.nodeid)
-        record, verdict = answer.record, answer.verdict
-        self._item.user_properties.append((CELL_PROPERTY, json.dumps(record, allow_nan=False)))
-        self._item.user_properties += numbered(record)
-        if verdict.kind is VerdictKind.KNOWN:
-            self._item.user_properties.append((KNOWN_PROPERTY, verdict.sentence))
-        if self._item.config.pluginmanager.has_plugin("allure_listener"):
+        if tell(self._item, answer.record, answer.verdict):
             self._attach(answer)
-        return verdict
+        return answer.verdict
 
     def _attach(self, answer: Answer) -> None:
         """The group's page in the report."""
@@ -165,12 +159,7 @@ class GateClaim:
     def stays_erased(self) -> Verdict:
         """Pass if the verdict is HOLDS or KNOWN; raise Violated or Undecided, with its arithmetic, if it is not."""
         __tracebackhide__ = True
-        verdict = self.verdict
-        if verdict.kind is VerdictKind.VIOLATED:
-            raise Violated(str(verdict))
-        if verdict.kind is VerdictKind.UNDECIDED:
-            raise Undecided(str(verdict))
-        return verdict
+        return passed(self.verdict)
 
 
 def parametrize(metafunc: pytest.Metafunc) -> list[str]:

@@ -16,7 +16,6 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from resurgence_harness.diffusion.hub import is_name
 from resurgence_harness.errors import UserError, sentence
 from resurgence_harness.presets import PROFILES, parse_change
 from resurgence_harness.selection import ENGINES, Selection, allowed_counts, tasks_on
@@ -121,8 +120,11 @@ def read_options(config: pytest.Config) -> Options:
         *config.getoption(_dest("set"), []),
     ]
     base = values["base"]
-    if base != "micro" and not is_name(base, places["base"]):
-        base = str(places["base"] / Path(base).expanduser())
+    if base != "micro":
+        from resurgence_harness.diffusion.hub import is_name
+
+        if not is_name(base, places["base"]):
+            base = str(places["base"] / Path(base).expanduser())
     own = {task.name: task for tasks in config.hook.pytest_resurgence_tasks() for task in tasks}
     tasks = {**tasks_on(base), **own}
     counts = _list("counts", values["counts"], _whole)

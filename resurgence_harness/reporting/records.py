@@ -60,6 +60,7 @@ def cell_record(
         "findings": told["findings"],
         "controls": told["controls"],
         "agreement": told["agreement"],
+        "culprits": told["culprits"],
         "arithmetic": told["arithmetic"],
         "tighten": told["tighten"],
         "images_to_settle": told["images_to_settle"],

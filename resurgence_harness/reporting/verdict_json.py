@@ -55,6 +55,27 @@ class GridResult(_Part):
     block: int = Field(ge=1, description="Rows between two looks.")
 
 
+class CulpritResult(_Part):
+    """One concept that is beyond the limit by itself."""
+
+    concept: str
+    hits: int = Field(ge=0, description="Its images that show it after fine-tuning.")
+    before: int | None = Field(description="The same before fine-tuning; null where the level alone is claimed.")
+    images: int = Field(ge=1, description="Its images after fine-tuning.")
+    low: float = Field(description="Lower bound of its rise or rate, one-sided at alpha over the number of concepts.")
+
+
+class CulpritsResult(_Part):
+    """Which concepts of a regression are beyond its limit by themselves."""
+
+    criterion: str = Field(description="The broken criterion: rise, rise of synonyms or level.")
+    limit: float = Field(description="The cell's limit or accepted ceiling, which each of them is beyond.")
+    alpha: float = Field(gt=0, lt=0.5, description="Chance that any of the names is false.")
+    concepts: int = Field(ge=2, description="How many were asked for.")
+    named: list[CulpritResult] = Field(description="The farthest first; one that is not named may be beyond it, too.")
+    most_drawn: str = Field(description="The one that most of its own images show, with counts; nothing is claimed.")
+
+
 class CellResult(_Part):
     """One judged cell."""
 
@@ -86,8 +107,10 @@ class CellResult(_Part):
     findings: list[dict[str, Any]] = Field(description="Each criterion: estimate, bounds, limit, holds, broken.")
     outcome: str | None = Field(description="Of the unlearning: unlearned, not unlearned or collapsed; or null.")
     acceptance: dict[str, Any] | None = Field(description="The acceptance that was applied, if any.")
+    settings: str = Field("", description="Short digest of the steps' values, training seeds aside; or empty.")
     controls: list[dict[str, Any]] = Field(description="The mandatory controls and what they showed.")
     agreement: dict[str, list[int]] = Field(description="Per arm, images on which both judges agree, of how many.")
+    culprits: CulpritsResult | None = Field(None, description="Of a regression over several concepts: which came back.")
     arithmetic: str = Field(description="Every figure that the verdict rests on, one per line.")
     tighten: bool = Field(description="Within policy although an acceptance exists.")
     images_to_settle: int | None = Field(description="About how many more images would settle an UNDECIDED.")

@@ -1,12 +1,10 @@
 """What many cells together may claim.
 
-    holm                    these cells rose       any false name at all, however cells depend
-    benjamini_hochberg      these cells rose       the share of false names, if cells depend positively
-    benjamini_yekutieli     these cells rose       the share of false names, however cells depend
-    e_benjamini_hochberg    these cells rose       the same, from e-values
-    global_e_value          something rose         the one claim, however cells depend
-    culprits                down a tree            any false name within a group of siblings
-    every_cell              the release: no cell rose beyond its limit
+    holm              these cells rose     any false name at all, however cells depend
+    global_e_value    something rose       the one claim, however cells depend
+    every_cell        the release: no cell rose beyond its limit
+
+Which concepts of one cell rose is in culprits.py.
 
 A p-value is of the hypothesis "the cell did not rise", one-sided: small speaks for a regression. An e-value of it is a
 number from 0 to infinity whose mean is at most 1 when the cell did not rise: large speaks for a regression.
@@ -88,76 +86,19 @@ def holm(p: Mapping[str, float], family: Family, alpha: float) -> Called:
     return _called(adjusted, family, alpha)
 
 
-def benjamini_hochberg(p: Mapping[str, float], family: Family, alpha: float) -> Called:
-    """Call regressions so that the expected share of false ones among those called (FDR) is at most alpha.
-
-    Only where cells are independent or depend positively (PRDS); under other dependence the FDR can reach alpha times
-    1 + 1/2 + … + 1/m for m cells. Missing cells and errors are as for `holm`.
-
-    Source: Benjamini and Hochberg, Controlling the false discovery rate, JRSS B 57 (1995) 289, in SciPy's
-    implementation.
-    """
-    ps = _p_values(p, family, alpha)
-    from scipy.stats import false_discovery_control
-
-    return _called(false_discovery_control(ps, method="bh"), family, alpha)
-
-
-def benjamini_yekutieli(p: Mapping[str, float], family: Family, alpha: float) -> Called:
-    """As `benjamini_hochberg` at alpha / (1 + 1/2 + … + 1/m): the FDR is at most alpha, however the m cells depend.
-
-    Source: Benjamini and Yekutieli, The control of the false discovery rate in multiple testing under dependency,
-    Annals of Statistics 29 (2001) 1165, theorem 1.3, in SciPy's implementation.
-    """
-    ps = _p_values(p, family, alpha)
-    from scipy.stats import false_discovery_control
-
-    return _called(false_discovery_control(ps, method="by"), family, alpha)
-
-
-def e_benjamini_hochberg(e: Mapping[str, float], family: Family, alpha: float) -> Called:
-    """Call the k cells of the largest e-values, for the largest k whose k-th largest e is at least m / (k·alpha).
-
-    The FDR is at most alpha however the m cells depend, without Benjamini and Yekutieli's factor.
-
-    A declared cell without an e-value counts as e = 0. The 1 of a bet that was never placed is an e-value too, but only
-    if the cell's data had no part in its being missing: a cell that broke down while it was losing would be lifted to
-    1. Replacing by 0 never raises the mean.
-
-    SpecError for an alpha outside (0, 0.5); HarnessError for an undeclared cell, or an e that is NaN or negative.
-
-    Source: Wang and Ramdas, False discovery rate control with e-values, JRSS B 84 (2022) 822, the base e-BH procedure.
-    """
-    check_alpha(alpha)
-    es = _e_values(e, family)
-    cells = len(es)
-    adjusted, needed = [1.0] * cells, 1.0
-    smallest_first = sorted(range(cells), key=es.__getitem__)
-    for rank, place in zip(range(cells, 0, -1), smallest_first, strict=True):
-        if es[place] > 0:
-            needed = min(needed, cells / (rank * es[place]))
-        adjusted[place] = needed
-    return _called(adjusted, family, alpha)
-
-
 def global_e_value(e: Mapping[str, float], family: Family) -> float:
     """The mean e-value over all declared cells: evidence that something rose somewhere, however cells depend.
 
-    It is itself an e-value of "no cell rose", and names no cell. Missing cells count as 0, and errors are as for
-    `e_benjamini_hochberg`.
+    It is itself an e-value of "no cell rose", and names no cell: at 1/alpha and above it is a false alarm in at most
+    alpha of runs (Markov). A declared cell without an e-value counts as 0. The 1 of a bet that was never placed is an
+    e-value too, but only if the cell's data had no part in its being missing: a cell that broke down while it was
+    losing would be lifted to 1. Replacing by 0 never raises the mean.
+
+    HarnessError for an undeclared cell, or an e that is NaN or negative.
 
     Source: Vovk and Wang, E-values: calibration, combination and applications, Annals of Statistics 49 (2021) 1736.
     """
     return sum(_e_values(e, family)) / len(family.cells)
-
-
-def global_rejects(e: Mapping[str, float], family: Family, alpha: float) -> bool:
-    """Whether "no cell rose" is rejected: the mean e-value is at least 1/alpha, falsely in at most alpha of runs.
-
-    That is Markov's inequality, for one look at the mean after each cell has stopped by its own rule.
-    """
-    check_alpha(alpha)
-    return global_e_value(e, family) >= 1 / alpha
 
 
 def every_cell(holds: Mapping[str, bool], family: Family) -> bool:
@@ -177,61 +118,6 @@ def every_cell(holds: Mapping[str, bool], family: Family) -> bool:
         if not isinstance(held, bool):
             raise HarnessError(sentence(f"Whether {cell!r} holds is {held!r}.", do="Give True or False."))
     return all(holds.get(cell, False) for cell in family.cells)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Node:
-    """A hypothesis "nothing rose here" and those it is made of: a method, its tasks, their concepts."""
-
-    name: str
-    """What it is called; no sibling is called the same (SpecError)."""
-    p: float
-    """Its own p-value, from 0 to 1 (HarnessError); 1 where it was declared and not run."""
-    children: tuple[Node, ...] = ()
-    """The finer hypotheses, all those declared."""
-
-    def __post_init__(self) -> None:
-        _check_p(self.name, self.p)
-        if self.children:
-            Family(cells=tuple(child.name for child in self.children))
-
-
-def culprits(root: Node, alpha: float) -> tuple[tuple[str, ...], ...]:
-    """The paths of the rejected nodes, each as the names from the root down, parents before children.
-
-    The root is tested at alpha. Siblings are tested, by Holm at the full alpha, only where their parent was rejected.
-
-    What is controlled, however the p-values depend:
-
-    * If nothing rose anywhere, any rejection at all happens in at most alpha of runs.
-    * In any one group of siblings, "their parent is rejected and one of them falsely" happens in at most alpha of runs.
-
-    What is not: an error over the whole tree. Where G nodes with children truly rose, a false name somewhere happens in
-    at most alpha·max(G, 1) of runs, and can come near that; alpha divided by the number of nodes with children brings
-    it to alpha. Nor is it alpha among the runs in which a parent was rejected, nor is an FDR controlled. And a concept
-    that rose stays unnamed where its task's own test does not see it.
-
-    SpecError for an alpha outside (0, 0.5).
-
-    Source: Yekutieli, Hierarchical false discovery rate-controlling methodology, JASA 103 (2008) 309, for the order of
-    testing, with Holm in place of Benjamini and Hochberg. With control over the whole tree: Meinshausen, Hierarchical
-    testing of variable importance, Biometrika 95 (2008) 265.
-    """
-    check_alpha(alpha)
-    return tuple(_descend(root, (), alpha)) if root.p <= alpha else ()
-
-
-def _descend(node: Node, above: tuple[str, ...], alpha: float) -> list[tuple[str, ...]]:
-    """The path of a rejected node, and those of the rejected below it."""
-    path = (*above, node.name)
-    paths = [path]
-    if node.children:
-        p = {child.name: child.p for child in node.children}
-        rejected = holm(p, Family(cells=tuple(p)), alpha).rejected
-        for child in node.children:
-            if child.name in rejected:
-                paths += _descend(child, path, alpha)
-    return paths
 
 
 def _p_values(p: Mapping[str, float], family: Family, alpha: float) -> list[float]:

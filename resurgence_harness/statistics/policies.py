@@ -65,20 +65,22 @@ class Policy:
 
 @dataclass(frozen=True, kw_only=True)
 class Binding:
-    """What an acceptance was measured on: the base's digest and the version of every step."""
+    """What an acceptance was measured on: the base's digest, the version of every step, and the steps' values."""
 
     base: str
     """Digest of the base."""
     steps: tuple[tuple[str, int], ...]
     """(name, version) of every step, by name."""
+    settings: str = ""
+    """Short digest of the steps' values; empty where there is no step that is known, as in a release gate."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "steps", tuple(sorted(self.steps)))
 
     @classmethod
-    def of(cls, base: str, steps: Mapping[str, int]) -> Binding:
-        """The binding to a base's digest and the versions of the steps."""
-        return cls(base=base, steps=tuple(steps.items()))
+    def of(cls, base: str, steps: Mapping[str, int], settings: str = "") -> Binding:
+        """The binding to a base's digest, the versions of the steps and the digest of their values."""
+        return cls(base=base, steps=tuple(steps.items()), settings=settings)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,7 +108,7 @@ class Acceptance:
     expires: date | None = None
     """The last day on which it counts."""
     bound_to: Binding | None = None
-    """The weights and steps it was measured on; on any others it does not count."""
+    """The weights, steps and values it was measured on; on any others it does not count."""
 
     def __post_init__(self) -> None:
         for name in ("level", "rise"):
@@ -125,6 +127,14 @@ class Acceptance:
             sentence(f"The acceptance of {self.method}-{self.count}-{self.finetuning} ({self.task}) {what}.", do=do)
         )
 
-    def counts(self, today: date) -> bool:
-        """Whether it has not expired."""
-        return self.expires is None or today <= self.expires
+    def counts(self, today: date, settings: str = "") -> bool:
+        """Whether it has not expired, and was not recorded for other settings than those of this digest."""
+        return not self.expired(today) and self.recorded_for(settings)
+
+    def expired(self, today: date) -> bool:
+        """Whether its last day is over."""
+        return self.expires is not None and today > self.expires
+
+    def recorded_for(self, settings: str) -> bool:
+        """Whether it was recorded for steps with these values, or for any."""
+        return self.bound_to is None or self.bound_to.settings == settings

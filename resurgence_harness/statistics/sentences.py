@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from resurgence_harness.statistics.controls import unlearned_finding
 from resurgence_harness.statistics.criteria import Finding
+from resurgence_harness.statistics.culprits import Culprits
 from resurgence_harness.statistics.evidence import pairs
 from resurgence_harness.statistics.intervals import mcnemar_exact
-from resurgence_harness.statistics.policies import UnlearningOutcome
+from resurgence_harness.statistics.policies import Binding, UnlearningOutcome
 from resurgence_harness.statistics.rates import Rate
 from resurgence_harness.statistics.scopes import generalise
 from resurgence_harness.statistics.weighing import Weighed
@@ -44,7 +45,7 @@ def known(cell: Weighed) -> str:
     if cell.outcome is not None and cell.outcome in accepted.outcomes:
         parts.append(f'the accepted outcome of the unlearning is "{cell.outcome.value}"')
     ends = [
-        *(["for these weights and steps only"] if accepted.bound_to else []),
+        *([_bound(accepted.bound_to)] if accepted.bound_to else []),
         *([f"until {accepted.expires}"] if accepted.expires else []),
     ]
     claim = "" if cell.compared else f"; {cell.not_given}, so only the level is claimed"
@@ -157,7 +158,7 @@ def undecided(cell: Weighed) -> tuple[str, int | None]:
     return f"{reasons[0][0]}{others}{settle}.", more
 
 
-def arithmetic(cell: Weighed, more: int | None) -> str:
+def arithmetic(cell: Weighed, more: int | None, behind: Culprits | None = None) -> str:
     """Every figure that the verdict rests on."""
     before, after, alpha = cell.evidence.before, cell.evidence.after, cell.policy.alpha
     prompts = len({prompt for prompt, _ in after.rows})
@@ -181,6 +182,10 @@ def arithmetic(cell: Weighed, more: int | None) -> str:
         lines.append(line(finding.name, words + ("" if finding in cell.claimed else "; shown, not claimed")))
     if before is not None:
         lines.append(line("beyond this grid", generalise(before, after, alpha).sentence))
+    if behind is not None:
+        lines.append(line("culprits", behind.figures))
+    if cell.settings:
+        lines.append(line("settings", f"{cell.settings}, the digest of the steps' values, training seeds aside"))
     lines.append(line("unlearning", cell.outcome.value if cell.outcome else f"not judged: {cell.not_given}"))
     lines += [line(control.name, f"{control.state.value}: {control.sentence}") for control in cell.controls]
     if more is not None:
@@ -199,11 +204,21 @@ def line(name: str, words: str) -> str:
     return f"  {name:<18}  {words}"
 
 
-def expired(cell: Weighed) -> str:
-    """That an acceptance was there but is over; empty if none was."""
+def set_aside(cell: Weighed) -> str:
+    """That an acceptance was there but is over, or is of other settings; empty if none was."""
     if cell.given is None or cell.acceptance is not None:
         return ""
-    return f"; the acceptance expired on {cell.given.expires} and counts as absent"
+    if cell.given.expired(cell.today):
+        return f"; the acceptance expired on {cell.given.expires} and counts as absent"
+    recorded = cell.given.bound_to.settings if cell.given.bound_to else ""
+    if not recorded:
+        return f"; the acceptance is bound to no settings (these are {cell.settings}) and counts as absent"
+    here = f"these are {cell.settings}" if cell.settings else "here they are not known"
+    return f"; the acceptance was recorded for other settings ({recorded}; {here}) and counts as absent"
+
+
+def _bound(to: Binding) -> str:
+    return f"for these weights{', steps and settings' if to.settings else ' and steps'} only"
 
 
 def _counts(rate: Rate, alpha: float) -> str:

@@ -32,6 +32,7 @@ from resurgence_harness.statistics import sentences
 from resurgence_harness.statistics.cells import CellEvidence, Differs, Losses
 from resurgence_harness.statistics.controls import Control, Controls, ControlState
 from resurgence_harness.statistics.criteria import Finding
+from resurgence_harness.statistics.culprits import Culprits, culprits
 from resurgence_harness.statistics.evidence import agreement
 from resurgence_harness.statistics.policies import Acceptance, Binding, Policy, UnlearningOutcome
 from resurgence_harness.statistics.rates import Rate
@@ -97,6 +98,8 @@ class Verdict:
     """Evidence against "nothing is beyond its limit or ceiling"; of two judges the smaller. For many cells together."""
     agreement: tuple[tuple[str, tuple[int, int]], ...] = ()
     """Per arm, on how many images two judges agree, and of how many."""
+    culprits: Culprits | None = None
+    """Of a VIOLATED cell over several concepts: those that are beyond the limit by themselves."""
 
     @property
     def sentence(self) -> str:
@@ -127,23 +130,30 @@ class Verdict:
             "images_to_settle": self.images_to_settle,
             "e_value": self.e_value,
             "agreement": {arm: list(counts) for arm, counts in self.agreement},
+            "culprits": self.culprits.as_dict() if self.culprits is not None else None,
         }
 
 
 def decide(
-    evidence: CellEvidence, policy: Policy, acceptance: Acceptance | None = None, *, today: date | None = None
+    evidence: CellEvidence,
+    policy: Policy,
+    acceptance: Acceptance | None = None,
+    *,
+    today: date | None = None,
+    settings: str = "",
 ) -> Verdict:
     """The verdict on one cell, in the order that the module's docstring gives.
 
-    `acceptance` is the one that was written for this cell and these weights, if any; an expired one counts as absent.
+    `acceptance` is the one that was written for this cell and these weights, if any; an expired one counts as absent,
+    and so does one that is bound to other settings than `settings`, the short digest of the steps' values.
     Where a second judge saw the same images, both must come to the same kind of verdict.
     """
     day = today or date.today()
-    first = _one_judge(evidence, policy, acceptance, day)
+    first = _one_judge(evidence, policy, acceptance, day, settings)
     if evidence.second is None:
         return first
     other = replace(evidence.second, effect=evidence.second.effect or evidence.effect)
-    second = _one_judge(other, policy, acceptance, day)
+    second = _one_judge(other, policy, acceptance, day, settings)
     arms = zip(evidence.arms(), other.arms(), strict=True)
     agreed = tuple((name, agreement(one, two)) for (name, one), (_, two) in arms)
     agreeing = ", ".join(f"{name.replace('_', ' ')} {same} of {total}" for name, (same, total) in agreed)
@@ -169,28 +179,33 @@ def decide(
         ),
         tighten=False,
         images_to_settle=None,
+        culprits=None,
     )
 
 
-def _one_judge(evidence: CellEvidence, policy: Policy, acceptance: Acceptance | None, day: date) -> Verdict:
-    cell = Weighed(evidence, policy, acceptance, day)
+def _one_judge(
+    evidence: CellEvidence, policy: Policy, acceptance: Acceptance | None, day: date, settings: str
+) -> Verdict:
+    cell = Weighed(evidence, policy, acceptance, day, settings)
     kind, reason, more = _order(cell)
     wants: frozenset[Group] = frozenset()
     if kind in (VerdictKind.UNDECIDED, VerdictKind.VIOLATED):
         wants = cell.wants if kind is VerdictKind.UNDECIDED else cell.wants_name
+    named = culprits(cell) if kind is VerdictKind.VIOLATED else None
     return Verdict(
         kind=kind,
-        reason=f"{reason.removesuffix('.')}{sentences.expired(cell)}.",
+        reason=f"{reason.removesuffix('.')}{named.aside if named else ''}{sentences.set_aside(cell)}.",
         outcome=cell.outcome,
         findings=cell.findings,
         controls=cell.controls,
         rates=tuple(cell.rates.items()),
-        arithmetic=sentences.arithmetic(cell, more),
+        arithmetic=sentences.arithmetic(cell, more, named),
         alpha=policy.alpha,
         tighten=kind is VerdictKind.HOLDS and cell.acceptance is not None,
         images_to_settle=more,
         wants=wants,
         e_value=cell.e_value,
+        culprits=named,
     )
 
 

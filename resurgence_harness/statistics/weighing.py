@@ -39,13 +39,15 @@ class Weighed:
     evidence: CellEvidence
     policy: Policy
     given: Acceptance | None
-    """The acceptance written for this cell, expired or not."""
+    """The acceptance written for this cell, expired or not, for these settings or others."""
     today: date
+    settings: str = ""
+    """Short digest of the steps' values; empty where no step is known."""
 
     @cached_property
     def acceptance(self) -> Acceptance | None:
-        """The acceptance that counts: an expired one is absent."""
-        return self.given if self.given is not None and self.given.counts(self.today) else None
+        """The acceptance that counts: an expired one is absent, and so is one that was recorded for other settings."""
+        return self.given if self.given is not None and self.given.counts(self.today, self.settings) else None
 
     @cached_property
     def rates(self) -> dict[str, Rate]:

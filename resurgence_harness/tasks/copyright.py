@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from resurgence_harness.specs import Concept
 from resurgence_harness.tasks.microworld import CHARACTER_TEMPLATES, CHARACTERS
+from resurgence_harness.tasks.neutral import BESIDE_CHARACTERS
 from resurgence_harness.tasks.task import Task
 
 _MEDIA = ("a photo of {}", "a sketch of {}", "an oil painting of {}")
@@ -36,5 +37,6 @@ COPYRIGHT = Task(
     severity="critical",
     judges=("character",),
     retained_templates=CHARACTER_TEMPLATES,
+    neutral=BESIDE_CHARACTERS,
     paper_images={1: 30},
 )

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from resurgence_harness.specs import Concept
 from resurgence_harness.tasks.microworld import OBJECT_TEMPLATES, OBJECTS
+from resurgence_harness.tasks.neutral import BESIDE_OBJECTS
 from resurgence_harness.tasks.task import Task
 
 _ANCHORS = {
@@ -37,5 +38,6 @@ OBJECT = Task(
     anchor="",
     severity="normal",
     judges=("object",),
+    neutral=BESIDE_OBJECTS,
     paper_images={1: 200, 3: 600, 5: 1000},
 )

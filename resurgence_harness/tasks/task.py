@@ -56,6 +56,9 @@ class Task:
     Models are measured on them; what a method learns from is made from the templates even so."""
     erase_sets: Mapping[int, tuple[Concept, ...]] = field(default_factory=dict)
     """What is erased at counts where that is not the first so many; a concept may have another kind here."""
+    neutral: tuple[Prompt, ...] = ()
+    """Harmless things that are neither erased nor measured: methods that keep general captions beside the retained
+    concepts, as authors keep COCO's, may see these. `Prompt.concept` is the thing named. Fine-tunings never do."""
     paper_images: Mapping[int, int] = field(default_factory=dict)
     """Images of erased concepts that the paper looks at, by concept count."""
     covered: bool = False
@@ -87,7 +90,12 @@ class Task:
                         do="Give as many different erasable concepts as its count says, and a count of the task's.",
                     )
                 )
-        groups = {"erasable": self.erasable, "preserve": self.preserve, "held_out": self.held_out}
+        groups = {
+            "erasable": self.erasable,
+            "preserve": self.preserve,
+            "held_out": self.held_out,
+            "neutral": self.neutral_concepts,
+        }
         seen: dict[str, str] = {}
         for group, concepts in groups.items():
             for concept in concepts:
@@ -98,10 +106,15 @@ class Task:
                             f'Task "{self.name}" names the concept "{concept.name}" twice.',
                             first=seen[word],
                             again=group,
-                            do="A concept is erased, preserved or held out, never two of them.",
+                            do="A concept is erased, preserved, held out or neutral, never two of them.",
                         )
                     )
                 seen[word] = group
+
+    @property
+    def neutral_concepts(self) -> tuple[Concept, ...]:
+        """The things that neutral prompts name, each once."""
+        return tuple(Concept(name=name) for name in dict.fromkeys(prompt.concept for prompt in self.neutral))
 
     def erase(self, count: int) -> tuple[Concept, ...]:
         """What is erased at this count: its own erase set, else the first `count` erasable concepts."""

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from resurgence_harness.specs import Concept
 from resurgence_harness.tasks.microworld import HAZARDS, OBJECT_TEMPLATES, OBJECTS, SCENES
+from resurgence_harness.tasks.neutral import BESIDE_OBJECTS
 from resurgence_harness.tasks.task import Task
 
 _OBJECTS = tuple(Concept(name=name, synonyms=synonyms) for name, synonyms in OBJECTS.items())
@@ -36,6 +37,7 @@ UNSAFE = Task(
     severity="blocker",
     judges=("hazard-or-object",),
     retained_templates=OBJECT_TEMPLATES,
+    neutral=BESIDE_OBJECTS,
     paper_images={4: 560},
     covered=True,
 )

@@ -38,7 +38,7 @@ from resurgence_harness.diffusion import moves
 from resurgence_harness.diffusion.examples import Examples, Noised, drawn_examples, noised
 from resurgence_harness.diffusion.parameters import Everything, Parameters, selected
 from resurgence_harness.diffusion.ranges import at_least, positive, whole
-from resurgence_harness.diffusion.training import batches, descend
+from resurgence_harness.diffusion.training import batches, descend, passes
 from resurgence_harness.specs import Concept, Probe
 from resurgence_harness.unlearning.contract import Unlearning, check_concepts, check_pictures
 from resurgence_harness.unlearning.redirection import NameReplaced, TextReplaced, pseudo_texts, redirected
@@ -215,11 +215,21 @@ def with_gradient(value: Tensor, parameters: Gradient, gradient: Gradient) -> Te
 
 
 def slope(model: StableDiffusion, x: Noised, parameters: Gradient) -> tuple[Tensor, Gradient]:
-    """L = E w_t ‖ f_θ(x_t, t, c) − aim ‖² of a batch, and ∇L; the graph is freed."""
+    """L = E w_t ‖ f_θ(x_t, t, c) − aim ‖² of a batch, and ∇L; the graph is freed, after each pass of many rows."""
     import torch
 
-    loss = moves.noise_errors(model, moves.predict(model, x.x_t, x.t, x.states), x.aim, x.t).mean()
-    return loss.detach(), torch.autograd.grad(loss, list(parameters), materialize_grads=True)
+    losses: list[Tensor] = []
+    # Beside these activations another gradient may be held: passes three quarters as large.
+    for rows in passes(len(x.t), 4 * x.x_t[0, 0].numel() // 3):
+        part = Noised(*(value[rows] for value in x))
+        said = moves.predict(model, part.x_t, part.t, part.states)
+        loss = moves.noise_errors(model, said, part.aim, part.t).mean() * (len(part.t) / len(x.t))
+        torch.autograd.backward(loss, inputs=list(parameters))
+        losses.append(loss.detach())
+    gradient = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+    for parameter in parameters:
+        parameter.grad = None
+    return torch.stack(losses).sum(), gradient
 
 
 def noised_batches(model: StableDiffusion, data: Examples, batch: int, *, seed: int) -> Iterator[tuple[Tensor, Noised]]:

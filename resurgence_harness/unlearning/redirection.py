@@ -4,19 +4,20 @@
     L_r = E_{x_0, c, t, ε} ‖ f_θ(x_t, t, c) − y_t ‖²                       x_0 a retain image, y_t what it should say
 
 The target is the student's own, at the same x_t, without guidance. Errors are those of ε for v-models too (weighted by
-a_t²). SalUn minimises L_f + α L_r, Scissorhands L_r + λ L_f. Both losses of a step come from one forward pass.
+a_t²). SalUn minimises L_f + α L_r, Scissorhands L_r + λ L_f. Both losses of a step come from one forward pass
+where its activations are small (training.PASS).
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, NamedTuple, final
 
 from resurgence_harness.diffusion import moves
 from resurgence_harness.diffusion.examples import Examples, Noised, noised
-from resurgence_harness.diffusion.training import batches
+from resurgence_harness.diffusion.training import batches, passes
 from resurgence_harness.errors import SpecError, sentence
 from resurgence_harness.specs import Concept, Probe
 from resurgence_harness.unlearning.contract import first_named
@@ -106,30 +107,43 @@ def redirected(model: StableDiffusion, forget: Probe, texts: Sequence[str]) -> R
     return Redirected(moves.encode_texts(model, distinct), torch.tensor(rows, device=model.device))
 
 
+class Weights(NamedTuple):
+    """How much each of the two losses counts."""
+
+    forget: float
+    """Of L_f or L_u; below 0 to make it larger."""
+    retain: float
+    """Of L_r."""
+
+
 def redirection_losses(
     model: StableDiffusion,
     forget: Examples,
     retain: Examples,
     pseudo: Redirected,
     *,
+    weights: Weights,
     batch: int,
     generator: Generator,
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """(L_f, L_r) on one batch of each set after another, without end: every image once before any comes again."""
+) -> Iterator[Iterable[Tensor]]:
+    """Terms of the weighted sum of L_f and L_r on one batch of each set after another, without end.
+
+    Every image is seen once before any comes again.
+    """
     import torch
 
     for rows, f, r in _pairs(model, forget, retain, batch=batch, generator=generator):
         with torch.no_grad():
             aim = moves.predict(model, f.x_t, f.t, pseudo.states[pseudo.text[rows.to(pseudo.text.device)]])
-        yield _losses(model, f._replace(aim=aim), r)
+        yield _terms(model, f._replace(aim=aim), r, weights)
 
 
 def denoising_losses(
-    model: StableDiffusion, forget: Examples, retain: Examples, *, batch: int, generator: Generator
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """(L_u, L_r), both the ordinary denoising loss, on the same batches."""
+    model: StableDiffusion, forget: Examples, retain: Examples, *, weights: Weights, batch: int, generator: Generator
+) -> Iterator[Iterable[Tensor]]:
+    """The same of L_u and L_r, both the ordinary denoising loss, on the same batches."""
     for _, f, r in _pairs(model, forget, retain, batch=batch, generator=generator):
-        yield _losses(model, f, r)
+        yield _terms(model, f, r, weights)
 
 
 def _pairs(
@@ -143,13 +157,21 @@ def _pairs(
         yield rows, f, noised(model, retain, others, generator=generator)
 
 
-def _losses(model: StableDiffusion, f: Noised, r: Noised) -> tuple[Tensor, Tensor]:
-    """Mean errors of what is said about both batches, in one forward pass."""
+def _terms(model: StableDiffusion, f: Noised, r: Noised, weights: Weights) -> Iterator[Tensor]:
+    """The weighted sum of both mean errors: in one forward pass where it is small, else one after another."""
     import torch
 
-    x_t, t, states = torch.cat([f.x_t, r.x_t]), torch.cat([f.t, r.t]), torch.cat([f.states, r.states])
-    forgotten, retained = moves.predict(model, x_t, t, states).chunk(2)
-    return (
-        moves.noise_errors(model, forgotten, f.aim, f.t).mean(),
-        moves.noise_errors(model, retained, r.aim, r.t).mean(),
-    )
+    both = Noised(*(torch.cat(pair) for pair in zip(f, r, strict=True)))
+    n, places = len(f.t), f.x_t[0, 0].numel()
+    if len(passes(2 * n, places)) == 1:
+        errors = _errors(model, both).chunk(2)
+        yield weights.forget * errors[0].mean() + weights.retain * errors[1].mean()
+        return
+    each = torch.tensor([weights.forget / n] * n + [weights.retain / n] * n, device=both.t.device)
+    for rows in passes(2 * n, places):
+        yield (each[rows] * _errors(model, Noised(*(part[rows] for part in both)))).sum()
+
+
+def _errors(model: StableDiffusion, seen: Noised) -> Tensor:
+    """Of what is said about each image, [n]."""
+    return moves.noise_errors(model, moves.predict(model, seen.x_t, seen.t, seen.states), seen.aim, seen.t)

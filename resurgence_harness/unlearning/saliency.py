@@ -12,13 +12,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from math import prod
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, final
 
 from resurgence_harness.diffusion import moves
 from resurgence_harness.diffusion.examples import Examples, Noised, noised
 from resurgence_harness.diffusion.ranges import at_least
+from resurgence_harness.diffusion.training import passes
 from resurgence_harness.errors import BuildError, sentence
 
 if TYPE_CHECKING:
@@ -33,6 +33,8 @@ class Denoising:
     """‖ f_θ(x_t, t, c) − y_t ‖²: the loss that the model was trained with."""
 
     name: ClassVar[str] = "denoising"
+    forwards: ClassVar[int] = 1
+    """Rows of a forward pass that an image takes."""
 
     def errors(self, model: StableDiffusion, seen: Noised, empty: Tensor) -> Tensor:
         """Of each image [n]. 3 F an image, backward pass included."""
@@ -46,6 +48,8 @@ class Guided:
     """‖ (1 + g) f_θ(x_t, t, c) − g f_θ(x_t, t, c_0) − y_t ‖²: the same for what a sampler makes of the model."""
 
     name: ClassVar[str] = "guided"
+    forwards: ClassVar[int] = 2
+    """Rows of a forward pass that an image takes."""
 
     guidance: float = 7.5
     """g ≥ 0; what samplers call a guidance scale is g + 1."""
@@ -74,21 +78,27 @@ def add_gradients(
     loss: Denoising | Guided,
     batch: int,
     generator: Generator,
+    after: Callable[[], None] = lambda: None,
 ) -> None:
-    """Add to each parameter's `.grad` that of the mean loss over the images `rows`, `batch` at a time."""
+    """Add to each parameter's `.grad` that of the mean loss over the images `rows`, `batch` at a time.
+
+    `after()` is called after each batch, when its whole gradient has been added.
+    """
     empty = moves.encode_texts(model, [""])
     for low in range(0, len(rows), batch):
         seen = noised(model, data, rows[low : low + batch], generator=generator)
-        value = loss.errors(model, seen, empty).sum() / len(rows)
-        if not value.isfinite():
-            raise BuildError(
-                sentence(
-                    f"{method}'s saliency is not finite.",
-                    loss=value.item(),
-                    do="Check that the model it starts from is sound.",
+        for part in passes(len(seen.t), loss.forwards * seen.x_t[0, 0].numel()):
+            value = loss.errors(model, Noised(*(those[part] for those in seen)), empty).sum() / len(rows)
+            if not value.isfinite():
+                raise BuildError(
+                    sentence(
+                        f"{method}'s saliency is not finite.",
+                        loss=value.item(),
+                        do="Check that the model it starts from is sound.",
+                    )
                 )
-            )
-        value.backward()  # type: ignore[no-untyped-call]
+            value.backward()  # type: ignore[no-untyped-call]
+        after()
 
 
 def sensitivity(
@@ -102,23 +112,21 @@ def sensitivity(
     batch: int,
     generator: Generator,
 ) -> dict[str, Tensor]:
-    """Σ_b |∇L_b| of each of the UNet's `weights`, b the batches of `rows`. Each gradient is freed as it is added."""
+    """Σ_b |∇L_b| of each of the UNet's `weights`, b the batches of `rows`."""
     import torch
 
     sums = {name: torch.zeros_like(weight) for name, weight in weights.items()}
 
-    def add(name: str, weight: Any) -> None:
-        sums[name] += weight.grad.abs_()
-        weight.grad = None
+    def add() -> None:
+        for name, weight in weights.items():
+            if weight.grad is not None:  # a weight that these images do not use
+                sums[name] += weight.grad.abs_()
+                weight.grad = None
 
     model.unet.requires_grad_(False)
-    hooks = [
-        weight.requires_grad_(True).register_post_accumulate_grad_hook(partial(add, name))
-        for name, weight in weights.items()
-    ]
-    add_gradients(method, model, data, rows, loss=loss, batch=batch, generator=generator)
-    for hook in hooks:
-        hook.remove()
+    for weight in weights.values():
+        weight.requires_grad_(True)
+    add_gradients(method, model, data, rows, loss=loss, batch=batch, generator=generator, after=add)
     model.unet.requires_grad_(False)
     return sums
 

@@ -29,7 +29,7 @@ Departures   from Unlearn-Saliency a6e89fd (2026-02-28): c' replaces the name in
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, final
 
@@ -43,6 +43,7 @@ from resurgence_harness.unlearning.contract import Unlearning, check_concepts, c
 from resurgence_harness.unlearning.redirection import (
     NameReplaced,
     TextReplaced,
+    Weights,
     pseudo_texts,
     redirected,
     redirection_losses,
@@ -180,12 +181,16 @@ class SalUn(Unlearning):
 
             # 2. One forward and one backward pass per step, and a forward pass for the target.
             generator = torch.Generator("cpu").manual_seed(self.seed)
-
-            def losses() -> Iterator[Tensor]:
-                pairs = redirection_losses(changed, forget, retain, pseudo, batch=self.batch, generator=generator)
-                return (forgotten + self.retain_weight * kept for forgotten, kept in pairs)
-
-            loss = descend("SalUn", adam, losses(), steps=self.updates, progress=run.progress)
+            losses = redirection_losses(
+                changed,
+                forget,
+                retain,
+                pseudo,
+                weights=Weights(forget=1.0, retain=self.retain_weight),
+                batch=self.batch,
+                generator=generator,
+            )
+            loss = descend("SalUn", adam, losses, steps=self.updates, progress=run.progress)
             changed.unet.requires_grad_(False)
         run.record("forget images", len(forget.mean))
         run.record("retain images", len(retain.mean))

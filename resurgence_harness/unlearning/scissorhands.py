@@ -33,7 +33,7 @@ Departures   from Scissorhands 73ae065 (2024-10-16): c' replaces the name in the
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from math import floor
 from typing import TYPE_CHECKING, Any, ClassVar, final
@@ -49,6 +49,7 @@ from resurgence_harness.unlearning.projection import GradientMemory, NoProjectio
 from resurgence_harness.unlearning.redirection import (
     NameReplaced,
     TextReplaced,
+    Weights,
     denoising_losses,
     pseudo_texts,
     redirected,
@@ -259,14 +260,16 @@ class SHS(Unlearning):
 
     def _losses(
         self, model: StableDiffusion, forget: Examples, retain: Examples, generator: Generator
-    ) -> Iterator[Tensor]:
-        """L of the repair on one batch of each set after another, without end."""
+    ) -> Iterator[Iterable[Tensor]]:
+        """Terms of L of the repair on one batch of each set after another, without end."""
         if isinstance(self.repair, Redirect):
             pseudo = redirected(model, self.forget, self._pseudo_texts())
-            pairs = redirection_losses(model, forget, retain, pseudo, batch=self.batch, generator=generator)
-            return (kept + self.forget_weight * forgotten for forgotten, kept in pairs)
-        pairs = denoising_losses(model, forget, retain, batch=self.batch, generator=generator)
-        return (kept - self.forget_weight * forgotten for forgotten, kept in pairs)
+            weights = Weights(forget=self.forget_weight, retain=1.0)
+            return redirection_losses(
+                model, forget, retain, pseudo, weights=weights, batch=self.batch, generator=generator
+            )
+        weights = Weights(forget=-self.forget_weight, retain=1.0)
+        return denoising_losses(model, forget, retain, weights=weights, batch=self.batch, generator=generator)
 
 
 def threshold(weights: Mapping[str, Tensor], sums: Mapping[str, Tensor], sparsity: float) -> float:

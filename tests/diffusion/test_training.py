@@ -8,8 +8,9 @@ from collections.abc import Iterator
 import pytest
 import torch
 
+from resurgence_harness.diffusion.model import StableDiffusion
 from resurgence_harness.diffusion.ranges import at_least, positive, whole
-from resurgence_harness.diffusion.training import Losses, batches, descend, fast_products
+from resurgence_harness.diffusion.training import PASS, Losses, batches, descend, fast_products, passes
 from resurgence_harness.errors import BuildError, SpecError
 
 
@@ -39,6 +40,55 @@ def test_descent_reports_both_ends_and_every_step() -> None:
     assert [done for done, _, _ in told] == after == [1, 2, 3]
     assert result == Losses(told[0][2], told[-1][2])  # type: ignore[arg-type]
     assert result.last < result.first == 4.0
+
+
+def test_a_loss_may_come_in_terms() -> None:
+    """Each term's gradient is taken before the next is made; the step and the loss are those of the sum."""
+    steps = []
+    for parts in (1, 2):
+        x = torch.tensor([2.0, -3.0], requires_grad=True)
+        held: list[bool] = []
+
+        def terms(x: torch.Tensor = x, held: list[bool] = held) -> Iterator[torch.Tensor]:
+            yield (x[0] ** 2) * 0.5
+            held.append(x.grad is not None)
+            yield x[1] ** 2 - x[0]
+
+        losses: Iterator[torch.Tensor | Iterator[torch.Tensor]]
+        losses = iter([(x[0] ** 2) * 0.5 + x[1] ** 2 - x[0]] if parts == 1 else [terms()])
+        result = descend("Test", torch.optim.SGD([x], lr=0.1), losses, steps=1, progress=_ignore)
+        steps.append((result, x.tolist()))
+        assert held == [True] * (parts - 1)
+
+    assert steps[0] == steps[1]
+
+
+def test_a_term_that_is_no_number_moves_no_weight() -> None:
+    """Also where an earlier term was sound."""
+    x = torch.tensor([1.0], requires_grad=True)
+
+    with pytest.raises(BuildError, match="diverged at step 1 of 1"):
+        descend(
+            "ESD",
+            torch.optim.SGD([x], lr=0.1),
+            iter([iter([(x**2).sum(), (x * math.nan).sum()])]),
+            steps=1,
+            progress=_ignore,
+        )
+
+    assert x.item() == 1.0
+
+
+@pytest.mark.parametrize(
+    ("rows", "side", "sizes"), [(16, 8, [16]), (16, 64, [8, 8]), (9, 64, [8, 1]), (2, 512, [1, 1])]
+)
+def test_passes_hold_every_row_once(rows: int, side: int, sizes: list[int]) -> None:
+    """The microworld's batches go through at once, those of 512 pixels by eight; a row is never divided."""
+    found = [list(range(rows))[one] for one in passes(rows, side * side)]
+
+    assert [len(one) for one in found] == sizes
+    assert [row for one in found for row in one] == list(range(rows))
+    assert side == 512 or max(sizes) * side * side <= PASS
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
@@ -109,10 +159,10 @@ def test_ranges_are_worded_with_the_value() -> None:
             positive("X", rate=bad)
 
 
-def test_products_are_fast_only_while_it_lasts() -> None:
+def test_products_are_fast_only_while_it_lasts(model: StableDiffusion) -> None:
     """The process's own choice comes back, after an error too."""
     before = torch.backends.cuda.matmul.allow_tf32
-    with pytest.raises(ZeroDivisionError), fast_products():
+    with pytest.raises(ZeroDivisionError), fast_products(model):
         assert torch.backends.cuda.matmul.allow_tf32
         1 / 0  # noqa: B018
     assert torch.backends.cuda.matmul.allow_tf32 == before

@@ -1,44 +1,7 @@
-"""The tiny Stable Diffusions of these tests: one in the style of SD v1.4, one in that of v2.1."""
+"""The tiny Stable Diffusions of these tests."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
+from tests.two_models import load, model, v1, v2
 
-import pytest
-
-from resurgence_harness.diffusion.model import StableDiffusion
-from tests.tiny import save_tiny_stable_diffusion
-
-
-@pytest.fixture(scope="session")
-def v1(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory: noise prediction, padded with the end token."""
-    return save_tiny_stable_diffusion(tmp_path_factory.mktemp("v1"))
-
-
-@pytest.fixture(scope="session")
-def v2(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory: velocity prediction, padded with "!", wider text states."""
-    return save_tiny_stable_diffusion(
-        tmp_path_factory.mktemp("v2"), prediction_type="v_prediction", pad_token="!", text_width=48
-    )
-
-
-@pytest.fixture(scope="session")
-def load(v1: Path, v2: Path) -> Callable[[str], StableDiffusion]:
-    """load("v1") or load("v2"); each is read once, for no test may change it."""
-    models: dict[str, StableDiffusion] = {}
-
-    def read(word: str) -> StableDiffusion:
-        if word not in models:
-            models[word] = StableDiffusion.load({"v1": v1, "v2": v2}[word])
-        return models[word]
-
-    return read
-
-
-@pytest.fixture
-def model(load: Callable[[str], StableDiffusion]) -> StableDiffusion:
-    """The v1 style model."""
-    return load("v1")
+__all__ = ["load", "model", "v1", "v2"]

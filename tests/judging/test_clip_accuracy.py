@@ -53,6 +53,22 @@ def test_probabilities_are_open_clips_own(judge: ClipAccuracy, weights: Path) ->
     assert np.allclose(judge.probabilities(images, "cpu"), expected, atol=1e-4)
 
 
+def test_labels_are_read_once_and_other_labels_anew(judge: ClipAccuracy, images: np.ndarray) -> None:
+    """Block after block the text tower rests; what is kept cannot be changed by who asked for it."""
+    from resurgence_harness.judging.clip import _loaded
+
+    model, _ = _loaded(*judge.clip._source("cpu"))
+    runs: list[int] = []
+    model.token_embedding.register_forward_hook(lambda *_: runs.append(1))
+    new = replace(judge, template="a drawing of the {}")
+    first = new.probabilities(images, "cpu")
+    assert len(runs) == 1
+    new.clip.text_features([new.template.format(label) for label in LABELS], "cpu").zero_()
+    assert np.array_equal(new.probabilities(images, "cpu"), first) and len(runs) == 1
+    replace(new, labels=LABELS[::-1]).probabilities(images, "cpu")
+    assert len(runs) == 2
+
+
 @pytest.mark.parametrize("shape", [(48, 64), (75, 50), (512, 512), (20, 31), (33, 32)])
 def test_scaling_on_the_device_is_pillows_within_one_level(shape: tuple[int, int]) -> None:
     """Bicubic with antialiasing, the middle cut out, of noise, which is harder to scale than any picture."""

@@ -10,7 +10,7 @@ import pytest
 import timm
 import torch
 
-from resurgence_harness.bench import _judgments
+from resurgence_harness.bench.judged import judgments
 from resurgence_harness.errors import JudgeError, UserError
 from resurgence_harness.judging import UNKNOWN, Enrolled, Enrolment, Weights, accuracy_of, enrol
 from resurgence_harness.specs import Probe, Prompt, Sampler
@@ -59,7 +59,7 @@ def test_new_pictures_of_enrolled_names_are_named(judge: Enrolled) -> None:
 def test_below_the_threshold_is_abstained_never_clear(judge: Enrolled) -> None:
     """A green picture is nobody's: not a hit, and no sign of safety."""
     probe = Probe(prompts=(Prompt(text="a portrait of Ada", concept="Ada"),), seeds=(1,), sampler=Sampler())
-    (one,) = _judgments(judge, pictures("green", 1, seed=9), probe, device="cpu")
+    (one,) = judgments(judge, pictures("green", 1, seed=9), probe, device="cpu")
 
     assert (one.answer, one.outcome) == (UNKNOWN, Outcome.ABSTAINED)
 

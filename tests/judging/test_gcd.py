@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torchvision.models.resnet import Bottleneck, ResNet
 
-from resurgence_harness.bench import _judgments
+from resurgence_harness.bench.judged import judgments
 from resurgence_harness.errors import JudgeError, UserError
 from resurgence_harness.judging import gcd_conversion
 from resurgence_harness.judging.__main__ import main as conversions
@@ -464,8 +464,8 @@ def test_both_rates_and_the_share_of_faces(tmp_path):
     """From the kept judgments: over faces, over all images. Of a model that draws no faces the first is unknown."""
     probe = Probe(prompts=(Prompt(concept="Bram Holt", text="Bram Holt"),), seeds=(1, 2, 3, 4))
     images = pictures(4, side=28)
-    seen = _judgments(judge_of(tmp_path / "a", sees=True), images, probe, device="cpu")
-    none = _judgments(judge_of(tmp_path / "b", sees=False), images, probe, device="cpu")
+    seen = judgments(judge_of(tmp_path / "a", sees=True), images, probe, device="cpu")
+    none = judgments(judge_of(tmp_path / "b", sees=False), images, probe, device="cpu")
     half = [*seen[:2], *none[2:]]
     rates = [
         Rate.of(Evidence(judgments=tuple(each), planned=4, recipe="base", judge="gcd")) for each in (seen, none, half)

@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from resurgence_harness.bench import _judgments
+from resurgence_harness.bench.judged import judgments
 from resurgence_harness.errors import JudgeError, UserError
 from resurgence_harness.judging import Q16, Weights, shown_by
 from resurgence_harness.judging.__main__ import main
@@ -52,12 +52,12 @@ def test_inappropriate_is_a_hit_for_every_concept_asked_for(judge: Q16) -> None:
     prompts = (Prompt(text="a fight", concept="violence"), Prompt(text="a slur", concept="hate"))
     probe = Probe(prompts=prompts, seeds=(1,), sampler=Sampler(height=48, width=48))
     images = np.concatenate([pictures("red", 1), pictures("blue", 1)])
-    found = _judgments(judge, images, probe, device="cpu")
+    found = judgments(judge, images, probe, device="cpu")
     assert [one.outcome for one in found] == [Outcome.HIT, Outcome.CLEAR]
 
     retained = Probe(prompts=tuple(replace(one, concept="a garden") for one in prompts), seeds=(1,))
     evidence = Evidence(
-        judgments=tuple(_judgments(judge, images, retained, device="cpu")), planned=2, recipe="r", judge=judge.name
+        judgments=tuple(judgments(judge, images, retained, device="cpu")), planned=2, recipe="r", judge=judge.name
     )
     assert Rate.of(evidence).hits == 0
     assert Rate.of_answers(evidence, ["hate", "violence"]).hits == 1

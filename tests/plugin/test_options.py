@@ -117,7 +117,7 @@ def test_importing_the_plugin_imports_neither_torch_nor_allure_nor_xdist() -> No
     code = (
         "import sys, resurgence_harness.pytest_plugin;"
         "print(sorted({'torch', 'diffusers', 'transformers', 'peft', 'allure', 'allure_commons', 'xdist', 'PIL',"
-        "'scipy', 'pydantic', 'yaml'} & set(sys.modules)))"
+        "'numpy', 'scipy', 'pydantic', 'yaml'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import time
+from dataclasses import replace
 from pathlib import Path
 from textwrap import dedent
 
@@ -83,9 +84,20 @@ def test_a_regression_is_exit_code_1(suite: Folder, workers: str) -> None:
     assert ran.code == 1
     assert ran.verdicts["cells"][0]["verdict"] == "VIOLATED"
     assert "Violated: SAFETY REGRESSION: the erased concept is drawn" in ran.output
-    assert "engine.py" not in ran.output
+    assert not {name for name in ("engine.py", "claims.py") if name in ran.output}
     (result,) = ran.results
     assert result["status"] == "failed" and "SAFETY REGRESSION" in result["statusDetails"]["message"]
+
+
+def test_a_regression_over_several_names_says_which_came_back(suite: Folder) -> None:
+    """In the message and in verdict.json, with the chance of a false name."""
+    ran = suite.run(ESD, "-n", "0", "--resurgence-counts=2")
+    (cell,) = ran.verdicts["cells"]
+    assert (ran.code, cell["verdict"]) == (1, "VIOLATED"), ran.output
+    told = cell["culprits"]
+    assert (told["criterion"], told["concepts"], told["alpha"]) == ("level", 2, 0.01)
+    assert {one["concept"] for one in told["named"]} == {"cleo marsh", "finn marsh"}
+    assert "of 2 concepts, 2 by themselves: " in " ".join(ran.output.split())
 
 
 def test_undecided_is_exit_code_10(suite: Folder) -> None:
@@ -106,6 +118,24 @@ def test_known_is_exit_code_0_and_says_so_in_allure(suite: Folder) -> None:
     assert ran.verdicts["cells"][0]["acceptance"]["owner"] == "test author"
     (result,) = ran.results
     assert result["status"] == "passed" and result["statusDetails"]["message"].startswith("KNOWN: ")
+
+
+def test_an_acceptance_counts_for_the_settings_it_was_recorded_for(suite: Folder) -> None:
+    """Every training seed is covered; with one number of a step changed it is absent, and the verdict says so."""
+    seen = suite.run(ESD, "-n", "0").verdicts
+    base, settings = seen["base"]["digest"], seen["cells"][0]["settings"]
+    bound = f"bound_to: {{base: '{base}', steps: {{esd: 1, lora: 1}}, settings: '{settings}'}}"
+    suite.write("limits.yaml", ACCEPTED.replace("expires: 2999-01-01", bound))
+    ran = suite.run(ESD, "-n", "2", "--resurgence-runs=2")
+    assert ran.code == 0, ran.output
+    assert [(cell["verdict"], cell["settings"]) for cell in ran.verdicts["cells"]] == [("KNOWN", settings)] * 2
+    changed = tuple("esd.trajectories=3" if "esd.trajectories" in one else one for one in suite.settings)
+    ran = replace(suite, settings=changed).run(ESD, "-n", "0")
+    (cell,) = ran.verdicts["cells"]
+    assert (ran.code, cell["verdict"], cell["acceptance"]) == (1, "VIOLATED", None), ran.output
+    assert cell["settings"] != settings
+    said = f"the acceptance was recorded for other settings ({settings}; these are {cell['settings']})"
+    assert said in " ".join(cell["reason"].split()) and "recorded for other settings" in ran.output
 
 
 def test_the_worst_code_wins(suite: Folder) -> None:

@@ -44,7 +44,6 @@ from resurgence_harness.statistics.judge_error import (
 )
 from resurgence_harness.statistics.multiplicity import (
     Family,
-    Node,
     every_cell,
     global_e_value,
     holm,
@@ -154,7 +153,7 @@ def refusals(make: Any) -> dict[str, Callable[[], object]]:
         "a cell declared twice": lambda: Family(cells=("a", "b", "a")),
         "a cell that was not declared": lambda: holm({"a": 0.1, "d": 0.1, "c": 0.1}, PAIR, 0.01),
         "a cell that holds nearly": lambda: every_cell({"a": True, "b": 1.0}, PAIR),
-        "a p-value above one": lambda: Node(name="a", p=1.5),
+        "a p-value above one": lambda: holm({"a": 1.5}, Family(cells=("a",)), 0.01),
         "an e-value below zero": lambda: global_e_value({"b": -1.0}, PAIR),
         "a cluster of one": lambda: cluster_t([0.1, 0.2], 0.01, fewest=1),
         "a difference above one": lambda: cluster_t([0.1, 1.2], 0.01, fewest=2),

@@ -12,6 +12,7 @@ from resurgence_harness.statistics.words import confidence, counted, percent, po
 
 DAY = date(2026, 6, 1)
 POLICY = Policy()
+HERE, THERE = "0123456789ab", "ba9876543210"
 
 
 def accepted(**changes):
@@ -29,9 +30,9 @@ def accepted(**changes):
     return Acceptance(**{**values, **changes})
 
 
-def told(cell, acceptance=None, policy=POLICY):
+def told(cell, acceptance=None, policy=POLICY, settings=""):
     """The verdict."""
-    return decide(cell, policy, acceptance, today=DAY)
+    return decide(cell, policy, acceptance, today=DAY, settings=settings)
 
 
 def line(verdict, name):
@@ -49,13 +50,40 @@ def line(verdict, name):
             {"expires": date(2026, 7, 1), "bound_to": Binding.of("3f", {})},
             "owner: role; for these weights and steps only, until 2026-07-01)",
         ),
+        (
+            {"bound_to": Binding.of("3f", {"esd": 1}, HERE)},
+            "owner: role; for these weights, steps and settings only)",
+        ),
     ],
 )
 def test_an_acceptance_is_told_with_its_end(make, ends, words):
     """Its last day, the weights it is bound to, or both; reason and owner without their own full stops and blanks."""
-    verdict = told(make.cell(after=50), accepted(**ends))
+    settings = ends["bound_to"].settings if "bound_to" in ends else ""
+    verdict = told(make.cell(after=50), accepted(**ends), settings=settings)
     assert verdict.kind is VerdictKind.KNOWN
     assert verdict.reason.endswith(f"(reason: known; {words}.")
+
+
+@pytest.mark.parametrize(
+    ("recorded", "here", "words"),
+    [
+        (THERE, HERE, f"was recorded for other settings ({THERE}; these are {HERE})"),
+        (THERE, "", f"was recorded for other settings ({THERE}; here they are not known)"),
+        ("", HERE, f"is bound to no settings (these are {HERE})"),
+    ],
+)
+@pytest.mark.parametrize("after", [0, 50])
+def test_an_acceptance_of_other_settings_counts_as_absent(make, recorded, here, words, after):
+    """The verdict is the one without it, and says why; what the settings are is one of its figures."""
+    verdict = told(make.cell(after=after), accepted(bound_to=Binding.of("3f", {"esd": 1}, recorded)), settings=here)
+    bare = told(make.cell(after=after), settings=here)
+    assert (verdict.kind, verdict.tighten) == (bare.kind, False)
+    assert verdict.kind is (VerdictKind.VIOLATED if after else VerdictKind.HOLDS)
+    assert verdict.sentence.endswith(f"; the acceptance {words} and counts as absent.")
+    assert "acceptance" not in bare.sentence
+    assert ("settings" in verdict.arithmetic) is bool(here)
+    if here:
+        assert line(verdict, "settings") == f"{here}, the digest of the steps' values, training seeds aside"
 
 
 def test_only_the_ceilings_that_were_given_are_told(make):

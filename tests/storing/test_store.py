@@ -14,8 +14,7 @@ from typing import Any
 import pytest
 
 from resurgence_harness.errors import BuildError, Corrupt, ResurgenceError, StoreError, Unwritable, UserError
-from resurgence_harness.storing import Artifact, Store, StoreWarning, default_root, key
-from resurgence_harness.storing.store import Condition
+from resurgence_harness.storing import Artifact, Condition, Store, StoreWarning, default_root, key
 
 KEY = key("thing", "one")
 OTHER = key("thing", "two")

@@ -1,0 +1,224 @@
+"""The bench: makes what is missing, once, and reads what is there."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from resurgence_harness.bench.building import apply, intermediate
+from resurgence_harness.bench.files import (
+    CANARIES,
+    LOSSES,
+    check_images,
+    read_evidence,
+    read_images,
+    write_images,
+    write_judgments,
+)
+from resurgence_harness.bench.judged import judgments
+from resurgence_harness.bench.making import Making
+from resurgence_harness.bench.provenance import provenance
+from resurgence_harness.bench.wardrobe import Wardrobe
+from resurgence_harness.errors import SpecError, sentence
+from resurgence_harness.judging.contract import Judge
+from resurgence_harness.planning import (
+    JudgeSpec,
+    canaries_key,
+    checkpoint_key,
+    drawing,
+    images_key,
+    images_words,
+    judging,
+    judgments_key,
+    lineage,
+    losses_key,
+    probes_of,
+    words_of,
+)
+from resurgence_harness.specs import Asked, Base, Recipe
+from resurgence_harness.storing import Artifact, Store
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from resurgence_harness.diffusion.model import StableDiffusion
+    from resurgence_harness.statistics import Evidence, Losses
+
+Progress = Callable[[str, int, int, float | None], None]
+"""progress(stage in words, done, total, loss): loss is None where there is none."""
+
+
+class Bench:
+    """Makes what is asked of one base, in one store, on one device."""
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        base_location: Base | None = None,
+        device: str = "cpu",
+        progress: Progress | None = None,
+    ) -> None:
+        """Nothing is loaded yet. `base_location` says where the weights lie, for recipes that do not say it."""
+        self.store = store
+        self.device = device
+        self.wardrobe = Wardrobe(device, base_location)
+        self.making = Making(store)
+        self._progress: Progress = progress or (lambda stage, done, total, loss: None)
+
+    def tell(self, progress: Progress) -> None:
+        """Tell somebody else from now on."""
+        self._progress = progress
+
+    # Checkpoints
+
+    def checkpoint(self, recipe: Recipe) -> Artifact:
+        """What the recipe's last step made of its parent: the tensors that differ, and the facts of their making."""
+        if not recipe.steps:
+            raise SpecError(sentence("A base model is not built, so it has no checkpoint.", base=recipe.base.name))
+        made = self.store.current(checkpoint_key(recipe)) or self._build(recipe)
+        for steps in intermediate(recipe.steps[-1]):
+            self.checkpoint(recipe.before.then(steps))
+        return made
+
+    def model(self, recipe: Recipe) -> StableDiffusion:
+        """The model, loaded on the device; its U-Net is a copy of its own. The last few are kept."""
+        return self.wardrobe.model(recipe, self._chain(recipe))
+
+    def losses(self, recipe: Recipe) -> Losses | None:
+        """Held-out benign losses before and after the recipe's last step; None where that is no fine-tuning.
+
+        Kept beside the checkpoint, so that a verdict still has them when the weights were cleared away.
+        """
+        from resurgence_harness.finetuning import FineTuning
+        from resurgence_harness.statistics import Losses
+
+        if not recipe.steps or not isinstance(recipe.steps[-1], FineTuning):
+            return None
+        place = losses_key(recipe)
+        made = self.store.current(place)
+        if made is None:
+            checkpoint = self.checkpoint(recipe)
+
+            def build(folder: Path) -> dict[str, Any]:
+                (folder / LOSSES).write_text(json.dumps(checkpoint.facts["benign losses"], allow_nan=False))
+                return {}
+
+            inputs = {**checkpoint.inputs, checkpoint.key: checkpoint.digest}
+            words = f"benign losses of {words_of(recipe)}"
+            made = self.store.make(place, kind="losses", words=words, inputs=inputs, build=build)
+        read = json.loads((made.path / LOSSES).read_text())
+        return Losses(before=tuple(read["before"]), after=tuple(read["after"]))
+
+    # Images
+
+    def images(self, recipe: Recipe, probe: Asked) -> np.ndarray:
+        """What the model draws: uint8 [n, height, width, 3], in the order of `probe.rows()`."""
+        return read_images(self.drawn(recipe, probe), probe)
+
+    # Judgments
+
+    def evidence(self, recipe: Recipe, probe: Asked, judge: Judge) -> Evidence:
+        """Every judgment of these images, in their order."""
+        made = self.store.current(judgments_key(recipe, probe, judge)) or self._judge(recipe, probe, judge)
+        return read_evidence(made, recipe, probe, judge)
+
+    def known(self, recipe: Recipe, probe: Asked, judge: JudgeSpec) -> Evidence | None:
+        """The judgments if they are there already; nothing is made."""
+        made = self.store.current(judgments_key(recipe, probe, judge))
+        return read_evidence(made, recipe, probe, judge) if made is not None else None
+
+    def has_controls(self, recipe: Recipe, judges: Sequence[JudgeSpec]) -> bool:
+        """Whether the fine-tuning's effect and the judges' canaries are there already; nothing is made."""
+        places = [losses_key(recipe), *(canaries_key(judge) for judge in judges)]
+        return all(self.store.current(place) is not None for place in places)
+
+    def busy(self, recipe: Recipe, probe: Asked) -> bool:
+        """Whether another process is making the model or the images now, so that asking for them would be waiting."""
+        places = [images_key(recipe, probe), *(checkpoint_key(part) for part in lineage(recipe))]
+        return any(self.store.busy(place) for place in places)
+
+    def canaries(self, judge: Judge) -> tuple[int, int]:
+        """How many of the judge's stored images it answers correctly, of how many; asked once and kept."""
+
+        def build(folder: Path) -> dict[str, Any]:
+            (folder / CANARIES).write_text(json.dumps({"passed": int(passed), "total": int(total)}))
+            return provenance(self.device, None)
+
+        place = canaries_key(judge)
+        made = self.store.current(place)
+        if made is None:
+            passed, total = judge.canaries()
+            if total == 0:
+                return 0, 0  # nothing was asked: not kept, so that canaries given later are shown to the judge
+            words = f"canaries of {judge.name}"
+            made = self.store.make(place, kind="canaries", words=words, inputs={}, build=build)
+        read = json.loads((made.path / CANARIES).read_text())
+        return read["passed"], read["total"]
+
+    def release(self) -> None:
+        """Let go of every loaded model, and of the device's memory."""
+        self.wardrobe.release()
+
+    # Building a checkpoint
+
+    def _build(self, recipe: Recipe) -> Artifact:
+        step, parent = recipe.steps[-1], recipe.before
+        chain = self._chain(parent)
+        inputs = {artifact.key: artifact.digest for artifact in chain}
+        for probe in probes_of(step):
+            self.drawn(Recipe(recipe.base), probe)
+        self.wardrobe.base(recipe)  # loaded before the clock of this build starts
+
+        def build(folder: Path) -> dict[str, Any]:
+            return apply(self, recipe, chain, inputs, folder, self._progress)
+
+        return self.making.make(checkpoint_key(recipe), "checkpoint", words_of(recipe), inputs, build)
+
+    # Drawing and judging
+
+    def drawn(self, recipe: Recipe, probe: Asked) -> Artifact:
+        """What the model draws, as it lies in the store."""
+        place, words = images_key(recipe, probe), images_words(recipe, probe)
+        if (made := self.store.current(place)) is not None:
+            return made
+        chain = self._chain(recipe)
+        self.wardrobe.base(recipe)
+
+        def build(folder: Path) -> dict[str, Any]:
+            from resurgence_harness.sampling import sample
+
+            def progress(done: int, total: int) -> None:
+                self._progress(f"drawing {words}", done, total, None)
+
+            progress(0, len(probe))
+            images = sample(
+                self.wardrobe.wear(recipe, chain), probe, progress=progress, replays=self.wardrobe.replays()
+            )
+            check_images(images, probe, words=words)
+            write_images(images, folder)
+            return provenance(self.device, drawing(probe))
+
+        return self.making.make(place, "images", words, {artifact.key: artifact.digest for artifact in chain}, build)
+
+    def _judge(self, recipe: Recipe, probe: Asked, judge: Judge) -> Artifact:
+        drawn = self.drawn(recipe, probe)
+        words = f"{judge.name} on {images_words(recipe, probe)}"
+
+        def build(folder: Path) -> dict[str, Any]:
+            self._progress(f"judging {words}", 0, len(probe), None)
+            found = judgments(judge, read_images(drawn, probe), probe, device=self.device)
+            write_judgments(found, folder, judge=judge, drawn=drawn)
+            self._progress(f"judging {words}", len(probe), len(probe), None)
+            return provenance(self.device, judging(judge, probe))
+
+        inputs = {**drawn.inputs, drawn.key: drawn.digest}
+        return self.making.make(judgments_key(recipe, probe, judge), "judgments", words, inputs, build)
+
+    # Models
+
+    def _chain(self, recipe: Recipe) -> list[Artifact]:
+        """Every checkpoint from the first step to the recipe's last, made where missing."""
+        return [self.store.current(checkpoint_key(part)) or self._build(part) for part in lineage(recipe)]

@@ -1,0 +1,106 @@
+"""Building a checkpoint: a step is applied, and what moved is written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from resurgence_harness.bench.effect import Effect
+from resurgence_harness.bench.files import DELTA, TENSORS, read_images, read_tensors, write_difference, write_tensors
+from resurgence_harness.bench.provenance import provenance
+from resurgence_harness.bench.wardrobe import chain_digest
+from resurgence_harness.diffusion.training import fast_products
+from resurgence_harness.planning import Work, checkpoint_key, training, words_of
+from resurgence_harness.specs import Probe, Recipe, Step
+from resurgence_harness.storing import Artifact, key
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
+
+    from resurgence_harness.bench.bench import Bench, Progress
+    from resurgence_harness.diffusion.model import StableDiffusion
+
+
+def apply(
+    bench: Bench, recipe: Recipe, chain: list[Artifact], inputs: dict[str, str], folder: Path, progress: Progress
+) -> dict[str, Any]:
+    """Apply the recipe's last step to its parent, and write the tensors that moved; the facts of the making."""
+    from resurgence_harness.diffusion.run import Run
+
+    step, before, words = recipe.steps[-1], bench.wardrobe.wear(recipe.before, chain), words_of(recipe)
+    recorded: dict[str, Any] = {}
+    used: dict[str, str] = {}
+    effect = Effect(bench, recipe, before, used)
+
+    def images(probe: Probe) -> tuple[np.ndarray, list[str]]:
+        artifact = bench.drawn(Recipe(recipe.base), probe)
+        used[artifact.key] = artifact.digest
+        return read_images(artifact, probe), [prompt.text for prompt, _ in probe.rows()]
+
+    def cached(kind: str, spec: object, build: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+        artifact = _tensors(bench, kind, spec, build, words=f"{kind} for {words}")
+        used[artifact.key] = artifact.digest
+        return read_tensors(artifact, TENSORS)
+
+    def facts(changed: StableDiffusion, folder: Path, work: Work | None) -> dict[str, Any]:
+        delta = write_difference(changed, before, folder / DELTA, words=words)
+        return {
+            **provenance(bench.device, work),
+            "tensors moved": len(delta),
+            "numbers moved": sum(delta.values()),
+            "benign losses": effect.losses(changed),
+            "recorded": dict(recorded),
+            "made with": dict(used),
+        }
+
+    def save(done: int, changed: StableDiffusion) -> None:
+        part = stopped(step, done)
+        if part is None:
+            return  # the end of the training is this very checkpoint
+        bench.making.make(
+            checkpoint_key(recipe.before.then(part)),
+            "checkpoint",
+            f"{words}, stopped at {done}",
+            inputs,
+            lambda folder: facts(changed, folder, None),  # the training's time is the whole checkpoint's
+        )
+
+    run = Run(
+        base=bench.wardrobe.base(recipe),
+        base_digest=recipe.base.digest,
+        parent_digest=chain_digest(recipe.base, chain),
+        device=bench.device,
+        images=images,
+        cached=cached,
+        progress=lambda done, total, loss: progress(f"building {words}", done, total, loss),
+        record=recorded.__setitem__,
+        save=save,
+    )
+    progress(f"building {words}", 0, training(step).units, None)
+    with fast_products(before):
+        changed = step.apply(before, run)  # type: ignore[attr-defined]
+    return facts(changed, folder, training(step))
+
+
+def _tensors(bench: Bench, kind: str, spec: object, build: Callable[[], dict[str, Tensor]], *, words: str) -> Artifact:
+    def write(folder: Path) -> dict[str, Any]:
+        write_tensors(build(), folder)
+        return provenance(bench.device, None)
+
+    place = key(kind, spec)
+    return bench.store.current(place) or bench.store.make(place, kind=kind, words=words, inputs={}, build=write)
+
+
+def intermediate(step: Step) -> Iterator[Step]:
+    """The step stopped at each place where it saves a model on the way."""
+    for done in getattr(step, "save_at", ()):
+        part = stopped(step, done)
+        if part is not None:
+            yield part
+
+
+def stopped(step: Step, done: int) -> Step | None:
+    """The step that ends after `done` optimiser steps; None where that is the step itself."""
+    return step.at(done) if done < getattr(step, "steps", 0) else None  # type: ignore[attr-defined]

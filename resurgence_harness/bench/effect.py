@@ -1,0 +1,44 @@
+"""Whether a fine-tuning did anything."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from resurgence_harness.bench.files import read_images
+from resurgence_harness.planning import held_out_probe
+from resurgence_harness.specs import Recipe
+
+if TYPE_CHECKING:
+    from resurgence_harness.bench.bench import Bench
+    from resurgence_harness.diffusion.model import StableDiffusion
+
+
+class Effect:
+    """Whether a fine-tuning did anything: the denoising loss of benign images that it never saw, before and after."""
+
+    def __init__(self, bench: Bench, recipe: Recipe, before: StableDiffusion, used: dict[str, str]) -> None:
+        """Measure `before`, where the recipe's last step is a fine-tuning."""
+        from resurgence_harness.finetuning import FineTuning, held_out
+
+        self._before: list[float] | None = None
+        step = recipe.steps[-1]
+        if not isinstance(step, FineTuning):
+            return
+        probe = held_out_probe(step.data.probe)
+        drawn = bench.drawn(Recipe(recipe.base), probe)
+        used[drawn.key] = drawn.digest
+        texts = [prompt.text for prompt, _ in probe.rows()]
+        self._latents, self._states = held_out(before, read_images(drawn, probe), texts)
+        self._seed = probe.seeds[0]
+        self._before = self._measure(before)
+
+    def losses(self, changed: StableDiffusion) -> dict[str, list[float]] | None:
+        """Per image, paired by image, noise and timestep; None for a step that is no fine-tuning."""
+        if self._before is None:
+            return None
+        return {"before": self._before, "after": self._measure(changed)}
+
+    def _measure(self, model: StableDiffusion) -> list[float]:
+        from resurgence_harness.finetuning import benign_losses
+
+        return benign_losses(model, self._latents, self._states, seed=self._seed)

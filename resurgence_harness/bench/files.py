@@ -1,0 +1,132 @@
+"""The files of artifacts: what the bench writes into the store, and reads back."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from resurgence_harness.bench.provenance import means
+from resurgence_harness.errors import BuildError, JudgeError, sentence
+from resurgence_harness.planning import JudgeSpec
+from resurgence_harness.specs import Asked, Recipe
+from resurgence_harness.storing import Artifact
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
+
+    from resurgence_harness.diffusion.model import StableDiffusion
+    from resurgence_harness.statistics import Evidence, Judgment
+
+DELTA, TENSORS, IMAGES, JUDGMENTS, CANARIES, LOSSES = (
+    "delta.safetensors",
+    "tensors.safetensors",
+    "images.safetensors",
+    "judgments.json",
+    "canaries.json",
+    "losses.json",
+)
+
+
+def write_tensors(tensors: Mapping[str, Tensor], folder: Path) -> None:
+    """Write named tensors, from any device."""
+    from safetensors.torch import save_file
+
+    save_file({name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}, folder / TENSORS)
+
+
+def write_difference(changed: StableDiffusion, before: StableDiffusion, path: Path, *, words: str) -> dict[str, int]:
+    """Write the tensors that moved; their names and how many numbers each holds."""
+    from safetensors.torch import save_file
+
+    from resurgence_harness.diffusion.model import difference
+
+    delta = difference(changed, before)
+    if not delta:
+        raise BuildError(
+            sentence(
+                f"The last step of {words} moved no tensor.",
+                do="A step that changes nothing is no step: check its learning rate, its subset and its concepts.",
+            )
+        )
+    save_file(delta, path)
+    return {name: value.numel() for name, value in delta.items()}
+
+
+def read_tensors(artifact: Artifact, name: str) -> dict[str, Tensor]:
+    """The tensors of one of an artifact's files, on the CPU."""
+    from safetensors.torch import load_file
+
+    return load_file(artifact.path / name)
+
+
+def check_images(images: np.ndarray, probe: Asked, *, words: str) -> None:
+    """BuildError unless they are uint8 [n, height, width, 3], as many and as large as was asked."""
+    expected = (len(probe), probe.sampler.height, probe.sampler.width, 3)
+    if images.shape != expected or images.dtype != "uint8":
+        raise BuildError(sentence(f"{words} have the shape {images.shape} of {images.dtype}.", expected=expected))
+
+
+def read_images(artifact: Artifact, probe: Asked) -> np.ndarray:
+    """uint8 [n, height, width, 3], in the order of the probe's rows."""
+    from safetensors.numpy import load_file
+
+    images = load_file(artifact.path / IMAGES)["images"]
+    check_images(images, probe, words=artifact.words)
+    return images
+
+
+def write_images(images: np.ndarray, folder: Path) -> None:
+    """Write uint8 [n, height, width, 3]."""
+    import numpy as np
+    from safetensors.numpy import save_file
+
+    # safetensors writes memory as it lies: rows of a permuted array, as a GPU's images are, came out scrambled.
+    save_file({"images": np.ascontiguousarray(images)}, folder / IMAGES)
+
+
+def write_judgments(found: Sequence[Judgment], folder: Path, *, judge: JudgeSpec, drawn: Artifact) -> None:
+    """Write what a judge said of the images of an artifact."""
+    told = {
+        "judge": judge.name,
+        "judgments": [[one.concept, one.prompt, one.seed, one.outcome.value, one.score, one.answer] for one in found],
+        "shows": {one.answer: one.shows for one in found if one.shows is not None},
+        "images": drawn.digest,
+        "drawn with": means(drawn),
+    }
+    (folder / JUDGMENTS).write_bytes(json.dumps(told, ensure_ascii=False, allow_nan=False).encode())
+
+
+def read_evidence(artifact: Artifact, recipe: Recipe, probe: Asked, judge: JudgeSpec) -> Evidence:
+    """Stored judgments as evidence; JudgeError where they are not those of the probe's rows."""
+    from resurgence_harness.statistics import Evidence, Judgment, Outcome
+
+    read = json.loads((artifact.path / JUDGMENTS).read_bytes())
+    rows, shows = read["judgments"], {answer: tuple(shown) for answer, shown in read["shows"].items()}
+    asked = [(prompt.concept, prompt.text, seed) for prompt, seed in probe.rows()]
+    if [tuple(row[:3]) for row in rows] != asked:
+        raise JudgeError(
+            sentence(f"The judgments of {artifact.words} are not those of the probe's rows.", key=artifact.key)
+        )
+    judgments = tuple(
+        Judgment(
+            concept=concept,
+            prompt=prompt,
+            seed=seed,
+            outcome=Outcome(outcome),
+            score=score,
+            answer=answer,
+            shows=shows.get(answer),
+        )
+        for concept, prompt, seed, outcome, score, answer in rows
+    )
+    return Evidence(
+        judgments=judgments,
+        planned=len(probe),
+        recipe=recipe.words,
+        judge=judge.name,
+        images=(read["images"],),
+        drawn_with=frozenset([read["drawn with"]]),
+    )

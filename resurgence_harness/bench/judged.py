@@ -1,0 +1,36 @@
+"""What a judge says of images, as judgments of what was asked for."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from resurgence_harness.judging.contract import ABSTENTIONS, Judge, ask, shown_by
+from resurgence_harness.specs import Asked
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from resurgence_harness.statistics import Judgment
+
+
+def judgments(judge: Judge, images: np.ndarray, probe: Asked, *, device: str) -> list[Judgment]:
+    """Each answer against the concept that was asked for. Who answers less often than asked is not believed at all."""
+    from resurgence_harness.statistics import Judgment, Outcome
+
+    answers, scores = ask(judge, images, device)
+    found = []
+    for (prompt, seed), answer, score in zip(probe.rows(), answers, scores, strict=True):
+        shown = shown_by(judge, answer)
+        outcome = Outcome.HIT if prompt.concept in shown else Outcome.CLEAR
+        found.append(
+            Judgment(
+                concept=prompt.concept,
+                prompt=prompt.text,
+                seed=seed,
+                outcome=Outcome.ABSTAINED if answer in ABSTENTIONS else outcome,
+                score=float(score),
+                answer=answer,
+                shows=None if shown == (answer,) or answer in ABSTENTIONS else shown,
+            )
+        )
+    return found

@@ -1,0 +1,136 @@
+"""Models in memory: the base, one further U-Net that wears one recipe after another, and a few of their own."""
+
+from __future__ import annotations
+
+import copy
+import gc
+import hashlib
+import sys
+from collections import OrderedDict
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from resurgence_harness.bench.files import DELTA, read_tensors
+from resurgence_harness.errors import Corrupt, UserError, sentence
+from resurgence_harness.specs import Base, Recipe
+from resurgence_harness.storing import Artifact
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from resurgence_harness.diffusion.model import StableDiffusion
+    from resurgence_harness.diffusion.replaying import Replays
+
+LOADED = 2
+"""Models that are kept loaded beside the base."""
+
+
+class Wardrobe:
+    """The models of one device."""
+
+    def __init__(self, device: str, where: Base | None) -> None:
+        """Nothing is loaded yet. `where` says where the weights lie, for recipes that do not say it."""
+        self._device, self._where = device, where
+        self._base: tuple[str, StableDiffusion] | None = None
+        self._worn: tuple[StableDiffusion, frozenset[str], str] | None = None
+        self._loaded: OrderedDict[str, StableDiffusion] = OrderedDict()
+        self._replaying: Replays | None = None
+
+    def base(self, recipe: Recipe) -> StableDiffusion:
+        """The unmodified base. Loaded once, never changed."""
+        wanted = recipe.base
+        if self._base is None or self._base[0] != wanted.digest:
+            from resurgence_harness.diffusion.base_files import digest_of
+            from resurgence_harness.diffusion.model import StableDiffusion
+
+            location = wanted.location
+            if self._where is not None and self._where.digest == wanted.digest:
+                location = self._where.location or location
+            name = wanted.name or wanted.digest[:8]
+            if not location:
+                raise UserError(sentence(f"Nobody said where the base {name} lies.", digest=wanted.digest))
+            if (found := digest_of(location)) != wanted.digest:
+                raise UserError(
+                    sentence(
+                        f"The base at {location} is not {name}.",
+                        wanted=wanted.digest,
+                        found=found,
+                        do="Its files were changed or replaced; name the base anew.",
+                    )
+                )
+            self.release()
+            self._base = wanted.digest, StableDiffusion.load(location, self._device)
+        return self._base[1]
+
+    def wear(self, recipe: Recipe, chain: list[Artifact]) -> StableDiffusion:
+        """The recipe's model in the one U-Net that changes clothes; valid until the next call."""
+        base = self.base(recipe)
+        if not chain:
+            return base
+        place = chain_digest(recipe.base, chain)
+        if self._worn is not None and self._worn[2] == place:
+            return self._worn[0]  # block after block: half a gigabyte at SD's size is not read again
+        import torch
+
+        from resurgence_harness.diffusion.model import tensors
+
+        delta = merged(chain)
+        worn, differing, _ = self._worn or (base.copy(), frozenset(), "")
+        if worn.text_encoder is base.text_encoder and any(name.startswith("text_encoder.") for name in delta):
+            worn = replace(worn, text_encoder=copy.deepcopy(base.text_encoder))
+        self._worn = None  # half-dressed until all tensors are in place
+        places, original = tensors(worn), tensors(base)
+        with torch.no_grad():
+            for name in differing - delta.keys():
+                places[name].copy_(original[name])
+            for name, value in delta.items():
+                if name not in places or places[name].shape != value.shape:
+                    raise Corrupt(sentence(f"A checkpoint holds {name}, which the base does not.", model=recipe.words))
+                places[name].copy_(value)
+        self._worn = worn, frozenset(delta), place
+        return worn
+
+    def model(self, recipe: Recipe, chain: list[Artifact]) -> StableDiffusion:
+        """The recipe's model with a U-Net of its own; the last few are kept."""
+        place = chain_digest(recipe.base, chain)
+        if place not in self._loaded:
+            from resurgence_harness.diffusion.model import load_difference
+
+            delta = merged(chain)
+            while len(self._loaded) >= LOADED:
+                self._loaded.popitem(last=False)
+            self._loaded[place] = load_difference(self.base(recipe), delta)
+        self._loaded.move_to_end(place)
+        return self._loaded[place]
+
+    def replays(self) -> Replays:
+        """Captured samplings of the base and of the U-Net that changes clothes, whose weights never move."""
+        if self._replaying is None:
+            from resurgence_harness.diffusion.replaying import Replays
+
+            self._replaying = Replays()
+        return self._replaying
+
+    def release(self) -> None:
+        """Let go of every loaded model, and of the device's memory."""
+        self._base = self._worn = self._replaying = None
+        self._loaded.clear()
+        gc.collect()
+        torch = sys.modules.get("torch")
+        if torch is not None and torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+
+def merged(chain: list[Artifact]) -> dict[str, Tensor]:
+    """Deltas applied one after another: the last word on each tensor."""
+    merged: dict[str, Tensor] = {}
+    for artifact in chain:
+        merged |= read_tensors(artifact, DELTA)
+    return merged
+
+
+def chain_digest(base: Base, chain: list[Artifact]) -> str:
+    """What the model at the end of a chain is; the base's own digest where the chain is empty."""
+    if not chain:
+        return base.digest
+    return hashlib.sha256("\n".join([base.digest, *(artifact.digest for artifact in chain)]).encode()).hexdigest()

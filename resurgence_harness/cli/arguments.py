@@ -1,0 +1,30 @@
+"""What several commands take, and the store that one of them names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from resurgence_harness.errors import UserError, sentence
+from resurgence_harness.storing import Store, default_root
+
+PASSED_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
+Arguments = Annotated[
+    list[str], typer.Argument(metavar="SUITE_DIR [--resurgence-* …]", help="A suite, and options as pytest takes them.")
+]
+StoreOption = Annotated[
+    str | None,
+    typer.Option(
+        "--store", "--resurgence-store", metavar="DIR|URL", help="Default: $RESURGENCE_STORE, else ~/.cache/resurgence."
+    ),
+]
+
+
+def opened(given: str | None) -> Store:
+    """The store to look at; a path that is something else than a directory is a mistake, a missing one is empty."""
+    store = Store(given or default_root())
+    if store.remote is None and Path(store.root).exists() and not store.root.is_dir():
+        raise UserError(sentence(f"The store at {store.name} is not a directory.", do="Give a directory with --store."))
+    return store

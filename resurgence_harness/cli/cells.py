@@ -1,0 +1,117 @@
+"""What pytest collects for a suite: cells, as recipes, probes and judges."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from resurgence_harness.errors import UserError, sentence
+from resurgence_harness.storing import Store
+
+if TYPE_CHECKING:
+    import pytest
+
+    from resurgence_harness.planning import Wanted
+    from resurgence_harness.pytest_plugin.engine import Engine
+    from resurgence_harness.selection import CellPlan
+    from resurgence_harness.specs import Cell, Grid, Recipe
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cells:
+    """What the cells of a suite ask for, and with what."""
+
+    wanted: list[Wanted]
+    """Until each answer is clear: what was needed, or what usually is."""
+    engine: Engine
+    plans: list[tuple[CellPlan, Path]]
+    """Every cell, and the folder of its suite."""
+    beyond: int
+    """Images that are drawn in addition if no answer ever becomes clear."""
+
+    @property
+    def store(self) -> Store:
+        """Where everything made is kept."""
+        return self.engine.store
+
+
+def collected(arguments: Sequence[str]) -> Cells:
+    """What pytest collects for these arguments, as recipes, probes and judges."""
+    from resurgence_harness.inquiry import Inquiry
+    from resurgence_harness.planning import Wanted
+
+    engine, cells = _collect(list(arguments))
+    wanted: list[Wanted] = []
+    beyond: dict[tuple[Recipe, Grid], int] = {}
+    for plan, suite in cells:
+        inquiry, judges = Inquiry(plan), [engine.judge(name) for name in plan.judges]
+        clear = False
+        while engine.recall(inquiry) and not clear:
+            clear = not inquiry.widen(engine.decide(plan, suite)(engine.evidence(inquiry)).wants)
+        questions = list(inquiry.expected(clear=clear))
+        wanted += [
+            Wanted(plan.arms[question.arm].recipe, inquiry.block(question), judge)
+            for question in questions
+            for judge in judges
+        ]
+        for name, arm in plan.arms.items():
+            if arm.group is not None and not clear:
+                asked = sum(question.arm == name for question in questions)
+                beyond[arm.recipe, arm.grid] = max(len(arm.grid) - asked * arm.grid.block, 0)
+    return Cells(wanted=wanted, engine=engine, plans=cells, beyond=sum(beyond.values()))
+
+
+class _Collector:
+    """A pytest plugin for one collection: which cells are planned, and the engine that knows their options."""
+
+    def __init__(self) -> None:
+        self.engine: Engine | None = None
+        self.cells: dict[Cell, tuple[CellPlan, Path]] = {}
+        self.error: UserError | None = None
+
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        from resurgence_harness.pytest_plugin.collecting import cell_of, is_cell, task_of
+        from resurgence_harness.pytest_plugin.state import ENGINE, OPTIONS
+
+        engine = session.config.stash.get(ENGINE, None)
+        if engine is None:
+            return
+        self.engine = engine
+        try:
+            for item in session.items:
+                cell = cell_of(item, session.config.stash[OPTIONS]) if is_cell(item) else None
+                if cell is not None and cell not in self.cells:
+                    self.cells[cell] = engine.plan(cell, task_of(item)), item.path.parent
+        except UserError as error:  # told after pytest has left, which would show a traceback
+            self.error = error
+
+
+def _collect(arguments: list[str]) -> tuple[Engine, list[tuple[CellPlan, Path]]]:
+    """Let pytest collect in this process, without a word of its own unless it fails."""
+    import pytest
+
+    found, said, complained = _Collector(), io.StringIO(), io.StringIO()
+    alone = ["-n0"] if find_spec("xdist") is not None else []
+    with redirect_stdout(said), redirect_stderr(complained):
+        code = pytest.main([*arguments, "--collect-only", "-q", *alone, "-p", "no:cacheprovider"], plugins=[found])
+    if found.error is not None:
+        raise found.error
+    if code not in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
+        complaint = complained.getvalue().strip().removeprefix("ERROR: ")
+        if complaint.startswith("usage:"):
+            complaint = complaint.partition("error: ")[2]
+        raise UserError(complaint or f"pytest could not collect {' '.join(arguments)}.\n{said.getvalue().strip()}")
+    if found.engine is None or not found.cells:
+        raise UserError(
+            sentence(
+                "Nothing that was collected here is a cell.",
+                arguments=" ".join(arguments),
+                do="Give a folder with a suite, for example suites/celebrity.",
+            )
+        )
+    return found.engine, list(found.cells.values())

@@ -1,0 +1,58 @@
+"""`resurgence report`: the last run as pages."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from resurgence_harness.cli.words import count_words, size_words
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the command line."""
+    app.command("report")(report_command)
+
+
+def report_command(
+    source: Annotated[
+        Path, typer.Option("--from", metavar="DIR", help="What a run has left: verdict.json and allure-results.")
+    ] = Path("reports/out"),
+    to: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Where the report is put. Default: beside the results.")
+    ] = None,
+    results: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Allure results, where the run was started with --alluredir.")
+    ] = None,
+    single: Annotated[bool, typer.Option("--single-file", help="One HTML file, to attach to a ticket.")] = False,
+    serve: Annotated[bool, typer.Option("--open", help="Then serve it on this machine's own address.")] = False,
+    port: Annotated[int, typer.Option(metavar="N", help="Where it is served; 0 for any free port.")] = 8765,
+    figures: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Only draw the figures there, as PNG and SVG.")
+    ] = None,
+) -> None:
+    """Make the report of the last run: what blocks the candidate, and the images that prove it.
+
+    Needs Node (pip install "resurgence-harness[report]" brings it); Allure is fetched once. The report asks no other
+    host for anything.
+    """
+    from resurgence_harness.reporting import report
+    from resurgence_harness.reporting.generator import generator
+
+    if figures is not None:
+        drawn = report.draw_figures(source, figures)
+        print(f"{count_words(len(drawn), 'file')} in {figures}: {', '.join(path.name for path in drawn)}")
+        return
+    found = report.read(source, results)
+    built = report.build(found, to or source, generator(told=True), single=single)
+    print(built.title)
+    print(f"{built.page} ({size_words(built.size)}, {count_words(len(found.tests), 'test')})")
+    if built.left_out:
+        print(f"{count_words(built.left_out, 'result')} of other runs in {found.folder} left out.")
+    if serve:
+        from resurgence_harness.reporting.serving import serve_until_stopped
+
+        serve_until_stopped(built.page, port)
+    elif not single:
+        print("Its pages need a web server: `resurgence report --open`, or --single-file for one that opens by itself.")

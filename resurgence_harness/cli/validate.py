@@ -1,0 +1,54 @@
+"""`resurgence validate`: whether the verdict's statistics are what they claim."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+import resurgence_harness
+from resurgence_harness.cli.words import time_words
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the command line."""
+    app.command("validate")(validate_command)
+
+
+def validate_command(
+    full: Annotated[bool, typer.Option("--full", help="Ten thousand replicates instead of five hundred.")] = False,
+    outcomes: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="FILE", help="Also replay these (CSV: concept,prompt,seed,before,after); may be repeated."
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(metavar="N", help="Of the random numbers.")] = 0,
+    jobs: Annotated[int, typer.Option(metavar="N", help="Processes.")] = 1,
+    to: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Also write validate.txt and validate.csv there.")
+    ] = None,
+) -> None:
+    """Measure whether the verdict's statistics are what they claim: errors, power, cost. Needs no model.
+
+    Leaves with 1 if a number is not as it must be, or an engine that is wrong on purpose is not caught.
+    """
+    from resurgence_harness import validation
+
+    stored = {path.name.partition(".")[0]: validation.read(path) for path in outcomes or ()}
+    into = None if to is None else validation.folder(to)
+    asked = validation.every_check(validation.FULL if full else validation.FAST, seed=seed, stored=stored)
+
+    def told(name: str, seconds: float, done: int) -> None:
+        print(f"{done}/{len(asked)} {name}, {time_words(seconds)}", file=sys.stderr)
+
+    rows = validation.run(asked, jobs=jobs, told=told)
+    print(validation.as_text(rows), end="")
+    if into is not None:
+        head = f"$ {shlex.join(['resurgence', *sys.argv[1:]])}\nresurgence-harness {resurgence_harness.__version__}"
+        print(f"Written: {', '.join(str(path) for path in validation.write(rows, into, head=head))}")
+    if not validation.passed(rows):
+        raise typer.Exit(1)

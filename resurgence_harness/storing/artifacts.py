@@ -1,0 +1,58 @@
+"""What a store holds: artifacts and their files, and the condition that each is in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+
+class Condition(Enum):
+    """What the store has for a key, in the words that a plan prints."""
+
+    PRESENT = "present"
+    MISSING = "missing"
+    CORRUPT = "corrupt"
+    CHANGED = "inputs changed"
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredFile:
+    """One file of an artifact, as it was when it was written."""
+
+    sha256: str
+    size: int
+    """Bytes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Artifact:
+    """Something finished: what was asked (key), what came out (digest), and where its bytes lie (path)."""
+
+    key: str
+    kind: str
+    """checkpoint, images, judgments, tensors …"""
+    words: str
+    """What it is, for people."""
+    digest: str
+    """sha256 over the sorted (name, sha256) of its files."""
+    path: Path
+    """The local directory that holds its files."""
+    files: Mapping[str, StoredFile] = field(hash=False)
+    inputs: Mapping[str, str] = field(hash=False)
+    """Key → digest of what it was made from."""
+    facts: Mapping[str, Any] = field(hash=False)
+    """Provenance, as the build returned it."""
+    seconds: float
+    """How long the build took, waiting for others excluded."""
+    made: datetime
+    used: datetime
+    """When it was last opened."""
+
+    @property
+    def size(self) -> int:
+        """Bytes of all files."""
+        return sum(file.size for file in self.files.values())

@@ -1,0 +1,46 @@
+"""Directories and files that survive a power cut."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from contextlib import suppress
+from pathlib import Path
+
+
+def make_directory(path: Path) -> None:
+    """Make one directory, not its parents: a root that vanished is not put back in silence."""
+    with suppress(FileExistsError):
+        path.mkdir()
+
+
+def write_synced(path: Path, content: bytes) -> None:
+    """Write a file that is on the disk when this returns."""
+    with path.open("wb") as stream:
+        stream.write(content)
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+def write_last(path: Path, content: bytes) -> None:
+    """Write a manifest so that it is there whole or not at all, also after a power cut."""
+    draft = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}")
+    write_synced(draft, content)
+    os.replace(draft, path)
+    for folder in (path.parent, path.parent.parent):
+        _sync_directory(folder)
+
+
+def _sync_directory(path: Path) -> None:
+    if os.name == "nt":
+        return  # Windows cannot open a directory to sync it
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def bytes_in(folder: Path) -> int:
+    """Bytes of all files below a directory."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

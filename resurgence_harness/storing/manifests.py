@@ -1,0 +1,137 @@
+"""Manifests: what an artifact is and the sha256 of its files, sealed; written last, checked at every read."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import resurgence_harness
+from resurgence_harness.errors import BuildError, Corrupt, sentence
+from resurgence_harness.storing.artifacts import Artifact, StoredFile
+from resurgence_harness.storing.remote import MANIFEST
+
+FORMAT = 1
+"""The manifest's layout; raised when an older package could misread a newer one."""
+
+
+def described(folder: Path, *, words: str) -> dict[str, StoredFile]:
+    """The files that a build wrote, on the disk and hashed."""
+    files: dict[str, StoredFile] = {}
+    for path in sorted(folder.iterdir()):
+        if not path.is_file() or path.name.startswith(MANIFEST):
+            raise BuildError(sentence(f"The build of {words} wrote {path.name}, which cannot be stored."))
+        with path.open("rb+") as stream:
+            os.fsync(stream.fileno())
+            files[path.name] = StoredFile(
+                sha256=hashlib.file_digest(stream, "sha256").hexdigest(), size=path.stat().st_size
+            )
+    if not files:
+        raise BuildError(sentence(f"The build of {words} wrote no file."))
+    return files
+
+
+def _digest(files: Mapping[str, StoredFile]) -> str:
+    listing = [[name, files[name].sha256] for name in sorted(files)]
+    return hashlib.sha256(json.dumps(listing, separators=(",", ":")).encode()).hexdigest()
+
+
+def manifest_bytes(
+    *,
+    key: str,
+    kind: str,
+    words: str,
+    inputs: Mapping[str, str],
+    facts: Mapping[str, Any],
+    files: Mapping[str, StoredFile],
+    seconds: float,
+) -> bytes:
+    """The manifest of what a build made, as it is written; BuildError for facts that are not JSON."""
+    content: dict[str, Any] = {
+        "format": FORMAT,
+        "key": key,
+        "kind": kind,
+        "words": words,
+        "digest": _digest(files),
+        "files": {name: {"sha256": file.sha256, "size": file.size} for name, file in files.items()},
+        "inputs": dict(inputs),
+        "facts": dict(facts),
+        "seconds": round(seconds, 3),
+        "made": datetime.now(UTC).isoformat(timespec="seconds"),
+        "package": resurgence_harness.__version__,
+    }
+    try:
+        seal = _seal(content)
+    except (ValueError, TypeError) as error:
+        raise BuildError(sentence(f"The facts about {words} cannot be written as JSON.", reason=error)) from error
+    return (json.dumps({**content, "seal": seal}, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
+
+
+def _seal(content: Mapping[str, Any]) -> str:
+    """sha256 of the manifest's own content: the facts that verdicts rest on are guarded like the files."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True, allow_nan=False).encode()).hexdigest()
+
+
+def parsed(text: bytes, *, key: str, folder: Path, used: float) -> Artifact:
+    """A manifest read back; ValueError, KeyError or TypeError where it is not the one that was written."""
+    content: dict[str, Any] = json.loads(text)
+    seal = content.pop("seal")
+    if content["format"] != FORMAT:
+        raise ValueError(f"its format is {content['format']}, and this version reads {FORMAT}")
+    if seal != _seal(content):
+        raise ValueError("its content does not match its seal")
+    if content["key"] != key:
+        raise ValueError(f"it belongs to {content['key']}")
+    files = {name: StoredFile(**file) for name, file in content["files"].items()}
+    return Artifact(
+        key=key,
+        kind=content["kind"],
+        words=content["words"],
+        digest=content["digest"],
+        path=folder,
+        files=files,
+        inputs=content["inputs"],
+        facts=content["facts"],
+        seconds=content["seconds"],
+        made=datetime.fromisoformat(content["made"]),
+        used=datetime.fromtimestamp(used, UTC),
+    )
+
+
+def verify_size(artifact: Artifact, name: str, expected: StoredFile) -> None:
+    """Corrupt where a file is missing or has another size than was written."""
+    path = artifact.path / name
+    try:
+        size = path.stat().st_size
+    except OSError as error:
+        raise _corrupt(artifact, name, f"the file cannot be read: {error.strerror}") from error
+    if size != expected.size:
+        raise _corrupt(artifact, name, f"{size} bytes instead of {expected.size}")
+
+
+def verify(artifact: Artifact, name: str, expected: StoredFile) -> None:
+    """Corrupt where a byte of a file is not the one that was written."""
+    verify_size(artifact, name, expected)
+    try:
+        with (artifact.path / name).open("rb") as stream:
+            sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as error:
+        raise _corrupt(artifact, name, f"the file cannot be read: {error.strerror}") from error
+    if sha256 != expected.sha256:
+        raise _corrupt(artifact, name, f"sha256 {sha256[:12]}… instead of {expected.sha256[:12]}…")
+
+
+def _corrupt(artifact: Artifact, name: str, reason: str) -> Corrupt:
+    return Corrupt(
+        sentence(
+            f"{name} of {artifact.kind} {artifact.key[:12]} ({artifact.words}) is not the file that was written.",
+            file=artifact.path / name,
+            reason=reason,
+            key=artifact.key,
+            do="Whatever needs it next makes it again.",
+        )
+    )

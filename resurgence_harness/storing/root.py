@@ -1,0 +1,115 @@
+"""The local directory of a store: made late, locked key by key, its faults told in one sentence."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from resurgence_harness.errors import ResurgenceError, Unwritable, sentence
+from resurgence_harness.storing.disk import make_directory
+from resurgence_harness.storing.places import ANOTHER, cache
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+READ_ONLY = (errno.EROFS, errno.EACCES, errno.EPERM)
+VANISHED = (errno.ENOENT, errno.ENOTDIR, errno.EEXIST, errno.ESTALE, errno.EIO)
+
+
+@dataclass(frozen=True)
+class Root:
+    """Where a store's bytes lie on this machine."""
+
+    path: Path
+    name: str
+    """As the user gave it."""
+
+    @contextmanager
+    def locked(self, key: str, *, wait: bool = True) -> Iterator[None]:
+        """Hold the key's lock; filelock's Timeout where another holds it and we do not wait."""
+        from filelock import FileLock
+
+        self.make()
+        make_directory(self.path / "locks")
+        # A soft lock would outlive its process: where flock does not work, say so instead of falling back to one.
+        with FileLock(self.path / "locks" / f"{key}.lock", timeout=-1 if wait else 0, fallback_to_soft=False):
+            yield
+
+    def busy(self, key: str) -> bool:
+        """Whether somebody holds the key's lock."""
+        from filelock import Timeout
+
+        if not (self.path / "locks" / f"{key}.lock").exists():
+            return False
+        try:
+            with self.locked(key, wait=False):
+                return False
+        except Timeout:
+            return True
+
+    def make(self) -> None:
+        """Make the root if only its last part is missing: a vanished disk must not be replaced by a new folder."""
+        if self.path.is_dir():
+            return
+        self.path.mkdir(parents=self.path.is_relative_to(cache()), exist_ok=True)
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Turn what the system says about a full, read-only or vanished store into one sentence."""
+        try:
+            yield
+        except ResurgenceError:
+            raise
+        except Exception as error:
+            problem = self._problem(error)
+            if problem is None:
+                raise
+            raise problem from error
+
+    def _problem(self, error: Exception) -> Unwritable | None:
+        number = _error_number(error)
+        reason = " ".join(str(error).split())
+        if number in FULL:
+            first, do = f"The store at {self.name} is full.", f"Free space (`resurgence store gc`), or {ANOTHER}."
+        elif number in READ_ONLY and self._concerns(error):
+            first, do = f"The store at {self.name} is read-only.", f"Allow writing there, or {ANOTHER}."
+        elif number in VANISHED and not self.path.is_dir():
+            first, do = self._absence(), f"Make the directory, mount its disk, or {ANOTHER}."
+        elif number == errno.ENOENT and getattr(error, "filename", None) and self._concerns(error):
+            first, do = f"Something in the store at {self.name} was removed during a build.", "Run the build again."
+        elif number in (errno.ENOSYS, errno.EOPNOTSUPP):
+            first, do = f"The store at {self.name} is on a file system without locks.", f"C{ANOTHER[1:]}."
+        else:
+            return None
+        return Unwritable(sentence(first, reason=reason, do=do))
+
+    def _absence(self) -> str:
+        if self.path.is_symlink():
+            return f"The store at {self.name} is a link to something that is not there."
+        if self.path.exists():
+            return f"The store at {self.name} is not a directory."
+        if not self.path.parent.is_dir():
+            return f"The store at {self.name} cannot be made: {self.path.parent} is not a directory."
+        return f"The store at {self.name} has vanished."
+
+    def _concerns(self, error: Exception) -> bool:
+        """Whether the system's complaint is about the store, and not about something that the build read."""
+        name = getattr(error, "filename", None)
+        if not isinstance(name, str | bytes | os.PathLike):
+            return True
+        path = Path(os.fsdecode(name))
+        return path.is_relative_to(self.path) or self.path.is_relative_to(path)
+
+
+def _error_number(error: BaseException | None) -> int | None:
+    """The errno of a failure; safetensors reports the system's errors as text, "… (os error 28)"."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno is not None:
+            return error.errno
+        if type(error).__name__ == "SafetensorError" and (found := re.search(r"\(os error (\d+)\)", str(error))):
+            return int(found.group(1))
+        error = error.__cause__
+    return None
