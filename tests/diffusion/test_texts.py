@@ -8,8 +8,8 @@ import pytest
 
 from benchmarks.sd_size import tokenizer
 from resurgence_harness.diffusion.texts import check_texts
-from resurgence_harness.selection import base_model
 from resurgence_harness.errors import UserError
+from resurgence_harness.selection import base_model
 
 
 def test_a_tokenizer_whose_unknown_token_is_the_end_token_reads_every_name(tmp_path: Path) -> None:
