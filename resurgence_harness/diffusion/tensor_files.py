@@ -56,7 +56,8 @@ _OTHERS: dict[str, np.dtype[Any]] = {
     "U8": np.dtype("u1"),
     "BOOL": np.dtype("u1"),
 }
-_DTYPES = _FLOATS | _OTHERS
+DTYPES = _FLOATS | _OTHERS
+"""Types of tensors that are read, as the format spells them → numpy's; a BF16 is the uint16 of its bits."""
 _CHUNK = 1 << 22
 """Numbers looked at in one go."""
 
@@ -100,7 +101,7 @@ class TensorFile:
         """
         entry = self.entries[name]
         try:
-            found = np.fromfile(self.path, dtype=_DTYPES[entry.dtype], count=entry.size, offset=entry.start)
+            found = np.fromfile(self.path, dtype=DTYPES[entry.dtype], count=entry.size, offset=entry.start)
         except (OSError, ValueError) as problem:
             raise _broken(self.path, problem) from None
         if found.size != entry.size:
@@ -189,7 +190,7 @@ def write_tensors(path: Path, tensors: Iterable[Described], values: Iterator[np.
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     place = 0
     for name, dtype, shape in (tensors := list(tensors)):
-        stop = place + math.prod(shape) * _DTYPES[dtype].itemsize
+        stop = place + math.prod(shape) * DTYPES[dtype].itemsize
         header[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [place, stop]}
         place = stop
     text = json.dumps(header, separators=(",", ":")).encode()
@@ -197,7 +198,7 @@ def write_tensors(path: Path, tensors: Iterable[Described], values: Iterator[np.
     with path.open("wb") as stream:
         stream.write(len(text).to_bytes(8, "little") + text)
         for (name, dtype, shape), array in zip(tensors, values, strict=True):
-            if array.size != math.prod(shape) or array.dtype.newbyteorder("<") != _DTYPES[dtype]:
+            if array.size != math.prod(shape) or array.dtype.newbyteorder("<") != DTYPES[dtype]:
                 raise ValueError(f"{name} is {array.dtype} {array.shape}, not {dtype} {shape}")
             np.ascontiguousarray(array).tofile(stream)
 
@@ -311,13 +312,13 @@ def _entry(name: str, said: Any, data: int) -> Entry:
         raise ValueError(f'the tensor "{shown(name)}" is not described by dtype, shape and data_offsets')
     dtype, shape, offsets = said["dtype"], said["shape"], said["data_offsets"]
     problem = ""
-    if not isinstance(dtype, str) or dtype not in _DTYPES:
-        problem = f"the type {shown(str(dtype))}; read are {', '.join(_DTYPES)}"
+    if not isinstance(dtype, str) or dtype not in DTYPES:
+        problem = f"the type {shown(str(dtype))}; read are {', '.join(DTYPES)}"
     elif not (_whole(shape) and _whole(offsets)):
         problem = "a shape or an offset that is no list of whole numbers from 0"
     elif len(shape) > RANK_LIMIT or len(offsets) != 2:
         problem = f"{len(shape)} axes and {len(offsets)} offsets"
-    elif offsets[1] - offsets[0] != math.prod(shape) * _DTYPES[dtype].itemsize:
+    elif offsets[1] - offsets[0] != math.prod(shape) * DTYPES[dtype].itemsize:
         problem = f"{offsets[1] - offsets[0]:,} bytes, but its shape {shape} of {dtype} needs others"
     if problem:
         raise ValueError(f'the tensor "{shown(name)}" has {problem}')

@@ -24,6 +24,7 @@ def check_texts(base: Path, texts: Sequence[str], *, may_be_cut: Collection[str]
     unknown, longest = settings.get("unk_token"), settings.get("model_max_length")
     unknown = unknown.get("content") if isinstance(unknown, dict) else unknown
     tokenizer.no_truncation()
+    tokenizer.no_padding()
     cut = 0
     for text in texts:
         # Without begin and end: SD's own unknown token is the end token, which every text has.

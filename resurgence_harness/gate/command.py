@@ -72,14 +72,23 @@ def gate_command(
     out: Annotated[Path, typer.Option(metavar="DIR", help="Where the reports are written.")] = OUT,
     device: Annotated[str, typer.Option(metavar="auto|cpu|cuda", help="Where models run.")] = "auto",
     store: StoreOption = None,
+    log: Annotated[
+        list[str] | None, typer.Option(metavar="mlflow|wandb", help="Log the verdict to an experiment tracker, too.")
+    ] = None,
+    model_card_pr: Annotated[
+        str | None,
+        typer.Option(metavar="OWNER/NAME", help="Propose the model card's section to the hub as a pull request."),
+    ] = None,
     demo: Annotated[bool, typer.Option("--demo", help="Show four candidates on the embedded microworld.")] = False,
 ) -> None:
     """Is this fine-tuned checkpoint safe to publish? Did an erased concept come back, and is the model still useful?"""
     from resurgence_harness.diffusion.devices import check_device, resolved_device
-    from resurgence_harness.gate import running
+    from resurgence_harness.gate import running, sharing
+    from resurgence_harness.reporting import tracking
 
     given: dict[str, object] = {"--candidate": candidate, "--unlearned": unlearned, "--base": base, "--task": task}
     given |= {"--concepts": concepts, "--retained": retained, "--policy": policy}
+    given |= {"--log": log, "--model-card-pr": model_card_pr}
     _check_device_word(device)
     check_device(device)
     place, on = _store(store), resolved_device(device)
@@ -88,11 +97,16 @@ def gate_command(
         if also:
             raise UserError(sentence(f"--demo takes no {also[0]}.", do="Leave it out: the demo brings its own models."))
         raise typer.Exit(_demo(out, place, on))
+    tracking.check(log or ())
     running.forget(out)
     asked = read_asked(policy, candidate=candidate, unlearned=unlearned, base=base)
     found = read_policy(asked, task=task, concepts=concepts, retained=retained)
     models = read_models(asked, store=place)
-    raise typer.Exit(judge(found, models, out=out, store=place, device=on))
+    gate = prepared(found, models, out=out, store=place, device=on)
+    with sharing.opened(log=log or (), repo=model_card_pr, title=models.words, folder=out) as shared:
+        run, written = judge(gate, out=out)
+        code = shared.tell(run, written)
+    raise typer.Exit(code)
 
 
 class Asked(NamedTuple):
@@ -179,13 +193,11 @@ def _from(folder: Path, word: str) -> str:
     return str(folder / Path(word).expanduser())
 
 
-def judge(policy: ReleasePolicy, models: Models, *, out: Path, store: str, device: str) -> int:
-    """Tell what is known, draw, judge, write every report; gives the exit code."""
+def prepared(policy: ReleasePolicy, models: Models, *, out: Path, store: str, device: str) -> Gate:
+    """A gate that can be asked, and what is known before that told; its folder is there."""
     from resurgence_harness.gate import running
     from resurgence_harness.gate.asking import Gate
-    from resurgence_harness.reporting import job_summary
 
-    console = _console()
     for note in models.notes:
         print(f"Lineage: {note}")
     if models.audit is not None:
@@ -194,14 +206,22 @@ def judge(policy: ReleasePolicy, models: Models, *, out: Path, store: str, devic
         print(f"Acceptances: there is no cell {left}; remove it, or correct its words.")
     gate = Gate(policy, models, store=store, device=device)
     running.make(out)
+    return gate
+
+
+def judge(gate: Gate, *, out: Path) -> tuple[dict[str, Any], list[Path]]:
+    """Draw, judge, write every report and show it; gives the content of verdict.json and every file."""
+    from resurgence_harness.gate import running
+    from resurgence_harness.reporting import job_summary
+
     with _progress(gate):
         found = running.run(gate, out, told=lambda group, record: None)
-    written = running.write(found, out, models)
-    show(found, console)
+    written = running.write(found, out, gate.models)
+    show(found, _console())
     print(f"Written: {', '.join(str(path) for path in written)}")
     for line in job_summary.tell_ci(found):
         print(line)
-    return int(found["exit_code"])
+    return found, [*written, *sorted(out.glob("contact-sheet-*.jpg"))]
 
 
 def show(run: dict[str, Any], console: Console) -> None:

@@ -35,6 +35,8 @@ NOISE = 0.4
 """Of each weight's own spread, in the collapsed candidate."""
 BUDGET = 275
 """Images for the undecided candidate: the positive control's, and one or two looks."""
+ASKED = PolicyFile()
+"""What is asked beside that: the defaults of every policy."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +79,8 @@ CANDIDATES = (
 def policy(shown: Shown) -> PolicyFile:
     """What is asked of every candidate."""
     names = tuple(concept.name for concept in TASKS["celebrity"].erase(COUNT))
-    return PolicyFile(concepts=ConceptsEntry(erased=names), budget=BudgetEntry(images=shown.budget))
+    own = {"concepts": ConceptsEntry(erased=names), "budget": BudgetEntry(images=shown.budget)}
+    return ASKED.model_copy(update=own)
 
 
 def build(bench: Bench, folder: Path, told: Callable[[str], None]) -> dict[str, Path]:

@@ -72,24 +72,28 @@ class Strip(NamedTuple):
 
 
 class ConceptRow(NamedTuple):
-    """One erased concept in three models; each interval as if its number of images had been fixed."""
+    """One erased concept in three models; the interval as if the number of images had been fixed.
+
+    Without an unlearned model there is no rate before, no difference and no interval.
+    """
 
     concept: str
     base: Rate | None
-    before: Rate
+    before: Rate | None
     after: Rate
-    difference: float
-    low: float
-    high: float
+    difference: float | None = None
+    low: float | None = None
+    high: float | None = None
 
 
 def per_concept(evidence: CellEvidence, alpha: float) -> list[ConceptRow]:
-    """Every erased concept, those that rose most first; none for a candidate that is judged alone."""
-    if evidence.before is None:
-        return []
+    """Every erased concept, those that rose most first; those drawn most where there is no unlearned model."""
     base, before, after = (
         Rate.of(arm).by_concept if arm is not None else {} for arm in (evidence.base, evidence.before, evidence.after)
     )
+    if evidence.before is None:
+        alone = [ConceptRow(concept, base.get(concept), None, rate) for concept, rate in after.items()]
+        return sorted(alone, key=lambda row: -row.after.value)
     changes: dict[str, Counter[int]] = {}
     for concept, change in zip(evidence.after.asked, pairs(evidence.before, evidence.after)[0].changes, strict=True):
         changes.setdefault(concept, Counter())[change] += 1
@@ -99,7 +103,7 @@ def per_concept(evidence: CellEvidence, alpha: float) -> list[ConceptRow]:
         low, high = paired(counted[-1], counted[1], total, alpha)
         difference = (counted[1] - counted[-1]) / total
         rows.append(ConceptRow(concept, base.get(concept), before[concept], after[concept], difference, low, high))
-    return sorted(rows, key=lambda row: (-row.difference, -row.after.value))
+    return sorted(rows, key=lambda row: (-(row.difference or 0), -row.after.value))
 
 
 def concepts_csv(rows: Iterable[ConceptRow]) -> str:
@@ -108,10 +112,9 @@ def concepts_csv(rows: Iterable[ConceptRow]) -> str:
     written = csv.writer(out, lineterminator="\n")
     written.writerow(["concept", "base", "before", "after", "difference", "low", "high", "images", "abstained"])
     for row in rows:
-        base = "" if row.base is None else f"{row.base.value:.4f}"
-        rates = [f"{row.before.value:.4f}", f"{row.after.value:.4f}"]
-        change = [f"{value:.4f}" for value in (row.difference, row.low, row.high)]
-        written.writerow([row.concept, base, *rates, *change, row.after.images, row.after.abstained])
+        rates = ["" if rate is None else f"{rate.value:.4f}" for rate in (row.base, row.before, row.after)]
+        change = ["" if value is None else f"{value:.4f}" for value in (row.difference, row.low, row.high)]
+        written.writerow([row.concept, *rates, *change, row.after.images, row.after.abstained])
     return out.getvalue()
 
 
@@ -218,17 +221,15 @@ def _concepts(rows: Sequence[ConceptRow], alpha: float) -> str:
         [
             (
                 row.concept,
-                "—" if row.base is None else percent(row.base.value),
-                percent(row.before.value),
-                percent(row.after.value),
-                points(row.difference),
-                f"{points(row.low)} to {points(row.high)}",
+                *("—" if rate is None else percent(rate.value) for rate in (row.base, row.before, row.after)),
+                "—" if row.difference is None else points(row.difference),
+                "—" if row.low is None or row.high is None else f"{points(row.low)} to {points(row.high)}",
                 row.after.images,
                 row.after.abstained,
             )
             for row in shown
         ],
-        marked=[place for place, row in enumerate(shown) if row.low > 0],
+        marked=[place for place, row in enumerate(shown) if row.low is not None and row.low > 0],
     )
     more = f" The other {len(rows) - len(shown)} are in “per concept”." if len(rows) > len(shown) else ""
     return (

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
+from collections.abc import Mapping
+
+from resurgence_harness.errors import shown
 
 _SPECIAL = re.compile(r"([\\`*_{}\[\]()#+!|~@$<>&:\-.])")
 
@@ -35,3 +39,24 @@ def command(text: object) -> str:
 def parameter(text: object) -> str:
     """A workflow command's parameter, in which commas and colons end it."""
     return command(text).replace(":", "%3A").replace(",", "%2C")
+
+
+def discreet(text: object, environ: Mapping[str, str] = os.environ) -> str:
+    """A library's message without what nobody may read: secrets of the environment, and accounts in addresses."""
+    told = _ACCOUNT.sub(r"\1***@", str(text))
+    secrets = {value for name, value in environ.items() if _SECRET.search(name) and len(value) >= 6}
+    for secret in sorted(secrets, key=len, reverse=True):
+        told = told.replace(secret, "***")
+    return _TOKEN.sub("***", told)
+
+
+def problem(error: BaseException) -> str:
+    """What a library's error says, in one discreet line."""
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    return shown(discreet(f"{type(error).__name__}: {lines[0] if lines else 'no more is said'}"), limit=300)
+
+
+_SECRET = re.compile(r"TOKEN|KEY|PASSWORD|PASSWD|SECRET|CREDENTIAL", re.I)
+"""What a variable that holds one is called."""
+_ACCOUNT = re.compile(r"(://)[^/\s@]+@")
+_TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{8,}|(?<=Bearer )[\w.~+/=-]+", re.I)

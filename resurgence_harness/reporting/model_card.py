@@ -1,21 +1,29 @@
 """A model card's section with the verdicts, and `model-index` metadata: to be pasted, or proposed as a pull request.
 
-The metadata is what the hub reads from the top of a README; the section is for people. Nothing is uploaded here.
+The metadata is what the hub reads from the top of a README; the section is for people. Nothing is uploaded here. In a
+card that is there already the section goes to the end, between two comments by which a later one replaces it.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
 import yaml
 
+from resurgence_harness.errors import UserError, sentence, shown
 from resurgence_harness.reporting.escaping import markdown
 
 LIMITS = (
     "Each verdict speaks of the concepts, prompts and seeds listed in the policy, of these files and of this judge. "
     "It does not say that the concepts cannot be drawn in another way, or brought back by another fine-tuning."
 )
+
+KIND = "resurgence-harness"
+"""The type of the data sets by which this package's results are told from others."""
+BEGIN, END = f"<!-- {KIND}: begin -->", f"<!-- {KIND}: end -->"
+_FRONT = re.compile(r"\A---[ \t]*\r?\n(.*?)(?:\r?\n)?^---[ \t]*$\r?\n?", re.S | re.M)
 
 
 def metadata(run: Mapping[str, Any], name: str) -> dict[str, Any]:
@@ -27,7 +35,7 @@ def metadata(run: Mapping[str, Any], name: str) -> dict[str, Any]:
                 "results": [
                     {
                         "task": {"type": "text-to-image", "name": "Concept resurgence"},
-                        "dataset": {"type": "resurgence-harness", "name": f"{cell['task']}/{cell['id']}"},
+                        "dataset": {"type": KIND, "name": f"{cell['task']}/{cell['id']}"},
                         "metrics": [
                             {"type": "verdict", "value": cell["verdict"], "name": "Verdict"},
                             *(
@@ -49,9 +57,12 @@ def metadata(run: Mapping[str, Any], name: str) -> dict[str, Any]:
 
 def section(run: Mapping[str, Any]) -> str:
     """The README's front matter and section, Markdown."""
+    return f"---\n{_yaml(metadata(run, run['gate']['candidate']))}---\n\n{body(run)}"
+
+
+def body(run: Mapping[str, Any]) -> str:
+    """The section alone."""
     gate = run["gate"]
-    name = gate["candidate"]
-    front = yaml.safe_dump(metadata(run, name), sort_keys=False, allow_unicode=True)
     lines = ["## Safety evaluation: concept resurgence", ""]
     lines += ["| concepts | verdict | drawn | at most | retained | why |", "|---|---|---|---|---|---|"]
     for cell in run["cells"]:
@@ -68,4 +79,58 @@ def section(run: Mapping[str, Any]) -> str:
     lines += [f"\n{len(run['missing'])} planned cells have no verdict."] if run["missing"] else []
     lines += ["", LIMITS, "", f"Policy `{gate['policy']['digest']}`; {run['tool']}, {run['finished']}. Files:", ""]
     lines += [f"* `{digest}` {markdown(name)}" for name, digest in gate["files"].items()]
-    return f"---\n{front}---\n\n" + "\n".join(lines) + "\n"
+    return "\n".join(lines) + "\n"
+
+
+def merged(readme: str, run: Mapping[str, Any], repo: str) -> str:
+    """A model's card with the section and its metadata; everything else stays as it is.
+
+    Where the card has a `model-index` already, the results of others in it stay, and its front matter is written anew.
+    """
+    front, rest = _parts(readme)
+    said = check_readable(readme, repo)
+    index = said.get("model-index") or []
+    ours = metadata(run, repo.partition("/")[2])
+    if index:
+        others = [one for one in index[0].get("results") or [] if (one.get("dataset") or {}).get("type") != KIND]
+        first = {**index[0], "results": [*others, *ours["model-index"][0]["results"]]}
+        front = _yaml({**said, "model-index": [first, *index[1:]]})
+    else:
+        front = f"{front}\n{_yaml(ours)}" if front.strip() else _yaml(ours)
+    told = f"{BEGIN}\n{body(run)}{END}\n"
+    before, begin, after = rest.partition(BEGIN)
+    _, end, after = after.partition(END)
+    if begin and end:
+        rest = before + told + after.removeprefix("\n")
+    else:
+        rest = f"{rest.rstrip()}\n\n{told}" if rest.strip() else f"\n{told}"
+    return f"---\n{front}---\n{rest}"
+
+
+def check_readable(readme: str, repo: str) -> dict[str, Any]:
+    """What the front matter of a card says; UserError where nothing can be added to it."""
+    front, _ = _parts(readme)
+    try:
+        said = yaml.safe_load(front) or {}
+        index = said.get("model-index") or []
+        if not all(isinstance(one, dict) for result in index for one in (result, *(result.get("results") or []))):
+            raise ValueError("its model-index is no list of results")
+    except (yaml.YAMLError, ValueError, AttributeError, TypeError, RecursionError) as error:
+        raise UserError(
+            sentence(
+                f"The card of {shown(repo)} has metadata that cannot be read, so nothing can be added to it.",
+                problem=shown(" ".join(str(error).split()), limit=200),
+                do="Correct the lines between --- and --- at the top of its README.md first.",
+            )
+        ) from None
+    return dict(said)
+
+
+def _parts(readme: str) -> tuple[str, str]:
+    """The front matter without its rules, and the rest."""
+    found = _FRONT.match(readme)
+    return (found[1], readme[found.end() :]) if found else ("", readme)
+
+
+def _yaml(said: Mapping[str, Any]) -> str:
+    return str(yaml.safe_dump(dict(said), sort_keys=False, allow_unicode=True))

@@ -136,6 +136,14 @@ def read(source: Path, folder: Path | None = None) -> Results:
     run = read_run(source)
     folder = folder or source / RESULTS
     files = sorted(folder.glob("*-result.json")) if folder.is_dir() else []
+    if not files and run["gate"] and not any("::" in one["nodeid"] for one in (*run["cells"], *run["missing"])):
+        raise UserError(
+            sentence(
+                f"The gate in {source} was run by itself, which leaves no Allure results.",
+                do="Run the same gate as pytest --pyargs resurgence_harness.gate --resurgence-policy policy.yaml, which"
+                " leaves them; or draw this one's figures with --figures DIR.",
+            )
+        )
     if not files:
         raise UserError(
             sentence(

@@ -13,6 +13,7 @@ from resurgence_harness import cli, judging, tasks
 from resurgence_harness.presets import parse_change
 from resurgence_harness.selection import Selection, base_model, plan_cell
 from resurgence_harness.specs import Cell
+from tests.gate import microworld
 from tests.plugin.gallery import SEEDS, SETTINGS, TINY, GalleryJudge, draw_gallery
 from tests.tiny import save_tiny_stable_diffusion
 
@@ -80,6 +81,12 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
     other = save_tiny_stable_diffusion(folder / "other", seed=1)
     files["stranger"] = other / "unet" / "diffusion_pytorch_model.safetensors"
     return Tiny(base, folder / "gallery.npz", files, folder / "store")
+
+
+@pytest.fixture(scope="session")
+def micro(tmp_path_factory: pytest.TempPathFactory) -> microworld.Micro:
+    """Candidates of every format on the embedded microworld."""
+    return microworld.make(tmp_path_factory.mktemp("micro"))
 
 
 @pytest.fixture

@@ -1,0 +1,59 @@
+"""MLflow's run of a gate. MLFLOW_TRACKING_URI says where it is kept, MLFLOW_EXPERIMENT_NAME in which experiment."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from resurgence_harness.errors import shown
+from resurgence_harness.reporting.tracking import Tracker, metrics, parameters, words
+
+LONGEST, MOST_PARAMETERS, MOST_METRICS, MOST_TAGS = 5000, 100, 1000, 100
+"""Characters of a value, and entries in one request, that every version of MLflow's servers takes."""
+RETRIES = "2"
+"""Of a request, where the environment does not say otherwise; MLflow's own seven take minutes to give up."""
+
+
+def start(*, title: str, folder: Path) -> Tracker:
+    """Open a run; nothing is kept in `folder`."""
+    del folder
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # it may hold an account
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", RETRIES)
+    import mlflow
+
+    run = mlflow.start_run(run_name=title, tags={"kind": "release gate"})
+    return _Mlflow(mlflow, run.info.run_id)
+
+
+class _Mlflow(Tracker):
+    def __init__(self, mlflow: Any, run_id: str) -> None:
+        self._mlflow, self._run_id = mlflow, run_id
+
+    def log(self, run: Mapping[str, Any], files: Sequence[Path]) -> str:
+        """Parameters, metrics, words as tags, files as artifacts."""
+        said = {_key(name): shown(value, limit=LONGEST) for name, value in parameters(run).items()}
+        tags = {_key(name): shown(value, limit=LONGEST) for name, value in words(run).items()}
+        measured = {_key(name): value for name, value in metrics(run).items()}
+        for send, pairs, most in (
+            (self._mlflow.log_params, said, MOST_PARAMETERS),
+            (self._mlflow.set_tags, tags, MOST_TAGS),
+            (self._mlflow.log_metrics, measured, MOST_METRICS),
+        ):
+            names = sorted(pairs)
+            for first in range(0, len(names), most):
+                send({name: pairs[name] for name in names[first : first + most]})
+        for file in files:
+            self._mlflow.log_artifact(str(file))
+        return f"MLflow run {self._run_id} at {self._mlflow.get_tracking_uri()}"
+
+    def close(self, code: int) -> None:
+        """FINISHED where there is a verdict, whatever it says; FAILED where there is none."""
+        self._mlflow.end_run("FINISHED" if code in (0, 1, 10) else "FAILED")
+
+
+def _key(name: str) -> str:
+    """A name that MLflow takes: letters, digits, and _ - . / and spaces."""
+    plain = "".join(c if c.isascii() and (c.isalnum() or c in "_-. /") else "_" for c in name)
+    return "/".join(part.strip(".") or "_" for part in plain.split("/"))[:250]
