@@ -45,6 +45,20 @@ def test_the_first_screen_says_what_blocks(reported: Reported, page: Any, addres
     assert page.title().startswith("BLOCKED")
 
 
+def test_a_rows_tooltip_is_placed_when_it_is_shown(page: Any, address: str) -> None:
+    """Rows that nobody points at cost nothing; the one that somebody points at says what changed."""
+    opened(page, address)
+    page.wait_for_timeout(500)
+    icons = page.get_by_test_id("tree-leaf-transition-new")
+    placed = "leaves => leaves.filter(leaf => leaf.querySelector('[style*=absolute]')).length"
+    leaves = page.get_by_test_id("tree-leaf")
+    assert icons.count() == leaves.count() > 0
+    assert leaves.evaluate_all(placed) == 0
+    icons.first.hover()
+    page.get_by_test_id("tree-leaf-transition-tooltip").wait_for()
+    assert leaves.evaluate_all(placed) == 1
+
+
 def test_two_clicks_lead_to_the_images_of_the_regression(page: Any, address: str, requests: list[str]) -> None:
     """The cell, with the worst three pictures, then its whole sheet; nothing leaves the machine."""
     opened(page, address)
