@@ -1,7 +1,7 @@
 """The file of trends: one line per run, however often its report is made.
 
-Allure adds a line whenever it makes a report, and counts every line as a run. So it is lent the runs before this one, and
-what it adds takes the place of what it added for this run before.
+Allure adds a line whenever it makes a report, and counts every line as a run. So it is lent the runs before this one,
+and what it adds takes the place of what it added for this run before.
 """
 
 from __future__ import annotations
