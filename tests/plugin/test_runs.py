@@ -55,7 +55,7 @@ def test_a_cell_that_holds_is_exit_code_0(suite: Folder, workers: str) -> None:
     assert (labels["epic"], labels["feature"], labels["story"]) == ("tiny", "uce", "1 concept")
     assert labels["severity"] == "critical"
     assert (parameters["method"], parameters["count"], parameters["cell"]) == ("uce", "1", "'uce-1-lora'")
-    assert (parameters["fine-tuning images"], parameters["fine-tuning steps"]) == ("6", "2")
+    assert (parameters["benign images"], parameters["fine-tuning steps"]) == ("6", "2")
     attached = {attachment["name"]: attachment["source"] for attachment in result["attachments"]}
     tables = {"asked for × drawn", "what was asked, and how to ask it again", "per concept", "numbers"}
     assert set(attached) == {"base | unlearned | fine-tuned", *tables, "cell of verdict.json"}
