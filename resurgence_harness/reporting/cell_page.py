@@ -119,7 +119,7 @@ def description(record: Record, evidence: CellEvidence, details: Details, *, str
     word = WORDS.get(record["verdict"], str(record["verdict"]))
     words = escape(details.sentence.removeprefix(f"{word}: "))
     if record["acceptance"] is not None:
-        words += f' <a href="#{acceptance_page.ANCHOR}">What was accepted</a>'
+        words += " " + pages.leading("What was accepted, in full", to=acceptance_page.ANCHOR)
     parts = [
         f'<p class="verdict {STYLES[record["verdict"]]}"><b>{escape(word)}</b> {words}</p>',
         *(

@@ -22,7 +22,7 @@ STYLE = """
 .rh th,.rh td{text-align:left;vertical-align:top;padding:3px 10px;border-bottom:1px solid rgba(128,128,128,.28)}
 .rh th{font-weight:600}.rh .num{text-align:right;white-space:nowrap}
 .rh tr{background:none!important}.rh tr.over{background:rgba(213,94,0,.18)!important;font-weight:600}
-.rh mark{background:rgba(230,159,0,.3);color:inherit;display:inline-block;min-width:100%}
+.rh a{color:inherit}.rh mark{background:rgba(230,159,0,.3);color:inherit;display:inline-block;min-width:100%}
 .rh code,.rh pre{font:12px/1.5 ui-monospace,"DejaVu Sans Mono",monospace}
 .rh pre{white-space:pre-wrap;overflow-wrap:anywhere;padding:8px 10px;background:rgba(128,128,128,.13);margin:4px 0;
 border-radius:3px}
@@ -89,6 +89,11 @@ def picture(content: bytes, *, about: str, covered: bool) -> str:
 def heading(text: str) -> str:
     """A heading."""
     return f"<h3>{escape(text)}</h3>"
+
+
+def leading(words: str, *, to: str) -> str:
+    """Words that lead to an element of the same page by its id: a link where the report's own script is (shell.py)."""
+    return f'<span data-leads-to="{escape(to)}">{escape(words)}</span>'
 
 
 def preformatted(text: str) -> str:

@@ -32,6 +32,18 @@ _AT_THE_TOP = """<script>(() => {
   Object.defineProperty(Element.prototype, "scrollTop", {...top, set});
 })()</script>"""
 """Allure scrolls to its first test by itself; until a reader does something, the verdict above it stays in sight."""
+_LINKS = """<script>document.addEventListener("load", event => {
+  const inside = event.target.contentDocument;
+  for (const words of inside ? inside.querySelectorAll("[data-leads-to]") : []) {
+    const place = inside.getElementById(words.dataset.leadsTo), link = inside.createElement("a");
+    if (place === null) continue;
+    link.href = `#${place.id}`;
+    link.textContent = words.textContent;
+    link.addEventListener("click", click => { click.preventDefault(); place.scrollIntoView(); });
+    words.replaceWith(link);
+  }
+}, true)</script>"""
+"""A link within a cell's page: its frame runs no script, and would take "#place" for a place in the whole report."""
 _ROWS = "<style>[data-testid=tree-leaf]{content-visibility:auto;contain-intrinsic-size:auto 32px}</style>"
 """A row out of sight is neither laid out nor painted; it can be found and jumped to as before."""
 _TOOLTIP = re.compile(
@@ -62,7 +74,7 @@ def private(html: str) -> str:
             )
         )
     meta = f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
-    return html.replace("<head>", f"<head>\n    {meta}\n    {_AT_THE_TOP}\n    {_ROWS}", 1)
+    return html.replace("<head>", f"<head>\n    {meta}\n    {_AT_THE_TOP}\n    {_LINKS}\n    {_ROWS}", 1)
 
 
 def without_idle_tooltips(program: str) -> str:

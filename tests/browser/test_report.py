@@ -109,6 +109,29 @@ def test_a_known_resurgence_is_passed_and_says_why(page: Any, address: str) -> N
     assert told.startswith("KNOWN") and "<b>and no more</b>" in told and "test author" in told
 
 
+def test_the_verdict_leads_to_what_was_accepted(page: Any, address: str, requests: list[str]) -> None:
+    """A link within the page, to the lines as they stand in limits.yaml; the whole file lies beside it."""
+    opened(page, address)
+    page.get_by_text("Passed", exact=True).first.click()
+    page.get_by_text("esd-1-full: Known resurgence (accepted)").first.click()
+    frame = page.frame_locator("[data-testid=test-result-description-frame]")
+    link, accepted = frame.get_by_role("link", name="What was accepted, in full"), frame.locator("#acceptance")
+    far = accepted.bounding_box()
+    assert far is not None and far["y"] > 1000
+    link.click()
+    page.wait_for_timeout(500)
+    near = accepted.bounding_box()
+    assert near is not None and 0 <= near["y"] < 1000
+    quoted = accepted.inner_text()
+    for words in ("level: 1.0", "outcome: not unlearned", "owner: test author", "expires: 2999-01-01"):
+        assert words in quoted
+    assert "positive_images" not in quoted
+    page.get_by_text("acceptance in limits.yaml, lines 6 to 14").first.click()
+    whole = page.frame_locator("iframe[title='HTML attachment']").locator("body")
+    assert "positive_images: 1000" in whole.inner_text() and "owner: test author" in whole.inner_text()
+    assert outside(requests) == []
+
+
 def test_what_never_ran_is_an_error(page: Any, address: str) -> None:
     """A dead worker's cell is a broken result and an error of the whole run."""
     opened(page, address)
