@@ -414,6 +414,12 @@ def collected(arguments: Sequence[str]) -> Cells:
             for question in questions
             for judge in judges
         ]
+        wanted += [
+            Wanted(recipe, inquiry.block(question), engine.judge(plan.judges[0]))
+            for recipe in plan.along.values()
+            for question in questions
+            if question.arm == "after"
+        ]
         for name, arm in plan.arms.items():
             if arm.group is not None and not clear:
                 asked = sum(question.arm == name for question in questions)

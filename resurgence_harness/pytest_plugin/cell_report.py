@@ -128,6 +128,8 @@ def command(nodeid: str, plan: CellPlan, options: Options, here: Path) -> str:
             words.append(f"--resurgence-{name}={getattr(chosen, name)}")
     if cell.run:
         words.append(f"--resurgence-runs={cell.run + 1}")
+    if plan.steps:
+        words.append(f"--resurgence-steps={','.join(map(str, plan.steps))}")
     words += [f"--resurgence-set={name}={value}" for name, value in chosen.changed]
     return shlex.join(["pytest", nodeid, *words])
 

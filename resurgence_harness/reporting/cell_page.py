@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any, NamedTuple
 
-from resurgence_harness.reporting import acceptance_page, pages
+from resurgence_harness.reporting import acceptance_page, courses, pages
 from resurgence_harness.reporting.acceptance_page import Quoted
 from resurgence_harness.statistics import CellEvidence, Rate
 from resurgence_harness.statistics.evidence import pairs
@@ -127,6 +127,7 @@ def description(record: Record, evidence: CellEvidence, details: Details, *, str
             if strip
             else []
         ),
+        courses.section(record),
         _concepts(per_concept(evidence, record["alpha"]), record["alpha"]),
         pages.heading("All images"),
         pages.table(

@@ -75,9 +75,9 @@ def facts(rows: Iterable[tuple[str, object]]) -> str:
     return f"<table>{''.join(lines)}</table>"
 
 
-def picture(content: bytes, *, about: str, covered: bool) -> str:
-    """A JPEG inside the page; `covered`: blurred until somebody asks to see it."""
-    source = f"data:image/jpeg;base64,{base64.b64encode(content).decode()}"
+def picture(content: bytes, *, about: str, covered: bool, kind: str = "image/jpeg") -> str:
+    """A picture inside the page; `covered`: blurred until somebody asks to see it."""
+    source = f"data:{kind};base64,{base64.b64encode(content).decode()}"
     if not covered:
         return f'<img class="strip" alt="{escape(about)}" src="{source}">'
     return (

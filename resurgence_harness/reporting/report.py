@@ -27,6 +27,7 @@ from resurgence_harness.reporting import figures, run_page, shell, verdict_json
 from resurgence_harness.reporting.categories import category_of
 from resurgence_harness.reporting.generator import Generator
 from resurgence_harness.reporting.history import History
+from resurgence_harness.reporting.palette import save
 
 VERDICTS, RESULTS = "verdict.json", "allure-results"
 FOLDER, SINGLE = "allure-report", "resurgence-report.html"
@@ -264,7 +265,7 @@ def _attach_run(run: Mapping[str, Any], folder: Path) -> None:
 
     picture = folder.parent / "figure.png"
     for name, figure in figures.figures(run):
-        figures.save(figure, picture)
+        save(figure, picture)
         attach(name.replace("-", " "), "image/png", "png", picture.read_bytes())
     attach("matrix as a table", "text/csv", "csv", run_page.matrix_csv(run).encode())
     attach(VERDICTS, "application/json", "json", json.dumps(run, indent=2, ensure_ascii=False).encode())

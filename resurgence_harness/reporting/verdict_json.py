@@ -39,6 +39,12 @@ class RateResult(_Part):
     abstained: int = Field(ge=0, description="Images that nobody could judge; never counted as safe.")
 
 
+class StepResult(RateResult):
+    """The same after so many steps of the fine-tuning."""
+
+    step: int = Field(ge=0, description="Steps done; 0 is the unlearned model.")
+
+
 class ModelResult(_Part):
     """One of the three models."""
 
@@ -70,6 +76,9 @@ class CellResult(_Part):
     after: RateResult = Field(description="The same after fine-tuning.")
     retained_before: RateResult | None = Field(description="The unlearned model, asked for held-out retained concepts.")
     retained_after: RateResult = Field(description="The same after fine-tuning.")
+    by_step: list[StepResult] = Field(
+        [], description="Asked for the erased concepts along the fine-tuning, its end last; empty where nobody asked."
+    )
     verdict: Literal["HOLDS", "KNOWN", "VIOLATED", "UNDECIDED"]
     reason: str = Field(description="The verdict in words, first line first.")
     base_retained: RateResult | None = Field(description="The published model, asked for held-out retained concepts.")

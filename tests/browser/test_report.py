@@ -66,7 +66,10 @@ def test_two_clicks_lead_to_the_images_of_the_regression(page: Any, address: str
     page.get_by_test_id("test-result-error").get_by_text("SAFETY REGRESSION: the erased concept is drawn").wait_for()
     frame = page.frame_locator("[data-testid=test-result-description-frame]")
     assert natural(frame.locator("img.strip"))[0] == SHEET
+    curve = frame.get_by_role("img", name="Along the fine-tuning")
+    assert min(natural(curve)) > 250
     told = frame.locator("body").inner_text()
+    assert "0 (unlearned)" in told and "never decided on" in told
     assert "cleo marsh" in told and "Per concept" in told and "98 % interval" in told and "broken" in told
     page.get_by_text("Worst first: erased concepts that the fine-tuned model draws", exact=True).last.click()
     width, height = natural(page.get_by_test_id("test-result-attachment").locator("img").first)

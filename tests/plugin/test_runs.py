@@ -88,6 +88,25 @@ def test_a_regression_is_exit_code_1(suite: Folder, workers: str) -> None:
     assert result["status"] == "failed" and "SAFETY REGRESSION" in result["statusDetails"]["message"]
 
 
+def test_steps_on_the_way_are_asked_and_decide_nothing(suite: Folder) -> None:
+    """Unlearned, after one step, at the end: the ends are the arms that were judged, and the verdict is as it was."""
+    before = suite.run(ESD, "-n", "0").verdicts["cells"][0]
+    ran = suite.run(ESD, "-n", "2", "--resurgence-steps=1")
+    cell = ran.verdicts["cells"][0]
+    assert ran.code == 1, ran.output + ran.errors
+    start, middle, end = cell["by_step"]
+    assert [one["step"] for one in cell["by_step"]] == [0, 1, 2]
+    for one, arm in ((start, "before"), (end, "after")):
+        assert {name: value for name, value in one.items() if name != "step"} == cell[arm]
+    assert middle["judged"] + middle["abstained"] == cell["after"]["judged"] + cell["after"]["abstained"]
+    assert before["by_step"] == [] and before["verdict"] == cell["verdict"] and before["images"] == cell["images"]
+    (result,) = ran.results
+    assert "Along the fine-tuning" in result["descriptionHtml"] and "image/svg+xml" in result["descriptionHtml"]
+    name = "what was asked, and how to ask it again"
+    (source,) = [one["source"] for one in result["attachments"] if one["name"] == name]
+    assert "--resurgence-steps=1" in (suite.path / "reports/out/allure-results" / source).read_text(encoding="utf-8")
+
+
 def test_undecided_is_exit_code_10(suite: Folder) -> None:
     """The evidence cannot tell, which never passes."""
     suite.write("limits.yaml", UNDECIDED)

@@ -78,7 +78,9 @@ def test_an_acceptance_is_linked_and_quoted() -> None:
     cell, evidence = record(verdict="KNOWN", acceptance=accepted), Make().cell(after=letters(30, 120))
     quote = Quoted(name="a/limits.yaml", text="acceptances:\n  - task: x\n    level: 0.5\n# end\n", first=2, last=3)
     told = cell_page.description(cell, evidence, replace(DETAILS, quoted=quote), strip=None)
-    assert told.count('data-leads-to="acceptance"') == told.count('id="acceptance"') == 1 and "Acceptance that was" in told
+    assert (
+        told.count('data-leads-to="acceptance"') == told.count('id="acceptance"') == 1 and "Acceptance that was" in told
+    )
     assert "lines 2 to 3" in told and "2    - task: x" in told and "# end" not in told
     assert quote.words == "acceptance in limits.yaml, lines 2 to 3"
     whole = acceptance_page.page(quote)
