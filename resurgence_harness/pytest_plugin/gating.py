@@ -133,6 +133,20 @@ class GateClaim:
     @cached_property
     def verdict(self) -> Verdict:
         """What is said of the group; it is recorded for the report when it is first asked for."""
+        from resurgence_harness.reporting import allure
+
+        policy, group = self._gating.policy, self._gating.group(self._word)
+        cell, base = policy.cell(group), self._gating.models.base
+        allure.label(
+            task=cell.task,
+            method=cell.method,
+            concepts=cell.count,
+            finetuning=cell.finetuning,
+            run=cell.run,
+            severity=policy.task.severity,
+            base=base.base.name if base is not None else "none given",
+            trained={},
+        )
         answer = self._gating.answer(self._word, self._item.nodeid)
         record, verdict = answer.record, answer.verdict
         self._item.user_properties.append((CELL_PROPERTY, json.dumps(record, allow_nan=False)))
