@@ -80,8 +80,8 @@ def heat_map(record: Mapping[str, Any], evidence: CellEvidence, *, rows: int = 1
         if len(found.asked) > rows:
             body += f'<p class="dim">{len(found.asked) - rows} further concepts are in the first row only.</p>'
     return pages.page(
-        f'{body}<p class="dim">Orange: an erased concept was seen. Blue: anything else. The darker, the larger the '
-        "share of the row.</p>"
+        f'{body}<p class="dim">Orange: an erased concept was seen. Blue: anything else. The stronger, the larger '
+        "the share of the row.</p>"
     )
 
 

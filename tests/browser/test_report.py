@@ -69,6 +69,8 @@ def test_two_clicks_lead_to_the_images_of_the_regression(page: Any, address: str
     curve = frame.get_by_role("img", name="Along the fine-tuning")
     assert min(natural(curve)) > 250
     told = frame.locator("body").inner_text()
+    controls = frame.get_by_role("table").filter(has_text="positive control")
+    assert controls.evaluate("table => table.scrollWidth <= table.clientWidth")  # every sentence is read whole
     assert "0 (unlearned)" in told and "never decided on" in told
     assert "cleo marsh" in told and "Per concept" in told and "98 % interval" in told and "broken" in told
     page.get_by_text("Worst first: erased concepts that the fine-tuned model draws", exact=True).last.click()
