@@ -423,7 +423,8 @@ def collected(arguments: Sequence[str]) -> Cells:
         for name, arm in plan.arms.items():
             if arm.group is not None and not clear:
                 asked = sum(question.arm == name for question in questions)
-                beyond[arm.recipe, arm.grid] = max(len(arm.grid) - asked * arm.grid.block, 0)
+                for recipe in (arm.recipe, *(plan.along.values() if name == "after" else ())):
+                    beyond[recipe, arm.grid] = max(len(arm.grid) - asked * arm.grid.block, 0)
     return Cells(wanted=wanted, engine=engine, plans=cells, beyond=sum(beyond.values()))
 
 
@@ -564,7 +565,7 @@ def make_everything(cells: Cells) -> None:
         engine.bench.tell(progress)
         try:
             for plan, suite in cells.plans:
-                engine.inquire(plan, engine.decide(plan, suite))
+                engine.along(engine.inquire(plan, engine.decide(plan, suite)))
                 bars.advance(whole)
         finally:
             engine.release()
