@@ -140,6 +140,9 @@ def description(record: Record, evidence: CellEvidence, details: Details, *, str
             [_finding(finding) for finding in record["findings"]],
             marked=[place for place, finding in enumerate(record["findings"]) if finding["broken"]],
         ),
+        '<p class="dim">These are the policy\'s limits; what was accepted beyond them is below.</p>'
+        if record["verdict"] == "KNOWN"
+        else "",
         pages.heading("Controls"),
         _controls(record),
         acceptance_page.section(record, details.limits, details.quoted),
