@@ -126,7 +126,6 @@ def attach(
         allure.attach(acceptance_page.page(details.quoted), details.quoted.words, kind.HTML)
     allure.attach(cell_page.concepts_csv(cell_page.per_concept(evidence, record["alpha"])), "per concept", kind.CSV)
     allure.attach(numbers(record), "numbers", kind.CSV)
-    allure.attach(json.dumps(record, indent=2, ensure_ascii=False), "cell of verdict.json", kind.JSON)
 
 
 def numbers(record: Record) -> str:

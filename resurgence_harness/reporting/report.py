@@ -268,7 +268,7 @@ def _attach_run(run: Mapping[str, Any], folder: Path) -> None:
         save(figure, picture)
         attach(name.replace("-", " "), "image/png", "png", picture.read_bytes())
     attach("matrix as a table", "text/csv", "csv", run_page.matrix_csv(run).encode())
-    attach(VERDICTS, "application/json", "json", json.dumps(run, indent=2, ensure_ascii=False).encode())
+    attach(VERDICTS, "application/json", "json", verdict_json.readable(run, levels=2).encode())
     (folder / "figures-globals.json").write_text(json.dumps({"errors": [], "attachments": attached}), encoding="utf-8")
 
 

@@ -7,6 +7,7 @@ report is refused; a row that could not be made cheaper is only slow.
 
 from __future__ import annotations
 
+import base64
 import re
 from pathlib import Path
 
@@ -51,15 +52,24 @@ _TOOLTIP = re.compile(
 )
 """Allure's tooltip: "if shown, place it; and follow the icon from now on". `\\1` is whether it is shown."""
 
+_EMBEDDED = re.compile(r'src="data:text/javascript;base64,([A-Za-z0-9+/=]+)"')
+"""The program in a report that is one file."""
+
 
 def finish(index: Path) -> None:
-    """Change the first page, and the program beside it; HarnessError where it would ask an outside host."""
-    index.write_text(private(index.read_text(encoding="utf-8")), encoding="utf-8")
+    """Change the first page, and the program beside or in it; HarnessError where it would ask an outside host."""
+    page = private(index.read_text(encoding="utf-8"))
+    index.write_text(_EMBEDDED.sub(_lighter, page), encoding="utf-8")
     for program in index.parent.glob("app-*.js"):
         text = program.read_text(encoding="utf-8")
         lighter = without_idle_tooltips(text)
         if lighter != text:
             program.write_text(lighter, encoding="utf-8")
+
+
+def _lighter(found: re.Match[str]) -> str:
+    program = base64.b64decode(found[1]).decode()
+    return f'src="data:text/javascript;base64,{base64.b64encode(without_idle_tooltips(program).encode()).decode()}"'
 
 
 def private(html: str) -> str:

@@ -196,6 +196,26 @@ def write(path: Path, run: dict[str, Any]) -> None:
     draft.replace(path)
 
 
+def readable(value: Any, *, levels: int) -> str:
+    """JSON with a line for each member of its first `levels` levels; what lies deeper is on its member's line.
+
+    A cell has hundreds of counts of what was drawn where what was asked for, which would be most of its lines.
+    """
+
+    def told(part: Any, left: int, margin: str) -> str:
+        if not left or not part or not isinstance(part, dict | list):
+            return json.dumps(part, ensure_ascii=False, allow_nan=False)
+        inner = margin + "  "
+        if isinstance(part, list):
+            lines = [told(one, left - 1, inner) for one in part]
+        else:
+            lines = [f"{json.dumps(name)}: {told(one, left - 1, inner)}" for name, one in part.items()]
+        opened, closed = "[]" if isinstance(part, list) else "{}"
+        return f"{opened}\n{inner}" + f",\n{inner}".join(lines) + f"\n{margin}{closed}"
+
+    return told(value, levels, "")
+
+
 def read(path: Path) -> Verdicts:
     """A verdict.json, checked; UserError in a sentence if it is not one."""
     try:

@@ -65,7 +65,7 @@ def test_two_clicks_lead_to_the_images_of_the_regression(page: Any, address: str
     page.get_by_text("esd-1-lora: Safety regression").first.click()
     page.get_by_test_id("test-result-error").get_by_text("SAFETY REGRESSION: the erased concept is drawn").wait_for()
     frame = page.frame_locator("[data-testid=test-result-description-frame]")
-    assert natural(frame.locator("img.strip"))[0] == SHEET
+    assert natural(frame.locator("img.strip").first)[0] == SHEET
     curve = frame.get_by_role("img", name="Along the fine-tuning")
     assert min(natural(curve)) > 250
     told = frame.locator("body").inner_text()
@@ -203,6 +203,6 @@ def test_one_file_opens_by_itself(reported: Reported, page: Any, requests: list[
     opened(page, (reported.out / "resurgence-report.html").as_uri())
     page.get_by_text("esd-1-lora: Safety regression").first.click()
     frame = page.frame_locator("[data-testid=test-result-description-frame]")
-    assert natural(frame.locator("img.strip"))[0] == SHEET
+    assert natural(frame.locator("img.strip").first)[0] == SHEET
     assert outside(requests) == []
     assert len((reported.out / "history.jsonl").read_text(encoding="utf-8").splitlines()) == 1

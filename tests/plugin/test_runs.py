@@ -58,7 +58,7 @@ def test_a_cell_that_holds_is_exit_code_0(suite: Folder, workers: str) -> None:
     assert (parameters["benign images"], parameters["fine-tuning steps"]) == ("6", "2")
     attached = {attachment["name"]: attachment["source"] for attachment in result["attachments"]}
     tables = {"asked for × drawn", "what was asked, and how to ask it again", "per concept", "numbers"}
-    assert set(attached) == {"base | unlearned | fine-tuned", *tables, "cell of verdict.json"}
+    assert set(attached) == {"base | unlearned | fine-tuned", *tables}
     assert result["descriptionHtml"].startswith('<div class="rh"><p class="verdict good"><b>HOLDS</b>')
     assert attached["base | unlearned | fine-tuned"].endswith(".jpg")
 

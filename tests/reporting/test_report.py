@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -267,6 +269,22 @@ def test_a_tooltip_follows_its_icon_only_while_it_is_shown() -> None:
     assert shell.without_idle_tooltips(known.replace("d.current,t", "q.current,t")) == known.replace(
         "d.current,t", "q.current,t"
     )
+
+
+@pytest.mark.parametrize("single", [False, True])
+def test_the_program_is_changed_where_it_lies(tmp_path: Path, single: bool) -> None:
+    """In a file beside the page, or within the page; whatever else the page embeds stays."""
+    known = "return f&&t(),p.current&&d.current?eg(p.current,d.current,t):()=>{}"
+    index, program = tmp_path / "index.html", tmp_path / "app-1.js"
+    embedded = f'<script src="data:text/javascript;base64,{base64.b64encode(known.encode()).decode()}"></script>'
+    index.write_text(PAGE + embedded * single, encoding="utf-8")
+    if not single:
+        program.write_text(known, encoding="utf-8")
+    shell.finish(index)
+    page = index.read_text(encoding="utf-8")
+    (found,) = re.findall('base64,([^"]+)', page) if single else [""]
+    text = base64.b64decode(found).decode() if single else program.read_text(encoding="utf-8")
+    assert text == shell.without_idle_tooltips(known) != known and "Content-Security-Policy" in page
 
 
 def test_history_has_a_line_per_run(tmp_path: Path) -> None:
