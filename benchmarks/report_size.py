@@ -36,7 +36,7 @@ from resurgence_harness.reporting.contact_sheet import ROWS, Row, sheet
 from resurgence_harness.reporting.generator import generator
 from resurgence_harness.reporting.serving import server
 from resurgence_harness.reporting.together import together
-from resurgence_harness.statistics import CellEvidence, Evidence, Judgment, Losses, Outcome, Policy, decide
+from resurgence_harness.statistics import CellEvidence, Evidence, Judgment, Losses, Outcome, Policy, confusion, decide
 from resurgence_harness.tasks import CELEBRITY
 
 LIMITS = {"folder MB": 60.0, "folder s": 10.0, "file MB": 15.0, "page s": 2.0}
@@ -86,13 +86,15 @@ def write(cell: str, nodeid: str, folder: str) -> None:
         run=int(run or 0),
         severity="critical",
         base="micro",
-        trained={"fine-tuning images": 250, "fine-tuning steps": 100},
+        trained={"benign images": 250, "fine-tuning steps": 100},
     )
     dice = random.Random(cell)
     came_back = dice.choice((0.0, 0.0, 0.3))
     evidence = _evidence(number, came_back, dice)
     verdict = decide(evidence, Policy())
-    record = _record(cell, nodeid, verdict, method=method, concepts=number, finetuning=tuning, run=int(run or 0))
+    record = _record(
+        cell, nodeid, verdict, evidence, method=method, concepts=number, finetuning=tuning, run=int(run or 0)
+    )
     rows = [_row(judgment, dice) for judgment in evidence.after.judgments]
     hits = [row for row in rows if row.hits[2]][:ROWS]
     sheets = [("base | unlearned | fine-tuned", sheet(cell, rows[:ROWS]))]
@@ -201,7 +203,7 @@ def opening(address: str, *, times: int = 5) -> dict[str, float]:
             taken["first screen CPU"].append(told["TaskDuration"])
             began = time.perf_counter()
             leaf.click()
-            page.frame_locator("[data-testid=test-result-description-frame]").locator("img.strip").wait_for()
+            page.frame_locator("[data-testid=test-result-description-frame]").locator("img.strip").first.wait_for()
             taken["cell's page"].append(time.perf_counter() - began)
             context.close()
         chromium.close()
@@ -270,7 +272,7 @@ def _evidence(number: int, came_back: float, dice: random.Random) -> CellEvidenc
     return CellEvidence(**arms, effect=fell, canaries=(10, 10))
 
 
-def _record(cell: str, nodeid: str, verdict: Any, **place: Any) -> dict[str, Any]:
+def _record(cell: str, nodeid: str, verdict: Any, evidence: CellEvidence, **place: Any) -> dict[str, Any]:
     told = verdict.as_dict()
     rates = told.pop("rates")
     told.pop("sentence")
@@ -279,6 +281,8 @@ def _record(cell: str, nodeid: str, verdict: Any, **place: Any) -> dict[str, Any
     return {
         **{"id": cell, "nodeid": nodeid, "task": "celebrity", **place},
         **{name: rates[name] for name in arms},
+        "by_step": [],
+        "confusion": {name: confusion(arm) for name, arm in evidence.arms()},
         **{"insample_before": None, "insample_after": None, "acceptance": None, **told},
         **{"limits": "0" * 64, "judge": "identity", "engine": "fixed", "looks": 1, "images": 6 * IMAGES},
         "models": {"base": model, "unlearned": model, "tuned": model},

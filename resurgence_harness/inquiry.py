@@ -58,6 +58,10 @@ class Inquiry(Generic[Planned]):
         """The rows of a question."""
         return self.plan.arms[question.arm].grid.part(question.number)
 
+    def asked(self, arm: str) -> list[Question]:
+        """Everything that was asked of one model so far."""
+        return [Question(arm, number) for number in range(self._asked[arm])]
+
     def answer(self, question: Question, judged: Sequence[Evidence]) -> None:
         """What every judge says of the block, in the order of the plan's judges."""
         self._answers[question] = tuple(judged)

@@ -268,6 +268,11 @@ def _built(store: Store, pace: Pace, recipes: Sequence[Recipe]) -> Iterator[Acti
         declared = SECONDS_PER_UPDATE * scale if work.units > 1 else SECONDS_PER_SOLVE
         seconds, learned = pace.seconds(work, declared=declared)
         yield _action("checkpoint", place, recipe, words_of(recipe), reason, seconds, learned, None)
+        if reason is not Condition.PRESENT and isinstance(step, FineTuning):
+            for done in step.save_at:  # left by this training on its way
+                part = recipe.before.then(step.at(done))
+                place, words = checkpoint_key(part), f"{words_of(part)}, saved at step {done}"
+                yield _action("checkpoint", place, part, words, store.condition(place), 0.0, learned, None)
 
 
 def _action(

@@ -70,6 +70,8 @@ class Selection:
     """How many images are drawn, a word of `ENGINES`."""
     runs: int | None = None
     """Repetitions of unlearning and fine-tuning, each with a training seed of its own."""
+    steps: tuple[int, ...] | None = None
+    """Steps of the fine-tuning after which the model is asked as well, for a curve that decides nothing."""
     changed: tuple[tuple[str, Any], ...] = ()
     """Preset values that were changed: (("esd.iterations", 500),)."""
 
@@ -86,6 +88,14 @@ class Selection:
         for count in self.counts or ():
             if count < 1:
                 raise UserError(sentence(f"{count} concepts cannot be erased.", do="Give counts of 1 or more."))
+        steps = self.steps
+        if steps is not None and (not steps or min(steps) < 1 or list(steps) != sorted(set(steps))):
+            raise UserError(
+                sentence(
+                    f"The steps asked for are {steps}.",
+                    do="Give rising whole numbers of 1 or more with --resurgence-steps, each once.",
+                )
+            )
         for name, number in (("--resurgence-seeds", self.seeds), ("--resurgence-runs", self.runs)):
             if number is not None and number < 1:
                 raise UserError(sentence(f"{name} is {number}.", do="Give a whole number of 1 or more."))
@@ -135,6 +145,8 @@ class CellPlan:
     """Names of the judges; the first decides."""
     engine: str
     """How many images are drawn, a word of `ENGINES`."""
+    steps: tuple[int, ...] = ()
+    """Steps of the fine-tuning after which the model is asked as well, rising, before its last; they decide nothing."""
 
     @cached_property
     def arms(self) -> dict[str, Arm]:
@@ -186,6 +198,16 @@ class CellPlan:
         assert isinstance(step, FineTuning)
         return step
 
+    @property
+    def along(self) -> dict[int, Recipe]:
+        """The model after each of `steps`, the last first: its training saves the others on its way."""
+        return {
+            step: self.unlearned.then(
+                replace(self.finetuning.at(step), save_at=tuple(one for one in self.steps if one < step))
+            )
+            for step in reversed(self.steps)
+        }
+
 
 def cells(task: Task, selection: Selection) -> tuple[Cell, ...]:
     """The cells of a task, checkpoints together: methods, then counts, then fine-tunings, then runs."""
@@ -222,11 +244,11 @@ def plan_cell(cell: Cell, base: Base, *, task: Task, selection: Selection) -> Ce
     published = Recipe(base)
     unlearned = published.then(unlearning_step(cell, task, erased, settings, sampler))
     forbidden = tuple(word for concept in erased for word in concept.words)
-    tuned = unlearned.then(
-        FINETUNINGS[cell.finetuning](
-            data=BenignSet(probe=benign, forbidden=forbidden), seed=cell.run, **settings[cell.finetuning]
-        )
+    tuning = FINETUNINGS[cell.finetuning](
+        data=BenignSet(probe=benign, forbidden=forbidden), seed=cell.run, **settings[cell.finetuning]
     )
+    steps = _steps(cell, selection, tuning.steps)
+    tuned = unlearned.then(replace(tuning, save_at=steps))
     block = ceil(BLOCK / sampler.batch) * sampler.batch
 
     def grid(prompts: tuple[Prompt, ...], seeds: tuple[int, ...]) -> Grid:
@@ -254,6 +276,7 @@ def plan_cell(cell: Cell, base: Base, *, task: Task, selection: Selection) -> Ce
         benign=benign,
         judges=task.judges,
         engine=selection.engine,
+        steps=steps,
     )
 
 
@@ -358,6 +381,20 @@ def unlearning_step(
     values |= {name: told[name] for name, value in values.items() if isinstance(value, FromTask)}
     step: Unlearning = method.step(concepts=erased, **values)
     return step
+
+
+def _steps(cell: Cell, selection: Selection, last: int) -> tuple[int, ...]:
+    """The steps asked for that lie before a fine-tuning's last; UserError for one that it never comes to."""
+    asked = selection.steps or ()
+    if asked and asked[-1] > last:
+        raise UserError(
+            sentence(
+                f"The fine-tuning {cell.finetuning} has no step {asked[-1]}.",
+                steps=last,
+                do=f"Give steps up to {last} with --resurgence-steps, or choose with --resurgence-finetune.",
+            )
+        )
+    return tuple(step for step in asked if step < last)
 
 
 def _seeds(count: int, task: Task, selection: Selection, prompts: Sequence[int]) -> list[tuple[int, ...]]:

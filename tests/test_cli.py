@@ -234,8 +234,9 @@ def resurgence(*arguments: str, **environment: str) -> subprocess.CompletedProce
 
 
 def test_plan_then_build_then_plan(suite: list[str], tmp_path: Path) -> None:
-    """A cold plan lists one cell's models; after the build nothing is left to make."""
+    """A cold plan lists one cell's models; after the build nothing is left to make, a step on the way included."""
     store = f"--resurgence-store={tmp_path / 'store'}"
+    suite = [*suite, "--resurgence-set=lora.steps=2", "--resurgence-steps=1"]
     cold = resurgence("plan", *suite, store)
     assert cold.returncode == 0, cold.stderr
     lines = [" ".join(line.split()) for line in cold.stdout.splitlines()]
@@ -247,7 +248,9 @@ def test_plan_then_build_then_plan(suite: list[str], tmp_path: Path) -> None:
     built = resurgence("build", *suite, store)
     assert built.returncode == 0, built.stderr
     assert built.stdout.splitlines()[-1] == f"Everything that 1 cell asks for is in {tmp_path}/store."
-    assert {artifact.kind for artifact in Store(tmp_path / "store").ls()} >= {"checkpoint", "losses", "canaries"}
+    made = Store(tmp_path / "store").ls()
+    assert {artifact.kind for artifact in made} >= {"checkpoint", "losses", "canaries"}
+    assert [artifact.words for artifact in made if artifact.words.endswith("stopped at 1")]
     warm = resurgence("plan", *suite, store)
     assert "Nothing has to be made" in warm.stdout.splitlines()[-1], warm.stdout
 

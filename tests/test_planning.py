@@ -92,6 +92,24 @@ def test_nothing_is_planned_twice(store: Store) -> None:
     assert sum(action.kind == "checkpoint" for action in actions) == 2
 
 
+def test_a_model_saved_on_the_way_costs_no_training_of_its_own(store: Store) -> None:
+    """Where the whole training has still to run it leaves the model; where it is there, the part is trained anew."""
+    whole = TUNED.before.then(replace(TUNED.steps[-1], save_at=(1,)))
+    part = TUNED.before.then(TUNED.steps[-1].at(1))
+    wanted = [Wanted(whole, ASKED, Eye()), Wanted(part, ASKED, Eye())]
+
+    def seconds() -> list[float]:
+        actions = plan(store, wanted).actions
+        return [one.seconds for one in actions if one.key == checkpoint_key(part)]
+
+    assert seconds() == [0.0]
+    assert sum(one.kind == "judgments" for one in plan(store, wanted).needed) == 2
+    for recipe in (TUNED.before, whole):
+        put(store, checkpoint_key(recipe), "checkpoint")
+    (anew,) = seconds()
+    assert anew > 0
+
+
 def test_what_is_judged_is_not_looked_behind(store: Store) -> None:
     """Judgments that are there need neither images nor checkpoints."""
     put(store, judgments_key(TUNED, ASKED, Eye()), "judgments")

@@ -85,6 +85,20 @@ def test_arms_ask_paired_questions() -> None:
         assert arms["before"].recipe == arms["after"].recipe.before
 
 
+def test_steps_on_the_way_change_no_key() -> None:
+    """The judged model and its arms stay what they were; a step is the same fine-tuning, stopped; the end is none."""
+    plain = planned()
+    last = plain.finetuning.steps
+    asked = planned(steps=(5, 20, last))
+    assert asked.steps == (5, 20) == asked.finetuning.save_at and plain.steps == () and plain.along == {}
+    assert key("checkpoint", asked.tuned) == key("checkpoint", plain.tuned) and list(asked.arms) == list(plain.arms)
+    assert list(asked.along) == [20, 5] and asked.along[20].steps[-1].save_at == (5,)
+    for step, recipe in asked.along.items():
+        assert key("checkpoint", recipe) == key("checkpoint", plain.unlearned.then(plain.finetuning.at(step)))
+    with pytest.raises(UserError, match=f"has no step {last + 1}"):
+        planned(steps=(5, last + 1))
+
+
 def test_utility_is_decided_on_names_that_nothing_has_seen() -> None:
     """Held-out names are in no benign set and no preserve set, and benign seeds are in no probe."""
     plan = planned("uce-10-lora")
@@ -209,6 +223,9 @@ def test_a_change_reaches_the_step() -> None:
         ({"counts": (0,)}, "0 concepts cannot be erased."),
         ({"seeds": 0}, "--resurgence-seeds is 0."),
         ({"runs": -1}, "--resurgence-runs is -1."),
+        ({"steps": (0, 10)}, "The steps asked for are (0, 10)."),
+        ({"steps": (20, 10)}, "The steps asked for are (20, 10)."),
+        ({"steps": ()}, "The steps asked for are ()."),
         ({"methods": ("esd", "esd")}, "The methods asked for are empty or repeated: ('esd', 'esd')."),
         ({"changed": (("esd.colour", 3),)}, 'There is no setting "esd.colour".'),
         ({"changed": (("esd.iterations", 1.5),)}, "esd.iterations is 1.5."),

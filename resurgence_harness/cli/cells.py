@@ -59,10 +59,17 @@ def collected(arguments: Sequence[str]) -> Cells:
             for question in questions
             for judge in judges
         ]
+        wanted += [
+            Wanted(recipe, inquiry.block(question), engine.judge(plan.judges[0]))
+            for recipe in plan.along.values()
+            for question in questions
+            if question.arm == "after"
+        ]
         for name, arm in plan.arms.items():
             if arm.group is not None and not clear:
                 asked = sum(question.arm == name for question in questions)
-                beyond[arm.recipe, arm.grid] = max(len(arm.grid) - asked * arm.grid.block, 0)
+                for recipe in (arm.recipe, *(plan.along.values() if name == "after" else ())):
+                    beyond[recipe, arm.grid] = max(len(arm.grid) - asked * arm.grid.block, 0)
     return Cells(wanted=wanted, engine=engine, plans=cells, beyond=sum(beyond.values()))
 
 

@@ -26,6 +26,7 @@ from resurgence_harness.selection import BLOCK, CONTROL_IMAGES, PAIRS, RETAINED,
 from resurgence_harness.specs import Cell, Grid, Probe, Prompt, Recipe, Sampler
 from resurgence_harness.statistics import (
     FIXED,
+    Acceptance,
     CellEvidence,
     Differs,
     Shuffled,
@@ -179,10 +180,15 @@ class Gate:
         for bench in self._benches.values():
             bench.tell(progress)
 
+    def acceptance(self, group: Group) -> Acceptance | None:
+        """What was accepted for a group on its base, if anything."""
+        base = self.plans[group.word].base
+        return self.policy.acceptance(group, base.base.digest if base is not None else None)
+
     def ask(self, group: Group, *, nodeid: str = "") -> Answer:
         """Draw, judge and decide one group until its answer is clear or the budget is spent."""
         began, asked = time.monotonic(), self.plans[group.word]
-        acceptance = self.policy.acceptance(group, asked.base.base.digest if asked.base is not None else None)
+        acceptance = self.acceptance(group)
         inquiry, budget = Inquiry(asked), self.policy.file.budget
         while True:
             for question in inquiry.open:

@@ -12,6 +12,7 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from resurgence_harness.gate.quoting import quoted
 from resurgence_harness.reporting import allure, cell_page
 from resurgence_harness.reporting.contact_sheet import ROWS, Row, sheet, worst
 from resurgence_harness.statistics import CellEvidence, Evidence, Verdict
@@ -39,12 +40,15 @@ def write(
     title = f"{plan.cell.id} on {plan.base.base.name}"
     suite = item.path.parent
     here = item.config.invocation_params.dir
+    limits = engine.limits(suite)
+    written = _near(limits.path, here)
     details = cell_page.Details(
         sentence=verdict.sentence,
         arithmetic=verdict.arithmetic,
         facts=_facts(engine, plan, record, suite),
         reproduce=command(item.nodeid, plan, engine.options, here),
-        limits=_near(engine.limits(suite).path, here),
+        limits=written,
+        quoted=quoted(limits, engine.acceptance(plan, suite), name=written) if record["acceptance"] else None,
     )
     covered = plan.task.covered
     groups = list(worst_rows(engine, plan, evidence))
@@ -124,6 +128,8 @@ def command(nodeid: str, plan: CellPlan, options: Options, here: Path) -> str:
             words.append(f"--resurgence-{name}={getattr(chosen, name)}")
     if cell.run:
         words.append(f"--resurgence-runs={cell.run + 1}")
+    if plan.steps:
+        words.append(f"--resurgence-steps={','.join(map(str, plan.steps))}")
     words += [f"--resurgence-set={name}={value}" for name, value in chosen.changed]
     return shlex.join(["pytest", nodeid, *words])
 
@@ -165,7 +171,7 @@ def _step(step: Any) -> str:
 
 def trained(plan: CellPlan) -> dict[str, object]:
     """How much the model was fine-tuned, for the report's parameters."""
-    return {"fine-tuning images": len(plan.benign), "fine-tuning steps": getattr(plan.finetuning, "steps", "—")}
+    return {"benign images": len(plan.benign), "fine-tuning steps": getattr(plan.finetuning, "steps", "—")}
 
 
 def _seen(arm: Evidence | None, place: int, erased: frozenset[str], arms: Sequence[str]) -> bool:

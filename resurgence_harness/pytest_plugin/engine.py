@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import date
 from functools import cached_property
@@ -31,6 +31,7 @@ from resurgence_harness.specs import Base, Cell, Recipe
 from resurgence_harness.statistics import (
     Acceptance,
     CellEvidence,
+    Evidence,
     Verdict,
     decide,
 )
@@ -148,6 +149,22 @@ class Engine:
             if not inquiry.widen(decide(self.evidence(inquiry)).wants):
                 return inquiry
 
+    def along(self, inquiry: Inquiry[CellPlan]) -> dict[int, Evidence]:
+        """What the deciding judge sees after each step that was asked for: the images of the end, asked of it as well.
+
+        Nothing is decided on it; its bounds hold whenever one looks, as those of the end do.
+        """
+        plan = inquiry.plan
+        judge, design = self.judge(plan.judges[0]), plan.arms["after"].design
+        found = {}
+        for step, recipe in plan.along.items():
+            parts = []
+            for question in inquiry.asked("after"):
+                self.teller.stage(LATER)
+                parts.append(self.bench.evidence(recipe, inquiry.block(question), judge))
+            found[step] = Evidence.joined(parts, design)
+        return dict(sorted(found.items()))
+
     def recall(self, inquiry: Inquiry[CellPlan]) -> bool:
         """Answer what is open from the store alone; whether everything was there, controls included. Makes nothing."""
         judges = [self.judge(name) for name in inquiry.plan.judges]
@@ -240,7 +257,14 @@ class Engine:
         return of_evidence(evidence, block, size=plan.erased.block, title=title)
 
     def record(
-        self, inquiry: Inquiry[CellPlan], evidence: CellEvidence, verdict: Verdict, *, nodeid: str, limits: str
+        self,
+        inquiry: Inquiry[CellPlan],
+        evidence: CellEvidence,
+        verdict: Verdict,
+        *,
+        along: Mapping[int, Evidence],
+        nodeid: str,
+        limits: str,
     ) -> dict[str, Any]:
         """The cell's object in verdict.json."""
         from resurgence_harness.reporting.records import cell_record
@@ -256,6 +280,7 @@ class Engine:
             engine=plan.engine,
             looks=inquiry.looks,
             images=inquiry.images,
+            along={**along, plan.finetuning.steps: evidence.after} if along else {},
             grids={"erased": plan.erased, "retained": plan.retained, "synonyms": plan.synonyms},
             models={
                 name: {
@@ -292,12 +317,18 @@ class Claim:
         self.cell = plan.cell
         self._began = time.monotonic()
 
-    @cached_property
+    @property
     def inquiry(self) -> Inquiry[CellPlan]:
         """Everything that was asked, until the answer was clear."""
+        return self._asked[0]
+
+    @cached_property
+    def _asked(self) -> tuple[Inquiry[CellPlan], dict[int, Evidence]]:
+        """The inquiry, and what the models on the way to the last one show."""
         self._engine.teller.cell(self.cell.id)
         try:
-            return self._engine.inquire(self.plan, self._engine.decide(self.plan, self._suite))
+            inquiry = self._engine.inquire(self.plan, self._engine.decide(self.plan, self._suite))
+            return inquiry, self._engine.along(inquiry)
         finally:
             self._engine.teller.over()
 
@@ -330,7 +361,10 @@ class Claim:
         evidence, acceptance = self.evidence, self._engine.acceptance(plan, self._suite)
         verdict = self._engine.decide(plan, self._suite)(evidence)
         limits = self._engine.limits(self._suite)
-        record = self._engine.record(self.inquiry, evidence, verdict, nodeid=self._item.nodeid, limits=limits.digest)
+        inquiry, along = self._asked
+        record = self._engine.record(
+            inquiry, evidence, verdict, along=along, nodeid=self._item.nodeid, limits=limits.digest
+        )
         settings = self._engine.settings(plan)
         applied = acceptance if acceptance is not None and acceptance.counts(date.today(), settings) else None
         record["acceptance"] = json.loads(json.dumps(asdict(applied), default=str)) if applied else None

@@ -132,6 +132,20 @@ class GateClaim:
     @cached_property
     def verdict(self) -> Verdict:
         """What is said of the group; it is recorded for the report when it is first asked for."""
+        from resurgence_harness.reporting import allure
+
+        policy, group = self._gating.policy, self._gating.group(self._word)
+        cell, base = policy.cell(group), self._gating.models.base
+        allure.label(
+            task=cell.task,
+            method=cell.method,
+            concepts=cell.count,
+            finetuning=cell.finetuning,
+            run=cell.run,
+            severity=policy.task.severity,
+            base=base.base.name if base is not None else "none given",
+            trained={},
+        )
         answer = self._gating.answer(self._word, self._item.nodeid)
         if tell(self._item, answer.record, answer.verdict):
             self._attach(answer)
@@ -139,18 +153,21 @@ class GateClaim:
 
     def _attach(self, answer: Answer) -> None:
         """The group's page in the report."""
+        from resurgence_harness.gate.quoting import quoted
         from resurgence_harness.reporting import allure, cell_page
 
         record, policy = answer.record, self._gating.policy
         models = record["models"]
         facts = [("candidate", self._gating.models.words), ("policy digest", policy.digest)]
         facts += [(f"{name} digest", model["digest"]) for name, model in models.items()]
+        accepted = self._gating.gate.acceptance(self._gating.group(self._word))
         details = cell_page.Details(
             sentence=answer.verdict.sentence,
             arithmetic=answer.verdict.arithmetic,
             facts=tuple(facts),
             reproduce=f"resurgence gate --policy {shlex.quote(policy.path)}",
-            limits=policy.path,
+            limits=policy.accepted.path if accepted is not None else policy.path,
+            quoted=quoted(policy.accepted, accepted),
         )
         covered = policy.task.covered
         sheets = [("base | unlearned | candidate", answer.sheet)]

@@ -51,6 +51,12 @@ OPTIONS = (
     Option("seeds", "N", "", "image seeds per prompt in the grid (default: as many as a decision may need)"),
     Option("engine", "NAME", "sequential", f"how many images are drawn: {', '.join(ENGINES)} (fixed: look once)"),
     Option("runs", "N", "", "repetitions of unlearning and fine-tuning, each with its own training seed"),
+    Option(
+        "steps",
+        "N,M",
+        "",
+        "also ask the model after these steps of its fine-tuning: a curve on the cell's page, which decides nothing",
+    ),
     Option("profile", "NAME", "quick", f"size of the run: {', '.join(PROFILES)}"),
     Option("device", "NAME", "auto", "where models run: auto, cpu, cuda, cuda:1 …"),
     Option("store", "DIR|URL", "", "where everything made is kept (default: ~/.cache/resurgence)"),
@@ -142,6 +148,7 @@ def read_options(config: pytest.Config) -> Options:
         seeds=_whole("seeds", values["seeds"]) if values["seeds"] else None,
         engine=values["engine"],
         runs=_whole("runs", values["runs"]) if values["runs"] else None,
+        steps=_list("steps", values["steps"], _whole),
         changed=tuple(dict(map(parse_change, changes)).items()),
     )
     return Options(

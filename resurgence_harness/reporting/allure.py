@@ -15,8 +15,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from resurgence_harness.reporting import cell_page, pages, run_page
+from resurgence_harness.reporting import acceptance_page, cell_page, pages, run_page
 from resurgence_harness.reporting.categories import as_configuration
+from resurgence_harness.reporting.heat_map import heat_map
 from resurgence_harness.statistics import CellEvidence
 
 Record = Mapping[str, Any]
@@ -119,11 +120,12 @@ def attach(
             allure.attach(page, f"{name} (covered)", kind.HTML)
         else:
             allure.attach(picture, name, "image/jpeg", "jpg")
-    allure.attach(cell_page.heat_map(evidence), "asked for × drawn", kind.HTML)
+    allure.attach(heat_map(record, evidence), "asked for × drawn", kind.HTML)
     allure.attach(cell_page.provenance(details), "what was asked, and how to ask it again", kind.HTML)
+    if details.quoted is not None:
+        allure.attach(acceptance_page.page(details.quoted), details.quoted.words, kind.HTML)
     allure.attach(cell_page.concepts_csv(cell_page.per_concept(evidence, record["alpha"])), "per concept", kind.CSV)
     allure.attach(numbers(record), "numbers", kind.CSV)
-    allure.attach(json.dumps(record, indent=2, ensure_ascii=False), "cell of verdict.json", kind.JSON)
 
 
 def numbers(record: Record) -> str:

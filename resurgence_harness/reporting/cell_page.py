@@ -8,14 +8,15 @@ from __future__ import annotations
 import csv
 import io
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from typing import Any, NamedTuple
 
-from resurgence_harness.reporting import pages
-from resurgence_harness.statistics import CellEvidence, Evidence, Rate
-from resurgence_harness.statistics.evidence import Outcome, pairs
+from resurgence_harness.reporting import acceptance_page, courses, pages
+from resurgence_harness.reporting.acceptance_page import Quoted
+from resurgence_harness.statistics import CellEvidence, Rate
+from resurgence_harness.statistics.evidence import pairs
 from resurgence_harness.statistics.intervals import paired
 from resurgence_harness.statistics.words import percent, points
 
@@ -27,10 +28,6 @@ WORDS = {"VIOLATED": "SAFETY REGRESSION"}
 """The first words of a verdict where they are not its kind."""
 SHOWN_CONCEPTS = 12
 """So many concepts are on the page, those that rose most first; the rest is in the table beside it."""
-SHOWN_ANSWERS = 5
-"""Erased concepts with a column of their own in the heat map, the most frequent ones."""
-AS_ASKED = "as asked"
-"""The heat map's column for images that show what was asked for."""
 _ARMS = (
     ("erased concepts, base", "base"),
     ("erased concepts, unlearned", "before"),
@@ -59,6 +56,8 @@ class Details:
     """A command line that asks it again."""
     limits: str
     """The file that holds the limits and acceptances; empty for the defaults."""
+    quoted: Quoted | None = None
+    """Where the acceptance that was applied stands in its file, if one was."""
 
 
 class Strip(NamedTuple):
@@ -121,14 +120,17 @@ def concepts_csv(rows: Iterable[ConceptRow]) -> str:
 def description(record: Record, evidence: CellEvidence, details: Details, *, strip: Strip | None) -> str:
     """The first thing on a cell's page, for a frame with a head of its own: verdict, worst pictures, figures."""
     word = WORDS.get(record["verdict"], str(record["verdict"]))
-    words = details.sentence.removeprefix(f"{word}: ")
+    words = escape(details.sentence.removeprefix(f"{word}: "))
+    if record["acceptance"] is not None:
+        words += " " + pages.leading("What was accepted, in full", to=acceptance_page.ANCHOR)
     parts = [
-        f'<p class="verdict {STYLES[record["verdict"]]}"><b>{escape(word)}</b> {escape(words)}</p>',
+        f'<p class="verdict {STYLES[record["verdict"]]}"><b>{escape(word)}</b> {words}</p>',
         *(
             [pages.heading(strip.title), pages.picture(strip.picture, about=strip.title, covered=strip.covered)]
             if strip
             else []
         ),
+        courses.section(record),
         _concepts(per_concept(evidence, record["alpha"]), record["alpha"]),
         pages.heading("All images"),
         pages.table(
@@ -141,7 +143,12 @@ def description(record: Record, evidence: CellEvidence, details: Details, *, str
             [_finding(finding) for finding in record["findings"]],
             marked=[place for place, finding in enumerate(record["findings"]) if finding["broken"]],
         ),
-        _acceptance(record["acceptance"], details.limits),
+        '<p class="dim">These are the policy\'s limits; what was accepted beyond them is below.</p>'
+        if record["verdict"] == "KNOWN"
+        else "",
+        pages.heading("Controls"),
+        _controls(record),
+        acceptance_page.section(record, details.limits, details.quoted),
     ]
     return pages.page("".join(parts), whole=False)
 
@@ -157,61 +164,6 @@ def provenance(details: Details) -> str:
         pages.preformatted(details.arithmetic),
     ]
     return pages.page("".join(parts))
-
-
-class Confusion(NamedTuple):
-    """What was drawn where what was asked for: counts of images."""
-
-    asked: tuple[str, ...]
-    answers: tuple[str, ...]
-    counts: tuple[tuple[int, ...], ...]
-    """One row per concept asked for, the one that the judge saw least often as asked first; every image once."""
-
-
-def confusion(evidence: Evidence, *, named: Collection[str], most: int = SHOWN_ANSWERS) -> Confusion:
-    """Prompted × drawn: as asked, any of the `named` concepts (the most frequent ones), another, abstained."""
-    rows: dict[str, Counter[str]] = {}
-    seen: Counter[str] = Counter()
-    for judgment in evidence.judgments:
-        answer = "another"
-        if judgment.outcome is Outcome.ABSTAINED:
-            answer = "abstained"
-        elif judgment.outcome is Outcome.HIT or judgment.concept in judgment.seen:
-            answer = AS_ASKED
-        elif others := [concept for concept in judgment.seen if concept in named]:
-            answer = others[0]
-            seen[answer] += 1
-        rows.setdefault(judgment.concept, Counter())[answer] += 1
-    shown = [answer for answer, _ in seen.most_common(most)]
-    order = sorted(rows, key=lambda concept: (rows[concept][AS_ASKED] / rows[concept].total(), concept))
-    counts = []
-    for concept in order:
-        row = rows[concept]
-        known = [row[AS_ASKED], *(row[answer] for answer in shown)]
-        counts.append((*known, row.total() - sum(known) - row["abstained"], row["abstained"]))
-    return Confusion(tuple(order), (AS_ASKED, *shown, "another", "abstained"), tuple(counts))
-
-
-def heat_map(evidence: CellEvidence, *, rows: int = 12) -> str:
-    """A page with one map per group of prompts: what the fine-tuned model drew, as the judge sees it."""
-    erased = evidence.after.concepts
-    body = ""
-    for title, arm in (("Erased concepts", evidence.after), ("Retained concepts", evidence.retained_after)):
-        if arm is None:
-            continue
-        found = confusion(arm, named=erased)
-        if arm is evidence.after:  # what came back most comes first
-            found = Confusion(found.asked[::-1], found.answers, found.counts[::-1])
-        body += pages.heading(
-            f"{title}: asked of the fine-tuned model (rows), seen by {arm.judge} (columns), in images"
-        )
-        body += _heat(found, rows, bad={*erased, *([AS_ASKED] if arm is evidence.after else [])})
-        if len(found.asked) > rows:
-            body += f'<p class="dim">{len(found.asked) - rows} further concepts are in the first row only.</p>'
-    return pages.page(
-        f'{body}<p class="dim">Orange: an erased concept was seen. Blue: anything else. The darker, the larger the '
-        "share of the row.</p>"
-    )
 
 
 def _concepts(rows: Sequence[ConceptRow], alpha: float) -> str:
@@ -236,7 +188,7 @@ def _concepts(rows: Sequence[ConceptRow], alpha: float) -> str:
         pages.heading("Per concept")
         + told
         + f'<p class="dim">Difference: fine-tuned minus unlearned, in percentage points of the same prompts and seeds,'
-        f" {_sides(alpha)} intervals as if the number of images had been fixed; shown, never decided on. Shaded: surely"
+        f" {_sides(alpha)} intervals as if the number of images had been fixed; shown, never decided on. Orange: surely"
         f" more than before.{more}</p>"
     )
 
@@ -254,38 +206,14 @@ def _finding(finding: Mapping[str, Any]) -> tuple[object, ...]:
     return finding["name"], *numbers, finding["images"], answer
 
 
-def _acceptance(acceptance: Mapping[str, Any] | None, limits: str) -> str:
-    if acceptance is None:
-        return ""
-    outcomes = ", ".join(acceptance.get("outcomes") or ())
-    bound = acceptance.get("bound_to")
-    rows = [
-        ("reason", acceptance["reason"]),
-        ("owner", acceptance["owner"]),
-        ("ends", acceptance.get("expires") or ("with these weights and steps" if bound else "")),
-        ("erased rate up to", "" if acceptance.get("level") is None else percent(acceptance["level"])),
-        ("rise up to", "" if acceptance.get("rise") is None else points(acceptance["rise"])),
-        ("outcome", outcomes),
-        ("written in", limits),
-    ]
-    return pages.heading("Acceptance that was applied") + pages.facts((name, value or "") for name, value in rows)
-
-
-def _heat(found: Confusion, rows: int, *, bad: Collection[str]) -> str:
-    total = [sum(column) for column in zip(*found.counts, strict=True)]
-    head = "".join(f"<th>{escape(answer)}</th>" for answer in found.answers)
-    lines = [f"<tr><th>asked for</th>{head}</tr>"]
-    shown = [(f"all {len(found.asked)}", total)] if len(found.asked) > 1 else []
-    shown += [(concept, list(counts)) for concept, counts in zip(found.asked, found.counts, strict=True)][:rows]
-    for concept, counts in shown:
-        cells = ""
-        for answer, count in zip(found.answers, counts, strict=True):
-            colour = "213,94,0" if answer in bad else "0,114,178"
-            share = count / max(sum(counts), 1)
-            shade = f' style="background:rgba({colour},{0.1 + 0.6 * share:.2f})"' if count else ' class="dim"'
-            cells += f"<td{shade}>{count}</td>"
-        lines.append(f"<tr><th>{escape(concept)}</th>{cells}</tr>")
-    return f'<table class="heat">{"".join(lines)}</table>'
+def _controls(record: Record) -> str:
+    """What makes an answer worth something: the outcome of the unlearning and the controls; what failed stands out."""
+    rows = [(control["name"], control["state"], control["sentence"]) for control in record["controls"]]
+    bad = [place for place, (_, state, _) in enumerate(rows) if state not in ("passed", "not claimed")]
+    if record["outcome"] is not None:
+        rows.append(("unlearning", record["outcome"], "before any fine-tuning"))
+        bad += [len(rows) - 1] if record["outcome"] != "unlearned" else []
+    return pages.table(["control", "answer", "what was seen, and what is needed"], rows, marked=bad, text=3)
 
 
 def _sides(alpha: float) -> str:

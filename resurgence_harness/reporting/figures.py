@@ -2,6 +2,7 @@
 
     matrix                  methods × concept counts: the erased rate before → after fine-tuning, the verdict as a word
     rates-TASK-FINETUNING   the same on an axis in per cent, with intervals and the base's rate
+    steps-TASK-FINETUNING   the erased rate along the fine-tuning, for cells that were asked after some of its steps
 
 Colours are Okabe and Ito's, which people with any colour vision tell apart; a verdict is always a word as well. The
 ground is opaque, so a figure reads the same on a dark page.
@@ -13,6 +14,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from resurgence_harness.reporting import courses
+from resurgence_harness.reporting.palette import COLOURS, INK, PALE, PAPER, save
 from resurgence_harness.reporting.run_page import parts
 
 if TYPE_CHECKING:
@@ -22,16 +25,7 @@ if TYPE_CHECKING:
 Run = Mapping[str, Any]
 """The object of verdict.json."""
 
-COLOURS = {
-    "HOLDS": "#0072B2",
-    "KNOWN": "#E69F00",
-    "UNDECIDED": "#999999",
-    "VIOLATED": "#D55E00",
-    "NO VERDICT": "#222222",
-}
-"""Okabe and Ito, Color universal design (2008); grey and black for what is not known."""
 _WORST = ("VIOLATED", "NO VERDICT", "UNDECIDED", "KNOWN", "HOLDS")
-_PAPER, _INK, _PALE = "#fcfcfa", "#1c1c20", "#6e6e76"
 _ROWS = 40
 """So many cells on one axis; more are further figures."""
 
@@ -59,19 +53,10 @@ def figures(run: Run) -> Iterator[tuple[str, Figure]]:
         for number, some in enumerate(sheets):
             more = f"-{number + 1}" if len(sheets) > 1 else ""
             yield f"rates-{task}-{finetuning}{more}", rates(some, f"{task}, fine-tuned by {finetuning}")
-
-
-def save(figure: Figure, path: Path) -> None:
-    """Write a figure; the same bytes for the same run."""
-    import matplotlib
-
-    style: Any = {"svg.hashsalt": "resurgence", "svg.fonttype": "none", "font.family": "sans-serif"}
-    about = {"Date": None, "Creator": None} if path.suffix == ".svg" else {"Software": None}
-    layout: Any = figure.get_layout_engine()
-    if layout is not None:
-        layout.set(w_pad=0.12, h_pad=0.12)  # inches
-    with matplotlib.rc_context(style):
-        figure.savefig(path, dpi=120, facecolor=_PAPER, metadata=about)
+        asked = [cell for cell in judged if cell["by_step"]]
+        for number, start in enumerate(range(0, len(asked), courses.PANELS)):
+            more = f"-{number + 1}" if len(asked) > courses.PANELS else ""
+            yield f"steps-{task}-{finetuning}{more}", courses.figure(asked[start : start + courses.PANELS])
 
 
 def matrix(run: Run) -> Figure:
@@ -93,14 +78,14 @@ def matrix(run: Run) -> Figure:
         f"Do erased concepts come back? {run['base']['name']}\n"
         "% of images that show one: unlearned → fine-tuned (its bounds)",
         fontsize=11,
-        color=_INK,
+        color=INK,
     )
     panels = figure.subplots(down, across, squeeze=False)
     for panel in panels.flat[len(groups) :]:
         panel.set_axis_off()
     for panel, (name, cells) in zip(panels.flat, groups.items(), strict=False):
         _panel(panel, cells, methods[name], counts[name])
-        panel.set_title(f"{name[0]}, fine-tuned by {name[1]}", fontsize=10, color=_INK, pad=22)
+        panel.set_title(f"{name[0]}, fine-tuned by {name[1]}", fontsize=10, color=INK, pad=22)
     return figure
 
 
@@ -114,29 +99,29 @@ def rates(cells: Sequence[Mapping[str, Any]], title: str) -> Figure:
     for place, cell in enumerate(cells):
         after, before, colour = cell["after"], cell["before"], COLOURS[cell["verdict"]]
         if cell["base"] is not None:
-            axes.plot(100 * cell["base"]["rate"], place, marker="|", color=_PALE, markersize=11, linestyle="")
+            axes.plot(100 * cell["base"]["rate"], place, marker="|", color=PALE, markersize=11, linestyle="")
         if before is not None:  # a candidate that is judged alone has no model before it
             ends = [100 * before["rate"], 100 * after["rate"]]
             axes.plot(ends, [place, place], color=colour, linewidth=1.2, alpha=0.6)
-            axes.plot(ends[0], place, marker="o", markersize=9, markerfacecolor=_PAPER, color=_INK, linestyle="")
+            axes.plot(ends[0], place, marker="o", markersize=9, markerfacecolor=PAPER, color=INK, linestyle="")
         axes.plot([100 * after["low"], 100 * after["high"]], [place, place], color=colour, linewidth=5, alpha=0.3)
         axes.plot(100 * after["rate"], place, marker="D", markersize=5.5, color=colour, linestyle="")
-        axes.text(103, place, cell["verdict"], color=_INK, fontsize=9, va="center", weight=_weight(cell["verdict"]))
-    axes.set_yticks(range(len(cells)), [_row(cell) for cell in cells], fontsize=9, color=_INK)
+        axes.text(103, place, cell["verdict"], color=INK, fontsize=9, va="center", weight=_weight(cell["verdict"]))
+    axes.set_yticks(range(len(cells)), [_row(cell) for cell in cells], fontsize=9, color=INK)
     axes.set_ylim(len(cells) - 0.4, -0.6)
     axes.set_xlim(-2, 102)
-    axes.set_xlabel("images in which an erased concept is seen (% of all images)", fontsize=10, color=_INK)
-    axes.set_title(title, fontsize=11, color=_INK, loc="left")
+    axes.set_xlabel("images in which an erased concept is seen (% of all images)", fontsize=10, color=INK)
+    axes.set_title(title, fontsize=11, color=INK, loc="left")
     axes.grid(axis="x", color="#d8d8d4", linewidth=0.6)
     axes.set_axisbelow(True)
-    axes.set_facecolor(_PAPER)
+    axes.set_facecolor(PAPER)
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.tick_params(axis="y", length=0)
     told = [
-        Line2D([], [], marker="|", color=_PALE, markersize=11, linestyle="", label="base"),
-        Line2D([], [], marker="o", markerfacecolor=_PAPER, color=_INK, markersize=7, linestyle="", label="unlearned"),
-        Line2D([], [], marker="D", color=_PALE, markersize=6.5, linestyle="", label="fine-tuned"),
-        Line2D([], [], color=_PALE, linewidth=5, alpha=0.4, label="its interval"),
+        Line2D([], [], marker="|", color=PALE, markersize=11, linestyle="", label="base"),
+        Line2D([], [], marker="o", markerfacecolor=PAPER, color=INK, markersize=7, linestyle="", label="unlearned"),
+        Line2D([], [], marker="D", color=PALE, markersize=6.5, linestyle="", label="fine-tuned"),
+        Line2D([], [], color=PALE, linewidth=5, alpha=0.4, label="its interval"),
     ]
     figure.legend(handles=told, loc="outside lower center", ncols=4, fontsize=9, frameon=False)
     return figure
@@ -145,7 +130,7 @@ def rates(cells: Sequence[Mapping[str, Any]], title: str) -> Figure:
 def _panel(axes: Axes, cells: Sequence[Mapping[str, Any]], methods: Sequence[str], counts: Sequence[int]) -> None:
     from matplotlib.patches import Rectangle
 
-    axes.set_facecolor(_PAPER)
+    axes.set_facecolor(PAPER)
     axes.set_xlim(0, len(counts))
     axes.set_ylim(len(methods), 0)
     places: dict[tuple[int, int], list[Mapping[str, Any]]] = {}
@@ -163,15 +148,15 @@ def _panel(axes: Axes, cells: Sequence[Mapping[str, Any]], methods: Sequence[str
             after = cell["after"]
             before = f"{100 * cell['before']['rate']:.1f} → " if cell["before"] is not None else ""
             told = f"{before}{100 * after['rate']:.1f}"
-            axes.text(middle, top + 0.28, told, ha="center", va="center", fontsize=10, color=_INK)
+            axes.text(middle, top + 0.28, told, ha="center", va="center", fontsize=10, color=INK)
             bounds = f"({100 * after['low']:.1f}–{100 * after['high']:.1f})"
-            axes.text(middle, top + 0.53, bounds, ha="center", va="center", fontsize=8, color=_INK)
+            axes.text(middle, top + 0.53, bounds, ha="center", va="center", fontsize=8, color=INK)
         place = top + (0.78 if "after" in cell else 0.5)
         told = words if len(runs) == 1 else f"{words} (worst of {len(runs)} runs)"
-        axes.text(middle, place, told, ha="center", va="center", fontsize=8, color=_INK, weight=_weight(words))
+        axes.text(middle, place, told, ha="center", va="center", fontsize=8, color=INK, weight=_weight(words))
     axes.set_xticks([place + 0.5 for place in range(len(counts))], [_concepts(count) for count in counts])
     axes.set_yticks([place + 0.5 for place in range(len(methods))], methods)
-    axes.tick_params(length=0, labelsize=9.5, labelcolor=_INK, labeltop=True, labelbottom=False)
+    axes.tick_params(length=0, labelsize=9.5, labelcolor=INK, labeltop=True, labelbottom=False)
     axes.spines[:].set_visible(False)
 
 

@@ -20,12 +20,14 @@ STYLE = """
 .rh .good{border-color:#0072b2;background:rgba(0,114,178,.13)}
 .rh table{border-collapse:collapse;margin:4px 0;font-variant-numeric:tabular-nums}
 .rh th,.rh td{text-align:left;vertical-align:top;padding:3px 10px;border-bottom:1px solid rgba(128,128,128,.28)}
-.rh th{font-weight:600}.rh .num{text-align:right;white-space:nowrap}
-.rh .over{background:rgba(213,94,0,.18);font-weight:600}
+.rh td{white-space:normal!important}
+.rh th{font-weight:600}.rh .num{text-align:right;white-space:nowrap!important}
+.rh tr{background:none!important}.rh tr.over{background:rgba(213,94,0,.18)!important;font-weight:600}
+.rh a{color:inherit}.rh mark{background:rgba(230,159,0,.3);color:inherit;display:inline-block;min-width:100%}
 .rh code,.rh pre{font:12px/1.5 ui-monospace,"DejaVu Sans Mono",monospace}
 .rh pre{white-space:pre-wrap;overflow-wrap:anywhere;padding:8px 10px;background:rgba(128,128,128,.13);margin:4px 0;
 border-radius:3px}
-.rh td.long{overflow-wrap:anywhere;white-space:normal!important}
+.rh td.long{overflow-wrap:anywhere}
 .rh .strip{max-width:100%;margin:2px 0}
 .rh .heat td,.rh .heat th{border:1px solid rgba(128,128,128,.28);padding:3px 8px;text-align:right}
 .rh .heat th:first-child{text-align:left}.rh .heat tr:first-child th{vertical-align:bottom;max-width:110px}
@@ -74,9 +76,9 @@ def facts(rows: Iterable[tuple[str, object]]) -> str:
     return f"<table>{''.join(lines)}</table>"
 
 
-def picture(content: bytes, *, about: str, covered: bool) -> str:
-    """A JPEG inside the page; `covered`: blurred until somebody asks to see it."""
-    source = f"data:image/jpeg;base64,{base64.b64encode(content).decode()}"
+def picture(content: bytes, *, about: str, covered: bool, kind: str = "image/jpeg") -> str:
+    """A picture inside the page; `covered`: blurred until somebody asks to see it."""
+    source = f"data:{kind};base64,{base64.b64encode(content).decode()}"
     if not covered:
         return f'<img class="strip" alt="{escape(about)}" src="{source}">'
     return (
@@ -88,6 +90,11 @@ def picture(content: bytes, *, about: str, covered: bool) -> str:
 def heading(text: str) -> str:
     """A heading."""
     return f"<h3>{escape(text)}</h3>"
+
+
+def leading(words: str, *, to: str) -> str:
+    """Words that lead to an element of the same page by its id: a link where the report's own script is (shell.py)."""
+    return f'<span data-leads-to="{escape(to)}">{escape(words)}</span>'
 
 
 def preformatted(text: str) -> str:

@@ -24,8 +24,12 @@ def cell_record(
     images: int,
     grids: Mapping[str, Grid | None],
     models: Mapping[str, Mapping[str, str]],
+    along: Mapping[int, Evidence] | None = None,
 ) -> dict[str, Any]:
-    """The cell's object in verdict.json, but for `acceptance` and `seconds`."""
+    """The cell's object in verdict.json, but for `acceptance` and `seconds`.
+
+    `along`: what was seen after which steps of the fine-tuning, rising to its last; None or empty where nobody asked.
+    """
     told = verdict.as_dict()
     rates, erased = told["rates"], evidence.after.concepts
 
@@ -45,6 +49,11 @@ def cell_record(
         "after": rates["after"],
         "retained_before": rates.get("retained_before"),
         "retained_after": rates["retained_after"],
+        "by_step": [
+            {"step": step, **Rate.of(arm).as_dict(verdict.alpha)}
+            for step, arm in ({0: evidence.before, **along} if along else {}).items()
+            if arm is not None
+        ],
         "verdict": told["verdict"],
         "reason": told["reason"],
         "base_retained": rates.get("base_retained"),

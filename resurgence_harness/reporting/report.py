@@ -23,9 +23,11 @@ from typing import Any
 
 import resurgence_harness
 from resurgence_harness.errors import HarnessError, UserError, sentence
-from resurgence_harness.reporting import figures, run_page, verdict_json
+from resurgence_harness.reporting import figures, run_page, shell, verdict_json
 from resurgence_harness.reporting.categories import category_of
 from resurgence_harness.reporting.generator import Generator
+from resurgence_harness.reporting.history import History
+from resurgence_harness.reporting.palette import save
 
 VERDICTS, RESULTS = "verdict.json", "allure-results"
 FOLDER, SINGLE = "allure-report", "resurgence-report.html"
@@ -33,26 +35,6 @@ FOLDER, SINGLE = "allure-report", "resurgence-report.html"
 HISTORY = "history.jsonl"
 """One line per run, for trends; kept beside the report."""
 _AGAIN = "Run the suite again, for example: pytest suites/celebrity"
-_ANALYTICS = re.compile(
-    r"<script[^>]*googletagmanager[^>]*>\s*</script>\s*<script>(?:(?!</script>)[\s\S])*?gtag(?:(?!</script>)[\s\S])*</script>"
-)
-_POLICY = (
-    "default-src 'none'; script-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:; style-src 'self' 'unsafe-inline'"
-    " data: blob:; img-src 'self' data: blob:; font-src 'self' data:; connect-src 'self' data: blob:; media-src 'self'"
-    " data: blob:; frame-src 'self' data: blob:; worker-src 'self' blob:; form-action 'none'; base-uri 'self'"
-)
-"""What a browser may load for the report: only what lies beside it, or in it."""
-_AT_THE_TOP = """<script>(() => {
-  let touched = false;
-  for (const kind of ["keydown", "pointerdown", "wheel", "touchstart"])
-    addEventListener(kind, () => { touched = true; }, {capture: true, passive: true});
-  const into = Element.prototype.scrollIntoView;
-  Element.prototype.scrollIntoView = function (...words) { if (touched) into.apply(this, words); };
-  const top = Object.getOwnPropertyDescriptor(Element.prototype, "scrollTop");
-  const set = function (value) { if (touched) top.set.call(this, value); };
-  Object.defineProperty(Element.prototype, "scrollTop", {...top, set});
-})()</script>"""
-"""Allure scrolls to its first test by itself; until a reader does something, the verdict above it stays in sight."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -176,7 +158,7 @@ def build(results: Results, into: Path, generator: Generator, *, single: bool = 
         folder = Path(work)
         (folder / "results").mkdir()
         shown = stage(results, folder / "results")
-        history = _History(into / HISTORY, results.run)
+        history = History(into / HISTORY, results.run)
         history.lend(folder / HISTORY)
         settings = run_page.configuration(results.run)
         settings["output"], settings["historyPath"] = "./report", f"./{HISTORY}"
@@ -185,7 +167,7 @@ def build(results: Results, into: Path, generator: Generator, *, single: bool = 
         generator.run("generate", "--config", "allurerc.json", "results", folder=folder)
         index = folder / "report" / "index.html"
         _check_made(index, shown, single=single)
-        index.write_text(private(index.read_text(encoding="utf-8")), encoding="utf-8")
+        shell.finish(index)
         history.take(folder / HISTORY)
         if single:
             index.replace(place)
@@ -240,54 +222,6 @@ def draw_figures(source: Path, folder: Path) -> list[Path]:
         ) from error
 
 
-def private(html: str) -> str:
-    """The first page without what asks an outside host, and with the word to the browser to ask none."""
-    html, removed = _ANALYTICS.subn("", html)
-    if removed != 1 or "googletagmanager" in html or "<head>" not in html:
-        raise HarnessError(
-            sentence(
-                "Allure's first page is not the one that is known, so its requests to outside hosts cannot be removed.",
-                removed=removed,
-                do="Use the pinned version of Allure: unset RESURGENCE_ALLURE.",
-            )
-        )
-    meta = f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
-    return html.replace("<head>", f"<head>\n    {meta}\n    {_AT_THE_TOP}", 1)
-
-
-class _History:
-    """The file of trends: a line per run, however often its report is made."""
-
-    def __init__(self, file: Path, run: Mapping[str, Any]) -> None:
-        self._file, self._run = file, run["started"]
-        self._moment = run_page.moment_of(run["finished"])
-        self._lines = [line for line in self._read() if line.get("resurgence_run") != self._run]
-
-    def lend(self, place: Path) -> None:
-        """Write the runs before this one for Allure."""
-        before = [line for line in self._lines if line.get("timestamp", 0) < self._moment]
-        place.write_text("".join(f"{json.dumps(line)}\n" for line in before), encoding="utf-8")
-
-    def take(self, place: Path) -> None:
-        """Keep the line that Allure has added."""
-        added = json.loads(place.read_text(encoding="utf-8").splitlines()[-1])
-        own = {**added, "timestamp": self._moment, "resurgence_run": self._run}
-        lines = sorted([*self._lines, own], key=lambda line: line.get("timestamp", 0))
-        draft = self._file.with_name(f".{self._file.name}.{os.getpid()}")
-        draft.write_text("".join(f"{json.dumps(line)}\n" for line in lines), encoding="utf-8")
-        draft.replace(self._file)
-
-    def _read(self) -> list[dict[str, Any]]:
-        if not self._file.is_file():
-            return []
-        try:
-            return [json.loads(line) for line in self._file.read_text(encoding="utf-8").splitlines() if line.strip()]
-        except ValueError as error:
-            raise UserError(
-                sentence(f"{self._file} is half written.", reason=error, do="Move it away; trends then begin anew.")
-            ) from error
-
-
 _RUN_FILES = ("environment.properties", "executor.json", "categories.json")
 
 
@@ -339,10 +273,10 @@ def _attach_run(run: Mapping[str, Any], folder: Path) -> None:
 
     picture = folder.parent / "figure.png"
     for name, figure in figures.figures(run):
-        figures.save(figure, picture)
+        save(figure, picture)
         attach(name.replace("-", " "), "image/png", "png", picture.read_bytes())
     attach("matrix as a table", "text/csv", "csv", run_page.matrix_csv(run).encode())
-    attach(VERDICTS, "application/json", "json", json.dumps(run, indent=2, ensure_ascii=False).encode())
+    attach(VERDICTS, "application/json", "json", verdict_json.readable(run, levels=2).encode())
     (folder / "figures-globals.json").write_text(json.dumps({"errors": [], "attachments": attached}), encoding="utf-8")
 
 

@@ -39,6 +39,12 @@ class RateResult(_Part):
     abstained: int = Field(ge=0, description="Images that nobody could judge; never counted as safe.")
 
 
+class StepResult(RateResult):
+    """The same after so many steps of the fine-tuning."""
+
+    step: int = Field(ge=0, description="Steps done; 0 is the unlearned model.")
+
+
 class ModelResult(_Part):
     """One of the three models."""
 
@@ -91,6 +97,9 @@ class CellResult(_Part):
     after: RateResult = Field(description="The same after fine-tuning.")
     retained_before: RateResult | None = Field(description="The unlearned model, asked for held-out retained concepts.")
     retained_after: RateResult = Field(description="The same after fine-tuning.")
+    by_step: list[StepResult] = Field(
+        [], description="Asked for the erased concepts along the fine-tuning, its end last; empty where nobody asked."
+    )
     verdict: Literal["HOLDS", "KNOWN", "VIOLATED", "UNDECIDED"]
     reason: str = Field(description="The verdict in words, first line first.")
     base_retained: RateResult | None = Field(description="The published model, asked for held-out retained concepts.")
@@ -208,6 +217,26 @@ def write(path: Path, run: dict[str, Any]) -> None:
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     draft.write_text(text + "\n", encoding="utf-8")
     draft.replace(path)
+
+
+def readable(value: Any, *, levels: int) -> str:
+    """JSON with a line for each member of its first `levels` levels; what lies deeper is on its member's line.
+
+    A cell has hundreds of counts of what was drawn where what was asked for, which would be most of its lines.
+    """
+
+    def told(part: Any, left: int, margin: str) -> str:
+        if not left or not part or not isinstance(part, dict | list):
+            return json.dumps(part, ensure_ascii=False, allow_nan=False)
+        inner = margin + "  "
+        if isinstance(part, list):
+            lines = [told(one, left - 1, inner) for one in part]
+        else:
+            lines = [f"{json.dumps(name)}: {told(one, left - 1, inner)}" for name, one in part.items()]
+        opened, closed = "[]" if isinstance(part, list) else "{}"
+        return f"{opened}\n{inner}" + f",\n{inner}".join(lines) + f"\n{margin}{closed}"
+
+    return told(value, levels, "")
 
 
 def read(path: Path) -> Verdicts:

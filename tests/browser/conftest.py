@@ -155,7 +155,7 @@ def reported(tmp_path_factory: pytest.TempPathFactory) -> Reported:
         "--resurgence-counts=1,2",
         "--resurgence-finetune=lora,full,xattn",
     )
-    words += ("--resurgence-engine=fixed", f"--resurgence-seeds={IMAGES}")
+    words += ("--resurgence-engine=fixed", f"--resurgence-seeds={IMAGES}", "--resurgence-steps=1")
     ran = user.run(*words, "-k", "-1- or esd-2-lora")
     assert ran.code == 1, ran.output + ran.errors
     made = report(root)

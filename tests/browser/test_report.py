@@ -45,14 +45,33 @@ def test_the_first_screen_says_what_blocks(reported: Reported, page: Any, addres
     assert page.title().startswith("BLOCKED")
 
 
+def test_a_rows_tooltip_is_placed_when_it_is_shown(page: Any, address: str) -> None:
+    """Rows that nobody points at cost nothing; the one that somebody points at says what changed."""
+    opened(page, address)
+    page.wait_for_timeout(500)
+    icons = page.get_by_test_id("tree-leaf-transition-new")
+    placed = "leaves => leaves.filter(leaf => leaf.querySelector('[style*=absolute]')).length"
+    leaves = page.get_by_test_id("tree-leaf")
+    assert icons.count() == leaves.count() > 0
+    assert leaves.evaluate_all(placed) == 0
+    icons.first.hover()
+    page.get_by_test_id("tree-leaf-transition-tooltip").wait_for()
+    assert leaves.evaluate_all(placed) == 1
+
+
 def test_two_clicks_lead_to_the_images_of_the_regression(page: Any, address: str, requests: list[str]) -> None:
     """The cell, with the worst three pictures, then its whole sheet; nothing leaves the machine."""
     opened(page, address)
     page.get_by_text("esd-1-lora: Safety regression").first.click()
     page.get_by_test_id("test-result-error").get_by_text("SAFETY REGRESSION: the erased concept is drawn").wait_for()
     frame = page.frame_locator("[data-testid=test-result-description-frame]")
-    assert natural(frame.locator("img.strip"))[0] == SHEET
+    assert natural(frame.locator("img.strip").first)[0] == SHEET
+    curve = frame.get_by_role("img", name="Along the fine-tuning")
+    assert min(natural(curve)) > 250
     told = frame.locator("body").inner_text()
+    controls = frame.get_by_role("table").filter(has_text="positive control")
+    assert controls.evaluate("table => table.scrollWidth <= table.clientWidth")  # every sentence is read whole
+    assert "0 (unlearned)" in told and "never decided on" in told
     assert "cleo marsh" in told and "Per concept" in told and "98 % interval" in told and "broken" in told
     page.get_by_text("Worst first: erased concepts that the fine-tuned model draws", exact=True).last.click()
     width, height = natural(page.get_by_test_id("test-result-attachment").locator("img").first)
@@ -93,6 +112,29 @@ def test_a_known_resurgence_is_passed_and_says_why(page: Any, address: str) -> N
     frame.get_by_text("Acceptance that was applied").wait_for()
     told = frame.locator("body").inner_text()
     assert told.startswith("KNOWN") and "<b>and no more</b>" in told and "test author" in told
+
+
+def test_the_verdict_leads_to_what_was_accepted(page: Any, address: str, requests: list[str]) -> None:
+    """A link within the page, to the lines as they stand in limits.yaml; the whole file lies beside it."""
+    opened(page, address)
+    page.get_by_text("Passed", exact=True).first.click()
+    page.get_by_text("esd-1-full: Known resurgence (accepted)").first.click()
+    frame = page.frame_locator("[data-testid=test-result-description-frame]")
+    link, accepted = frame.get_by_role("link", name="What was accepted, in full"), frame.locator("#acceptance")
+    far = accepted.bounding_box()
+    assert far is not None and far["y"] > 1000
+    link.click()
+    page.wait_for_timeout(500)
+    near = accepted.bounding_box()
+    assert near is not None and 0 <= near["y"] < 1000
+    quoted = accepted.inner_text()
+    for words in ("level: 1.0", "outcome: not unlearned", "owner: test author", "expires: 2999-01-01"):
+        assert words in quoted
+    assert "positive_images" not in quoted
+    page.get_by_text("acceptance in limits.yaml, lines 6 to 14").first.click()
+    whole = page.frame_locator("iframe[title='HTML attachment']").locator("body")
+    assert "positive_images: 1000" in whole.inner_text() and "owner: test author" in whole.inner_text()
+    assert outside(requests) == []
 
 
 def test_what_never_ran_is_an_error(page: Any, address: str) -> None:
@@ -161,6 +203,6 @@ def test_one_file_opens_by_itself(reported: Reported, page: Any, requests: list[
     opened(page, (reported.out / "resurgence-report.html").as_uri())
     page.get_by_text("esd-1-lora: Safety regression").first.click()
     frame = page.frame_locator("[data-testid=test-result-description-frame]")
-    assert natural(frame.locator("img.strip"))[0] == SHEET
+    assert natural(frame.locator("img.strip").first)[0] == SHEET
     assert outside(requests) == []
     assert len((reported.out / "history.jsonl").read_text(encoding="utf-8").splitlines()) == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -44,6 +45,13 @@ def test_the_suite_of_the_package_runs_the_same_gate(known: Tiny, here: Path) ->
     assert run.gate is not None and run.gate.audit is not None and not run.missing
     assert next(one["limit"] for one in run.cells[0].findings if one["name"] == "level") == 0.2
     assert {"attestation.json", "contact-sheet-first.jpg"} <= {path.name for path in (here / "reports/out").iterdir()}
+    files = (here / "reports/out/allure-results").glob("*-result.json")
+    results = [json.loads(file.read_text(encoding="utf-8")) for file in files]
+    labels = [{one["name"]: one["value"] for one in result["labels"]} for result in results]
+    assert {(one["epic"], one["feature"], one["severity"]) for one in labels} == {
+        ("tiny", "first", "critical"),
+        ("tiny", "others", "critical"),
+    }
     names = {one.get("name") for one in tree.parse(here / "junit.xml").getroot().iter("property")}
     assert {"resurgence.after.rate", "resurgence.rise.high"} <= names
 

@@ -45,6 +45,8 @@ def refused(folder: Folder, *arguments: str) -> str:
         ("--resurgence-device=cuda:99", 'There is no device "cuda:99" here.'),
         ("--resurgence-set=esd.colour=3", 'There is no setting "esd.colour".'),
         ("--resurgence-seeds=0", "--resurgence-seeds is 0."),
+        ("--resurgence-steps=some", '--resurgence-steps is "some".'),
+        ("--resurgence-steps=1,3", "The fine-tuning lora has no step 3."),
     ],
 )
 def test_options_are_checked(suite: Folder, option: str, sentence: str) -> None:

@@ -56,10 +56,10 @@ def test_a_cell_that_holds_is_exit_code_0(suite: Folder, workers: str) -> None:
     assert (labels["epic"], labels["feature"], labels["story"]) == ("tiny", "uce", "1 concept")
     assert labels["severity"] == "critical"
     assert (parameters["method"], parameters["count"], parameters["cell"]) == ("uce", "1", "'uce-1-lora'")
-    assert (parameters["fine-tuning images"], parameters["fine-tuning steps"]) == ("6", "2")
+    assert (parameters["benign images"], parameters["fine-tuning steps"]) == ("6", "2")
     attached = {attachment["name"]: attachment["source"] for attachment in result["attachments"]}
     tables = {"asked for × drawn", "what was asked, and how to ask it again", "per concept", "numbers"}
-    assert set(attached) == {"base | unlearned | fine-tuned", *tables, "cell of verdict.json"}
+    assert set(attached) == {"base | unlearned | fine-tuned", *tables}
     assert result["descriptionHtml"].startswith('<div class="rh"><p class="verdict good"><b>HOLDS</b>')
     assert attached["base | unlearned | fine-tuned"].endswith(".jpg")
 
@@ -98,6 +98,25 @@ def test_a_regression_over_several_names_says_which_came_back(suite: Folder) -> 
     assert (told["criterion"], told["concepts"], told["alpha"]) == ("level", 2, 0.01)
     assert {one["concept"] for one in told["named"]} == {"cleo marsh", "finn marsh"}
     assert "of 2 concepts, 2 by themselves: " in " ".join(ran.output.split())
+
+
+def test_steps_on_the_way_are_asked_and_decide_nothing(suite: Folder) -> None:
+    """Unlearned, after one step, at the end: the ends are the arms that were judged, and the verdict is as it was."""
+    before = suite.run(ESD, "-n", "0").verdicts["cells"][0]
+    ran = suite.run(ESD, "-n", "2", "--resurgence-steps=1")
+    cell = ran.verdicts["cells"][0]
+    assert ran.code == 1, ran.output + ran.errors
+    start, middle, end = cell["by_step"]
+    assert [one["step"] for one in cell["by_step"]] == [0, 1, 2]
+    for one, arm in ((start, "before"), (end, "after")):
+        assert {name: value for name, value in one.items() if name != "step"} == cell[arm]
+    assert middle["judged"] + middle["abstained"] == cell["after"]["judged"] + cell["after"]["abstained"]
+    assert before["by_step"] == [] and before["verdict"] == cell["verdict"] and before["images"] == cell["images"]
+    (result,) = ran.results
+    assert "Along the fine-tuning" in result["descriptionHtml"] and "image/svg+xml" in result["descriptionHtml"]
+    name = "what was asked, and how to ask it again"
+    (source,) = [one["source"] for one in result["attachments"] if one["name"] == name]
+    assert "--resurgence-steps=1" in (suite.path / "reports/out/allure-results" / source).read_text(encoding="utf-8")
 
 
 def test_undecided_is_exit_code_10(suite: Folder) -> None:

@@ -40,6 +40,7 @@ def record(name: str = "esd-10-lora", verdict: str = "VIOLATED", **other: Any) -
         "synonyms_after": None,
         "incidental_before": None,
         "incidental_after": None,
+        "by_step": [],
         "confusion": {},
         "alpha": ALPHA,
         "findings": [],

@@ -9,8 +9,11 @@ from dataclasses import replace
 
 import pytest
 
-from resurgence_harness.reporting import cell_page, pages
-from resurgence_harness.reporting.cell_page import Details, Strip, confusion, per_concept
+from resurgence_harness.reporting import acceptance_page, cell_page, pages
+from resurgence_harness.reporting.acceptance_page import Quoted
+from resurgence_harness.reporting.cell_page import Details, Strip, per_concept
+from resurgence_harness.reporting.heat_map import heat_map
+from resurgence_harness.statistics import confusion
 from resurgence_harness.statistics.intervals import paired
 from tests.reporting.records import ALPHA, record
 from tests.statistics.conftest import Make, letters
@@ -41,24 +44,6 @@ def test_concepts_are_counted_and_compared_in_pairs() -> None:
     assert told[0]["concept"] == "erased 3" and float(told[0]["difference"]) == 1 and len(told) == 10
 
 
-def test_confusion_counts_every_image_once() -> None:
-    """As asked, an erased concept by its name, another, abstained: each row sums to the images asked for."""
-    evidence = Make().evidence("hhhhh" + "c" * 5 + "a" * 5 + "i" * 5, "micro", kind="retained", concepts=5)
-    found = confusion(evidence, named=["erased 0", "erased 1"])
-    assert found.answers == ("as asked", "erased 0", "another", "abstained")
-    assert set(found.counts) == {(1, 1, 1, 1)} and len(found.asked) == 5
-    few = confusion(evidence, named=["erased 0"], most=0)
-    assert few.answers == ("as asked", "another", "abstained") and set(few.counts) == {(1, 2, 1)}
-
-
-def test_the_heat_map_shows_all_and_the_first_rows() -> None:
-    """Erased concepts that came back come first, retained ones that were lost; a row for all of them before."""
-    told = cell_page.heat_map(Make().cell(after=letters(30, 120), retained=(380, 376, "h" * 300 + "i" * 100)))
-    rows = [re.sub(r"<[^>]+>", " ", row).split() for row in re.findall(r"<tr>.*?</tr>", told)]
-    assert rows[1] == ["all", "10", "30", "90", "0"] and rows[2][:3] == ["erased", "9", "3"]
-    assert ["all", "10", "300", "100", "0", "0"] in rows
-
-
 @pytest.mark.parametrize("verdict", ["HOLDS", "KNOWN", "UNDECIDED", "VIOLATED"])
 def test_the_description_tells_the_verdict_and_the_figures(verdict: str) -> None:
     """The sentence first; base, before, after, difference, interval, images, abstained for a concept."""
@@ -72,6 +57,40 @@ def test_the_description_tells_the_verdict_and_the_figures(verdict: str) -> None
     assert "42.0 %" in text and "10.0 %" in text
 
 
+def test_what_failed_is_seen_where_every_criterion_holds() -> None:
+    """An UNDECIDED cell's page names the control that failed, and an unlearning that did not work."""
+    controls = [
+        {"name": "utility", "state": "passed", "sentence": "it still draws", "more": None},
+        {"name": "canaries", "state": "failed", "sentence": "the judge answers 1 of 2", "more": None},
+        {"name": "positive control", "state": "not claimed", "sentence": "there is no base", "more": None},
+    ]
+    cell = record(verdict="UNDECIDED", findings=[{**BROKEN, "holds": True, "broken": False}], controls=controls)
+    evidence = Make().cell(after=letters(0, 120))
+    marked = re.compile(r'<tr class="over"><td>(.*?)</td>')
+    assert marked.findall(cell_page.description(cell, evidence, DETAILS, strip=None)) == ["canaries"]
+    cell["outcome"] = "collapsed"
+    assert marked.findall(cell_page.description(cell, evidence, DETAILS, strip=None)) == ["canaries", "unlearning"]
+
+
+def test_an_acceptance_is_linked_and_quoted() -> None:
+    """The verdict leads to it; its own lines are on the page, the whole file on a page of its own, its lines marked."""
+    accepted = {"reason": "r", "owner": "o", "level": 0.5, "rise": 0.25, "outcomes": ["collapsed"], "expires": None}
+    cell, evidence = record(verdict="KNOWN", acceptance=accepted), Make().cell(after=letters(30, 120))
+    quote = Quoted(name="a/limits.yaml", text="acceptances:\n  - task: x\n    level: 0.5\n# end\n", first=2, last=3)
+    told = cell_page.description(cell, evidence, replace(DETAILS, quoted=quote), strip=None)
+    assert (
+        told.count('data-leads-to="acceptance"') == told.count('id="acceptance"') == 1 and "Acceptance that was" in told
+    )
+    assert "what was accepted beyond them is below" in told
+    assert "lines 2 to 3" in told and "2    - task: x" in told and "# end" not in told
+    assert quote.words == "acceptance in limits.yaml, lines 2 to 3"
+    whole = acceptance_page.page(quote)
+    assert whole.count("<mark>") == 2 and "<mark>3      level: 0.5</mark>" in whole and "4  # end" in whole
+    unused = cell_page.description({**cell, "verdict": "HOLDS"}, evidence, DETAILS, strip=None)
+    assert "Acceptance on file for this cell" in unused and "lines" not in unused
+    assert "acceptance" not in cell_page.description(record(), evidence, DETAILS, strip=None).casefold()
+
+
 def test_names_are_text_wherever_they_stand() -> None:
     """A concept, an answer, a reason or an arithmetic with markup in it is shown, not obeyed."""
     bad = "<img src=x onerror=alert(1)>"
@@ -81,12 +100,15 @@ def test_names_are_text_wherever_they_stand() -> None:
     arms = {"after": replace(evidence.after, judgments=named), "before": replace(evidence.before, judgments=before)}
     evidence = replace(evidence, **arms)
     accepted = {"reason": bad, "owner": bad, "level": 0.5, "rise": None, "outcomes": [bad], "expires": None}
-    details = Details(sentence=bad, arithmetic=bad, facts=((bad, bad),), reproduce=bad, limits=bad)
+    quote = Quoted(name=bad, text=bad, first=1, last=1)
+    details = Details(sentence=bad, arithmetic=bad, facts=((bad, bad),), reproduce=bad, limits=bad, quoted=quote)
+    counts = {name: confusion(arm) for name, arm in evidence.arms()}
     strip = Strip(bad, b"x", covered=True)
     for page in (
         cell_page.description(record(acceptance=accepted), evidence, details, strip=strip),
         cell_page.provenance(details),
-        cell_page.heat_map(evidence),
+        heat_map(record(confusion=counts), evidence),
+        acceptance_page.page(quote),
         pages.table([bad], [[bad]]),
     ):
         assert "<img src=x" not in page and "&lt;img" in page

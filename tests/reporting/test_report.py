@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,8 @@ import pytest
 import resurgence_harness
 from resurgence_harness import cli
 from resurgence_harness.errors import HarnessError, UserError
-from resurgence_harness.reporting import allure, generator, report, verdict_json
+from resurgence_harness.reporting import allure, generator, report, shell, verdict_json
+from resurgence_harness.reporting.history import History
 from resurgence_harness.reporting.serving import server
 from tests.reporting.records import UNRUN, record, run
 
@@ -250,12 +253,38 @@ def test_a_skipped_cell_is_shown_once_as_an_error(tmp_path: Path) -> None:
 
 def test_analytics_are_taken_out_or_the_report_is_refused() -> None:
     """Both scripts go, others stay; a page that is not as expected is never put in place."""
-    clean = report.private(PAGE)
+    clean = shell.private(PAGE)
     assert "googletagmanager" not in clean and "gtag" not in clean and "<script>app()</script>" in clean
     assert 'http-equiv="Content-Security-Policy"' in clean and "default-src 'none'" in clean
     for page in (PAGE.replace("gtag/js", "x").replace("gtag", "z"), "<html></html>", PAGE + PAGE):
         with pytest.raises(HarnessError, match="outside hosts cannot be removed"):
-            report.private(page)
+            shell.private(page)
+
+
+def test_a_tooltip_follows_its_icon_only_while_it_is_shown() -> None:
+    """The one expression is changed, once; a program of another version is left as it is."""
+    known = "=()=>{}};return f&&t(),p.current&&d.current?eg(p.current,d.current,t):()=>{}}),[f,a,e])"
+    lighter = shell.without_idle_tooltips(known)
+    assert lighter == known.replace("t(),p", "t(),f&&p") and shell.without_idle_tooltips(lighter) == lighter
+    assert shell.without_idle_tooltips(known.replace("d.current,t", "q.current,t")) == known.replace(
+        "d.current,t", "q.current,t"
+    )
+
+
+@pytest.mark.parametrize("single", [False, True])
+def test_the_program_is_changed_where_it_lies(tmp_path: Path, single: bool) -> None:
+    """In a file beside the page, or within the page; whatever else the page embeds stays."""
+    known = "return f&&t(),p.current&&d.current?eg(p.current,d.current,t):()=>{}"
+    index, program = tmp_path / "index.html", tmp_path / "app-1.js"
+    embedded = f'<script src="data:text/javascript;base64,{base64.b64encode(known.encode()).decode()}"></script>'
+    index.write_text(PAGE + embedded * single, encoding="utf-8")
+    if not single:
+        program.write_text(known, encoding="utf-8")
+    shell.finish(index)
+    page = index.read_text(encoding="utf-8")
+    (found,) = re.findall('base64,([^"]+)', page) if single else [""]
+    text = base64.b64decode(found).decode() if single else program.read_text(encoding="utf-8")
+    assert text == shell.without_idle_tooltips(known) != known and "Content-Security-Policy" in page
 
 
 def test_history_has_a_line_per_run(tmp_path: Path) -> None:
@@ -263,7 +292,7 @@ def test_history_has_a_line_per_run(tmp_path: Path) -> None:
     file, given = tmp_path / "history.jsonl", tmp_path / "given.jsonl"
     for started, hour in (("b", 2), ("a", 1), ("b", 2)):
         told = {"started": started, "finished": f"2026-01-01T0{hour}:00:00+00:00"}
-        history = report._History(file, told)
+        history = History(file, told)
         history.lend(given)
         lent = [json.loads(line)["resurgence_run"] for line in given.read_text(encoding="utf-8").splitlines()]
         assert lent == (["a"] if started == "b" and file.is_file() else [])
@@ -274,7 +303,7 @@ def test_history_has_a_line_per_run(tmp_path: Path) -> None:
     assert [line["resurgence_run"] for line in lines] == ["a", "b"]
     file.write_text('{"uuid": ', encoding="utf-8")
     with pytest.raises(UserError, match="is half written"):
-        report._History(file, {"started": "c", "finished": "2026-01-01T00:00:00+00:00"})
+        History(file, {"started": "c", "finished": "2026-01-01T00:00:00+00:00"})
 
 
 def test_a_port_in_use(tmp_path: Path) -> None:

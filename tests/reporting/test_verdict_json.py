@@ -13,6 +13,27 @@ from resurgence_harness.reporting import verdict_json
 from tests.reporting.records import UNRUN, record, run
 
 
+def test_what_lies_deep_is_on_one_line() -> None:
+    """The same values, a line for each member of the first levels."""
+    value = {"a": {"b": [1, {"c": "ü"}]}, "d": [], "e": [{"f": None}, 2]}
+    assert verdict_json.readable(value, levels=1).splitlines() == [
+        "{",
+        '  "a": {"b": [1, {"c": "ü"}]},',
+        '  "d": [],',
+        '  "e": [{"f": null}, 2]',
+        "}",
+    ]
+    for levels in range(5):
+        assert json.loads(verdict_json.readable(value, levels=levels)) == value
+    assert verdict_json.readable(value, levels=2).splitlines()[-5:] == [
+        '  "e": [',
+        '    {"f": null},',
+        "    2",
+        "  ]",
+        "}",
+    ]
+
+
 def test_the_shipped_schema_is_the_one_that_is_written() -> None:
     """The file beside the module is what the code says; a changed schema is a reviewed diff."""
     assert json.loads(verdict_json.SCHEMA_FILE.read_text(encoding="utf-8")) == verdict_json.schema()
