@@ -219,6 +219,8 @@ def slope(model: StableDiffusion, x: Noised, parameters: Gradient) -> tuple[Tens
     import torch
 
     losses: list[Tensor] = []
+    for parameter in parameters:
+        parameter.grad = None  # the last step's is still there, and passes add up
     # Beside these activations another gradient may be held: passes three quarters as large.
     for rows in passes(len(x.t), 4 * x.x_t[0, 0].numel() // 3):
         part = Noised(*(value[rows] for value in x))

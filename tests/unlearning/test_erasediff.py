@@ -18,7 +18,14 @@ from resurgence_harness.diffusion.parameters import Everything, NonCrossAttentio
 from resurgence_harness.errors import BuildError, SpecError, UserError
 from resurgence_harness.specs import Concept, Probe, Prompt, Sampler
 from resurgence_harness.unlearning import AdaptiveWeight, EraseDiff, FixedWeight, erasediff
-from resurgence_harness.unlearning.erasediff import constrained_weight, direction, inner, noised_batches, with_gradient
+from resurgence_harness.unlearning.erasediff import (
+    constrained_weight,
+    direction,
+    inner,
+    noised_batches,
+    slope,
+    with_gradient,
+)
 from resurgence_harness.unlearning.redirection import TextReplaced
 from tests.tiny import NAMES, tiny_run
 
@@ -127,6 +134,25 @@ def test_a_scalar_carries_the_gradient_it_is_given() -> None:
 
 
 # The losses
+
+
+def test_a_slope_owes_nothing_to_the_step_before(model: StableDiffusion) -> None:
+    """What the optimiser left at the parameters is not added to it, and nothing is left there."""
+    student = model.copy()
+    student.unet.requires_grad_(True)
+    parameters = list(student.unet.parameters())
+    _, x = _batch(student, portraits(BRAM), seed=0)
+    loss, clean = slope(student, x, parameters)
+    expected = torch.autograd.grad(_loss(student, x), parameters)
+    for parameter in parameters:
+        parameter.grad = torch.full_like(parameter, 7.0)
+
+    again, gradient = slope(student, x, parameters)
+
+    assert float(again) == float(loss) and all(parameter.grad is None for parameter in parameters)
+    for ours, theirs, other in zip(gradient, clean, expected, strict=True):
+        assert torch.equal(ours, theirs)
+        torch.testing.assert_close(ours, other)
 
 
 def _first(step: EraseDiff, model: StableDiffusion) -> dict[str, Any]:
