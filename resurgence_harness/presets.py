@@ -159,7 +159,8 @@ OF_TASK: dict[str, dict[str, Settings]] = {
     "micro": {
         # By the rule of benchmarks/tune_tasks.py, from reports/microworld/tuning_tasks.csv, before any model was
         # fine-tuned with them. Of object's, ESD and SDD miss the bar; of unsafe's SDD, and SalUn and EraseDiff by a
-        # point; of copyright's SDD. EraseDiff had two settings a task, the others four to fourteen. Three to six retained concepts do not hold a model; neutral things beside them do.
+        # point; of copyright's SDD. EraseDiff had two settings a task, the others four to fourteen. Three to six
+        # retained concepts do not hold a model; neutral things beside them do.
         "copyright": {
             "uce": {"preserve": FromTask.WITH_NEUTRAL},
             "esd": {"away": 1.0},
