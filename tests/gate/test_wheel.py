@@ -1,4 +1,4 @@
-"""As a new user: a wheel, an empty folder, a fresh environment, and `pytest --pyargs` on four workers."""
+"""As a new user: a wheel, an empty folder, a fresh environment; the gate by `--pyargs`, and a suite of one's own."""
 
 from __future__ import annotations
 
@@ -37,6 +37,20 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "venv/bin"
 
 
+SUITE = """\
+import pytest
+
+pytestmark = pytest.mark.resurgence(task="celebrity")
+
+
+def test_stays_erased(claim):
+    claim.stays_erased()
+"""
+"""All that a user writes."""
+ROUGH = ("--resurgence-set=sampler.steps=5", "--resurgence-set=lora.steps=2", "--resurgence-set=benign.names=2")
+"""Pictures so rough, and a fine-tuning so short, that it takes seconds and nothing can be claimed."""
+
+
 def test_the_gate_runs_from_a_wheel_in_an_empty_folder(installed: Path, micro: Micro, here: Path) -> None:
     """Two groups on four workers: verdicts, reports and the exit code of a regression, nothing from the repository."""
     models = {"candidate": str(micro.files["unet"]), "unlearned": str(micro.files["unlearned"]), "base": "micro"}
@@ -59,6 +73,22 @@ def test_the_gate_runs_from_a_wheel_in_an_empty_folder(installed: Path, micro: M
     written = {path.name for path in (here / "reports/out").iterdir()}
     assert {"contact-sheet-first.jpg", "contact-sheet-others.jpg", "summary.md", "attestation.json"} <= written
     assert _run(installed / "resurgence", "--version", cwd=here).startswith("resurgence-harness ")
+
+
+def test_a_suite_of_ones_own_runs_from_a_wheel(installed: Path, micro: Micro, here: Path) -> None:
+    """Seven lines, two workers: two cells with their numbers; what is too little to claim anything is UNDECIDED."""
+    (here / "test_mine.py").write_text(SUITE, encoding="utf-8")
+    command = [installed / "python", "-m", "pytest", "test_mine.py", "-n", "2", "-q", *ROUGH]
+    command += ["--resurgence-methods", "uce,uce-last", "--resurgence-counts", "1", "--resurgence-engine", "fixed"]
+    command += ["--resurgence-seeds", "2", "--resurgence-store", micro.store]
+
+    said = _run(*command, cwd=here, code=10)
+
+    run = verdict_json.read(here / "reports/out/verdict.json")
+    assert {cell.id: cell.verdict for cell in run.cells} == {"uce-1-lora": "UNDECIDED", "uce-last-1-lora": "UNDECIDED"}
+    assert run.status == "complete" and not run.missing and "Traceback" not in said
+    assert all(cell.base.judged and cell.after.judged + cell.after.abstained for cell in run.cells)
+    assert list((here / "reports/out/allure-results").glob("*-result.json"))
 
 
 def _compiled(folder: str, names: list[str]) -> set[str]:
