@@ -96,12 +96,12 @@ def unet_steps(model: StableDiffusion, clock: Clock, batch: int, side: int) -> I
         yield timed("as it is", step(unet, images), images)
     if clock.on.startswith("cuda"):
         yield timed("captured graph", _captured(step(unet)))
-    with fast_products():
-        yield timed("TF32 products", step(unet))
+    with fast_products(model):
+        yield timed("as in training", step(unet))
     last = copy.deepcopy(unet).to(memory_format=torch.channels_last)
     yield timed("channels last", step(last))
-    with fast_products():
-        yield timed("channels last, TF32 products", step(last))
+    with fast_products(model):
+        yield timed("channels last, as in training", step(last))
     for name, kind in (("bfloat16", torch.bfloat16), ("float16", torch.float16)):
         half = copy.deepcopy(unet).to(kind)
         yield timed(name, step(half, kind=kind))
@@ -122,7 +122,7 @@ def decodings(model: StableDiffusion, clock: Clock, batch: int, side: int) -> It
     seconds, ordinary = clock(decoded(model.vae, x_0))
     yield Timed("decode", "as it is", batch, seconds, 1, None)
     ways: list[tuple[str, AbstractContextManager[None], torch.dtype]] = [
-        ("TF32 products", fast_products(), torch.float32),
+        ("as in training", fast_products(model), torch.float32),
         ("channels last", nullcontext(), torch.float32),
         ("bfloat16, channels last", nullcontext(), torch.bfloat16),
     ]

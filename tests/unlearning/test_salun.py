@@ -12,14 +12,14 @@ import torch
 from torch import Tensor
 
 from resurgence_harness.diffusion import moves
-from resurgence_harness.diffusion.examples import drawn_examples
+from resurgence_harness.diffusion.examples import Noised, drawn_examples
 from resurgence_harness.diffusion.model import StableDiffusion, difference, tensors
 from resurgence_harness.diffusion.parameters import Parameters, StrictKeyValue
 from resurgence_harness.errors import BuildError, SpecError
 from resurgence_harness.specs import Concept
 from resurgence_harness.storing.keys import key
 from resurgence_harness.unlearning import Denoising, MostSalient, SalUn, TextReplaced, Unmasked, redirection
-from resurgence_harness.unlearning.redirection import redirected, redirection_losses
+from resurgence_harness.unlearning.redirection import Weights, redirected, redirection_losses
 from resurgence_harness.unlearning.saliency import Guided, add_gradients, ones, unpacked
 from tests.tiny import NAMES, portraits, tiny_run
 
@@ -146,14 +146,23 @@ def test_the_target_is_the_students_at_the_same_x_t_without_a_gradient(
         calls.append((x_t, t, states, said))
         return said
 
+    noises: list[Noised] = []
+    noised = redirection.noised
+
+    def noisy(*args: Any, **kwargs: Any) -> Noised:
+        noises.append(noised(*args, **kwargs))
+        return noises[-1]
+
     run = tiny_run(model)
     forget, retain = (drawn_examples(model, run, probe) for probe in (STEP.forget, STEP.retain))
     trained = model.copy()
     trained.unet.requires_grad_(True)
+    monkeypatch.setattr(redirection, "noised", noisy)
     pseudo = redirected(model, STEP.forget, ("a portrait of a celebrity", "a photo"))
     monkeypatch.setattr(moves, "predict", watched)
-    losses = redirection_losses(trained, forget, retain, pseudo, batch=4, generator=torch.Generator().manual_seed(0))
-    forgotten, kept = next(losses)
+    weights, generator = Weights(forget=2.0, retain=0.5), torch.Generator().manual_seed(0)
+    losses = redirection_losses(trained, forget, retain, pseudo, weights=weights, batch=4, generator=generator)
+    (loss,) = next(losses)
 
     (x_t, t, states, aim), (both, times, texts, said) = calls
     assert not aim.requires_grad and said.requires_grad
@@ -165,8 +174,10 @@ def test_the_target_is_the_students_at_the_same_x_t_without_a_gradient(
         torch.testing.assert_close(text, own[NAMES[place]], rtol=0, atol=1e-5)
         torch.testing.assert_close(state, list(of.values())[place], rtol=0, atol=1e-5)
     weight = moves.signal(model, times) ** 2 if style == "v2" else torch.ones(8, 1, 1, 1)
-    torch.testing.assert_close(forgotten, (weight[:4] * (said[:4] - aim) ** 2).mean())
-    assert kept > 0
+    forgotten = (weight[:4] * (said[:4] - aim) ** 2).mean()
+    kept = 2 * (loss - 2 * forgotten)
+    (drawn,) = [one for one in noises if not torch.equal(one.x_t, x_t)]
+    torch.testing.assert_close(kept, (weight[4:] * (said[4:] - drawn.aim) ** 2).mean(), rtol=1e-4, atol=1e-5)
 
 
 def test_every_image_is_seen_once_before_any_comes_again(
@@ -194,12 +205,14 @@ def test_it_forgets_and_retains(model: StableDiffusion) -> None:
     forget, retain = (drawn_examples(model, run, probe) for probe in (STEP.forget, STEP.retain))
     pseudo = redirected(model, STEP.forget, STEP._pseudo_texts())
 
-    def losses(changed: StableDiffusion) -> list[float]:
+    def loss(changed: StableDiffusion, weights: Weights) -> float:
         generator = torch.Generator().manual_seed(7)
         with torch.no_grad():
-            pairs = redirection_losses(changed, forget, retain, pseudo, batch=4, generator=generator)
-            rows = [next(pairs) for _ in range(4)]
-        return [float(sum(pair[which] for pair in rows)) for which in (0, 1)]
+            terms = redirection_losses(changed, forget, retain, pseudo, weights=weights, batch=4, generator=generator)
+            return float(sum(sum(next(terms)) for _ in range(4)))
+
+    def losses(changed: StableDiffusion) -> list[float]:
+        return [loss(changed, Weights(forget=1.0, retain=0.0)), loss(changed, Weights(forget=0.0, retain=1.0))]
 
     step = replace(STEP, iterations=25, batch=4, retain_weight=0.1)
     before, after = losses(model), losses(step.apply(model, run))
