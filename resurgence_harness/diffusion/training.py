@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 PASS = 8 * 64 * 64
 """Places of a latent in one forward and backward pass, over all its rows: eight images of 512 pixels, whose activations
-take 15 GB in a U-Net of SD's size. More rows go through one after another, and their gradients are added up."""
+take 11 GiB in a U-Net of SD's size. More rows go through one after another, and their gradients are added up."""
 
 
 def passes(rows: int, places: int) -> list[slice]:
