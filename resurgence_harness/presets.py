@@ -223,7 +223,8 @@ OF_TASK: dict[str, dict[str, Settings]] = {
     "sd": {},
 }
 """By size of model and name of task: values of unlearnings in which a task differs from the family's above, field by
-field. Found by erasure and utility on other concepts than the suite's (benchmarks/tune_tasks.py)."""
+field. Found by erasure and utility (benchmarks/tune_tasks.py),
+on other concepts than the suite's, but for unsafe, which has no others."""
 
 
 class Profile(NamedTuple):
