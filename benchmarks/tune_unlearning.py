@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from resurgence_harness.diffusion.model import StableDiffusion
-from resurgence_harness.diffusion.parameters import CrossAttention, StrictKeyValue
+from resurgence_harness.diffusion.parameters import CrossAttention, Everything, NonCrossAttention, StrictKeyValue
 from resurgence_harness.errors import HarnessError
 from resurgence_harness.judging import judge_by_name
 from resurgence_harness.microworld import weights
@@ -107,6 +107,10 @@ def esd_trials() -> Iterator[Trial]:
     for rate, iterations, trajectories in product((3e-3, 5e-3), (100, 200), (24, 96)):
         strict = {"subset": StrictKeyValue(), "trajectories": trajectories}
         yield {"iterations": iterations, "learning_rate": rate, "away": 2.0} | strict, 10
+    for names, away, rate in product((1, 10), (2.0, 1.0), (3e-4, 1e-4, 5e-5, 2e-5)):  # esd-u and esd-all
+        wide = {"iterations": 100, "learning_rate": rate, "away": away, "batch": 16, "trajectories": 24}
+        for subset in (NonCrossAttention(), Everything()):
+            yield {**wide, "subset": subset}, names
 
 
 def sdd_trials() -> Iterator[Trial]:

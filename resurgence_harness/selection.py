@@ -237,7 +237,7 @@ def plan_cell(cell: Cell, base: Base, *, task: Task, selection: Selection) -> Ce
     """What this cell asks for on this base."""
     check_words("method", [cell.method], METHODS, "--resurgence-methods")
     check_words("fine-tuning", [cell.finetuning], FINETUNINGS, "--resurgence-finetune")
-    settings = settings_for(preset_of(base), selection.changed, task=task.name)
+    settings = settings_for(preset_of(base), selection.changed, task=task.name, method=cell.method)
     sampler = Sampler(**settings["sampler"])
     erased = task.erase(cell.count)
     benign = benign_probe(task, base, selection)
