@@ -10,7 +10,7 @@ import pytest
 
 from resurgence_harness.errors import SpecError, UserError
 from resurgence_harness.finetuning import FINETUNINGS
-from resurgence_harness.presets import METHODS, OF_TASK, PRESETS, FromTask, parse_change, settings_for
+from resurgence_harness.presets import METHODS, OF_TASK, OF_VARIANT, PRESETS, FromTask, parse_change, settings_for
 from resurgence_harness.selection import (
     BENIGN_SEED,
     CONTROL_IMAGES,
@@ -24,7 +24,7 @@ from resurgence_harness.selection import (
 from resurgence_harness.specs import Base, Cell
 from resurgence_harness.statistics import zero_event_floor
 from resurgence_harness.storing import key
-from resurgence_harness.tasks import CELEBRITY, TASKS, UNSAFE, Task
+from resurgence_harness.tasks import CELEBRITY, COPYRIGHT, TASKS, UNSAFE, Task
 
 MICRO = Base(digest="0" * 64, name="micro")
 
@@ -167,6 +167,22 @@ def test_a_task_has_its_own_values_over_the_familys_and_a_change_over_both(monke
     assert (told.steps[0].iterations, told.steps[0].away) == (9, 0.5)
     monkeypatch.delitem(OF_TASK["micro"], "unsafe")
     assert len({key("checkpoint", recipe) for recipe in (own, told, planned("esd-4-lora", task=UNSAFE).unlearned)}) == 3
+
+
+def test_a_variant_has_its_own_values_over_the_tasks_and_a_change_over_all() -> None:
+    """ESD on other parameters learns at another rate; the method itself keeps its own."""
+    for task, cell in ((CELEBRITY, "1-lora"), (COPYRIGHT, "1-lora")):
+        plain, wide = (planned(f"{word}-{cell}", task=task).unlearned.steps[0] for word in ("esd", "esd-u"))
+        assert (wide.learning_rate, wide.away) == (1e-4, 2.0) != (plain.learning_rate, plain.away)
+        assert wide.iterations == plain.iterations
+    told = planned("esd-all-1-lora", changed=(("esd.learning_rate", 3e-4),)).unlearned.steps[0]
+    assert told.learning_rate == 3e-4
+    for preset, variants in OF_VARIANT.items():
+        assert set(variants) <= set(METHODS) and all(
+            settings_for(preset, method=word)[METHODS[word].step.name][name] == value
+            for word, own in variants.items()
+            for name, value in own.items()
+        )
 
 
 def test_tasks_have_values_of_unlearnings_alone() -> None:

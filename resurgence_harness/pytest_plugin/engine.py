@@ -325,7 +325,7 @@ class Claim:
     @cached_property
     def _asked(self) -> tuple[Inquiry[CellPlan], dict[int, Evidence]]:
         """The inquiry, and what the models on the way to the last one show."""
-        self._engine.teller.cell(self.cell.id)
+        self._engine.teller.cell(f"{self.cell.task}/{self.cell.id}")
         try:
             inquiry = self._engine.inquire(self.plan, self._engine.decide(self.plan, self._suite))
             return inquiry, self._engine.along(inquiry)

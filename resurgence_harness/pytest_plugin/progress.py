@@ -1,6 +1,6 @@
 """What is being built, for which cell, and how long it still takes: workers write it, the controller shows one line.
 
-    [resurgence] 3 of 8 cells · esd-10-lora: building micro → esd(10) 64/150 · about 2 min left
+    [resurgence] 3 of 8 cells · celebrity/esd-10-lora: building micro → esd(10) 64/150 · about 2 min left
 
 On a terminal the line is rewritten in place; elsewhere a new line appears at most every ten seconds; -q shows none.
 """
@@ -25,7 +25,7 @@ class Teller:
         self._before = self._share = self._fraction = 0.0
 
     def cell(self, cell: str) -> None:
-        """A cell begins."""
+        """A cell begins; its task and id, for suites of two tasks may have cells of one id."""
         self._cell, self._before, self._share, self._fraction = cell, 0.0, 0.0, 0.0
         self._write("reading the store", 0, 0, now=True)
 

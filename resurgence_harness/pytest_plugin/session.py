@@ -102,12 +102,15 @@ class Session:
             return
         self.forget_old()
         terminal = self._config.pluginmanager.get_plugin("terminalreporter")
-        costs = {entry["id"]: cost(entry["method"], entry["concepts"]) for entry in self._planned.values()}
+        costs = {
+            f"{entry['task']}/{entry['id']}": cost(entry["method"], entry["concepts"])
+            for entry in self._planned.values()
+        }
         self._progress = ProgressLine(
             self.folder,
             terminal,
             costs=costs,
-            finished=lambda: {record["id"] for record in list(self._records.values())},
+            finished=lambda: {f"{record['task']}/{record['id']}" for record in list(self._records.values())},
             quiet=self._config.getoption("verbose") < 0,
         )
         self._progress.start()

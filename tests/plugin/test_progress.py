@@ -13,15 +13,19 @@ from resurgence_harness.pytest_plugin.progress import ProgressLine, Teller, desc
 def test_workers_tell_and_the_controller_reads(tmp_path: Path) -> None:
     """One small file a worker, overwritten; a finished cell leaves nothing to show."""
     teller = Teller(tmp_path / "progress-gw0.json")
-    teller.cell("esd-10-lora")
+    teller.cell("celebrity/esd-10-lora")
     teller.stage(0.2)
     teller.doing("drawing", 100, 100)
     teller.stage(0.3)
     teller.doing("building micro → esd(10)", 0, 150)
     (entry,) = told(tmp_path)
-    assert (entry["cell"], entry["words"], entry["fraction"]) == ("esd-10-lora", "building micro → esd(10)", 0.2)
+    assert (entry["cell"], entry["words"], entry["fraction"]) == (
+        "celebrity/esd-10-lora",
+        "building micro → esd(10)",
+        0.2,
+    )
     assert describe([entry], finished=3, total=8, left=125) == (
-        "[resurgence] 3 of 8 cells · esd-10-lora: building micro → esd(10) 0/150 · about 2 min left"
+        "[resurgence] 3 of 8 cells · celebrity/esd-10-lora: building micro → esd(10) 0/150 · about 2 min left"
     )
     teller.over()
     assert told(tmp_path) == []
@@ -29,7 +33,7 @@ def test_workers_tell_and_the_controller_reads(tmp_path: Path) -> None:
 
 def test_a_line_fits_the_terminal() -> None:
     """It is cut rather than wrapped, for a wrapped line cannot be rewritten."""
-    entries = [{"cell": f"esd-{k}-lora", "words": "drawing", "done": 1, "total": 2} for k in range(9)]
+    entries = [{"cell": f"celebrity/esd-{k}-lora", "words": "drawing", "done": 1, "total": 2} for k in range(9)]
     assert len(describe(entries, finished=0, total=9, left=None, width=60)) < 60
 
 
@@ -44,15 +48,17 @@ def test_remaining_time_scales_with_cost() -> None:
 def test_without_a_terminal_lines_are_rare_and_a_quiet_run_has_none(tmp_path: Path) -> None:
     """Not on a terminal: a new line at most every ten seconds. -q: none."""
     path = tmp_path / "out.txt"
-    Teller(tmp_path / "progress-gw0.json").cell("esd-10-lora")
+    Teller(tmp_path / "progress-gw0.json").cell("celebrity/esd-10-lora")
     with path.open("w", encoding="utf-8") as file:
         terminal = SimpleNamespace(_tw=SimpleNamespace(_file=file, width_of_current_line=3, fullwidth=80))
-        line = ProgressLine(tmp_path, terminal, costs={"esd-10-lora": 1.0}, finished=set, quiet=False)
+        line = ProgressLine(tmp_path, terminal, costs={"celebrity/esd-10-lora": 1.0}, finished=set, quiet=False)
         line._printed = time.monotonic() - 11
         line._show()
         line._show()
         line.stop()
-    assert path.read_text(encoding="utf-8") == "\n[resurgence] 0 of 1 cells · esd-10-lora: reading the store\n"
+    assert (
+        path.read_text(encoding="utf-8") == "\n[resurgence] 0 of 1 cells · celebrity/esd-10-lora: reading the store\n"
+    )
     quiet = ProgressLine(tmp_path, terminal, costs={}, finished=set, quiet=True)
     quiet.start()
     assert quiet._thread is None
