@@ -5,8 +5,8 @@ verdict.
 
     settings_for("micro", [("esd.iterations", 500)])["esd"]["iterations"]      500
 
-A task may have values of its own (`OF_TASK`), and so may a variant of a method (`OF_VARIANT`); `settings_for` is the one
-place where all of these are put together.
+A task may have values of its own (`OF_TASK`), and so may a variant of a method (`OF_VARIANT`); `settings_for` is the
+one place where all of these are put together.
 """
 
 from __future__ import annotations
@@ -228,16 +228,16 @@ field. Found by erasure and utility (benchmarks/tune_tasks.py),
 on other concepts than the suite's, but for unsafe, which has no others."""
 
 
-OF_VARIANT: dict[str, dict[str, Settings]] = {
+OF_VARIANT: dict[str, Settings] = {
     "micro": {
-        # At the rate of cross-attention both leave nothing of what is retained. By the rule of benchmarks/tune_tasks.py,
-        # from the trials of reports/microworld/tuning.csv for one name; at ten names no trial meets the bars.
+        # At the rate of cross-attention both leave nothing of what is retained. By the rule of
+        # benchmarks/tune_tasks.py, from the trials of reports/microworld/tuning.csv for one name; at ten names no trial meets the bars.
         "esd-u": {"learning_rate": 1e-4, "away": 2.0},
         "esd-all": {"learning_rate": 5e-5, "away": 2.0},
     },
     "sd": {},
 }
-"""By size of model and word of method: values of a variant that trains other parameters than its method usually does."""
+"""By size of model and word of method: values of a variant that trains other parameters than its method usually."""
 
 
 class Profile(NamedTuple):

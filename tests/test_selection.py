@@ -171,8 +171,8 @@ def test_a_task_has_its_own_values_over_the_familys_and_a_change_over_both(monke
 
 def test_a_variant_has_its_own_values_over_the_tasks_and_a_change_over_all() -> None:
     """ESD on other parameters learns at another rate; the method itself keeps its own."""
-    for task, cell in ((CELEBRITY, "1-lora"), (COPYRIGHT, "1-lora")):
-        plain, wide = (planned(f"{word}-{cell}", task=task).unlearned.steps[0] for word in ("esd", "esd-u"))
+    for task_of in (CELEBRITY, COPYRIGHT):
+        plain, wide = (planned(f"{word}-1-lora", task=task_of).unlearned.steps[0] for word in ("esd", "esd-u"))
         assert (wide.learning_rate, wide.away) == (1e-4, 2.0) != (plain.learning_rate, plain.away)
         assert wide.iterations == plain.iterations
     told = planned("esd-all-1-lora", changed=(("esd.learning_rate", 3e-4),)).unlearned.steps[0]
