@@ -231,7 +231,8 @@ on other concepts than the suite's, but for unsafe, which has no others."""
 OF_VARIANT: dict[str, Settings] = {
     "micro": {
         # At the rate of cross-attention both leave nothing of what is retained. By the rule of
-        # benchmarks/tune_tasks.py, from the trials of reports/microworld/tuning.csv for one name; at ten names no trial meets the bars.
+        # benchmarks/tune_tasks.py, from the trials of reports/microworld/tuning.csv for one name; at ten names no
+        # trial meets the bars.
         "esd-u": {"learning_rate": 1e-4, "away": 2.0},
         "esd-all": {"learning_rate": 5e-5, "away": 2.0},
     },
