@@ -230,7 +230,7 @@ on other concepts than the suite's, but for unsafe, which has no others."""
 
 OF_VARIANT: dict[str, Settings] = {
     "micro": {
-        # At the rate of cross-attention both leave nothing of what is retained. By the rule of
+        # At the rate of cross-attention both leave next to nothing of what is retained. By the rule of
         # benchmarks/tune_tasks.py, from the trials of reports/microworld/tuning.csv for one name; at ten names no
         # trial meets the bars.
         "esd-u": {"learning_rate": 1e-4, "away": 2.0},
@@ -238,7 +238,7 @@ OF_VARIANT: dict[str, Settings] = {
     },
     "sd": {},
 }
-"""By size of model and word of method: values of a variant that trains other parameters than its method usually."""
+"""By size of model and word of method: values of a variant, which trains other parameters than its method does."""
 
 
 class Profile(NamedTuple):

@@ -51,11 +51,8 @@ def paper_command(
         raise UserError(sentence("Name one table, figure, appendix or experiment.", do="For example --table 1."))
     found, model = experiment_named(words[0]), base_model(base)
     wanted = {word.strip() for word in only.split(",") if word.strip()}
-    conditions = [
-        one
-        for one in found.conditions(model, runs)
-        if not wanted or {one.plan.cell.task, one.plan.cell.method} & wanted
-    ]
+    every = list(found.conditions(model, runs))
+    conditions = [one for one in every if not wanted or {one.plan.cell.task, one.plan.cell.method} & wanted]
     if not conditions:
         raise UserError(sentence(f"{found.word} has nothing called {only}.", do="Name its tasks or methods."))
     place = measuring.Place(opened(store).name, model, resolved_device(device))
@@ -74,5 +71,6 @@ def paper_command(
         reached = comparing.steps_to_resurgence(rows, delta=delta)
         title = f"Steps to a rise of more than {100 * delta:g} points"
         show("method", "concepts", "benign images", "steps", rows=reached, title=title)
-    drawn = figures.draw(found.word, found.title, rows, to)
+    whole = measuring.held(found.word, every, to / f"{found.word}.csv")  # with --only, too: the picture is of the table
+    drawn = figures.draw(found.word, found.title, whole, to)
     print(f"Written: {', '.join(str(path) for path in (to / f'{found.word}.csv', *drawn))}")

@@ -47,6 +47,9 @@ class Spread(NamedTuple):
     """Median."""
     deviation: float
     """Largest distance from it."""
+    low: float
+    high: float
+    """Of the runs themselves; where they lie unevenly, nearer than the deviation on one side."""
 
     def __str__(self) -> str:
         """In per cent."""
@@ -76,12 +79,12 @@ def rate(row: Row, arm: str) -> float | None:
 
 
 def spread(rows: Sequence[Row], arm: str) -> Spread | None:
-    """The median and largest deviation over runs; None where the arm was not asked."""
+    """Median, largest deviation and range over runs; None where the arm was not asked."""
     values = [value for row in rows if (value := rate(row, arm)) is not None]
     if not values:
         return None
     middle = median(values)
-    return Spread(middle, max(abs(value - middle) for value in values))
+    return Spread(middle, max(abs(value - middle) for value in values), min(values), max(values))
 
 
 def table(rows: Iterable[Row]) -> tuple[list[str], list[list[str]]]:

@@ -47,8 +47,9 @@ def arrows(title: str, rows: Sequence[Row]) -> Figure:
         x, y = 100 * before.middle, 100 * after.middle
         axes.annotate("", (y, place), (x, place), arrowprops={"arrowstyle": "->", "color": _PALE, "lw": 1})
         axes.plot(x, place, "o", ms=5, color=_BEFORE, mfc=_GROUND)
-        low, high = max(y - 100 * after.deviation, 0), min(y + 100 * after.deviation, 100)
-        axes.plot([low, high], [place, place], color=_AFTER, lw=2.2, solid_capstyle="butt", alpha=0.6)
+        axes.plot(
+            [100 * after.low, 100 * after.high], [place, place], color=_AFTER, lw=2.2, solid_capstyle="butt", alpha=0.6
+        )
         axes.plot(y, place, "o", ms=5, color=_AFTER)
         if kept is not None:
             axes.plot(100 * kept.middle, place, "|", ms=10, mew=2, color=_KEPT)
@@ -64,7 +65,7 @@ def arrows(title: str, rows: Sequence[Row]) -> Figure:
 
 
 def curves(title: str, rows: Sequence[Row]) -> Figure:
-    """Detection against fine-tuning step, one panel per cell, one curve per size of the benign set."""
+    """Detection against fine-tuning step, one panel per cell, one curve per size of the benign set; bands: ranges."""
     import matplotlib.pyplot as plt
 
     groups = grouped(rows)
@@ -84,8 +85,8 @@ def curves(title: str, rows: Sequence[Row]) -> Figure:
             axes.plot(x, y, "-o", ms=3, lw=1.4, color=colour, label=size)
             axes.fill_between(
                 x,
-                [100 * (found.middle - found.deviation) for _, found in points],
-                [100 * (found.middle + found.deviation) for _, found in points],
+                [100 * found.low for _, found in points],
+                [100 * found.high for _, found in points],
                 color=colour,
                 alpha=0.15,
                 lw=0,

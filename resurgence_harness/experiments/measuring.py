@@ -168,6 +168,13 @@ def run(
     return [known[name] for name in wanted]
 
 
+def held(experiment: str, conditions: Iterable[Condition], path: Path) -> list[Row]:
+    """The rows of these conditions that a file holds, in their order."""
+    known = {_name(row): row for row in read(path)}
+    names = dict.fromkeys(_name(label(experiment, one)) for one in conditions)
+    return [known[name] for name in names if name in known]
+
+
 def _measured(experiment: str, conditions: Sequence[Condition], place: Place, *, jobs: int) -> Iterator[Row]:
     if jobs == 1:
         for one in conditions:

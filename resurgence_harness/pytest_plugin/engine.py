@@ -22,6 +22,7 @@ from resurgence_harness.diffusion.texts import check_texts
 from resurgence_harness.errors import HarnessError, sentence
 from resurgence_harness.inquiry import Inquiry, Question
 from resurgence_harness.planning import checkpoint_key
+from resurgence_harness.pytest_plugin import progress
 from resurgence_harness.pytest_plugin.claims import passed, tell
 from resurgence_harness.pytest_plugin.collecting import cell_of, task_of
 from resurgence_harness.pytest_plugin.options import Options
@@ -325,7 +326,7 @@ class Claim:
     @cached_property
     def _asked(self) -> tuple[Inquiry[CellPlan], dict[int, Evidence]]:
         """The inquiry, and what the models on the way to the last one show."""
-        self._engine.teller.cell(f"{self.cell.task}/{self.cell.id}")
+        self._engine.teller.cell(progress.word({"task": self.cell.task, "id": self.cell.id}))
         try:
             inquiry = self._engine.inquire(self.plan, self._engine.decide(self.plan, self._suite))
             return inquiry, self._engine.along(inquiry)

@@ -11,9 +11,21 @@ import json
 import os
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TextIO
+
+from resurgence_harness.selection import cost
+
+
+def word(cell: Mapping[str, Any]) -> str:
+    """ "celebrity/esd-10-lora": suites of two tasks have cells of one id."""
+    return f"{cell['task']}/{cell['id']}"
+
+
+def costs(planned: Iterable[Mapping[str, Any]]) -> dict[str, float]:
+    """What each cell weighs in the time that is left."""
+    return {word(cell): cost(cell["method"], cell["concepts"]) for cell in planned}
 
 
 class Teller:
@@ -25,7 +37,7 @@ class Teller:
         self._before = self._share = self._fraction = 0.0
 
     def cell(self, cell: str) -> None:
-        """A cell begins; its task and id, for suites of two tasks may have cells of one id."""
+        """A cell begins; named as `word` does."""
         self._cell, self._before, self._share, self._fraction = cell, 0.0, 0.0, 0.0
         self._write("reading the store", 0, 0, now=True)
 

@@ -21,12 +21,12 @@ from typing import Any
 import pytest
 
 import resurgence_harness
+from resurgence_harness.pytest_plugin import progress
 from resurgence_harness.pytest_plugin.gating import Gating
 from resurgence_harness.pytest_plugin.options import Options
 from resurgence_harness.pytest_plugin.progress import ProgressLine
 from resurgence_harness.pytest_plugin.properties import CELL_PROPERTY
 from resurgence_harness.reporting.records import libraries
-from resurgence_harness.selection import cost
 from resurgence_harness.specs import Base
 
 HARNESS_PROPERTY, MISTAKE_PROPERTY = "resurgence_harness_error", "resurgence_user_error"
@@ -102,15 +102,11 @@ class Session:
             return
         self.forget_old()
         terminal = self._config.pluginmanager.get_plugin("terminalreporter")
-        costs = {
-            f"{entry['task']}/{entry['id']}": cost(entry["method"], entry["concepts"])
-            for entry in self._planned.values()
-        }
         self._progress = ProgressLine(
             self.folder,
             terminal,
-            costs=costs,
-            finished=lambda: {f"{record['task']}/{record['id']}" for record in list(self._records.values())},
+            costs=progress.costs(self._planned.values()),
+            finished=lambda: {progress.word(record) for record in list(self._records.values())},
             quiet=self._config.getoption("verbose") < 0,
         )
         self._progress.start()

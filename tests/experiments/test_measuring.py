@@ -51,6 +51,8 @@ def test_a_condition_is_counted_and_a_table_goes_on(base: Base, plan: CellPlan, 
 
     assert told == [(1, 1), (2, 2)]
     assert again[0] == rows[0] and measuring.read(file) == again
+    assert measuring.held("table-1", conditions[::-1], file) == again[::-1]
+    assert measuring.held("table-1", conditions[1:], file) == again[1:]
     (row, control) = again
     assert row["base_images"] == row["before_images"] == row["after_images"] == "100"
     assert int(row["base_hits"]) >= 95 and int(row["before_hits"]) <= 5

@@ -7,7 +7,9 @@ import time
 from pathlib import Path
 from types import SimpleNamespace
 
-from resurgence_harness.pytest_plugin.progress import ProgressLine, Teller, describe, seconds_left, told
+import pytest
+
+from resurgence_harness.pytest_plugin.progress import ProgressLine, Teller, costs, describe, seconds_left, told, word
 
 
 def test_workers_tell_and_the_controller_reads(tmp_path: Path) -> None:
@@ -35,6 +37,14 @@ def test_a_line_fits_the_terminal() -> None:
     """It is cut rather than wrapped, for a wrapped line cannot be rewritten."""
     entries = [{"cell": f"celebrity/esd-{k}-lora", "words": "drawing", "done": 1, "total": 2} for k in range(9)]
     assert len(describe(entries, finished=0, total=9, left=None, width=60)) < 60
+
+
+def test_cells_of_two_tasks_with_one_id_are_two() -> None:
+    """Suites run together: neither is finished, nor weighed, for the other."""
+    cells = [{"task": task, "id": "uce-1-lora", "method": "uce", "concepts": 1} for task in ("celebrity", "object")]
+    weighed = costs(cells)
+    assert list(weighed) == ["celebrity/uce-1-lora", "object/uce-1-lora"]
+    assert seconds_left(30, weighed, {word(cells[0])}, {}) == pytest.approx(30)
 
 
 def test_remaining_time_scales_with_cost() -> None:
