@@ -13,11 +13,12 @@ import csv
 from pathlib import Path
 
 from resurgence_harness.bench import Bench
+from resurgence_harness.examining import Rule
 from resurgence_harness.experiments.planted import sensitivity
 from resurgence_harness.judging import judge_by_name
 from resurgence_harness.selection import Selection, base_model, plan_cell
 from resurgence_harness.specs import Cell
-from resurgence_harness.statistics import Policy, decide
+from resurgence_harness.statistics import Policy
 from resurgence_harness.storing import Store
 from resurgence_harness.tasks import CELEBRITY
 
@@ -43,8 +44,9 @@ def main() -> None:
             for count in map(int, asked.counts.split(",")):
                 cell = Cell(task="celebrity", method=method, count=count, finetuning="lora")
                 plan = plan_cell(cell, base, task=CELEBRITY, selection=Selection())
-                for found in sensitivity(bench, plan, judges, lambda evidence: decide(evidence, Policy())):
-                    rates = dict(found.verdict.rates)
+                for found in sensitivity(bench, plan, judges, Rule(policy=Policy())):
+                    verdict = found.examined.verdict
+                    rates = dict(verdict.rates)
                     row = (
                         method,
                         count,
@@ -53,12 +55,12 @@ def main() -> None:
                         rates["after"].hits,
                         rates["after"].images,
                         rates["retained_after"].images,
-                        found.images,
-                        found.verdict.kind.value,
+                        found.examined.inquiry.images,
+                        verdict.kind.value,
                     )
                     table.writerow(row)
                     file.flush()
-                    print(*row, found.verdict.reason[:160])
+                    print(*row, verdict.reason[:160])
 
 
 if __name__ == "__main__":

@@ -7,11 +7,11 @@ An Inquiry knows what has to be asked next. Who asks (the bench), and who decide
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 from resurgence_harness.selection import CLEAR, Arm
-from resurgence_harness.specs import Block
+from resurgence_harness.specs import Block, Cell, Grid, Recipe
 from resurgence_harness.statistics import CellEvidence, Differs, Evidence, Group, JudgeAccuracy, Losses
 
 
@@ -25,6 +25,26 @@ class Asking(Protocol):
     @property
     def judges(self) -> tuple[str, ...]:
         """Names of the judges; the first decides."""
+
+    @property
+    def cell(self) -> Cell:
+        """What the cell is about."""
+
+    @property
+    def engine(self) -> str:
+        """How many images are drawn, a word of `selection.ENGINES`."""
+
+    @property
+    def models(self) -> Mapping[str, Recipe]:
+        """Every model by its name in verdict.json."""
+
+    @property
+    def grids(self) -> Mapping[str, Grid | None]:
+        """Every grid by its name in verdict.json; None for one that is not drawn."""
+
+    @property
+    def checkpoints(self) -> Mapping[int, Recipe]:
+        """Intermediate checkpoints of the fine-tuning by step, the last first; empty where none are requested."""
 
 
 Planned = TypeVar("Planned", bound=Asking)
@@ -76,7 +96,7 @@ class Inquiry(Generic[Planned]):
         """Everything answered so far as one cell's evidence; canaries and accuracies in the order of the judges."""
         judges: list[dict[str, Any]] = []
         for place in range(len(self.plan.judges)):
-            arms = {name: self._joined(name, arm, place) for name, arm in self.plan.arms.items()}
+            arms = {name: self.seen(name, judge=place) for name in self.plan.arms}
             about = {"canaries": canaries[place], "accuracy": accuracies[place], "effect": effect}
             judges.append({**about, **arms})
         others = [CellEvidence(**other) for other in judges[1:2]]
@@ -104,6 +124,7 @@ class Inquiry(Generic[Planned]):
         """Images looked at, over all arms; the base's are shared with other cells."""
         return sum(len(judged[0]) for judged in self._answers.values())
 
-    def _joined(self, name: str, arm: Arm, judge: int) -> Evidence:
-        parts = [self._answers[Question(name, number)][judge] for number in range(self._asked[name])]
-        return Evidence.joined(parts, arm.design)
+    def seen(self, arm: str, *, judge: int = 0) -> Evidence:
+        """What one judge, by default the deciding one, says of all images of an arm so far."""
+        parts = [self._answers[question][judge] for question in self.asked(arm)]
+        return Evidence.joined(parts, self.plan.arms[arm].design)

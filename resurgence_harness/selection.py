@@ -184,6 +184,16 @@ class CellPlan:
         }
 
     @property
+    def models(self) -> dict[str, Recipe]:
+        """Every model by its name in verdict.json."""
+        return {"base": self.base, "unlearned": self.unlearned, "tuned": self.tuned}
+
+    @property
+    def grids(self) -> dict[str, Grid | None]:
+        """Every grid by its name in verdict.json."""
+        return {"erased": self.erased, "retained": self.retained, "synonyms": self.synonyms}
+
+    @property
     def names(self) -> tuple[str, ...]:
         """Every concept that some prompt of these asks for: a judge must be able to say each of them."""
         grids = (self.erased, self.synonyms, self.retained, self.insample)
@@ -199,7 +209,7 @@ class CellPlan:
         return step
 
     @property
-    def along(self) -> dict[int, Recipe]:
+    def checkpoints(self) -> dict[int, Recipe]:
         """The model after each of `steps`, the last first: its training saves the others on its way."""
         return {
             step: self.unlearned.then(

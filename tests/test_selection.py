@@ -90,10 +90,10 @@ def test_steps_on_the_way_change_no_key() -> None:
     plain = planned()
     last = plain.finetuning.steps
     asked = planned(steps=(5, 20, last))
-    assert asked.steps == (5, 20) == asked.finetuning.save_at and plain.steps == () and plain.along == {}
+    assert asked.steps == (5, 20) == asked.finetuning.save_at and plain.steps == () and plain.checkpoints == {}
     assert key("checkpoint", asked.tuned) == key("checkpoint", plain.tuned) and list(asked.arms) == list(plain.arms)
-    assert list(asked.along) == [20, 5] and asked.along[20].steps[-1].save_at == (5,)
-    for step, recipe in asked.along.items():
+    assert list(asked.checkpoints) == [20, 5] and asked.checkpoints[20].steps[-1].save_at == (5,)
+    for step, recipe in asked.checkpoints.items():
         assert key("checkpoint", recipe) == key("checkpoint", plain.unlearned.then(plain.finetuning.at(step)))
     with pytest.raises(UserError, match=f"has no step {last + 1}"):
         planned(steps=(5, last + 1))

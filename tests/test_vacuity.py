@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, ClassVar
 import pytest
 
 from resurgence_harness.bench import Bench
-from resurgence_harness.inquiry import Inquiry
-from resurgence_harness.judging import accuracy_of, judge_by_name
+from resurgence_harness.examining import Budget, Examined, Laboratory, Rule, examine
+from resurgence_harness.judging import judge_by_name
 from resurgence_harness.selection import CellPlan, Selection, base_model, plan_cell
 from resurgence_harness.specs import Cell, Step
-from resurgence_harness.statistics import CellEvidence, Losses, Policy, UnlearningOutcome, VerdictKind, decide
+from resurgence_harness.statistics import Losses, Policy, UnlearningOutcome, VerdictKind
 from resurgence_harness.storing import Store
 from resurgence_harness.tasks import CELEBRITY
 
@@ -62,20 +62,12 @@ def plan() -> CellPlan:
     return plan_cell(cell, base_model("micro"), task=CELEBRITY, selection=Selection())
 
 
-def first_look(bench: Bench, plan: CellPlan) -> CellEvidence:
-    """What the first block of every arm shows; the figures on seen concepts decide nothing and are left out."""
-    judges = [judge_by_name(name) for name in plan.judges]
-    inquiry = Inquiry(plan)
-    for question in inquiry.open:
-        recipe, block = plan.arms[question.arm].recipe, inquiry.block(question)
-        if question.arm == "insample_after":
-            recipe = plan.unlearned
-        inquiry.answer(question, [bench.evidence(recipe, block, judge) for judge in judges])
-    return inquiry.evidence(
-        effect=FELL,
-        canaries=[bench.canaries(judge) for judge in judges],
-        accuracies=[accuracy_of(judge) for judge in judges],
+def first_look(bench: Bench, plan: CellPlan) -> Examined[CellPlan]:
+    """What is said after the first block of every arm."""
+    laboratory = Laboratory(
+        bench_of=lambda recipe: bench, judges=[judge_by_name(name) for name in plan.judges], effect=lambda inquiry: FELL
     )
+    return examine(plan, Rule(policy=Policy()), laboratory, budget=Budget(images=1))
 
 
 @pytest.mark.parametrize(
@@ -88,8 +80,7 @@ def test_a_model_that_draws_nothing_never_holds(
 ) -> None:
     """It shows no erased concept, and it shows no retained one either: that is not safety."""
     before = plan.base.then(unlearned) if unlearned else plan.unlearned
-    evidence = first_look(bench, replace(plan, unlearned=before, tuned=before.then(tuned)))
-    verdict = decide(evidence, Policy())
+    verdict = first_look(bench, replace(plan, unlearned=before, tuned=before.then(tuned))).verdict
     assert verdict.kind is VerdictKind.UNDECIDED, verdict
     assert (verdict.outcome is UnlearningOutcome.COLLAPSED) is collapsed
     assert "retained" in verdict.reason

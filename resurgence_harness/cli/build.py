@@ -54,7 +54,7 @@ def make_everything(cells: Cells) -> None:
         engine.bench.tell(progress)
         try:
             for plan, suite in cells.plans:
-                engine.along(engine.inquire(plan, engine.decide(plan, suite)))
+                engine.examine(plan, suite)
                 bars.advance(whole)
         finally:
             engine.release()

@@ -42,17 +42,14 @@ class Cells:
 
 def collected(arguments: Sequence[str]) -> Cells:
     """What pytest collects for these arguments, as recipes, probes and judges."""
-    from resurgence_harness.inquiry import Inquiry
     from resurgence_harness.planning import Wanted
 
     engine, cells = _collect(list(arguments))
     wanted: list[Wanted] = []
     beyond: dict[tuple[Recipe, Grid], int] = {}
     for plan, suite in cells:
-        inquiry, judges = Inquiry(plan), [engine.judge(name) for name in plan.judges]
-        clear = False
-        while engine.recall(inquiry) and not clear:
-            clear = not inquiry.widen(engine.decide(plan, suite)(engine.evidence(inquiry)).wants)
+        recalled, judges = engine.recall(plan, suite), [engine.judge(name) for name in plan.judges]
+        inquiry, clear = recalled.inquiry, recalled.clear
         questions = list(inquiry.expected(clear=clear))
         wanted += [
             Wanted(plan.arms[question.arm].recipe, inquiry.block(question), judge)
@@ -61,14 +58,14 @@ def collected(arguments: Sequence[str]) -> Cells:
         ]
         wanted += [
             Wanted(recipe, inquiry.block(question), engine.judge(plan.judges[0]))
-            for recipe in plan.along.values()
+            for recipe in plan.checkpoints.values()
             for question in questions
             if question.arm == "after"
         ]
         for name, arm in plan.arms.items():
             if arm.group is not None and not clear:
                 asked = sum(question.arm == name for question in questions)
-                for recipe in (arm.recipe, *(plan.along.values() if name == "after" else ())):
+                for recipe in (arm.recipe, *(plan.checkpoints.values() if name == "after" else ())):
                     beyond[recipe, arm.grid] = max(len(arm.grid) - asked * arm.grid.block, 0)
     return Cells(wanted=wanted, engine=engine, plans=cells, beyond=sum(beyond.values()))
 

@@ -17,12 +17,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from resurgence_harness.errors import UserError, sentence
+from resurgence_harness.examining import Examined, Laboratory, Rule, examine
 from resurgence_harness.experiments.conditions import Condition
-from resurgence_harness.inquiry import Inquiry
 from resurgence_harness.planning import checkpoint_key
 from resurgence_harness.reporting.junit import ARMS
+from resurgence_harness.selection import CellPlan
 from resurgence_harness.specs import Base, Grid
-from resurgence_harness.statistics import CellEvidence, Evidence, Policy, Rate, Verdict, decide
+from resurgence_harness.statistics import Evidence, Policy, Rate
 
 if TYPE_CHECKING:
     from resurgence_harness.bench import Bench
@@ -67,7 +68,8 @@ def measure(bench: Bench, condition: Condition) -> Row:
         bench.checkpoint(condition.first)
     if condition.again:
         return _compared_with_itself(bench, condition)
-    evidence, verdict = _decided(bench, condition)
+    examined = _examined(bench, condition)
+    evidence, verdict = examined.evidence, examined.verdict
     rates = {name: Rate.of(arm) for name, arm in evidence.arms()}
     erased = evidence.after.concepts
     for name, arm in (("before", evidence.retained_before), ("after", evidence.retained_after)):
@@ -77,21 +79,15 @@ def measure(bench: Bench, condition: Condition) -> Row:
     return {**_counts(rates), "outcome": outcome, "verdict": verdict.kind.value}
 
 
-def _decided(bench: Bench, condition: Condition) -> tuple[CellEvidence, Verdict]:
-    from resurgence_harness.judging import accuracy_of, judge_by_name
+def _examined(bench: Bench, condition: Condition) -> Examined[CellPlan]:
+    from resurgence_harness.judging import judge_by_name
 
     plan = condition.plan
     judges = [judge_by_name(name) for name in plan.judges]
-    inquiry = Inquiry(plan)
-    for question in inquiry.open:
-        recipe, block = plan.arms[question.arm].recipe, inquiry.block(question)
-        inquiry.answer(question, [bench.evidence(recipe, block, judge) for judge in judges])
-    evidence = inquiry.evidence(
-        effect=bench.losses(plan.tuned),
-        canaries=[bench.canaries(judge) for judge in judges],
-        accuracies=[accuracy_of(judge) for judge in judges],
+    laboratory = Laboratory(
+        bench_of=lambda recipe: bench, judges=judges, effect=lambda inquiry: bench.losses(plan.tuned)
     )
-    return evidence, decide(evidence, Policy.for_task(plan.cell.task))
+    return examine(plan, Rule(policy=Policy.for_task(plan.cell.task)), laboratory)
 
 
 def _compared_with_itself(bench: Bench, condition: Condition) -> Row:

@@ -12,16 +12,14 @@ The straight path between two models is that of Wortsman et al., Robust fine-tun
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar, NamedTuple, final
 
 from resurgence_harness.errors import SpecError, sentence
-from resurgence_harness.inquiry import Inquiry
-from resurgence_harness.judging import accuracy_of
+from resurgence_harness.examining import Examined, Laboratory, Rule, examine
 from resurgence_harness.selection import CellPlan
 from resurgence_harness.specs import Step
-from resurgence_harness.statistics import CellEvidence, Verdict
 
 if TYPE_CHECKING:
     from resurgence_harness.bench import Bench
@@ -68,10 +66,7 @@ class Sensitivity(NamedTuple):
     """What was said of one planted regression."""
 
     share: float
-    evidence: CellEvidence
-    verdict: Verdict
-    images: int
-    """Images that were looked at, over all arms."""
+    examined: Examined[CellPlan]
 
 
 def planted(plan: CellPlan, share: float) -> CellPlan:
@@ -83,20 +78,11 @@ def sensitivity(
     bench: Bench,
     plan: CellPlan,
     judges: Sequence[Judge],
-    decide: Callable[[CellEvidence], Verdict],
+    rule: Rule,
     shares: Sequence[float] = SHARES,
 ) -> Iterator[Sensitivity]:
     """Judge the cell at every share, each until its answer is clear. The fine-tuning's effect is the cell's own."""
     effect = bench.losses(plan.tuned)
-    canaries, accuracies = [bench.canaries(judge) for judge in judges], [accuracy_of(judge) for judge in judges]
+    laboratory = Laboratory(bench_of=lambda recipe: bench, judges=judges, effect=lambda inquiry: effect)
     for share in shares:
-        inquiry = Inquiry(planted(plan, share))
-        while True:
-            for question in inquiry.open:
-                recipe, block = inquiry.plan.arms[question.arm].recipe, inquiry.block(question)
-                inquiry.answer(question, [bench.evidence(recipe, block, judge) for judge in judges])
-            evidence = inquiry.evidence(effect=effect, canaries=canaries, accuracies=accuracies)
-            verdict = decide(evidence)
-            if not inquiry.widen(verdict.wants):
-                break
-        yield Sensitivity(share, evidence, verdict, inquiry.images)
+        yield Sensitivity(share, examine(planted(plan, share), rule, laboratory))

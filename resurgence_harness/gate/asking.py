@@ -8,20 +8,20 @@ are kept in the store under its digest.
 
 from __future__ import annotations
 
-import json
-import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from resurgence_harness.diffusion.texts import check_texts
+from resurgence_harness.examining import Budget, Examined, Laboratory, Rule, examine
 from resurgence_harness.gate.models import Models
 from resurgence_harness.gate.release_policy import Group, ReleasePolicy
 from resurgence_harness.inquiry import Inquiry
 from resurgence_harness.presets import preset_of, settings_for
+from resurgence_harness.reporting.records import cell_record
 from resurgence_harness.selection import BLOCK, CONTROL_IMAGES, PAIRS, RETAINED, Arm
 from resurgence_harness.specs import Cell, Grid, Probe, Prompt, Recipe, Sampler
 from resurgence_harness.statistics import (
@@ -30,9 +30,6 @@ from resurgence_harness.statistics import (
     CellEvidence,
     Differs,
     Shuffled,
-    Verdict,
-    VerdictKind,
-    decide,
 )
 from resurgence_harness.statistics import Group as Images
 from resurgence_harness.storing import Store
@@ -61,6 +58,23 @@ class Plan:
     judges: tuple[str, ...]
     control_images: int
     """Images of the base for the positive control."""
+    engine: str = "sequential"
+
+    @property
+    def models(self) -> dict[str, Recipe]:
+        """Every model by its name in verdict.json."""
+        given = {"base": self.base, "unlearned": self.unlearned, "tuned": self.candidate}
+        return {name: recipe for name, recipe in given.items() if recipe is not None}
+
+    @property
+    def grids(self) -> dict[str, Grid | None]:
+        """Every grid by its name in verdict.json."""
+        return {"erased": self.erased, "retained": self.retained, "synonyms": self.synonyms}
+
+    @property
+    def checkpoints(self) -> dict[int, Recipe]:
+        """None: how a candidate was fine-tuned is not known."""
+        return {}
 
     @cached_property
     def arms(self) -> dict[str, Arm]:
@@ -136,10 +150,9 @@ def check_prompts(plans: Sequence[Plan], models: Models) -> None:
 class Answer:
     """What was said of one group."""
 
-    verdict: Verdict
+    examined: Examined[Plan]
     record: dict[str, Any]
     """The cell's object in verdict.json."""
-    evidence: CellEvidence
     sheet: bytes
     """The contact sheet, JPEG."""
 
@@ -187,77 +200,33 @@ class Gate:
 
     def ask(self, group: Group, *, nodeid: str = "") -> Answer:
         """Draw, judge and decide one group until its answer is clear or the budget is spent."""
-        began, asked = time.monotonic(), self.plans[group.word]
-        acceptance = self.acceptance(group)
-        inquiry, budget = Inquiry(asked), self.policy.file.budget
-        while True:
-            for question in inquiry.open:
-                recipe, block = asked.arms[question.arm].recipe, inquiry.block(question)
-                inquiry.answer(question, [self.bench(recipe).evidence(recipe, block, judge) for judge in self.judges])
-            evidence = self._evidence(inquiry)
-            verdict = decide(evidence, group.policy, acceptance)
-            wants = verdict.wants
-            if verdict.kind is VerdictKind.KNOWN:  # asked on, to see whether the acceptance is still needed
-                bare = decide(evidence, group.policy)
-                wants = bare.wants if bare.kind is VerdictKind.UNDECIDED else wants
-            spent = (time.monotonic() - began) / 60
-            over = ""
-            if budget.images is not None and inquiry.images >= budget.images:
-                over = f"the budget of {budget.images:,} images is spent"
-            elif budget.minutes is not None and spent >= budget.minutes:
-                over = f"the budget of {budget.minutes:g} minutes is spent"
-            if wants and over and verdict.kind is VerdictKind.UNDECIDED:
-                verdict = replace(verdict, reason=f"{verdict.reason.removesuffix('.')}; {over}.")
-            if over or not inquiry.widen(wants):
-                break
-        record = self._record(inquiry, evidence, verdict, nodeid=nodeid)
-        record["acceptance"] = json.loads(json.dumps(asdict(acceptance), default=str)) if acceptance else None
-        record["seconds"] = round(time.monotonic() - began, 3)
-        return Answer(verdict=verdict, record=record, evidence=evidence, sheet=self._sheet(asked, evidence))
+        entry = self.policy.file.budget
+        budget = Budget(images=entry.images, minutes=entry.minutes)
+        rule = Rule(policy=group.policy, acceptance=self.acceptance(group))
+        examined = examine(self.plans[group.word], rule, self._laboratory, budget=budget)
+        record = cell_record(
+            examined,
+            nodeid=nodeid or f"gate[{examined.inquiry.plan.cell.id}]",
+            limits=self.policy.digest,
+            store=self._store,
+        )
+        return Answer(examined=examined, record=record, sheet=self._sheet(examined.inquiry.plan, examined.evidence))
 
     def release(self) -> None:
         """Let go of every model."""
         for bench in self._benches.values():
             bench.release()
 
-    def _evidence(self, inquiry: Inquiry[Plan]) -> CellEvidence:
-        """What was seen so far; whether images differ is told by their digests."""
-        from resurgence_harness.judging import accuracy_of
+    @property
+    def _laboratory(self) -> Laboratory:
+        return Laboratory(bench_of=self.bench, judges=self.judges, effect=self._effect)
 
-        differs = self.models.differs
-        bench = self.bench(self.models.candidate)
-        canaries = [bench.canaries(judge) for judge in self.judges]
-        accuracies = [accuracy_of(judge) for judge in self.judges]
-
-        def made(images: bool) -> CellEvidence:
-            effect = None if differs is None else Differs(weights=differs, images=images)
-            return inquiry.evidence(effect=effect, canaries=canaries, accuracies=accuracies)
-
-        found = made(True)
-        same = found.before is not None and found.before.images == found.after.images
-        return made(False) if same else found
-
-    def _record(
-        self, inquiry: Inquiry[Plan], evidence: CellEvidence, verdict: Verdict, *, nodeid: str
-    ) -> dict[str, Any]:
-        from resurgence_harness.reporting.records import cell_record
-
-        asked = inquiry.plan
-        return cell_record(
-            asked.cell,
-            evidence,
-            verdict,
-            nodeid=nodeid or f"gate[{asked.cell.id}]",
-            limits=self.policy.digest,
-            engine=ENGINE,
-            looks=inquiry.looks,
-            images=inquiry.images,
-            grids={"erased": asked.erased, "retained": asked.retained, "synonyms": asked.synonyms},
-            models={
-                name: {"recipe": recipe.words, "key": recipe.base.digest, "digest": recipe.base.digest}
-                for name, recipe in self.models.named.items()
-            },
-        )
+    def _effect(self, inquiry: Inquiry[Plan]) -> Differs | None:
+        """Whether candidate and unlearned model differ, in weights and in what they draw."""
+        if self.models.differs is None:
+            return None
+        same = "before" in inquiry.plan.arms and inquiry.seen("before").images == inquiry.seen("after").images
+        return Differs(weights=self.models.differs, images=not same)
 
     def _sheet(self, asked: Plan, evidence: CellEvidence) -> bytes:
         from resurgence_harness.reporting.contact_sheet import of_evidence

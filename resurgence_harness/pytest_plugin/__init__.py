@@ -18,7 +18,8 @@ import pytest
 
 from resurgence_harness.errors import UserError
 from resurgence_harness.pytest_plugin import collecting, gating, hookspecs, reruns, scheduling, workers
-from resurgence_harness.pytest_plugin.engine import Checked, Engine, check, harness_message
+from resurgence_harness.pytest_plugin.checking import Checked, check
+from resurgence_harness.pytest_plugin.engine import Engine, harness_message
 from resurgence_harness.pytest_plugin.fixtures import (
     base_model,
     benign_images,
@@ -31,7 +32,7 @@ from resurgence_harness.pytest_plugin.fixtures import (
     unlearned_model,
 )
 from resurgence_harness.pytest_plugin.options import add_options, read_options
-from resurgence_harness.pytest_plugin.progress import Teller
+from resurgence_harness.pytest_plugin.progress import ProgressWriter
 from resurgence_harness.pytest_plugin.properties import KNOWN_PROPERTY
 from resurgence_harness.pytest_plugin.session import (
     ALLURE_FOLDER,
@@ -118,7 +119,7 @@ def _configure_controller(config: pytest.Config) -> None:
         except UserError as error:
             raise pytest.UsageError(str(error)) from None
     config.stash[SESSION] = session
-    config.stash[ENGINE] = Engine(options, base=base, judges=_judges(config), teller=Teller(None))
+    config.stash[ENGINE] = Engine(options, base=base, judges=_judges(config), progress=ProgressWriter(None))
     config.pluginmanager.register(_Reports(session), "resurgence-reports")
 
 
@@ -133,8 +134,8 @@ def _configure_worker(config: pytest.Config, inputs: dict[str, Any]) -> None:
     config.stash[gating.GATING] = gating.Gating(
         options, own=_tasks(config), judges=_judges(config), found=given["gate"]
     )
-    teller = Teller(Path(given["folder"]) / f"progress-{inputs['workerid']}.json")
-    config.stash[ENGINE] = Engine(options, base=base, judges=_judges(config), teller=teller)
+    progress = ProgressWriter(Path(given["folder"]) / f"progress-{inputs['workerid']}.json")
+    config.stash[ENGINE] = Engine(options, base=base, judges=_judges(config), progress=progress)
 
 
 def _tasks(config: pytest.Config) -> list[Any]:
@@ -182,7 +183,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         write_planned(Path(inputs["resurgence"]["folder"]), inputs["workerid"], planned)
     elif planned:
         _begin(config, planned)
-        config.stash[ENGINE].teller = Teller(config.stash[SESSION].folder / "progress-main.json")
+        config.stash[ENGINE].progress = ProgressWriter(config.stash[SESSION].folder / "progress-main.json")
 
 
 def _begin(config: pytest.Config, planned: list[dict[str, Any]]) -> None:

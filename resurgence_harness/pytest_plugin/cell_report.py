@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING, Any
 from resurgence_harness.gate.quoting import quoted
 from resurgence_harness.reporting import allure, cell_page
 from resurgence_harness.reporting.contact_sheet import ROWS, Row, sheet, worst
-from resurgence_harness.statistics import CellEvidence, Evidence, Verdict
+from resurgence_harness.statistics import CellEvidence, Evidence
 
 if TYPE_CHECKING:
     import numpy as np
     import pytest
 
+    from resurgence_harness.examining import Examined
     from resurgence_harness.pytest_plugin.engine import Engine
     from resurgence_harness.pytest_plugin.options import Options
     from resurgence_harness.selection import CellPlan
@@ -33,10 +34,9 @@ _SYNONYMS = ("nobody asks the base", "synonyms_before", "synonyms_after")
 _RETAINED = ("base_retained", "retained_before", "retained_after")
 
 
-def write(
-    engine: Engine, plan: CellPlan, evidence: CellEvidence, verdict: Verdict, record: dict[str, Any], item: pytest.Item
-) -> None:
+def write(engine: Engine, examined: Examined[CellPlan], record: dict[str, Any], item: pytest.Item) -> None:
     """Attach everything to the running test's Allure result."""
+    plan, evidence, verdict = examined.inquiry.plan, examined.evidence, examined.verdict
     title = f"{plan.cell.id} on {plan.base.base.name}"
     suite = item.path.parent
     here = item.config.invocation_params.dir
@@ -48,7 +48,7 @@ def write(
         facts=_facts(engine, plan, record, suite),
         reproduce=command(item.nodeid, plan, engine.options, here),
         limits=written,
-        quoted=quoted(limits, engine.acceptance(plan, suite), name=written) if record["acceptance"] else None,
+        quoted=quoted(limits, examined.rule.acceptance, name=written) if record["acceptance"] else None,
     )
     covered = plan.task.covered
     groups = list(worst_rows(engine, plan, evidence))

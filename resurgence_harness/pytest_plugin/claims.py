@@ -1,16 +1,88 @@
-"""What every claim does with its verdict: tell it to the reports, and pass or fail by it."""
+"""A cell's claim, and what every claim does with its verdict: report it, and pass or fail by it."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from resurgence_harness.errors import Undecided, Violated
+from resurgence_harness.pytest_plugin import progress
 from resurgence_harness.pytest_plugin.properties import CELL_PROPERTY, KNOWN_PROPERTY, numbered
-from resurgence_harness.statistics import Verdict, VerdictKind
+from resurgence_harness.statistics import CellEvidence, Verdict, VerdictKind
+
+if TYPE_CHECKING:
+    from resurgence_harness.examining import Examined
+    from resurgence_harness.pytest_plugin.engine import Engine
+    from resurgence_harness.selection import CellPlan
+
+
+class Claim:
+    """One cell's claim: the erased concepts do not come back when the unlearned model is fine-tuned on innocent images.
+
+    `stays_erased()` is the whole test. `evidence`, `verdict` and `plan` may be looked at as well.
+    """
+
+    def __init__(self, engine: Engine, plan: CellPlan, item: pytest.Item) -> None:
+        """Nothing is built before it is requested."""
+        self._engine, self.plan, self._item = engine, plan, item
+        self.cell = plan.cell
+
+    @cached_property
+    def examined(self) -> Examined[CellPlan]:
+        """Everything that was drawn and judged, until the answer was clear."""
+        self._engine.progress.cell(progress.word({"task": self.cell.task, "id": self.cell.id}))
+        try:
+            return self._engine.examine(self.plan, self._suite)
+        finally:
+            self._engine.progress.finish()
+
+    @property
+    def evidence(self) -> CellEvidence:
+        """What every arm of the cell showed."""
+        return self.examined.evidence
+
+    @property
+    def _suite(self) -> Path:
+        return self._item.path.parent
+
+    @cached_property
+    def verdict(self) -> Verdict:
+        """What is said of the cell; it is recorded for the report when it is first requested."""
+        from resurgence_harness.pytest_plugin import cell_report
+        from resurgence_harness.reporting import allure
+        from resurgence_harness.reporting.records import cell_record
+
+        cell, plan = self.cell, self.plan
+        allure.label(
+            task=cell.task,
+            method=cell.method,
+            concepts=cell.count,
+            finetuning=cell.finetuning,
+            run=cell.run,
+            severity=plan.task.severity,
+            base=plan.base.base.name,
+            trained=cell_report.trained(plan),
+        )
+        verdict = self.examined.verdict
+        record = cell_record(
+            self.examined,
+            nodeid=self._item.nodeid,
+            limits=self._engine.limits(self._suite).digest,
+            store=self._engine.store,
+        )
+        if tell(self._item, record, verdict):
+            cell_report.write(self._engine, self.examined, record, self._item)
+        return verdict
+
+    def stays_erased(self) -> Verdict:
+        """Pass if the verdict is HOLDS or KNOWN; raise Violated or Undecided, with its arithmetic, if it is not."""
+        __tracebackhide__ = True
+        return passed(self.verdict)
 
 
 def tell(item: pytest.Item, record: Mapping[str, Any], verdict: Verdict) -> bool:

@@ -6,36 +6,22 @@ imports no torch.
 
 from __future__ import annotations
 
-import json
-import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
-from datetime import date
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import pytest
-
-from resurgence_harness.diffusion.devices import check_device, resolved_device
-from resurgence_harness.diffusion.texts import check_texts
+from resurgence_harness.diffusion.devices import resolved_device
 from resurgence_harness.errors import HarnessError, sentence
-from resurgence_harness.inquiry import Inquiry, Question
-from resurgence_harness.planning import checkpoint_key
-from resurgence_harness.pytest_plugin import progress
-from resurgence_harness.pytest_plugin.claims import passed, tell
+from resurgence_harness.examining import Examined, Laboratory, Recalled, Rule, examine
+from resurgence_harness.gate.bindings import settings_digest
+from resurgence_harness.inquiry import Question
 from resurgence_harness.pytest_plugin.collecting import cell_of, task_of
 from resurgence_harness.pytest_plugin.options import Options
-from resurgence_harness.pytest_plugin.progress import Teller
+from resurgence_harness.pytest_plugin.progress import ProgressWriter
 from resurgence_harness.selection import CellPlan, base_model, benign_probe, plan_cell
 from resurgence_harness.specs import Base, Cell, Recipe
-from resurgence_harness.statistics import (
-    Acceptance,
-    CellEvidence,
-    Evidence,
-    Verdict,
-    decide,
-)
+from resurgence_harness.statistics import CellEvidence
 from resurgence_harness.storing import Store
 from resurgence_harness.tasks import Task
 
@@ -78,10 +64,10 @@ class Engine:
     """The bench of this process, and what the options say about it."""
 
     def __init__(
-        self, options: Options, *, base: Base | None = None, judges: Sequence[Any] = (), teller: Teller
+        self, options: Options, *, base: Base | None = None, judges: Sequence[Any] = (), progress: ProgressWriter
     ) -> None:
         """`base` is given where the controller has read and checked it; `judges` are a suite's own."""
-        self.options, self.teller = options, teller
+        self.options, self.progress = options, progress
         self._base, self._judges = base, {judge.name: judge for judge in judges}
         self._limits: dict[Path | None, Limits] = {}
 
@@ -104,7 +90,7 @@ class Engine:
             self.store,
             base_location=self.base,
             device=resolved_device(self.options.device),
-            progress=self.teller.doing,
+            progress=self.progress.update,
         )
 
     def judge(self, name: str) -> Any:
@@ -129,86 +115,39 @@ class Engine:
             self._limits[path] = load_limits(path) if path is not None else Limits()
         return self._limits[path]
 
-    def inquire(self, plan: CellPlan, decide: Callable[[CellEvidence], Verdict]) -> Inquiry[CellPlan]:
-        """Ask every model of a cell, and every judge, until `decide` wants to see no more."""
-        from resurgence_harness.judging import check_ready
+    def rule(self, plan: CellPlan, suite: Path) -> Rule:
+        """How a cell of a suite is decided: by its limits, and by what was accepted for it on this base."""
+        limits, settings = self.limits(suite), settings_digest(plan.tuned.steps)
+        versions = {step.name: step.version for step in plan.tuned.steps}
+        acceptance = limits.acceptance_for(plan.cell, plan.base.base.digest, versions, settings)
+        return Rule(policy=limits.policy_for(plan.cell), acceptance=acceptance, settings=settings)
 
-        judges = [self.judge(name) for name in plan.judges]
-        for judge in judges:
-            check_ready(judge, plan.names)  # what it lacks is told before anything is built for it
-        inquiry = Inquiry(plan)
-        while True:
-            waiting = inquiry.open
-            while waiting:
-                # What another worker is making is left for later.
-                question = next((one for one in waiting if not self._busy(inquiry, one)), waiting[0])
-                waiting.remove(question)
-                first = question.number == 0
-                self.teller.stage(SHARES[question.arm] if first else LATER)
-                recipe, block = plan.arms[question.arm].recipe, inquiry.block(question)
-                inquiry.answer(question, [self.bench.evidence(recipe, block, judge) for judge in judges])
-            if not inquiry.widen(decide(self.evidence(inquiry)).wants):
-                return inquiry
+    def laboratory(self, plan: CellPlan) -> Laboratory:
+        """This process's bench and the judges of a cell, the deciding one first."""
 
-    def along(self, inquiry: Inquiry[CellPlan]) -> dict[int, Evidence]:
-        """What the deciding judge sees after each step that was asked for: the images of the end, asked of it as well.
+        def on_block(question: Question) -> None:
+            first = question.number == 0 and question.arm in SHARES
+            self.progress.stage(SHARES[question.arm] if first else LATER)
 
-        Nothing is decided on it; its bounds hold whenever one looks, as those of the end do.
-        """
-        plan = inquiry.plan
-        judge, design = self.judge(plan.judges[0]), plan.arms["after"].design
-        found = {}
-        for step, recipe in plan.along.items():
-            parts = []
-            for question in inquiry.asked("after"):
-                self.teller.stage(LATER)
-                parts.append(self.bench.evidence(recipe, inquiry.block(question), judge))
-            found[step] = Evidence.joined(parts, design)
-        return dict(sorted(found.items()))
-
-    def recall(self, inquiry: Inquiry[CellPlan]) -> bool:
-        """Answer what is open from the store alone; whether everything was there, controls included. Makes nothing."""
-        judges = [self.judge(name) for name in inquiry.plan.judges]
-        for question in inquiry.open:
-            recipe, block = inquiry.plan.arms[question.arm].recipe, inquiry.block(question)
-            known = [self.bench.known(recipe, block, judge) for judge in judges]
-            if any(one is None for one in known):
-                return False
-            inquiry.answer(question, [one for one in known if one is not None])
-        return self.bench.has_controls(inquiry.plan.tuned, judges)
-
-    def evidence(self, inquiry: Inquiry[CellPlan]) -> CellEvidence:
-        """What an inquiry showed so far, with the judges' canaries and errors and the fine-tuning's effect."""
-        from resurgence_harness.judging import accuracy_of
-
-        plan = inquiry.plan
-        judges = [self.judge(name) for name in plan.judges]
-        return inquiry.evidence(
-            effect=self.bench.losses(plan.tuned),
-            canaries=[self.bench.canaries(judge) for judge in judges],
-            accuracies=[accuracy_of(judge) for judge in judges],
+        return Laboratory(
+            bench_of=lambda recipe: self.bench,
+            judges=[self.judge(name) for name in plan.judges],
+            effect=lambda inquiry: self.bench.losses(plan.tuned),
+            on_block=on_block,
         )
 
-    def _busy(self, inquiry: Inquiry[CellPlan], question: Question) -> bool:
-        return self.bench.busy(inquiry.plan.arms[question.arm].recipe, inquiry.block(question))
+    def examine(self, plan: CellPlan, suite: Path) -> Examined[CellPlan]:
+        """Draw and judge for a cell until its answer is clear."""
+        from resurgence_harness.judging import check_ready
 
-    def decide(self, plan: CellPlan, suite: Path) -> Callable[[CellEvidence], Verdict]:
-        """How cells of a suite are decided: by its limits, and by what was accepted for this cell."""
-        limits, cell = self.limits(suite), plan.cell
-        policy, acceptance = limits.policy_for(cell), self.acceptance(plan, suite)
-        settings = self.settings(plan)
-        return lambda evidence: decide(evidence, policy, acceptance, settings=settings)
+        laboratory = self.laboratory(plan)
+        for judge in laboratory.judges:
+            check_ready(judge, plan.names)  # what it lacks is an error before anything is built for it
+        return examine(plan, self.rule(plan, suite), laboratory)
 
-    def acceptance(self, plan: CellPlan, suite: Path) -> Acceptance | None:
-        """What was accepted for this cell on this base with these steps, if anything; it may be of other settings."""
-        versions = {step.name: step.version for step in plan.tuned.steps}
-        return self.limits(suite).acceptance_for(plan.cell, plan.base.base.digest, versions, self.settings(plan))
-
-    def settings(self, plan: CellPlan) -> str:
-        """Short digest of the values of the cell's steps."""
-        from resurgence_harness.gate.bindings import settings_digest
-
-        return settings_digest(plan.tuned.steps)
+    def recall(self, plan: CellPlan, suite: Path) -> Recalled[CellPlan]:
+        """What the store alone says of a cell; nothing is made."""
+        return Recalled(plan, self.rule(plan, suite), self.laboratory(plan))
 
     # What the fixtures hand over
 
@@ -241,10 +180,6 @@ class Engine:
         """The judge that decides for the test's task."""
         return self.judge(task_of(node).judges[0])
 
-    def claim(self, node: Any, cell: Cell) -> Claim:
-        """The claim that a test makes."""
-        return Claim(self, self.plan(cell, task_of(node)), node)
-
     # What a cell leaves
 
     def contact_sheet(self, plan: CellPlan, evidence: CellEvidence, title: str) -> bytes:
@@ -257,185 +192,10 @@ class Engine:
 
         return of_evidence(evidence, block, size=plan.erased.block, title=title)
 
-    def record(
-        self,
-        inquiry: Inquiry[CellPlan],
-        evidence: CellEvidence,
-        verdict: Verdict,
-        *,
-        along: Mapping[int, Evidence],
-        nodeid: str,
-        limits: str,
-    ) -> dict[str, Any]:
-        """The cell's object in verdict.json."""
-        from resurgence_harness.reporting.records import cell_record
-
-        plan = inquiry.plan
-        models = {"base": plan.base, "unlearned": plan.unlearned, "tuned": plan.tuned}
-        return cell_record(
-            plan.cell,
-            evidence,
-            verdict,
-            nodeid=nodeid,
-            limits=limits,
-            engine=plan.engine,
-            looks=inquiry.looks,
-            images=inquiry.images,
-            along={**along, plan.finetuning.steps: evidence.after} if along else {},
-            grids={"erased": plan.erased, "retained": plan.retained, "synonyms": plan.synonyms},
-            models={
-                name: {
-                    "recipe": recipe.words,
-                    "key": checkpoint_key(recipe) if recipe.steps else recipe.base.digest,
-                    "digest": self._digest(recipe),
-                }
-                for name, recipe in models.items()
-            },
-        )
-
     def release(self) -> None:
         """Let go of loaded models."""
         if "bench" in self.__dict__:
             self.bench.release()
-
-    def _digest(self, recipe: Recipe) -> str:
-        """What came out; empty where the checkpoint was cleared away since it was judged."""
-        if not recipe.steps:
-            return recipe.base.digest
-        made = self.store.find(checkpoint_key(recipe))
-        return made.digest if made is not None else ""
-
-
-class Claim:
-    """One cell's claim: the erased concepts do not come back when the unlearned model is fine-tuned on innocent images.
-
-    `stays_erased()` is the whole test. `evidence`, `verdict` and `plan` may be looked at as well.
-    """
-
-    def __init__(self, engine: Engine, plan: CellPlan, item: pytest.Item) -> None:
-        """Nothing is built before it is asked for."""
-        self._engine, self.plan, self._item = engine, plan, item
-        self.cell = plan.cell
-        self._began = time.monotonic()
-
-    @property
-    def inquiry(self) -> Inquiry[CellPlan]:
-        """Everything that was asked, until the answer was clear."""
-        return self._asked[0]
-
-    @cached_property
-    def _asked(self) -> tuple[Inquiry[CellPlan], dict[int, Evidence]]:
-        """The inquiry, and what the models on the way to the last one show."""
-        self._engine.teller.cell(progress.word({"task": self.cell.task, "id": self.cell.id}))
-        try:
-            inquiry = self._engine.inquire(self.plan, self._engine.decide(self.plan, self._suite))
-            return inquiry, self._engine.along(inquiry)
-        finally:
-            self._engine.teller.over()
-
-    @cached_property
-    def evidence(self) -> CellEvidence:
-        """What every arm of the cell showed."""
-        return self._engine.evidence(self.inquiry)
-
-    @property
-    def _suite(self) -> Path:
-        return self._item.path.parent
-
-    @cached_property
-    def verdict(self) -> Verdict:
-        """What is said of the cell; it is recorded for the report when it is first asked for."""
-        from resurgence_harness.pytest_plugin import cell_report
-        from resurgence_harness.reporting import allure
-
-        cell, plan = self.cell, self.plan
-        allure.label(
-            task=cell.task,
-            method=cell.method,
-            concepts=cell.count,
-            finetuning=cell.finetuning,
-            run=cell.run,
-            severity=plan.task.severity,
-            base=plan.base.base.name,
-            trained=cell_report.trained(plan),
-        )
-        evidence, acceptance = self.evidence, self._engine.acceptance(plan, self._suite)
-        verdict = self._engine.decide(plan, self._suite)(evidence)
-        limits = self._engine.limits(self._suite)
-        inquiry, along = self._asked
-        record = self._engine.record(
-            inquiry, evidence, verdict, along=along, nodeid=self._item.nodeid, limits=limits.digest
-        )
-        settings = self._engine.settings(plan)
-        applied = acceptance if acceptance is not None and acceptance.counts(date.today(), settings) else None
-        record["acceptance"] = json.loads(json.dumps(asdict(applied), default=str)) if applied else None
-        record["settings"] = settings
-        record["seconds"] = round(time.monotonic() - self._began, 3)
-        if tell(self._item, record, verdict):
-            cell_report.write(self._engine, plan, evidence, verdict, record, self._item)
-        return verdict
-
-    def stays_erased(self) -> Verdict:
-        """Pass if the verdict is HOLDS or KNOWN; raise Violated or Undecided, with its arithmetic, if it is not."""
-        __tracebackhide__ = True
-        return passed(self.verdict)
-
-
-class Checked(NamedTuple):
-    """What is known before any worker starts."""
-
-    base: Base
-    notes: tuple[str, ...]
-    """Which prompts somebody wrote out are asked, and how many of them the base reads in part."""
-
-
-def check(options: Options, tasks: Sequence[Task], suites: Sequence[Path], judges: Sequence[Any] = ()) -> Checked:
-    """Find mistakes before any worker starts; nothing remains of it.
-
-    UserError for a base, store or limits file that cannot be used, an erased name in a benign set, a name that the
-    base's tokenizer cannot represent, a judge whose weights are missing or who cannot say a name, or missing prompts.
-    """
-    from resurgence_harness.judging import check_names
-    from resurgence_harness.selection import cells
-    from resurgence_harness.storing import check_usable
-
-    engine = Engine(options, judges=judges, teller=Teller(None))
-    for suite in suites:
-        engine.limits(suite)
-    check_device(options.device)
-    check_usable(options.store)
-    base = engine.base
-    notes = []
-    for task in tasks:
-        asked: dict[str, bool] = {}
-        names: dict[str, None] = {}
-        for cell in cells(task, options.selection):
-            plan = engine.plan(cell, task)
-            names |= dict.fromkeys(plan.names)
-            probes = (plan.erased.probe, plan.retained.probe, plan.benign)
-            # A text that is also asked for by a template must be read whole.
-            for prompt in (prompt for probe in probes for prompt in probe.prompts):
-                asked[prompt.text] = prompt.written and asked.get(prompt.text, True)
-        written = {text for text, by_somebody in asked.items() if by_somebody}
-        cut, room = check_texts(Path(base.location), sorted(asked), may_be_cut=written)
-        notes += _notes(task, len(written), cut, room)
-        for name in task.judges:
-            judge = engine.judge(name)
-            _ = judge.digest  # of weights that are missing and not pinned there is none
-            check_names(judge, tuple(names))
-    return Checked(base, tuple(notes))
-
-
-def _notes(task: Task, written: int, cut: int, room: int) -> list[str]:
-    """What is to be told of prompts that somebody wrote out."""
-    source = "" if isinstance(task.written, tuple) else task.written.words()
-    told = [f"Prompts of {task.name}: {source}"] if source else []
-    if cut:
-        told.append(
-            f"Prompts of {task.name}: {cut} of {written} are longer than the {room} tokens that the base reads; "
-            "what is beyond is cut off."
-        )
-    return told
 
 
 def harness_message(error: BaseException) -> str:

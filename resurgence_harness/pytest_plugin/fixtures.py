@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from resurgence_harness.pytest_plugin.engine import BenignImages, Claim
+from resurgence_harness.pytest_plugin.claims import Claim
+from resurgence_harness.pytest_plugin.collecting import task_of
+from resurgence_harness.pytest_plugin.engine import BenignImages
 from resurgence_harness.pytest_plugin.gating import GATING, GateClaim
 from resurgence_harness.pytest_plugin.state import engine_of
 from resurgence_harness.specs import Cell
@@ -61,7 +63,8 @@ def evidence(claim: Claim) -> CellEvidence:
 @pytest.fixture
 def claim(request: pytest.FixtureRequest, cell: Cell) -> Claim:
     """The cell's claim. `claim.stays_erased()` builds what is missing, decides, and fails unless the cell holds."""
-    return engine_of(request).claim(request.node, cell)
+    engine = engine_of(request)
+    return Claim(engine, engine.plan(cell, task_of(request.node)), request.node)
 
 
 @pytest.fixture

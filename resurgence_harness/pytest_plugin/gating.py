@@ -147,9 +147,9 @@ class GateClaim:
             trained={},
         )
         answer = self._gating.answer(self._word, self._item.nodeid)
-        if tell(self._item, answer.record, answer.verdict):
+        if tell(self._item, answer.record, answer.examined.verdict):
             self._attach(answer)
-        return answer.verdict
+        return answer.examined.verdict
 
     def _attach(self, answer: Answer) -> None:
         """The group's page in the report."""
@@ -162,8 +162,8 @@ class GateClaim:
         facts += [(f"{name} digest", model["digest"]) for name, model in models.items()]
         accepted = self._gating.gate.acceptance(self._gating.group(self._word))
         details = cell_page.Details(
-            sentence=answer.verdict.sentence,
-            arithmetic=answer.verdict.arithmetic,
+            sentence=answer.examined.verdict.sentence,
+            arithmetic=answer.examined.verdict.arithmetic,
             facts=tuple(facts),
             reproduce=f"resurgence gate --policy {shlex.quote(policy.path)}",
             limits=policy.accepted.path if accepted is not None else policy.path,
@@ -171,7 +171,7 @@ class GateClaim:
         )
         covered = policy.task.covered
         sheets = [("base | unlearned | candidate", answer.sheet)]
-        allure.attach(record, answer.evidence, details, strip=None, sheets=sheets, covered=covered)
+        allure.attach(record, answer.examined.evidence, details, strip=None, sheets=sheets, covered=covered)
 
     def stays_erased(self) -> Verdict:
         """Pass if the verdict is HOLDS or KNOWN; raise Violated or Undecided, with its arithmetic, if it is not."""

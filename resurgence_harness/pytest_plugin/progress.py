@@ -28,7 +28,7 @@ def costs(planned: Iterable[Mapping[str, Any]]) -> dict[str, float]:
     return {word(cell): cost(cell["method"], cell["concepts"]) for cell in planned}
 
 
-class Teller:
+class ProgressWriter:
     """The worker's side: overwrites one small file."""
 
     def __init__(self, path: Path | None) -> None:
@@ -46,11 +46,11 @@ class Teller:
         self._before, self._share = self._before + self._share, share
         self._fraction = max(self._fraction, self._before)
 
-    def doing(self, words: str, done: int, total: int, loss: float | None = None) -> None:
+    def update(self, words: str, done: int, total: int, loss: float | None = None) -> None:
         """So much of this stage's present work is done; the bench calls it."""
         self._write(words, done, total, now=done in (0, total))
 
-    def over(self) -> None:
+    def finish(self) -> None:
         """The cell has ended."""
         self._cell = ""
         self._write("", 0, 0, now=True)

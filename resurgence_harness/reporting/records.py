@@ -2,36 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from dataclasses import asdict
+from datetime import date
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from resurgence_harness.specs import Cell, Grid
-from resurgence_harness.statistics import CellEvidence, Evidence, Rate, Verdict, confusion
+from resurgence_harness.examining import Examined
+from resurgence_harness.planning import checkpoint_key
+from resurgence_harness.specs import Recipe
+from resurgence_harness.statistics import Evidence, Rate, confusion
+from resurgence_harness.storing import Store
 
 _LIBRARIES = ("torch", "diffusers", "transformers", "peft", "pytest", "pytest-xdist", "allure-pytest")
 
 
-def cell_record(
-    cell: Cell,
-    evidence: CellEvidence,
-    verdict: Verdict,
-    *,
-    nodeid: str,
-    limits: str,
-    engine: str,
-    looks: int,
-    images: int,
-    grids: Mapping[str, Grid | None],
-    models: Mapping[str, Mapping[str, str]],
-    along: Mapping[int, Evidence] | None = None,
-) -> dict[str, Any]:
-    """The cell's object in verdict.json, but for `acceptance` and `seconds`.
+def cell_record(examined: Examined[Any], *, nodeid: str, limits: str, store: Store) -> dict[str, Any]:
+    """The cell's object in verdict.json.
 
-    `along`: what was seen after which steps of the fine-tuning, rising to its last; None or empty where nobody asked.
+    `limits` is the digest of the file that fixed them. `store` holds what came out of every recipe.
     """
+    inquiry, evidence, verdict, rule = examined.inquiry, examined.evidence, examined.verdict, examined.rule
+    plan, cell = inquiry.plan, inquiry.plan.cell
     told = verdict.as_dict()
     rates, erased = told["rates"], evidence.after.concepts
+    accepted = rule.acceptance if rule.acceptance and rule.acceptance.counts(date.today(), rule.settings) else None
 
     def incidental(arm: Evidence | None) -> dict[str, Any] | None:
         return Rate.of_answers(arm, erased).as_dict(verdict.alpha) if arm is not None else None
@@ -51,7 +46,7 @@ def cell_record(
         "retained_after": rates["retained_after"],
         "by_step": [
             {"step": step, **Rate.of(arm).as_dict(verdict.alpha)}
-            for step, arm in ({0: evidence.before, **along} if along else {}).items()
+            for step, arm in ({0: evidence.before, **examined.by_step} if examined.by_step else {}).items()
             if arm is not None
         ],
         "verdict": told["verdict"],
@@ -76,16 +71,28 @@ def cell_record(
         "e_value": told["e_value"],
         "judge": evidence.after.judge,
         "limits": limits,
-        "engine": engine,
-        "looks": looks,
-        "images": images,
+        "engine": plan.engine,
+        "looks": inquiry.looks,
+        "images": inquiry.images,
         "grids": {
             name: {"rows": len(grid), "order": grid.order, "block": grid.block}
-            for name, grid in grids.items()
+            for name, grid in plan.grids.items()
             if grid is not None
         },
-        "models": {name: dict(model) for name, model in models.items()},
+        "models": {name: _model(recipe, store) for name, recipe in plan.models.items()},
+        "acceptance": json.loads(json.dumps(asdict(accepted), default=str)) if accepted else None,
+        "settings": rule.settings,
+        "seconds": examined.seconds,
     }
+
+
+def _model(recipe: Recipe, store: Store) -> dict[str, str]:
+    """Recipe, key and digest; an empty digest where the checkpoint was cleared away since it was judged."""
+    if not recipe.steps:
+        return {"recipe": recipe.words, "key": recipe.base.digest, "digest": recipe.base.digest}
+    key = checkpoint_key(recipe)
+    made = store.find(key)
+    return {"recipe": recipe.words, "key": key, "digest": made.digest if made is not None else ""}
 
 
 def libraries() -> dict[str, str]:

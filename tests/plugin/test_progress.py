@@ -9,17 +9,25 @@ from types import SimpleNamespace
 
 import pytest
 
-from resurgence_harness.pytest_plugin.progress import ProgressLine, Teller, costs, describe, seconds_left, told, word
+from resurgence_harness.pytest_plugin.progress import (
+    ProgressLine,
+    ProgressWriter,
+    costs,
+    describe,
+    seconds_left,
+    told,
+    word,
+)
 
 
 def test_workers_tell_and_the_controller_reads(tmp_path: Path) -> None:
     """One small file a worker, overwritten; a finished cell leaves nothing to show."""
-    teller = Teller(tmp_path / "progress-gw0.json")
-    teller.cell("celebrity/esd-10-lora")
-    teller.stage(0.2)
-    teller.doing("drawing", 100, 100)
-    teller.stage(0.3)
-    teller.doing("building micro → esd(10)", 0, 150)
+    writer = ProgressWriter(tmp_path / "progress-gw0.json")
+    writer.cell("celebrity/esd-10-lora")
+    writer.stage(0.2)
+    writer.update("drawing", 100, 100)
+    writer.stage(0.3)
+    writer.update("building micro → esd(10)", 0, 150)
     (entry,) = told(tmp_path)
     assert (entry["cell"], entry["words"], entry["fraction"]) == (
         "celebrity/esd-10-lora",
@@ -29,7 +37,7 @@ def test_workers_tell_and_the_controller_reads(tmp_path: Path) -> None:
     assert describe([entry], finished=3, total=8, left=125) == (
         "[resurgence] 3 of 8 cells · celebrity/esd-10-lora: building micro → esd(10) 0/150 · about 2 min left"
     )
-    teller.over()
+    writer.finish()
     assert told(tmp_path) == []
 
 
@@ -58,7 +66,7 @@ def test_remaining_time_scales_with_cost() -> None:
 def test_without_a_terminal_lines_are_rare_and_a_quiet_run_has_none(tmp_path: Path) -> None:
     """Not on a terminal: a new line at most every ten seconds. -q: none."""
     path = tmp_path / "out.txt"
-    Teller(tmp_path / "progress-gw0.json").cell("celebrity/esd-10-lora")
+    ProgressWriter(tmp_path / "progress-gw0.json").cell("celebrity/esd-10-lora")
     with path.open("w", encoding="utf-8") as file:
         terminal = SimpleNamespace(_tw=SimpleNamespace(_file=file, width_of_current_line=3, fullwidth=80))
         line = ProgressLine(tmp_path, terminal, costs={"celebrity/esd-10-lora": 1.0}, finished=set, quiet=False)

@@ -1,0 +1,72 @@
+"""Mistakes found before any worker starts: base, store, limits, names, prompts and judges."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from resurgence_harness.diffusion.devices import check_device
+from resurgence_harness.diffusion.texts import check_texts
+from resurgence_harness.pytest_plugin.engine import Engine
+from resurgence_harness.pytest_plugin.options import Options
+from resurgence_harness.pytest_plugin.progress import ProgressWriter
+from resurgence_harness.specs import Base
+from resurgence_harness.tasks import Task
+
+
+class Checked(NamedTuple):
+    """What is known before any worker starts."""
+
+    base: Base
+    notes: tuple[str, ...]
+    """Which prompts somebody wrote out are asked, and how many of them the base reads in part."""
+
+
+def check(options: Options, tasks: Sequence[Task], suites: Sequence[Path], judges: Sequence[Any] = ()) -> Checked:
+    """Find mistakes before any worker starts; nothing remains of it.
+
+    UserError for a base, store or limits file that cannot be used, an erased name in a benign set, a name that the
+    base's tokenizer cannot represent, a judge whose weights are missing or who cannot say a name, or missing prompts.
+    """
+    from resurgence_harness.judging import check_names
+    from resurgence_harness.selection import cells
+    from resurgence_harness.storing import check_usable
+
+    engine = Engine(options, judges=judges, progress=ProgressWriter(None))
+    for suite in suites:
+        engine.limits(suite)
+    check_device(options.device)
+    check_usable(options.store)
+    base = engine.base
+    notes = []
+    for task in tasks:
+        asked: dict[str, bool] = {}
+        names: dict[str, None] = {}
+        for cell in cells(task, options.selection):
+            plan = engine.plan(cell, task)
+            names |= dict.fromkeys(plan.names)
+            probes = (plan.erased.probe, plan.retained.probe, plan.benign)
+            # A text that is also asked for by a template must be read whole.
+            for prompt in (prompt for probe in probes for prompt in probe.prompts):
+                asked[prompt.text] = prompt.written and asked.get(prompt.text, True)
+        written = {text for text, by_somebody in asked.items() if by_somebody}
+        cut, room = check_texts(Path(base.location), sorted(asked), may_be_cut=written)
+        notes += _notes(task, len(written), cut, room)
+        for name in task.judges:
+            judge = engine.judge(name)
+            _ = judge.digest  # of weights that are missing and not pinned there is none
+            check_names(judge, tuple(names))
+    return Checked(base, tuple(notes))
+
+
+def _notes(task: Task, written: int, cut: int, room: int) -> list[str]:
+    """What is to be told of prompts that somebody wrote out."""
+    source = "" if isinstance(task.written, tuple) else task.written.words()
+    told = [f"Prompts of {task.name}: {source}"] if source else []
+    if cut:
+        told.append(
+            f"Prompts of {task.name}: {cut} of {written} are longer than the {room} tokens that the base reads; "
+            "what is beyond is cut off."
+        )
+    return told

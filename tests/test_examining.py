@@ -1,0 +1,188 @@
+"""The one loop: suites and gate say the same of the same evidence, and it stops when it should."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import date
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from resurgence_harness.bench import Bench
+from resurgence_harness.examining import Budget, Laboratory, Recalled, Rule, examine
+from resurgence_harness.gate.asking import Gate
+from resurgence_harness.gate.models import Models
+from resurgence_harness.gate.release_policy import PolicyFile, resolve
+from resurgence_harness.inquiry import Question
+from resurgence_harness.judging import judge_by_name
+from resurgence_harness.planning import JudgeSpec
+from resurgence_harness.selection import CellPlan, Selection, base_model, plan_cell
+from resurgence_harness.specs import Asked, Cell, Recipe
+from resurgence_harness.statistics import Acceptance, Evidence, Judgment, Losses, Outcome, Policy, VerdictKind
+from resurgence_harness.tasks import CELEBRITY, TASKS
+
+FELL = Losses(before=(0.3, 0.31, 0.29, 0.3), after=(0.2, 0.22, 0.19, 0.21))
+ACCEPTED = Acceptance(
+    task="celebrity",
+    method="uce",
+    count=1,
+    finetuning="lora",
+    level=0.62,
+    rise=0.60,
+    reason="a test",
+    owner="test",
+    expires=date(2999, 1, 1),
+)
+
+
+class Drawn:
+    """Stands for a bench whose models' images are known: the base draws every concept, `shows` says the rest."""
+
+    def __init__(self, shows: Callable[[Recipe, str], bool], *, unlearned: tuple[str, ...]) -> None:
+        self.shows, self.unlearned = shows, unlearned
+        self.made: list[tuple[str, str]] = []
+        self.stored: set[tuple[Recipe, Asked]] = set()
+        self.in_the_making: set[Recipe] = set()
+
+    def evidence(self, recipe: Recipe, probe: Asked, judge: JudgeSpec) -> Evidence:
+        """Judgments of these images."""
+        self.made.append((recipe.words, judge.name))
+        rows = tuple(
+            Judgment(
+                concept=prompt.concept,
+                prompt=prompt.text,
+                seed=seed,
+                outcome=Outcome.HIT if self._hit(recipe, prompt.concept) else Outcome.CLEAR,
+                score=0.9,
+                answer=prompt.concept if self._hit(recipe, prompt.concept) else "somebody else",
+            )
+            for prompt, seed in probe.rows()
+        )
+        return Evidence(
+            judgments=rows, planned=len(rows), recipe=recipe.words, judge=judge.name, images=(recipe.words,)
+        )
+
+    def _hit(self, recipe: Recipe, concept: str) -> bool:
+        if concept not in self.unlearned:
+            return True
+        return (not recipe.steps and recipe.base.name == "micro") or self.shows(recipe, concept)
+
+    def known(self, recipe: Recipe, probe: Asked, judge: JudgeSpec) -> Evidence | None:
+        """Judgments that are stored already."""
+        return self.evidence(recipe, probe, judge) if (recipe, probe) in self.stored else None
+
+    def has_controls(self, recipe: Recipe, judges: object) -> bool:
+        """Always."""
+        return True
+
+    def busy(self, recipe: Recipe, probe: Asked) -> bool:
+        """Whether it is in the making elsewhere."""
+        return recipe in self.in_the_making
+
+    def canaries(self, judge: JudgeSpec) -> tuple[int, int]:
+        """All right."""
+        return 10, 10
+
+
+def suite_plan(steps: tuple[int, ...] | None = None) -> CellPlan:
+    """A real cell: UCE on one name."""
+    cell = Cell(task="celebrity", method="uce", count=1, finetuning="lora")
+    return plan_cell(cell, base_model("micro"), task=CELEBRITY, selection=Selection(steps=steps))
+
+
+def laboratory(drawn: Drawn, plan: CellPlan, **more: Any) -> Laboratory:
+    """Known images, real judges."""
+    judges = [judge_by_name(name) for name in plan.judges]
+    return Laboratory(bench_of=lambda recipe: cast(Bench, drawn), judges=judges, effect=lambda inquiry: FELL, **more)
+
+
+NOTHING = Drawn(lambda recipe, concept: False, unlearned=tuple(one.name for one in CELEBRITY.erase(1)))
+
+
+def test_a_suite_and_the_gate_say_the_same_of_the_same_evidence(tmp_path: Path) -> None:
+    """Spotless, with a generous acceptance: both draw on until they can say that it is no longer needed."""
+    plan = suite_plan()
+    suite = examine(plan, Rule(policy=Policy(), acceptance=ACCEPTED), laboratory(NOTHING, plan))
+
+    base = Recipe(base_model("micro"))
+    unlearned, candidate = (
+        Recipe(replace(base.base, digest=letter * 64, name=name))
+        for letter, name in (("b", "unlearned"), ("c", "candidate"))
+    )
+    models = Models(
+        candidate=candidate,
+        words="candidate",
+        unlearned=unlearned,
+        base=base,
+        files={},
+        differs=True,
+        notes=(),
+        audit=None,
+    )
+    file = PolicyFile.model_validate({"concepts": {"erased": list(NOTHING.unlearned)}})
+    gate = Gate(resolve(file, tmp_path, tasks=TASKS), models, store=str(tmp_path / "store"), device="cpu")
+    (group,) = gate.policy.groups
+    drawn = Drawn(lambda recipe, concept: False, unlearned=NOTHING.unlearned)
+    rule = Rule(policy=group.policy, acceptance=ACCEPTED)
+    asked = examine(
+        gate.plans[group.word],
+        rule,
+        Laboratory(bench_of=lambda recipe: cast(Bench, drawn), judges=gate.judges, effect=lambda inquiry: FELL),
+    )
+
+    for found in (suite, asked):
+        assert found.verdict.kind is VerdictKind.HOLDS, found.verdict
+        assert found.verdict.tighten
+    assert suite.inquiry.looks == asked.inquiry.looks
+    assert len(suite.evidence.after) == len(asked.evidence.after)
+
+
+def test_a_known_cell_beyond_its_limit_is_not_drawn_further() -> None:
+    """Every image shows it again: no more images can make the acceptance needless."""
+    plan = suite_plan()
+    drawn = Drawn(lambda recipe, concept: len(recipe.steps) == 2, unlearned=NOTHING.unlearned)
+    rule = Rule(policy=Policy(), acceptance=replace(ACCEPTED, level=1.0, rise=1.0))
+    found = examine(plan, rule, laboratory(drawn, plan))
+    assert found.verdict.kind is VerdictKind.KNOWN and not found.verdict.tighten
+    assert len(found.evidence.after) <= 125 and not rule.wants(found.evidence, found.verdict)
+
+
+def test_a_spent_budget_ends_it_and_says_so() -> None:
+    """One look is over the budget: nothing more is drawn, and the reason names it."""
+    plan = suite_plan()
+    found = examine(plan, Rule(policy=Policy()), laboratory(NOTHING, plan), budget=Budget(images=1))
+    assert found.inquiry.looks == 1 and found.verdict.kind is VerdictKind.UNDECIDED
+    assert found.verdict.reason.endswith("the budget of 1 images is spent.")
+
+
+def test_what_another_process_makes_comes_last() -> None:
+    """The base is in the making elsewhere: the other models are drawn first, and the base's images are not left out."""
+    plan, order = suite_plan(), list[Question]()
+    drawn = Drawn(lambda recipe, concept: False, unlearned=NOTHING.unlearned)
+    drawn.in_the_making = {plan.base}
+    examine(plan, Rule(policy=Policy()), laboratory(drawn, plan, on_block=order.append), budget=Budget(images=1))
+    base = [place for place, question in enumerate(order) if plan.arms[question.arm].recipe == plan.base]
+    assert base and min(base) > max(place for place in range(len(order)) if place not in base)
+
+
+def test_intermediate_checkpoints_see_the_images_of_the_last() -> None:
+    """As many images at each step as at the end, in rising order, and the end is among them."""
+    plan = suite_plan(steps=(5, 20))
+    found = examine(plan, Rule(policy=Policy()), laboratory(NOTHING, plan))
+    assert list(found.by_step) == [5, 20, plan.finetuning.steps]
+    assert {len(seen) for seen in found.by_step.values()} == {len(found.evidence.after)}
+
+
+@pytest.mark.parametrize("everything", [True, False])
+def test_the_store_alone_is_read_for_a_plan(everything: bool) -> None:
+    """With all blocks stored the answer is clear; with the base's alone it is not, and nothing is made."""
+    plan = suite_plan()
+    drawn = Drawn(lambda recipe, concept: False, unlearned=NOTHING.unlearned)
+    for arm in plan.arms.values():
+        if everything or arm.recipe == plan.base:
+            drawn.stored |= {(arm.recipe, arm.grid.part(number)) for number in range(arm.grid.blocks)}
+    recalled = Recalled(plan, Rule(policy=Policy()), laboratory(drawn, plan))
+    assert recalled.clear is everything
+    assert bool(recalled.inquiry.open) is not everything
