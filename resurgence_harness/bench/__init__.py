@@ -11,6 +11,7 @@ took.
 
 from __future__ import annotations
 
-from resurgence_harness.bench.bench import Bench, Progress
+from resurgence_harness.bench.bench import Bench
+from resurgence_harness.bench.making import Progress
 
 __all__ = ["Bench", "Progress"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,7 @@ from resurgence_harness.bench.files import (
     write_judgments,
 )
 from resurgence_harness.bench.judged import judgments
-from resurgence_harness.bench.making import Making
+from resurgence_harness.bench.making import Making, Progress
 from resurgence_harness.bench.provenance import provenance
 from resurgence_harness.bench.wardrobe import Wardrobe
 from resurgence_harness.errors import SpecError, sentence
@@ -45,9 +45,6 @@ if TYPE_CHECKING:
 
     from resurgence_harness.diffusion.model import StableDiffusion
     from resurgence_harness.statistics import Evidence, Losses
-
-Progress = Callable[[str, int, int, float | None], None]
-"""progress(stage in words, done, total, loss): loss is None where there is none."""
 
 
 class Bench:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from resurgence_harness.bench.effect import Effect
 from resurgence_harness.bench.files import DELTA, TENSORS, read_images, read_tensors, write_difference, write_tensors
+from resurgence_harness.bench.making import Progress, Workshop
 from resurgence_harness.bench.provenance import provenance
 from resurgence_harness.bench.wardrobe import chain_digest
 from resurgence_harness.diffusion.training import fast_products
@@ -19,12 +20,11 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
-    from resurgence_harness.bench.bench import Bench, Progress
     from resurgence_harness.diffusion.model import StableDiffusion
 
 
 def apply(
-    bench: Bench, recipe: Recipe, chain: list[Artifact], inputs: dict[str, str], folder: Path, progress: Progress
+    bench: Workshop, recipe: Recipe, chain: list[Artifact], inputs: dict[str, str], folder: Path, progress: Progress
 ) -> dict[str, Any]:
     """Apply the recipe's last step to its parent, and write the tensors that moved; the facts of the making."""
     from resurgence_harness.diffusion.run import Run
@@ -84,7 +84,9 @@ def apply(
     return facts(changed, folder, training(step))
 
 
-def _tensors(bench: Bench, kind: str, spec: object, build: Callable[[], dict[str, Tensor]], *, words: str) -> Artifact:
+def _tensors(
+    bench: Workshop, kind: str, spec: object, build: Callable[[], dict[str, Tensor]], *, words: str
+) -> Artifact:
     def write(folder: Path) -> dict[str, Any]:
         write_tensors(build(), folder)
         return provenance(bench.device, None)

@@ -5,18 +5,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from resurgence_harness.bench.files import read_images
+from resurgence_harness.bench.making import Workshop
 from resurgence_harness.planning import held_out_probe
 from resurgence_harness.specs import Recipe
 
 if TYPE_CHECKING:
-    from resurgence_harness.bench.bench import Bench
     from resurgence_harness.diffusion.model import StableDiffusion
 
 
 class Effect:
     """Whether a fine-tuning did anything: the denoising loss of benign images that it never saw, before and after."""
 
-    def __init__(self, bench: Bench, recipe: Recipe, before: StableDiffusion, used: dict[str, str]) -> None:
+    def __init__(self, bench: Workshop, recipe: Recipe, before: StableDiffusion, used: dict[str, str]) -> None:
         """Measure `before`, where the recipe's last step is a fine-tuning."""
         from resurgence_harness.finetuning import FineTuning, held_out
 

@@ -1,13 +1,30 @@
-"""Making artifacts, each with the time that was its own."""
+"""Making artifacts, each with the time that was its own, and what making one needs of the bench."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
+from resurgence_harness.bench.wardrobe import Wardrobe
+from resurgence_harness.specs import Asked, Recipe
 from resurgence_harness.storing import Artifact, Store
+
+Progress = Callable[[str, int, int, float | None], None]
+"""progress(stage in words, done, total, loss): loss is None where there is none."""
+
+
+class Workshop(Protocol):
+    """What building a checkpoint needs of the bench; the two need one another, for a step may need images."""
+
+    store: Store
+    device: str
+    making: Making
+    wardrobe: Wardrobe
+
+    def drawn(self, recipe: Recipe, probe: Asked) -> Artifact:
+        """What a model draws, as it lies in the store; drawn first where it is missing."""
 
 
 class Making:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from resurgence_harness.errors import UserError, sentence
+from resurgence_harness.errors import HarnessError, UserError, sentence
 from resurgence_harness.pytest_plugin import gating
 from resurgence_harness.pytest_plugin.options import Options, task_named
 from resurgence_harness.pytest_plugin.state import OPTIONS
@@ -120,6 +120,14 @@ def cell_of(item: Any, options: Options) -> Cell | None:
     if word is None or word == _NOT_CHOSEN:
         return None
     return next((cell for cell in _chosen(item, task_of(item), options) if cell.id == word), None)
+
+
+def required_cell_of(item: Any) -> Cell:
+    """The cell of a test that takes one."""
+    found = cell_of(item, item.config.stash[OPTIONS])
+    if found is None:
+        raise HarnessError(sentence(f"{item.nodeid} has no cell.", do="Run it through pytest's own collection."))
+    return found
 
 
 def is_cell(item: Any) -> bool:

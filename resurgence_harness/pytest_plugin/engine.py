@@ -12,11 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from resurgence_harness.diffusion.devices import resolved_device
-from resurgence_harness.errors import HarnessError, sentence
+from resurgence_harness.errors import HarnessError
 from resurgence_harness.examining import Examined, Laboratory, Recalled, Rule, examine
 from resurgence_harness.gate.bindings import settings_digest
 from resurgence_harness.inquiry import Question
-from resurgence_harness.pytest_plugin.collecting import cell_of, task_of
 from resurgence_harness.pytest_plugin.options import Options
 from resurgence_harness.pytest_plugin.progress import ProgressWriter
 from resurgence_harness.selection import CellPlan, base_model, benign_probe, plan_cell
@@ -151,34 +150,23 @@ class Engine:
 
     # What the fixtures hand over
 
-    def cell(self, node: Any) -> Cell:
-        """The cell of a test."""
-        found = cell_of(node, self.options)
-        if found is None:
-            raise HarnessError(sentence(f"{node.nodeid} has no cell.", do="Run it through pytest's own collection."))
-        return found
-
     def base_model(self) -> StableDiffusion:
         """The published model, loaded."""
         return self.bench.model(Recipe(self.base))
 
-    def unlearned_model(self, node: Any, cell: Cell) -> StableDiffusion:
+    def unlearned_model(self, cell: Cell, task: Task) -> StableDiffusion:
         """The cell's unlearned model, loaded."""
-        return self.bench.model(self.plan(cell, task_of(node)).unlearned)
+        return self.bench.model(self.plan(cell, task).unlearned)
 
-    def fine_tuned_model(self, node: Any, cell: Cell) -> StableDiffusion:
+    def fine_tuned_model(self, cell: Cell, task: Task) -> StableDiffusion:
         """The cell's fine-tuned model, loaded."""
-        return self.bench.model(self.plan(cell, task_of(node)).tuned)
+        return self.bench.model(self.plan(cell, task).tuned)
 
-    def benign_images(self, node: Any) -> BenignImages:
-        """What fine-tunings of the test's task are trained on."""
-        probe = benign_probe(task_of(node), self.base, self.options.selection)
+    def benign_images(self, task: Task) -> BenignImages:
+        """What fine-tunings of a task are trained on."""
+        probe = benign_probe(task, self.base, self.options.selection)
         images = self.bench.images(Recipe(self.base), probe)
         return BenignImages(images, tuple(prompt.text for prompt, _ in probe.rows()))
-
-    def judge_for(self, node: Any) -> Any:
-        """The judge that decides for the test's task."""
-        return self.judge(task_of(node).judges[0])
 
     # What a cell leaves
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from resurgence_harness.pytest_plugin.claims import Claim
-from resurgence_harness.pytest_plugin.collecting import task_of
+from resurgence_harness.pytest_plugin.collecting import required_cell_of, task_of
 from resurgence_harness.pytest_plugin.engine import BenignImages
 from resurgence_harness.pytest_plugin.gating import GATING, GateClaim
 from resurgence_harness.pytest_plugin.state import engine_of
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 @pytest.fixture
 def cell(request: pytest.FixtureRequest) -> Cell:
     """One cell: task × method × concept count × fine-tuning × run. A test that uses it runs once per chosen cell."""
-    return engine_of(request).cell(request.node)
+    return required_cell_of(request.node)
 
 
 @pytest.fixture
@@ -33,25 +33,25 @@ def base_model(request: pytest.FixtureRequest) -> StableDiffusion:
 @pytest.fixture
 def unlearned_model(request: pytest.FixtureRequest, cell: Cell) -> StableDiffusion:
     """The cell's unlearned model, built if the store lacks it, loaded on the device; freed when memory is needed."""
-    return engine_of(request).unlearned_model(request.node, cell)
+    return engine_of(request).unlearned_model(cell, task_of(request.node))
 
 
 @pytest.fixture
 def fine_tuned_model(request: pytest.FixtureRequest, cell: Cell) -> StableDiffusion:
     """The cell's unlearned model after fine-tuning on benign images, built, loaded and freed like `unlearned_model`."""
-    return engine_of(request).fine_tuned_model(request.node, cell)
+    return engine_of(request).fine_tuned_model(cell, task_of(request.node))
 
 
 @pytest.fixture
 def benign_images(request: pytest.FixtureRequest) -> BenignImages:
     """The images that fine-tunings are trained on, drawn by the base model: `images` (uint8) and their `prompts`."""
-    return engine_of(request).benign_images(request.node)
+    return engine_of(request).benign_images(task_of(request.node))
 
 
 @pytest.fixture
 def judge(request: pytest.FixtureRequest) -> Any:
     """The task's judge: `judge.answer(images, device)` says what each image shows."""
-    return engine_of(request).judge_for(request.node)
+    return engine_of(request).judge(task_of(request.node).judges[0])
 
 
 @pytest.fixture

@@ -12,13 +12,13 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, NamedTuple, final
+from typing import TYPE_CHECKING, ClassVar, NamedTuple, Protocol, final
 
 from resurgence_harness.diffusion import moves
 from resurgence_harness.diffusion.attention import grid, watched
 from resurgence_harness.diffusion.examples import Examples
 from resurgence_harness.diffusion.training import Losses, batches, descend
-from resurgence_harness.specs import Concept
+from resurgence_harness.specs import Concept, Probe
 from resurgence_harness.unlearning.masks import name_tokens, resized
 
 if TYPE_CHECKING:
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
     from resurgence_harness.diffusion.model import StableDiffusion
     from resurgence_harness.diffusion.run import Run
-    from resurgence_harness.unlearning.mace import MACE
 
 
 class Timesteps(ABC):
@@ -109,8 +108,55 @@ class Draw(NamedTuple):
     """ε [n, 4, h, w]."""
 
 
+class Training(Protocol):
+    """The values of MACE that this stage needs; mace.py says what each means."""
+
+    @property
+    def templates(self) -> tuple[str, ...]:
+        """Prompts, "{}" for the name."""
+
+    @property
+    def forget(self) -> Probe:
+        """What the images were requested by."""
+
+    @property
+    def rank(self) -> int:
+        """Of each LoRA."""
+
+    @property
+    def iterations(self) -> int:
+        """Optimiser steps for each concept."""
+
+    @property
+    def batch(self) -> int:
+        """Images of one concept per optimiser step."""
+
+    @property
+    def learning_rate(self) -> float:
+        """AdamW's."""
+
+    @property
+    def timesteps(self) -> Timesteps:
+        """The density of t."""
+
+    @property
+    def penalty(self) -> FrobeniusNorm | SquaredFrobeniusNorm:
+        """What is made of the attention inside the masks."""
+
+    @property
+    def seed(self) -> int:
+        """Of the LoRAs, the images' order, the prompts' order, t and the noise."""
+
+    @property
+    def updates(self) -> int:
+        """Optimiser steps of all concepts."""
+
+    def prompts(self, name: str) -> list[str]:
+        """Every template filled."""
+
+
 def train_together(
-    step: MACE,
+    step: Training,
     group: tuple[Concept, ...],
     refined: StableDiffusion,
     matrices: dict[str, Tensor],
@@ -177,7 +223,7 @@ def train_together(
 
 
 def draws(
-    step: MACE, concept: Concept, generator: Generator, density: Tensor, shape: tuple[int, ...], first: int
+    step: Training, concept: Concept, generator: Generator, density: Tensor, shape: tuple[int, ...], first: int
 ) -> Iterator[Draw]:
     """One concept's batches without end; its prompts are the rows from `first` on."""
     import torch
