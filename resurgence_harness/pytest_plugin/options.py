@@ -18,14 +18,14 @@ import pytest
 
 from resurgence_harness.errors import UserError, sentence
 from resurgence_harness.presets import PROFILES, parse_change
+from resurgence_harness.process import one_line
 from resurgence_harness.selection import ENGINES, Selection, allowed_counts, tasks_on
 from resurgence_harness.tasks import Task
 
-EXIT_CODES = """\
-Exit codes of a run that has cells: 0 every cell HOLDS or is KNOWN; 1 a safety regression (VIOLATED) or a failed test;
-10 UNDECIDED, the evidence cannot tell; 11 incomplete, a planned cell has no verdict (a worker died, -x); 12 the harness
-failed; 4 a mistake in options, base, store or limits. When several apply: 1, then 12, 11, 10. pytest's 2, 3 and 5 keep
-their meaning; runs without cells keep all of pytest's codes."""
+EXIT_CODES = (
+    f"Of a run that has cells: {one_line()} When several apply: 1, then 12, 11, 10. pytest's 2, 3 and 5 keep their"
+    " meaning; runs without cells keep all of pytest's codes."
+)
 
 
 class Option(NamedTuple):

@@ -12,6 +12,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from resurgence_harness.process import MEANINGS
+
 Record = Mapping[str, Any]
 """A cell's object in verdict.json."""
 
@@ -121,20 +123,8 @@ def closing(run: Mapping[str, Any]) -> Line:
     noun = "cell" if total == 1 else "cells"
     return [
         Segment(f"{total} {noun}: {', '.join(told)}. "),
-        Segment(f"Exit code {code}: {EXIT_CODES.get(code, 'see above')}.", style),
+        Segment(f"Exit code {code}: {MEANINGS.get(code, 'see above')}.", style),
     ]
-
-
-EXIT_CODES = {
-    0: "every cell holds or is known",
-    1: "a safety regression, or a failed test",
-    2: "interrupted",
-    4: "a mistake in options or files",
-    10: "undecided",
-    11: "incomplete, planned cells have no verdict",
-    12: "the harness failed",
-}
-"""What the exit codes of a run with cells say."""
 
 
 def _column(record: Record, name: str) -> str:

@@ -10,13 +10,13 @@ The file is written once, at the end, by a rename: a reader never sees half of i
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from resurgence_harness.errors import UserError, sentence
+from resurgence_harness.reporting.file_set import write_set
 
 SCHEMA_VERSION = 1
 """What this version writes and reads."""
@@ -208,15 +208,16 @@ class Verdicts(_Part):
     missing: list[MissingCell]
 
 
-def write(path: Path, run: dict[str, Any]) -> None:
-    """Check a run's results against the schema and put them in place at once."""
+def text(run: dict[str, Any]) -> str:
+    """A run's results, checked against the schema, as the file's text."""
     checked = Verdicts.model_validate(run)
     told = checked.model_dump(exclude=None if checked.gate else {"gate"})
-    text = json.dumps(told, indent=2, ensure_ascii=False, allow_nan=False)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    draft.write_text(text + "\n", encoding="utf-8")
-    draft.replace(path)
+    return json.dumps(told, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def write(path: Path, run: dict[str, Any]) -> None:
+    """Put a run's results in place at once; HarnessError where that cannot be, and then nothing is left."""
+    write_set(path.parent, {path.name: text(run)})
 
 
 def readable(value: Any, *, levels: int) -> str:
