@@ -101,9 +101,7 @@ def run(gate: Gate, told: Callable[[Group, dict[str, Any]], None]) -> tuple[dict
         gate.release()
     kinds = [VerdictKind(record["verdict"]) for record in records]
     code = exit_code(kinds, harness_errors=len(missing))
-    return results(
-        gate.policy, gate.models, records, missing, code=code, started=started, device=gate.device
-    ), sheets
+    return results(gate.policy, gate.models, records, missing, code=code, started=started, device=gate.device), sheets
 
 
 def results(

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from resurgence_harness.reporting.model_card_pr import Proposal
     from resurgence_harness.reporting.tracking import Tracker
 
+
 @dataclass(kw_only=True)
 class Sharing:
     """Trackers with open runs, and a repository to propose to."""

@@ -1,7 +1,7 @@
 """What follows a verdict: files, the terminal, CI, trackers. What fails here changes no verdict.
 
-Each part is tried by itself, the files first. A part that fails is one sentence on stderr, and the process ends with 12:
-a verdict that somebody did not see is no pass. Only a regression stays what it is, 1.
+Each part is tried by itself, the files first. A part that fails is one sentence on stderr, and the process ends with
+12: a verdict that somebody did not see is no pass. Only a regression stays what it is, 1.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A process's edges: its exit code, what it prints, how it is stopped, and what happens when something unforeseen breaks.
+"""A process's edges: its exit code, what it prints, how it is stopped, and what it does with an unforeseen error.
 
     guarded(main)     every command of the package runs inside it
     ├─ output         stdout and stderr that never raise

@@ -1,4 +1,4 @@
-"""The exit codes of every command and of pytest runs with cells: the one table that help, reports and docs take them from.
+"""The exit codes of every command and of pytest runs with cells: the one table, which help and reports are made from.
 
 When several apply to one run: 1, then 12, 11, 10. Nothing but 0 is a pass.
 """

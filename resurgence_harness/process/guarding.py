@@ -44,7 +44,7 @@ def _code(main: Callable[[], object]) -> ExitCode:
     except KeyboardInterrupt:
         code, message = ExitCode.INTERRUPTED, "Interrupted; this says nothing of any model."
     except BaseException as error:
-        code, message = ExitCode.HARNESS_ERROR, "" if signals.stopped() else unforeseen.recorded(error)
+        code, message = _unforeseen(error)
     stopped = signals.stopped()
     if stopped is not None:
         code, message = stopped, "Stopped by a signal; this says nothing of any model."
@@ -52,6 +52,18 @@ def _code(main: Callable[[], object]) -> ExitCode:
         signals.end_children()
     print(f"resurgence: {message}", file=sys.stderr)
     return code
+
+
+def _unforeseen(error: BaseException) -> tuple[ExitCode, str]:
+    if isinstance(error, RuntimeError) and "home directory" in str(error):  # pathlib's own, wherever "~" is written out
+        return ExitCode.USER_ERROR, sentence(
+            "There is no home directory, and something would be looked for below it.",
+            reason=error,
+            do="Set HOME, or write every path in full: --store DIR, and no ~.",
+        )
+    if signals.stopped() is not None:
+        return ExitCode.HARNESS_ERROR, ""
+    return ExitCode.HARNESS_ERROR, unforeseen.recorded(error)
 
 
 def _named(result: object) -> ExitCode:
