@@ -12,6 +12,7 @@ import typer
 import resurgence_harness
 from resurgence_harness.cli.words import time_words
 from resurgence_harness.process import ExitCode
+from resurgence_harness.process.unforeseen import keep_in
 
 
 def register(app: typer.Typer) -> None:
@@ -41,6 +42,8 @@ def validate_command(
 
     stored = {path.name.partition(".")[0]: validation.read(path) for path in outcomes or ()}
     into = None if to is None else validation.folder(to)
+    if into is not None:
+        keep_in(into)
     asked = validation.every_check(validation.FULL if full else validation.FAST, seed=seed, stored=stored)
 
     def told(name: str, seconds: float, done: int) -> None:

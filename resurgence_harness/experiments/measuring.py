@@ -20,6 +20,7 @@ from resurgence_harness.errors import UserError, sentence, shown
 from resurgence_harness.experiments.conditions import Condition
 from resurgence_harness.inquiry import Inquiry
 from resurgence_harness.planning import checkpoint_key
+from resurgence_harness.process import signals
 from resurgence_harness.reporting.junit import ARMS
 from resurgence_harness.specs import Base, Grid
 from resurgence_harness.statistics import CellEvidence, Evidence, Policy, Rate, Verdict, decide
@@ -210,6 +211,7 @@ def _measured(experiment: str, conditions: Sequence[Condition], place: Place, *,
                 yield row.result()
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
+            signals.end_children()
             raise
 
 
@@ -227,6 +229,7 @@ def _apart(conditions: Iterable[Condition]) -> list[Condition]:
 def _share_cores(threads: int) -> None:
     """Before torch is imported: processes whose threads outnumber the cores wait for one another most of the time."""
     os.environ["OMP_NUM_THREADS"] = str(threads)
+    signals.for_worker()
 
 
 _BENCHES: dict[Place, Bench] = {}

@@ -48,6 +48,14 @@ def raised() -> Iterator[None]:
             signal.signal(number, handler)
 
 
+def for_worker() -> None:
+    """In a worker process: Ctrl-C is its parent's to deal with, and SIGTERM ends it on the spot."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for name in _CODES:
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_DFL)
+
+
 def end_children() -> None:
     """End the worker processes of a stopped command: its exit would wait for what they are doing."""
     multiprocessing = sys.modules.get("multiprocessing")
