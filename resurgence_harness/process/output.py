@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -30,7 +31,7 @@ class Stream:
     def __init__(self, stream: Any) -> None:
         """`stream` is a text stream as sys.stdout is."""
         self._stream = stream
-        self._terminal = _is_terminal(stream)
+        self._device = _is_device(stream)
         self.failure: OSError | None = None
         """Why text was lost that somebody may have wanted: a full or broken disk."""
         self._lost = False
@@ -60,7 +61,7 @@ class Stream:
     def _lose(self, error: OSError | ValueError) -> None:
         """From here on everything is thrown away, what is still buffered included."""
         self._lost = True
-        left = isinstance(error, ValueError) or error.errno in _LEFT or (error.errno == errno.EIO and self._terminal)
+        left = isinstance(error, ValueError) or error.errno in _LEFT or (error.errno == errno.EIO and self._device)
         self.failure = None if left or not isinstance(error, OSError) else error
         with suppress(OSError, ValueError, AttributeError):
             null = os.open(os.devnull, os.O_WRONLY)
@@ -142,8 +143,9 @@ def _forget_nonsense() -> None:
             del os.environ[name]
 
 
-def _is_terminal(stream: Any) -> bool:
+def _is_device(stream: Any) -> bool:
+    """Whether this is a character device, as a terminal is; one that went away says that it is no terminal."""
     try:
-        return bool(stream.isatty())
+        return stat.S_ISCHR(os.fstat(stream.fileno()).st_mode)
     except (AttributeError, OSError, ValueError):
         return False

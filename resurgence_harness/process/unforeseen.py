@@ -22,7 +22,8 @@ _folders: list[Path] = []
 
 def keep_in(folder: Path) -> None:
     """From now on tracebacks of this process go into this folder."""
-    _folders[:] = [folder]
+    with suppress(OSError):  # a relative path, and no working directory
+        _folders[:] = [folder.absolute()]
 
 
 def forget_folder() -> None:

@@ -66,14 +66,15 @@ def append(run: Mapping[str, Any], environ: Mapping[str, str] = os.environ) -> N
         return
     try:
         with Path(place).open("ab", buffering=0) as file:
-            before = file.seek(0, os.SEEK_END)
+            before = file.seek(0, os.SEEK_END) if file.seekable() else None
             content = encoded(summary(run))
             try:
                 while content:
                     content = content[file.write(content) :]
             except OSError:
                 with suppress(OSError):
-                    file.truncate(before)
+                    if before is not None:
+                        file.truncate(before)
                 raise
     except (OSError, ValueError) as error:
         raise HarnessError(
