@@ -28,6 +28,7 @@ from resurgence_harness.pytest_plugin import (
     reruns,
     run_folder,
     scheduling,
+    timeouts,
     workers,
 )
 from resurgence_harness.pytest_plugin.fixtures import (
@@ -72,7 +73,10 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_cmdline_main(config: pytest.Config) -> Generator[None, Any, Any]:
     """Around everything: look at what is asked for; settle the exit code, whatever breaks."""
-    if hasattr(config, "workerinput"):
+    inputs = getattr(config, "workerinput", None)
+    if inputs is not None:
+        if inputs["resurgence"]["allure"]:
+            config.option.allure_report_dir = inputs["resurgence"]["allure"]
         return (yield)
     session = _session(config)
     try:
@@ -106,6 +110,7 @@ def _session(config: pytest.Config) -> Session:
         options = options_of(config)
         if sight.claims:
             reruns.refuse(config)
+            timeouts.refuse(config)
         sight.tasks(options.tasks)
     except UserError as error:
         raise pytest.UsageError(str(error)) from None
@@ -114,7 +119,7 @@ def _session(config: pytest.Config) -> Session:
         if getattr(config.option, "allure_report_dir", "not installed") is None:
             from resurgence_harness.gate.running import ALLURE
 
-            config.option.allure_report_dir = str(options.out / ALLURE)
+            session.allure = config.option.allure_report_dir = str(options.out / ALLURE)
     return session
 
 
@@ -337,6 +342,7 @@ class _WithXdist:
         config.stash[_SIGTERM].nodes.append(node)
         node.workerinput["resurgence"] = {
             "involved": session.sight.uses or session.gate,
+            "allure": session.allure,
             "base": asdict(session.base) if session.base is not None else None,
             "folder": str(session.folder),
             "gate": gating_in(config).sent() if session.gate else None,

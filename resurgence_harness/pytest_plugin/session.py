@@ -44,6 +44,8 @@ class Session:
         self._config, self.sight = config, sight
         self.base: Base | None = None
         """The published model, once it is known."""
+        self.allure = ""
+        """Our folder of Allure's results, where nobody chose another; or empty."""
         self.notes: tuple[str, ...] = ()
         """What the reader of the results must know of the prompts."""
         self.folder = run_folder.new_folder()
