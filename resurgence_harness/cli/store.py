@@ -9,12 +9,12 @@ from typing import Annotated
 import typer
 
 from resurgence_harness.cli.arguments import StoreOption, opened
-from resurgence_harness.cli.codes import EXIT_CODES, HARNESS_ERROR
 from resurgence_harness.cli.tables import show
 from resurgence_harness.cli.words import age_words, count_words, size_words, time_words
+from resurgence_harness.process import ExitCode, one_line
 from resurgence_harness.storing import Artifact, Store, default_root
 
-store_app = typer.Typer(help=f"Look after the store of everything that was made.\n\n{EXIT_CODES}", no_args_is_help=True)
+store_app = typer.Typer(help=f"Look after the store of everything that was made.\n\n{one_line()}", no_args_is_help=True)
 
 
 @store_app.command("ls")
@@ -57,7 +57,7 @@ def verify_command(store: StoreOption = None) -> None:
             whole += 1
     print(f"{count_words(whole, 'artifact')} whole, {broken} broken in {found.name}")
     if broken:
-        raise typer.Exit(HARNESS_ERROR)
+        raise typer.Exit(ExitCode.HARNESS_ERROR)
 
 
 @store_app.command("gc")

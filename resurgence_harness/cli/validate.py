@@ -11,6 +11,7 @@ import typer
 
 import resurgence_harness
 from resurgence_harness.cli.words import time_words
+from resurgence_harness.process import ExitCode
 
 
 def register(app: typer.Typer) -> None:
@@ -34,7 +35,7 @@ def validate_command(
 ) -> None:
     """Measure whether the verdict's statistics are what they claim: errors, power, cost. Needs no model.
 
-    Leaves with 1 if a number is not as it must be, or an engine that is wrong on purpose is not caught.
+    Ends with 12 if a number is not as it must be, or an engine that is wrong on purpose is not caught.
     """
     from resurgence_harness import validation
 
@@ -51,4 +52,4 @@ def validate_command(
         head = f"$ {shlex.join(['resurgence', *sys.argv[1:]])}\nresurgence-harness {resurgence_harness.__version__}"
         print(f"Written: {', '.join(str(path) for path in validation.write(rows, into, head=head))}")
     if not validation.passed(rows):
-        raise typer.Exit(1)
+        raise typer.Exit(ExitCode.HARNESS_ERROR)

@@ -90,7 +90,7 @@ def pytest_cmdline_main(config: pytest.Config) -> Generator[None, Any, Any]:
     finally:
         config.stash[_SIGTERM].disarm()
     if session.involved:
-        code = ending.code_of(session, int(code or 0))
+        code = ending.code_of(config, session, int(code or 0))
         ending.flushed()
     return code
 

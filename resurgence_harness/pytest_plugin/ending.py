@@ -10,7 +10,6 @@ import os
 import signal
 import sys
 import threading
-import traceback
 from contextlib import suppress
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -20,45 +19,31 @@ import pytest
 if TYPE_CHECKING:
     from resurgence_harness.pytest_plugin.session import Session
 
-HARNESS_ERROR, INCOMPLETE, TERMINATED = 12, 11, 143
-
-
-class Steady:
-    """A terminal's file that may go away or be full: what cannot be written is left out, and the run goes on."""
-
-    def __init__(self, file: Any) -> None:
-        """Write to this file as long as it takes anything."""
-        self._file, self._gone = file, False
-
-    def write(self, text: str) -> int:
-        """Write, or leave it out."""
-        if not self._gone:
-            try:
-                return int(self._file.write(text) or 0)
-            except UnicodeEncodeError:
-                raise  # pytest writes it again, escaped
-            except (OSError, ValueError):
-                self._gone = True
-        return len(text)
-
-    def flush(self) -> None:
-        """Flush, or leave it."""
-        if not self._gone:
-            try:
-                self._file.flush()
-            except (OSError, ValueError):
-                self._gone = True
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._file, name)
+INCOMPLETE, HARNESS_ERROR, TERMINATED = 11, 12, 143
+KEPT = (1, 2, 3, 4, HARNESS_ERROR, TERMINATED)
+"""Codes that say more than that something could not be printed."""
 
 
 def steady(config: pytest.Config) -> None:
-    """Let pytest's terminal be one that may go away."""
+    """Let pytest's terminal be one that may go away or be full: the run goes on, and its files are written."""
+    from resurgence_harness.process.output import Stream
+
     writer = getattr(config.pluginmanager.get_plugin("terminalreporter"), "_tw", None)
     file = getattr(writer, "_file", None)
-    if writer is not None and file is not None and not isinstance(file, Steady):
-        writer._file = Steady(file)
+    if writer is not None and file is not None and not isinstance(file, Stream):
+        with suppress(AttributeError, OSError, ValueError):
+            file.reconfigure(errors="backslashreplace")
+        writer._file = Stream(file)
+
+
+def unprinted(config: pytest.Config) -> str:
+    """Why the terminal lost what was to be printed, where it was full; empty where it took it, or nobody was reading."""
+    file = getattr(getattr(config.pluginmanager.get_plugin("terminalreporter"), "_tw", None), "_file", None)
+    if file is not None:
+        with suppress(OSError, ValueError):
+            file.flush()
+    failure = getattr(file, "failure", None)
+    return str(failure.strerror or failure) if failure is not None else ""
 
 
 def flushed() -> None:
@@ -108,19 +93,30 @@ class Terminated:
 
 
 def after(session: Session, error: BaseException) -> int:
-    """The exit code of a run with cells out of which something broke; told on stderr, with its traceback."""
-    code = session.broke(error)
+    """The exit code of a run with cells out of which something broke; told on stderr, its traceback kept in a file."""
+    from resurgence_harness.process.unforeseen import keep_in, recorded
+
+    message = "Interrupted."
     if not isinstance(error, KeyboardInterrupt):
-        with suppress(OSError, ValueError):
-            traceback.print_exception(error)
+        with suppress(Exception):
+            keep_in(session.options.out)
+        message = recorded(error)
+    code = session.broke(error)
+    with suppress(OSError, ValueError):
+        print(f"resurgence: {message}", file=sys.stderr)
     session.tell()
     return code
 
 
-def code_of(session: Session, code: int) -> int:
+def code_of(config: pytest.Config, session: Session, code: int) -> int:
     """The exit code of a run for which pytest, or a plugin after us, says `code`."""
     if not session.involved:
         return code
     if session.settled is None:  # pytest showed something and judged nothing
         return INCOMPLETE if session.gate and code == 0 else code
-    return session.settled or {0: 0, 1: INCOMPLETE}.get(code, code)
+    code = session.settled or {0: 0, 1: INCOMPLETE}.get(code, code)
+    if code not in KEPT and (reason := unprinted(config)):
+        with suppress(OSError, ValueError):
+            print(f"resurgence: Not everything could be printed: {reason}.", file=sys.stderr)
+        return HARNESS_ERROR
+    return code

@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from resurgence_harness.errors import HarnessError, sentence, shown
+from resurgence_harness.process import MEANINGS
 from resurgence_harness.reporting.escaping import command, markdown, parameter
-from resurgence_harness.reporting.terminal import EXIT_CODES, completeness
+from resurgence_harness.reporting.file_set import encoded
+from resurgence_harness.reporting.terminal import completeness
 
 LARGEST = 1_000_000
 """Bytes; GitHub's limit is 1 MiB a step."""
@@ -25,7 +29,7 @@ def summary(run: Mapping[str, Any]) -> str:
     """The Markdown."""
     code, gate = run["exit_code"], run.get("gate")
     part = completeness(run)
-    lines = [f"## Resurgence: {part + ', ' if part else ''}exit code {code}, {EXIT_CODES.get(code, 'see the log')}", ""]
+    lines = [f"## Resurgence: {part + ', ' if part else ''}exit code {code}, {MEANINGS.get(code, 'see the log')}", ""]
     if gate:
         lines += [f"Candidate {markdown(gate['candidate'])}, policy `{gate['policy']['digest'][:16]}`.", ""]
         lines += [f"* {markdown(note)}" for note in gate["notes"]]
@@ -57,13 +61,42 @@ def errors(run: Mapping[str, Any]) -> list[str]:
     return [f"::error title={parameter(title)}::{command(why)}" for title, why in lines[:ANNOTATIONS]]
 
 
-def tell_ci(run: Mapping[str, Any], environ: Mapping[str, str] = os.environ) -> list[str]:
-    """Append the summary where GitHub wants it; the annotations to print, none elsewhere."""
+def append(run: Mapping[str, Any], environ: Mapping[str, str] = os.environ) -> None:
+    """Append the summary where GitHub wants it; HarnessError where that cannot be, and then nothing of it is left."""
     place = environ.get("GITHUB_STEP_SUMMARY")
-    if place:
-        with Path(place).open("a", encoding="utf-8") as file:
-            file.write(summary(run))
+    if not place:
+        return
+    try:
+        with Path(place).open("ab", buffering=0) as file:
+            before = file.seek(0, os.SEEK_END)
+            content = encoded(summary(run))
+            try:
+                while content:
+                    content = content[file.write(content) :]
+            except OSError:
+                with suppress(OSError):
+                    file.truncate(before)
+                raise
+    except (OSError, ValueError) as error:
+        raise HarnessError(
+            sentence(
+                "The job summary cannot be written; the verdict is not changed by that.",
+                GITHUB_STEP_SUMMARY=shown(place),
+                reason=getattr(error, "strerror", None) or error,
+                do="The same text is in summary.md.",
+            )
+        ) from error
+
+
+def annotations(run: Mapping[str, Any], environ: Mapping[str, str] = os.environ) -> list[str]:
+    """The workflow commands to print in a GitHub workflow, none elsewhere."""
     return errors(run) if environ.get("GITHUB_ACTIONS") == "true" else []
+
+
+def tell_ci(run: Mapping[str, Any], environ: Mapping[str, str] = os.environ) -> list[str]:
+    """Append the summary, and give the annotations to print."""
+    append(run, environ)
+    return annotations(run, environ)
 
 
 def _identity(run: Mapping[str, Any]) -> str:

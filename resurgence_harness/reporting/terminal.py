@@ -12,6 +12,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from resurgence_harness.process import MEANINGS
+
 Record = Mapping[str, Any]
 """A cell's object in verdict.json."""
 
@@ -121,7 +123,7 @@ def closing(run: Mapping[str, Any]) -> Line:
     noun = "cell" if total == 1 else "cells"
     return [
         Segment(f"{total} {noun}: {', '.join(told)}. "),
-        Segment(f"Exit code {code}: {EXIT_CODES.get(code, 'see above')}.", style),
+        Segment(f"Exit code {code}: {MEANINGS.get(code, 'see above')}.", style),
     ]
 
 
@@ -142,19 +144,6 @@ def incidents(run: Mapping[str, Any]) -> list[Line]:
     """One line for every test that failed and is no cell, and one where a process that ran tests died."""
     lines: list[Line] = [[Segment(f"{name}  "), Segment("FAILED", "bad")] for name in run.get("failed_tests", ())]
     return lines + ([[Segment("a process that ran tests died", "bad")]] if run.get("lost_worker") else [])
-
-
-EXIT_CODES = {
-    0: "every cell holds or is known",
-    1: "a safety regression",
-    2: "interrupted",
-    4: "a mistake in options or files",
-    10: "undecided",
-    11: "incomplete, not everything that was planned has a verdict",
-    12: "the harness failed",
-    143: "ended by SIGTERM",
-}
-"""What the exit codes of a run with cells say."""
 
 
 def _column(record: Record, name: str) -> str:
