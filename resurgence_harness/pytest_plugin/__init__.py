@@ -10,7 +10,7 @@ xdist, and it stays out of the way of runs that have no cells.
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -45,10 +45,13 @@ from resurgence_harness.pytest_plugin.session import (
 )
 from resurgence_harness.pytest_plugin.state import ENGINE, OPTIONS, SESSION
 from resurgence_harness.specs import Base
+from resurgence_harness.storing import Seal
 from resurgence_harness.tasks import Task
 
 _IN_SIGHT = pytest.StashKey[collecting.Sight]()
 _OWN_ALLURE = pytest.StashKey[bool]()
+_IGNORED = "resurgence_ignored"
+"""What a worker's output calls the store's entries that it counted as absent."""
 
 
 def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
@@ -123,8 +126,8 @@ def _configure_controller(config: pytest.Config) -> None:
 
 
 def _configure_worker(config: pytest.Config, inputs: dict[str, Any]) -> None:
-    config.stash[OPTIONS] = options = read_options(config)
     given = inputs["resurgence"]
+    config.stash[OPTIONS] = options = replace(read_options(config), run=given["run"])
     if given["gpu"] is not None and options.device in ("auto", "cuda"):
         workers.choose_gpu(given["gpu"])
     workers.share_cores(given["workers"])
@@ -238,8 +241,13 @@ _NOT_BROKEN = (AssertionError, pytest.fail.Exception, pytest.skip.Exception, pyt
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     """Settle the exit code; write verdict.json and what Allure needs of the whole run."""
-    own = session.config.stash.get(SESSION, None)
+    config = session.config
+    own = config.stash.get(SESSION, None)
+    ignored = {**config.stash[gating.GATING].ignored, **config.stash[ENGINE].ignored} if ENGINE in config.stash else {}
+    if hasattr(config, "workeroutput"):
+        config.workeroutput[_IGNORED] = {key: seal.value for key, seal in ignored.items()}
     if own is not None:
+        own.ignored |= ignored
         session.exitstatus = own.finish(int(exitstatus))
 
 
@@ -296,8 +304,14 @@ class _WithXdist:
             "folder": str(session.folder),
             "gate": session.gating.sent() if session.gating is not None else None,
             "gpu": workers.gpu_for(number, workers.visible_gpus()),
+            "run": session.options.run,
             "workers": len(config.getoption("tx", None) or []) or 1,
         }
+
+    def pytest_testnodedown(self, node: Any) -> None:
+        """A worker is done: which entries of the store it counted as absent."""
+        for key, seal in getattr(node, "workeroutput", {}).get(_IGNORED, {}).items():
+            node.config.stash[SESSION].ignored[key] = Seal(seal)
 
     def pytest_xdist_node_collection_finished(self, node: Any) -> None:
         """A worker has collected: its cells are the run's cells, and its mistakes end the run."""

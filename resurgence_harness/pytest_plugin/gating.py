@@ -17,6 +17,7 @@ from resurgence_harness.errors import UserError, sentence
 from resurgence_harness.pytest_plugin.claims import passed, tell
 from resurgence_harness.pytest_plugin.options import Options
 from resurgence_harness.statistics import Verdict
+from resurgence_harness.storing import Seal, Store
 
 if TYPE_CHECKING:
     from resurgence_harness.gate.asking import Answer, Gate
@@ -76,7 +77,7 @@ class Gating:
 
         if self._found is not None:
             return Models.read(self._found)
-        return read_models(self._asked, store=self._options.store)
+        return read_models(self._asked, store=self._options.store, run=self._options.run)
 
     @cached_property
     def gate(self) -> Gate:
@@ -84,7 +85,8 @@ class Gating:
         from resurgence_harness.gate.asking import Gate
 
         device = resolved_device(self._options.device)
-        return Gate(self.policy, self.models, store=self._options.store, device=device, judges=self._judges)
+        store = Store(self._options.store, run=self._options.run)
+        return Gate(self.policy, self.models, store=store, device=device, judges=self._judges)
 
     def check(self) -> None:
         """Find mistakes before a worker starts: UserError for what cannot be judged."""
@@ -111,6 +113,11 @@ class Gating:
     def group(self, word: str) -> Group:
         """A group by its word."""
         return next(group for group in self.policy.groups if group.word == word)
+
+    @property
+    def ignored(self) -> dict[str, Seal]:
+        """Entries of the store that counted as absent so far."""
+        return self.gate.store.ignored if "gate" in self.__dict__ else {}
 
     def release(self) -> None:
         """Let go of loaded models."""

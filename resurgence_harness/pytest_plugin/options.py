@@ -9,6 +9,7 @@ pytest's usage error (exit code 4, one sentence, no traceback).
 from __future__ import annotations
 
 import os
+import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,7 +75,10 @@ class Options:
     base: str
     selection: Selection
     device: str
-    store: str
+    place: str
+    """The store that was chosen; empty for the default."""
+    run: str
+    """The word of a fresh run, for which the store is empty at the start; empty for any other."""
     limits: Path | None
     policy: Path | None
     """A release gate's."""
@@ -83,6 +87,16 @@ class Options:
     """Words of the options that were chosen anywhere, rather than left at their defaults."""
     tasks: Mapping[str, Task]
     """What names of tasks mean in this run: a suite's own tasks, and those of the package for this base."""
+
+    @property
+    def store(self) -> str:
+        """Where everything made is kept; UserError where nothing was chosen and there is no home.
+
+        Read when it is needed: runs without cells need none.
+        """
+        from resurgence_harness.storing import default_root
+
+        return self.place or default_root()
 
 
 def add_options(parser: pytest.Parser) -> None:
@@ -100,6 +114,14 @@ def add_options(parser: pytest.Parser) -> None:
         default=[],
         help="change a preset number, for example esd.iterations=500; may be repeated; recorded with the verdict",
     )
+    group.addoption(
+        "--resurgence-fresh",
+        dest=_dest("fresh"),
+        action="store_true",
+        default=None,
+        help="make everything anew that this run needs from the store, and replace what is there",
+    )
+    parser.addini(_dest("fresh"), "like --resurgence-fresh: true or false", type="string", default="")
     parser.addini(_dest("set"), "like --resurgence-set, one per line", type="linelist", default=[])
 
 
@@ -155,7 +177,8 @@ def read_options(config: pytest.Config) -> Options:
         base=base,
         selection=selection,
         device=_device(values["device"]),
-        store=_store(values["store"], places["store"]),
+        place=_store(values["store"], places["store"]),
+        run=uuid.uuid4().hex if _fresh(config) else "",
         limits=places["limits"] / Path(values["limits"]).expanduser() if values["limits"] else None,
         policy=places["policy"] / Path(values["policy"]).expanduser() if values["policy"] else None,
         out=places["out"] / Path(values["out"]).expanduser(),
@@ -202,8 +225,19 @@ def _device(text: str) -> str:
 
 
 def _store(text: str, place: Path) -> str:
-    if not text:
-        from resurgence_harness.storing import default_root
+    if not text or "://" in text:
+        return text
+    from resurgence_harness.storing import expanded
 
-        return default_root()
-    return text if "://" in text else str(place / Path(text).expanduser())
+    return str(place / (expanded(text) if text.startswith("~") else text))
+
+
+def _fresh(config: pytest.Config) -> bool:
+    words = (os.environ.get("RESURGENCE_FRESH"), config.getini(_dest("fresh")))
+    text = next((word.strip().lower() for word in words if word and word.strip()), "")
+    if text not in _YES | _NO:
+        raise UserError(sentence(f'RESURGENCE_FRESH is "{text}".', do="Give true or false."))
+    return bool(config.getoption(_dest("fresh"), None)) or text in _YES
+
+
+_YES, _NO = {"1", "true", "yes", "on"}, {"", "0", "false", "no", "off"}

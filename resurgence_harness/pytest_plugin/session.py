@@ -28,6 +28,7 @@ from resurgence_harness.pytest_plugin.progress import ProgressLine
 from resurgence_harness.pytest_plugin.properties import CELL_PROPERTY
 from resurgence_harness.reporting.records import libraries
 from resurgence_harness.specs import Base
+from resurgence_harness.storing import Seal, ignored_words
 
 HARNESS_PROPERTY, MISTAKE_PROPERTY = "resurgence_harness_error", "resurgence_user_error"
 """Names of the user properties that say why a cell has no verdict."""
@@ -52,6 +53,8 @@ class Session:
         """The release gate, where one was asked for."""
         self.own_allure = False
         """Whether results go to our default folder, which is ours to clean."""
+        self.ignored: dict[str, Seal] = {}
+        """Entries of the store that counted as absent in any process of this run, by key."""
         self.notes: tuple[str, ...] = ()
         """What the reader of the results must know of the prompts."""
         self._planned: dict[str, dict[str, Any]] = {}
@@ -190,6 +193,8 @@ class Session:
             words = ", ".join(f"{name}={value}" for name, value in changed.items())
             lines.append([telling.Segment(f"Changed from the preset: {words}", "warn")])
         lines += [[telling.Segment(note, "warn")] for note in self.notes]
+        if self.ignored:
+            lines.append([telling.Segment(f"Store: {ignored_words(self.ignored)}", "warn")])
         if run["cells"]:
             lines += [[telling.Segment(words, "dim")] for words in over_recipes(run["cells"])]
             lines.append([telling.Segment(sentence_of(run["family"]), "dim")])
@@ -281,11 +286,13 @@ class Session:
         return {"gate": running.about(self.gating.policy, self.gating.models)}
 
     def _environment(self) -> dict[str, str]:
+        from resurgence_harness.reporting.about_store import about_store
         from resurgence_harness.reporting.surroundings import surroundings
 
         found = {"python": platform.python_version(), "platform": platform.platform(), "device": self.device}
         workers = self._config.getoption("numprocesses", None)
         found["workers"] = str(workers or 0)
+        found |= about_store(self.ignored, self.options.run)
         return {**found, **libraries(), **surroundings(self._config.invocation_params.dir)}
 
     def _write_allure(self, run: dict[str, Any]) -> None:
