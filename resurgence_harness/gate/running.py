@@ -118,7 +118,11 @@ def run(gate: Gate, told: Callable[[Group, dict[str, Any]], None]) -> tuple[dict
         gate.release()
     kinds = [VerdictKind(record["verdict"]) for record in records]
     code = exit_code(kinds, harness_errors=len(missing))
-    return results(gate.policy, gate.models, records, missing, code=code, started=started, device=gate.device), sheets
+    from resurgence_harness.reporting.about_store import about_store
+
+    found = results(gate.policy, gate.models, records, missing, code=code, started=started, device=gate.device)
+    found["environment"] |= about_store(gate.store.ignored, gate.store.run)
+    return found, sheets
 
 
 def results(

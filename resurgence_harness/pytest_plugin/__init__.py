@@ -12,7 +12,7 @@ meets a test or a word on the command line that asks for it.
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,13 +45,16 @@ from resurgence_harness.pytest_plugin.fixtures import (
 from resurgence_harness.pytest_plugin.options import add_options
 from resurgence_harness.pytest_plugin.properties import HARNESS_PROPERTY, KNOWN_PROPERTY, MISTAKE_PROPERTY
 from resurgence_harness.pytest_plugin.session import Session
-from resurgence_harness.pytest_plugin.state import ENGINE, GATING, SESSION, engine_in, gating_in, options_of
+from resurgence_harness.pytest_plugin.state import ENGINE, GATING, OPTIONS, SESSION, engine_in, gating_in, options_of
 
 if TYPE_CHECKING:
+    from resurgence_harness.storing import Seal
     from resurgence_harness.tasks import Task
 
 _SIGTERM = pytest.StashKey[ending.Terminated]()
 _MISTAKEN = pytest.StashKey[bool]()
+_IGNORED = "resurgence_ignored"
+"""What a worker's output calls the store's entries that it counted as absent."""
 
 
 def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
@@ -159,6 +162,8 @@ def _configure_controller(config: pytest.Config) -> None:
 def _take_share(config: pytest.Config, inputs: dict[str, Any]) -> None:
     """Before torch is imported: this worker's GPU, its cores, its place among the workers."""
     given = inputs["resurgence"]
+    if given["run"] is not None:
+        config.stash[OPTIONS] = replace(options_of(config), run=given["run"])
     if given["gpu"] is not None and options_of(config).device in ("auto", "cuda"):
         workers.choose_gpu(given["gpu"])
     workers.share_cores(given["workers"])
@@ -285,12 +290,21 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     """Settle the exit code and write every result; before other plugins, which may break or leave."""
     config = session.config
     own = config.stash.get(SESSION, None)
-    if own is None or hasattr(config, "workerinput"):
+    if hasattr(config, "workeroutput"):
+        config.workeroutput[_IGNORED] = {key: seal.value for key, seal in _ignored(config).items()}
+    if own is None:
         return
     config.stash[_SIGTERM].deaf()
+    own.ignored |= _ignored(config)
     session.exitstatus = own.finish(int(exitstatus))
     if own.involved and not config.pluginmanager.has_plugin("terminalreporter"):
         own.tell()
+
+
+def _ignored(config: pytest.Config) -> dict[str, Seal]:
+    """Entries of the store that counted as absent in this process."""
+    parts = [config.stash[key].ignored for key in (GATING, ENGINE) if key in config.stash]
+    return {name: seal for part in parts for name, seal in part.items()}
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
@@ -347,6 +361,7 @@ class _WithXdist:
             "folder": str(session.folder),
             "gate": gating_in(config).sent() if session.gate else None,
             "gpu": workers.gpu_for(number, workers.visible_gpus()),
+            "run": session.options.run if session.sight.uses or session.gate else None,
             "workers": len(config.getoption("tx", None) or []) or 1,
         }
 
@@ -361,9 +376,14 @@ class _WithXdist:
             _begin(node.config, collected)
 
     def pytest_testnodedown(self, node: Any, error: object) -> None:
-        """A worker has ended; with an error where nobody ended it."""
+        """A worker has ended, with an error where nobody ended it; which entries of the store it counted as absent."""
+        session = node.config.stash[SESSION]
         if error:
-            node.config.stash[SESSION].lost_worker()
+            session.lost_worker()
+        if ignored := getattr(node, "workeroutput", {}).get(_IGNORED):
+            from resurgence_harness.storing import Seal
+
+            session.ignored |= {key: Seal(seal) for key, seal in ignored.items()}
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_xdist_make_scheduler(self, config: pytest.Config, log: Any) -> Any:

@@ -37,7 +37,7 @@ def steady(config: pytest.Config) -> None:
 
 
 def unprinted(config: pytest.Config) -> str:
-    """Why the terminal lost what was to be printed, where it was full; empty where it took it, or nobody was reading."""
+    """Why the terminal lost what was to be printed, where it was full; else empty."""
     file = getattr(getattr(config.pluginmanager.get_plugin("terminalreporter"), "_tw", None), "_file", None)
     if file is not None:
         with suppress(OSError, ValueError):

@@ -37,7 +37,7 @@ from resurgence_harness.statistics import (
     Verdict,
     decide,
 )
-from resurgence_harness.storing import Store
+from resurgence_harness.storing import Seal, Store
 from resurgence_harness.tasks import Task
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ class Engine:
     @cached_property
     def store(self) -> Store:
         """Where everything made is kept."""
-        return Store(self.options.store)
+        return Store(self.options.store, run=self.options.run)
 
     @cached_property
     def bench(self) -> Bench:
@@ -108,6 +108,11 @@ class Engine:
             device=resolved_device(self.options.device),
             progress=self.teller.doing,
         )
+
+    @property
+    def ignored(self) -> dict[str, Seal]:
+        """Entries of the store that counted as absent so far."""
+        return self.store.ignored if "store" in self.__dict__ else {}
 
     def judge(self, name: str) -> Any:
         """A judge by name: one that the suite's conftest gave, else one of the package."""

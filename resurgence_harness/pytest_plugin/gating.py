@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from resurgence_harness.gate.release_policy import Group, ReleasePolicy
     from resurgence_harness.pytest_plugin.options import Options
     from resurgence_harness.statistics import Verdict
+    from resurgence_harness.storing import Seal
     from resurgence_harness.tasks import Task
 
 FIXTURE = "gate_claim"
@@ -77,15 +78,17 @@ class Gating:
 
         if self._found is not None:
             return Models.read(self._found)
-        return read_models(self._asked, store=self._options.store)
+        return read_models(self._asked, store=self._options.store, run=self._options.run)
 
     @cached_property
     def gate(self) -> Gate:
         """The benches."""
         from resurgence_harness.gate.asking import Gate
+        from resurgence_harness.storing import Store
 
         device = resolved_device(self._options.device)
-        return Gate(self.policy, self.models, store=self._options.store, device=device, judges=self._judges)
+        store = Store(self._options.store, run=self._options.run)
+        return Gate(self.policy, self.models, store=store, device=device, judges=self._judges)
 
     def check(self) -> None:
         """Find mistakes before a worker starts: UserError for what cannot be judged."""
@@ -112,6 +115,11 @@ class Gating:
     def group(self, word: str) -> Group:
         """A group by its word."""
         return next(group for group in self.policy.groups if group.word == word)
+
+    @property
+    def ignored(self) -> dict[str, Seal]:
+        """Entries of the store that counted as absent so far."""
+        return self.gate.store.ignored if "gate" in self.__dict__ else {}
 
     def release(self) -> None:
         """Let go of loaded models."""

@@ -9,6 +9,7 @@ pytest's usage error (exit code 4, one sentence, no traceback).
 from __future__ import annotations
 
 import os
+import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,8 +79,10 @@ class Options:
     base: str
     selection: Selection
     device: str
-    chosen_store: str
-    """As it was chosen; empty where nobody chose one."""
+    place: str
+    """The store that was chosen; empty for the default."""
+    run: str
+    """The word of a fresh run, for which the store is empty at the start; empty for any other."""
     limits: Path | None
     policy: Path | None
     """A release gate's."""
@@ -91,8 +94,13 @@ class Options:
 
     @property
     def store(self) -> str:
-        """Where everything made is kept. UserError where nobody chose a place and this user has no home directory."""
-        return self.chosen_store or _default_store()
+        """Where everything made is kept; UserError where nothing was chosen and there is no home.
+
+        Read when it is needed: runs without cells need none.
+        """
+        from resurgence_harness.storing import default_root
+
+        return self.place or default_root()
 
 
 def add_options(parser: pytest.Parser) -> None:
@@ -110,6 +118,14 @@ def add_options(parser: pytest.Parser) -> None:
         default=[],
         help="change a preset number, for example esd.iterations=500; may be repeated; recorded with the verdict",
     )
+    group.addoption(
+        "--resurgence-fresh",
+        dest=_dest("fresh"),
+        action="store_true",
+        default=None,
+        help="make everything anew that this run needs from the store, and replace what is there",
+    )
+    parser.addini(_dest("fresh"), "like --resurgence-fresh: true or false", type="string", default="")
     parser.addini(_dest("set"), "like --resurgence-set, one per line", type="linelist", default=[])
 
 
@@ -180,7 +196,8 @@ def read_options(config: pytest.Config) -> Options:
         base=base,
         selection=selection,
         device=_device(values["device"]),
-        chosen_store=_store(values["store"], places["store"]),
+        place=_store(values["store"], places["store"]),
+        run=uuid.uuid4().hex if _fresh(config) else "",
         limits=_path(values["limits"], places["limits"]) if values["limits"] else None,
         policy=_path(values["policy"], places["policy"]) if values["policy"] else None,
         out=_path(values["out"], places["out"]),
@@ -230,20 +247,6 @@ def _store(text: str, place: Path) -> str:
     return text if not text or "://" in text else str(_path(text, place))
 
 
-def _default_store() -> str:
-    from resurgence_harness.storing import default_root
-
-    try:
-        return default_root()
-    except RuntimeError:
-        raise UserError(
-            sentence(
-                "There is no place for the store: this user has no home directory.",
-                do="Choose one with --resurgence-store or RESURGENCE_STORE.",
-            )
-        ) from None
-
-
 def _path(text: str, place: Path) -> Path:
     """A path as it is meant from a folder. UserError where "~" stands for a home directory that is not there."""
     try:
@@ -252,3 +255,14 @@ def _path(text: str, place: Path) -> Path:
         raise UserError(
             sentence("A path begins with ~, and this user has no home directory.", path=text, do="Write it in full.")
         ) from None
+
+
+def _fresh(config: pytest.Config) -> bool:
+    words = (os.environ.get("RESURGENCE_FRESH"), config.getini(_dest("fresh")))
+    text = next((word.strip().lower() for word in words if word and word.strip()), "")
+    if text not in _YES | _NO:
+        raise UserError(sentence(f'RESURGENCE_FRESH is "{text}".', do="Give true or false."))
+    return bool(config.getoption(_dest("fresh"), None)) or text in _YES
+
+
+_YES, _NO = {"1", "true", "yes", "on"}, {"", "0", "false", "no", "off"}

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import resurgence_harness
-from resurgence_harness.errors import UserError, sentence
+from resurgence_harness.errors import ResurgenceError, UserError, sentence, shown
 from resurgence_harness.pytest_plugin import closing, run_folder
 from resurgence_harness.pytest_plugin.ledger import Ledger
 from resurgence_harness.pytest_plugin.sight import Sight
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from resurgence_harness.pytest_plugin.options import Options
     from resurgence_harness.pytest_plugin.progress import ProgressLine
     from resurgence_harness.specs import Base
+    from resurgence_harness.storing import Seal
 
 REGRESSION, INCOMPLETE, HARNESS_ERROR, TERMINATED = 1, 11, 12, 143
 VERDICT_FILE = "verdict.json"
@@ -52,6 +53,8 @@ class Session:
         """Where workers tell this process what they collected and what they do; made by the first who writes."""
         self.gate = sight.gate
         """Whether a release gate was asked for: then every group of its policy owes a verdict."""
+        self.ignored: dict[str, Seal] = {}
+        """Entries of the store that counted as absent in any process of this run, by key."""
         self.terminated = False
         """Whether SIGTERM ends this run."""
         self.settled: int | None = None
@@ -78,8 +81,7 @@ class Session:
         """The run is over, however it ended."""
         if self._progress is not None:
             self._progress.stop()
-        if self._begun:
-            shutil.rmtree(self.folder, ignore_errors=True)
+        shutil.rmtree(self.folder, ignore_errors=True)
 
     # Before the tests
 
@@ -232,9 +234,11 @@ class Session:
     def _writing(self, place: Path) -> Iterator[None]:
         try:
             yield
+        except ResurgenceError as error:
+            self._problems.append(str(error))
         except Exception as error:
             reason = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}".splitlines()[0]
-            self._problems.append(f"The results cannot be written into {place}: {reason}.")
+            self._problems.append(f"The results cannot be written into {shown(str(place))}: {reason}.")
 
     def summarize(self, terminal: Any) -> None:
         """Print the table, the reasons, and what the exit code says."""
@@ -265,9 +269,16 @@ class Session:
             self._run,
             mistakes=self._ledger.mistakes,
             problems=self._problems,
-            notes=self.notes,
+            notes=self._notes(),
             where=self._shown(self.options.out / VERDICT_FILE),
         )
+
+    def _notes(self) -> tuple[str, ...]:
+        if not self.ignored:
+            return self.notes
+        from resurgence_harness.storing import ignored_words
+
+        return (*self.notes, f"Store: {ignored_words(self.ignored)}")
 
     def _groups(self) -> list[dict[str, Any]]:
         """Every group of the gate's policy as a planned cell."""
@@ -354,12 +365,14 @@ class Session:
         return {"gate": running.about(gating.policy, gating.models)}
 
     def _environment(self, device: str) -> dict[str, str]:
+        from resurgence_harness.reporting.about_store import about_store
         from resurgence_harness.reporting.records import libraries
         from resurgence_harness.reporting.surroundings import surroundings
 
         found = {"python": platform.python_version(), "platform": platform.platform(), "device": device}
         workers = getattr(self._config.option, "numprocesses", None)
         found["workers"] = str(workers or 0)
+        found |= about_store(self.ignored, self.options.run)
         return {**found, **libraries(), **surroundings(self._config.invocation_params.dir)}
 
     def _write_allure(self, results: Path, run: dict[str, Any]) -> None:

@@ -16,8 +16,8 @@ RESULTS = {"HOLDS": "passedTests", "KNOWN": "warnedTests", "VIOLATED": "failedTe
 def statement(run: Mapping[str, Any]) -> dict[str, Any]:
     """The statement; PASSED only where every group of the policy holds, WARNED where some is known, else FAILED.
 
-    A group without a verdict is a failed test, by whatever way it was left out: the statement names the policy's digest,
-    which speaks for all of its groups. `configuration` also names the run, so that its files are told from another's.
+    A group without a verdict is a failed test, whatever left it out: the statement names the policy's digest, which
+    speaks for all of its groups. `configuration` also names the run, so that its files are told from another's.
     """
     gate = run["gate"]
     lists: dict[str, list[str]] = {"passedTests": [], "warnedTests": [], "failedTests": []}
