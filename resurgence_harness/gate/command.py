@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import sys
+import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from resurgence_harness.gate.models import Models
     from resurgence_harness.gate.release_policy import PolicyFile, ReleasePolicy
     from resurgence_harness.gate.telling import Telling
+    from resurgence_harness.storing import Store
     from resurgence_harness.tasks import Task
 
 OUT = Path("reports/gate")
@@ -79,13 +81,19 @@ def gate_command(
         str | None,
         typer.Option(metavar="OWNER/NAME", help="Propose the model card's section to the hub as a pull request."),
     ] = None,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Draw and judge everything anew, whatever the store has, and replace it.")
+    ] = False,
     demo: Annotated[bool, typer.Option("--demo", help="Show four candidates on the embedded microworld.")] = False,
 ) -> None:
     """Is this fine-tuned checkpoint safe to publish? Did an erased concept come back, and is the model still useful?"""
     from resurgence_harness.diffusion.devices import check_device, resolved_device
     from resurgence_harness.gate import running, sharing
     from resurgence_harness.reporting import tracking
+    from resurgence_harness.storing import Store
 
+    for folder in running.folders(out, demo=demo):
+        running.forget(folder)  # whatever this run ends with, what lies there is not of it
     given: dict[str, object] = {"--candidate": candidate, "--unlearned": unlearned, "--base": base, "--task": task}
     given |= {"--concepts": concepts, "--retained": retained, "--policy": policy}
     given |= {"--log": log, "--model-card-pr": model_card_pr}
@@ -94,17 +102,17 @@ def gate_command(
     place, on = _store(store), resolved_device(device)
     if demo:
         keep_in(out)
-        also = [name for name, value in given.items() if value]
+        also = [name for name, value in {**given, "--fresh": fresh}.items() if value]
         if also:
             raise UserError(sentence(f"--demo takes no {also[0]}.", do="Leave it out: the demo brings its own models."))
         raise typer.Exit(_demo(out, place, on))
     tracking.check(log or ())
     keep_in(out)
-    running.forget(out)
     asked = read_asked(policy, candidate=candidate, unlearned=unlearned, base=base)
     found = read_policy(asked, task=task, concepts=concepts, retained=retained)
-    models = read_models(asked, store=place)
-    gate = prepared(found, models, out=out, store=place, device=on)
+    run_word = uuid.uuid4().hex if fresh else ""
+    models = read_models(asked, store=place, run=run_word)
+    gate = prepared(found, models, out=out, store=Store(place, run=run_word), device=on)
     with sharing.opened(log=log or (), repo=model_card_pr, title=models.words, folder=out) as shared:
         run, written, telling = judge(gate, out=out)
         shared.tell(run, written, telling)
@@ -176,14 +184,14 @@ def read_policy(
     return resolve(file, folder, tasks=tasks, path=asked.path, erased=concepts, retained=retained, task=task)
 
 
-def read_models(asked: Asked, *, store: str) -> Models:
-    """The models, as directories that can be loaded."""
+def read_models(asked: Asked, *, store: str, run: str = "") -> Models:
+    """The models, as directories that can be loaded; a fresh run, which `run` names, makes all of them anew."""
     from resurgence_harness.gate.models import prepare
     from resurgence_harness.storing import Store, check_usable
 
     check_usable(store)
     root = Path(Store(store).root)
-    return prepare(asked.candidate, unlearned=asked.unlearned, base=asked.base, folder=Path.cwd(), store=root)
+    return prepare(asked.candidate, unlearned=asked.unlearned, base=asked.base, folder=Path.cwd(), store=root, run=run)
 
 
 def _from(folder: Path, word: str) -> str:
@@ -195,7 +203,7 @@ def _from(folder: Path, word: str) -> str:
     return str(folder / Path(word).expanduser())
 
 
-def prepared(policy: ReleasePolicy, models: Models, *, out: Path, store: str, device: str) -> Gate:
+def prepared(policy: ReleasePolicy, models: Models, *, out: Path, store: Store, device: str) -> Gate:
     """A gate that can be asked, and what is known before that told; its folder is there."""
     from resurgence_harness.gate import running
     from resurgence_harness.gate.asking import Gate
@@ -238,6 +246,7 @@ def show(run: dict[str, Any], console: Console) -> None:
     from rich.text import Text
 
     from resurgence_harness.reporting import terminal as telling
+    from resurgence_harness.reporting.about_store import IGNORED
 
     styles = {"": "", "dim": "dim", "good": "green", "warn": "yellow", "bad": "bold red"}
     lines: list[telling.Line] = []
@@ -249,6 +258,8 @@ def show(run: dict[str, Any], console: Console) -> None:
         for cell in run["cells"]
         if cell["tighten"]
     ]
+    if IGNORED in run["environment"]:
+        lines.append([telling.Segment(f"Store: {run['environment'][IGNORED]}", "warn")])
     lines.append(telling.closing(run))
     for line in lines:
         console.print(Text.assemble(*((segment.text, styles[segment.style]) for segment in line)), soft_wrap=True)
@@ -262,13 +273,12 @@ def _demo(out: Path, store: str, device: str) -> ExitCode:
     from resurgence_harness.gate.models import prepare
     from resurgence_harness.gate.release_policy import resolve
     from resurgence_harness.gate.telling import Telling
-    from resurgence_harness.storing import Store, check_usable
+    from resurgence_harness.storing import Store, check_writable
     from resurgence_harness.tasks import TASKS
 
-    check_usable(store)
+    check_writable(store)
     opened = Store(store)
     for one in demo.CANDIDATES:
-        running.forget(out / one.name)
         running.make(out / one.name)
     with opened.here.writing():
         paths = demo.build(Bench(opened, device=device), Path(opened.root) / "demo", print)
@@ -281,7 +291,7 @@ def _demo(out: Path, store: str, device: str) -> ExitCode:
         models = replace(models, words=paths[one.name].name)
         if models.audit is not None:
             print(f"Weight audit: {models.audit.words}")
-        gate = Gate(policy, models, store=store, device=device)
+        gate = Gate(policy, models, store=opened, device=device)
         with _progress(gate):
             found, sheets = running.run(gate, told=lambda group, record: None)
         telling.part(partial(running.write, found, out / one.name, models, sheets))

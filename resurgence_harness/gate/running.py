@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import platform
+import uuid
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -36,6 +37,8 @@ VERDICT, JUNIT, SUMMARY, ATTESTATION, CARD, AUDIT = (
     "model-card.md",
     "audit.svg",
 )
+ALLURE = "allure-results"
+"""Below --resurgence-out: a pytest run's Allure results, unless --alluredir names another folder."""
 
 
 def sheet_name(group: Group) -> str:
@@ -43,33 +46,47 @@ def sheet_name(group: Group) -> str:
     return f"contact-sheet-{group.word}.jpg"
 
 
-def forget(out: Path) -> None:
-    """Remove what an earlier run left of the files written here, so that nobody takes it for this one's."""
+def forget(out: Path, *, option: str = "--out") -> None:
+    """Remove what an earlier run, of the command or of pytest, left here, so that nobody takes it for this one's."""
+    from resurgence_harness.reporting import allure
+
     try:
         for name in (VERDICT, JUNIT, SUMMARY, ATTESTATION, CARD, AUDIT):
             (out / name).unlink(missing_ok=True)
         for sheet in out.glob("contact-sheet-*.jpg"):
             sheet.unlink(missing_ok=True)
+        allure.clean(out / ALLURE)
     except (OSError, ValueError) as error:
-        raise _unwritable(out, error) from None
+        raise _unwritable(out, error, option) from None
 
 
-def make(out: Path) -> None:
-    """Make the folder, and try to write into it before hours are spent."""
+def folders(out: Path, *, demo: bool) -> list[Path]:
+    """The folders into which `resurgence gate` writes: one, or one for each candidate of the demonstration."""
+    from resurgence_harness.gate.demo import CANDIDATES
+
+    return [out / one.name for one in CANDIDATES] if demo else [out]
+
+
+def make(out: Path, *, option: str = "--out") -> None:
+    """Make the folder, and try to write into it before hours are spent; `option` chooses another one."""
     try:
         out.mkdir(parents=True, exist_ok=True)
         probe = out / ".writable"
         probe.touch()
         probe.unlink()
     except (OSError, ValueError) as error:
-        raise _unwritable(out, error) from None
+        raise _unwritable(out, error, option) from None
 
 
-def _unwritable(out: Path, error: Exception) -> UserError:
+def _unwritable(out: Path, error: Exception, option: str) -> UserError:
     reason = error.strerror if isinstance(error, OSError) else error
-    return UserError(
-        sentence(f"Nothing can be written into {shown(str(out))}.", reason=reason, do="Give another folder with --out.")
-    )
+    first = f"Nothing can be written into {shown(str(out))}."
+    return UserError(sentence(first, reason=reason, do=f"Give another folder with {option}."))
+
+
+def new_run_id() -> str:
+    """What tells one run's files from another's: a random UUID, in verdict.json and every report written beside it."""
+    return str(uuid.uuid4())
 
 
 def run(gate: Gate, told: Callable[[Group, dict[str, Any]], None]) -> tuple[dict[str, Any], dict[str, bytes]]:
@@ -101,7 +118,11 @@ def run(gate: Gate, told: Callable[[Group, dict[str, Any]], None]) -> tuple[dict
         gate.release()
     kinds = [VerdictKind(record["verdict"]) for record in records]
     code = exit_code(kinds, harness_errors=len(missing))
-    return results(gate.policy, gate.models, records, missing, code=code, started=started, device=gate.device), sheets
+    from resurgence_harness.reporting.about_store import about_store
+
+    found = results(gate.policy, gate.models, records, missing, code=code, started=started, device=gate.device)
+    found["environment"] |= about_store(gate.store.ignored, gate.store.run)
+    return found, sheets
 
 
 def results(
@@ -123,6 +144,7 @@ def results(
     return {
         "schema_version": 1,
         "tool": f"resurgence-harness {resurgence_harness.__version__}",
+        "run_id": new_run_id(),
         "started": started.isoformat(timespec="seconds"),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "status": "incomplete" if missing else "complete",
@@ -147,6 +169,7 @@ def about(policy: ReleasePolicy, models: Models) -> dict[str, Any]:
     found = models.audit
     return {
         "policy": policy.told(),
+        "groups": [f"{cell.task}/{cell.id}" for cell in map(policy.cell, policy.groups)],
         "candidate": models.words,
         "files": models.files,
         "notes": list(models.notes),

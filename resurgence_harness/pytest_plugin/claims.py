@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from resurgence_harness.errors import Undecided, Violated
 from resurgence_harness.pytest_plugin.properties import CELL_PROPERTY, KNOWN_PROPERTY, numbered
-from resurgence_harness.statistics import Verdict, VerdictKind
+
+if TYPE_CHECKING:
+    from resurgence_harness.statistics import Verdict
 
 
 def tell(item: pytest.Item, record: Mapping[str, Any], verdict: Verdict) -> bool:
     """Put a cell's record into its test's properties, for controller and JUnit; whether Allure wants its page, too."""
     item.user_properties.append((CELL_PROPERTY, json.dumps(record, allow_nan=False)))
     item.user_properties += numbered(record)
-    if verdict.kind is VerdictKind.KNOWN:
+    if verdict.kind == "KNOWN":
         item.user_properties.append((KNOWN_PROPERTY, verdict.sentence))
     return item.config.pluginmanager.has_plugin("allure_listener")
 
@@ -25,8 +27,8 @@ def tell(item: pytest.Item, record: Mapping[str, Any], verdict: Verdict) -> bool
 def passed(verdict: Verdict) -> Verdict:
     """The verdict if it is HOLDS or KNOWN; raise Violated or Undecided, with its arithmetic, if it is not."""
     __tracebackhide__ = True
-    if verdict.kind is VerdictKind.VIOLATED:
+    if verdict.kind == "VIOLATED":
         raise Violated(str(verdict))
-    if verdict.kind is VerdictKind.UNDECIDED:
+    if verdict.kind == "UNDECIDED":
         raise Undecided(str(verdict))
     return verdict

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from resurgence_harness.pytest_plugin.engine import BenignImages, Claim
-from resurgence_harness.pytest_plugin.gating import GATING, GateClaim
-from resurgence_harness.pytest_plugin.state import engine_of
-from resurgence_harness.specs import Cell
+from resurgence_harness.pytest_plugin.state import engine_of, gating_in
 
 if TYPE_CHECKING:
     from resurgence_harness.diffusion.model import StableDiffusion
+    from resurgence_harness.pytest_plugin.engine import BenignImages, Claim
+    from resurgence_harness.pytest_plugin.gating import GateClaim
+    from resurgence_harness.specs import Cell
     from resurgence_harness.statistics import CellEvidence
 
 
@@ -67,4 +67,6 @@ def claim(request: pytest.FixtureRequest, cell: Cell) -> Claim:
 @pytest.fixture
 def gate_claim(request: pytest.FixtureRequest) -> GateClaim:
     """A release gate's claim about one group of the policy's concepts; see resurgence_harness/gate/test_gate.py."""
-    return GateClaim(request.config.stash[GATING], str(request.param), request.node)
+    from resurgence_harness.pytest_plugin.gating import GateClaim
+
+    return GateClaim(gating_in(request.config), str(request.param), request.node)

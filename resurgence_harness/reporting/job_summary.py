@@ -16,6 +16,7 @@ from resurgence_harness.errors import HarnessError, sentence, shown
 from resurgence_harness.process import MEANINGS
 from resurgence_harness.reporting.escaping import command, markdown, parameter
 from resurgence_harness.reporting.file_set import encoded
+from resurgence_harness.reporting.terminal import completeness
 
 LARGEST = 1_000_000
 """Bytes; GitHub's limit is 1 MiB a step."""
@@ -27,14 +28,15 @@ _CUT = "\n*More cells are in verdict.json; they do not fit here.*\n"
 def summary(run: Mapping[str, Any]) -> str:
     """The Markdown."""
     code, gate = run["exit_code"], run.get("gate")
-    lines = [f"## Resurgence: exit code {code}, {MEANINGS.get(code, 'see the log')}", ""]
+    part = completeness(run)
+    lines = [f"## Resurgence: {part + ', ' if part else ''}exit code {code}, {MEANINGS.get(code, 'see the log')}", ""]
     if gate:
         lines += [f"Candidate {markdown(gate['candidate'])}, policy `{gate['policy']['digest'][:16]}`.", ""]
         lines += [f"* {markdown(note)}" for note in gate["notes"]]
         lines += [f"* Weight audit (advisory): {markdown(gate['audit']['words'])}"] if gate["audit"] else []
         lines.append("")
     lines += ["| | cell | base | before | after | retained | why |", "|---|---|---|---|---|---|---|"]
-    head, tail = "\n".join(lines) + "\n", [f"\n{run['tool']}, {markdown(run['finished'])}\n"]
+    head, tail = "\n".join(lines) + "\n", [f"\n{run['tool']}, {markdown(run['finished'])}{_identity(run)}\n"]
     rows = [_row(cell) for cell in run["cells"]]
     rows += [f"| ⛔ | {markdown(one['id'])} | | | | | {markdown(one['why'])} |\n" for one in run["missing"]]
     room = LARGEST - len((head + _CUT + tail[0]).encode())
@@ -96,6 +98,10 @@ def tell_ci(run: Mapping[str, Any], environ: Mapping[str, str] = os.environ) -> 
     """Append the summary, and give the annotations to print."""
     append(run, environ)
     return annotations(run, environ)
+
+
+def _identity(run: Mapping[str, Any]) -> str:
+    return f", run `{markdown(run['run_id'])}`" if run.get("run_id") else ""
 
 
 def _row(cell: Mapping[str, Any]) -> str:

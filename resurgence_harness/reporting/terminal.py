@@ -127,6 +127,25 @@ def closing(run: Mapping[str, Any]) -> Line:
     ]
 
 
+def completeness(run: Mapping[str, Any]) -> str:
+    """ "1 of 2 groups judged" where a planned cell has no verdict, "3 of 5 cells selected" where -k chose."""
+    said = []
+    if run["missing"]:
+        total = len(run["cells"]) + len(run["missing"])
+        only_gate = bool(run.get("gate")) and not run.get("selected")
+        said.append(f"{len(run['cells'])} of {total} {'groups' if only_gate else 'cells'} judged")
+    selected = run.get("selected")
+    if selected and selected["cells"] != selected["of"]:
+        said.append(f"{selected['cells']} of {selected['of']} cells selected")
+    return ", ".join(said)
+
+
+def incidents(run: Mapping[str, Any]) -> list[Line]:
+    """One line for every test that failed and is no cell, and one where a process that ran tests died."""
+    lines: list[Line] = [[Segment(f"{name}  "), Segment("FAILED", "bad")] for name in run.get("failed_tests", ())]
+    return lines + ([[Segment("a process that ran tests died", "bad")]] if run.get("lost_worker") else [])
+
+
 def _column(record: Record, name: str) -> str:
     if name == "retained":
         before, after = record["retained_before"], record["retained_after"]

@@ -184,6 +184,7 @@ class GateResult(_Part):
     """What only a release gate has."""
 
     policy: PolicyResult
+    groups: list[str] = Field([], description="task/cell of every group of the policy: each owes a verdict.")
     candidate: str = Field(description="The candidate in words.")
     files: dict[str, str] = Field(description="The candidate's weight files as they were given, and their sha256.")
     notes: list[str] = Field(description="What the lineage says, before any image.")
@@ -201,11 +202,19 @@ class FamilyResult(_Part):
     every_cell_passes: bool = Field(description="Whether every declared cell HOLDS or is KNOWN.")
 
 
+class SelectedResult(_Part):
+    """Cells of suites that were to run, of those that collection found before -k, --deselect and the like."""
+
+    cells: int = Field(ge=0)
+    of: int = Field(ge=0)
+
+
 class Verdicts(_Part):
     """The whole file."""
 
     schema_version: Literal[1]
     tool: str = Field(description="resurgence-harness and its version.")
+    run_id: str = Field("", description="Random UUID of the run, the same in every report of it; empty in old files.")
     started: Moment = Field(description="ISO 8601, UTC.")
     finished: Moment = Field(description="ISO 8601, UTC.")
     status: Literal["complete", "incomplete", "interrupted"] = Field(
@@ -219,6 +228,9 @@ class Verdicts(_Part):
     gate: GateResult | None = Field(None, description="What only a release gate has.")
     cells: list[CellResult]
     missing: list[MissingCell]
+    selected: SelectedResult | None = Field(None, description="Which of a suite's cells were to run; or null.")
+    failed_tests: list[str] = Field([], description="Tests that failed and are no cells, or whose cell holds.")
+    lost_worker: bool = Field(False, description="Whether a process that ran tests died.")
 
 
 def text(run: dict[str, Any]) -> str:
