@@ -4,7 +4,9 @@
     ├─ HarnessError(RuntimeError)    the instrument failed; says nothing about the model   Allure: broken
     │  ├─ StoreError                 the store cannot be used
     │  │  ├─ Corrupt                 the bytes are not the ones that were written
-    │  │  └─ Unwritable              read-only, full or vanished
+    │  │  ├─ Unwritable              full or vanished
+    │  │  │  └─ ReadOnly             writing is refused
+    │  │  └─ Unreachable             a far store that does not answer
     │  ├─ BuildError                 training went wrong: a NaN, no tensor moved
     │  └─ JudgeError                 the judge cannot be trusted here: weights differ, no calibration, a NaN score
     └─ UserError(ValueError)         a sentence for the person who typed it; pytest exit code 4, no traceback
@@ -38,6 +40,14 @@ class Corrupt(StoreError):
 
 class Unwritable(StoreError):
     """The store is read-only, full, or on a path that vanished."""
+
+
+class ReadOnly(Unwritable):
+    """The store may be read, and refuses to be written."""
+
+
+class Unreachable(StoreError):
+    """A far store does not answer, or refuses to."""
 
 
 class BuildError(HarnessError):

@@ -14,6 +14,20 @@ pytest, which collects the suite: they see the cells that pytest sees.
 
 from __future__ import annotations
 
-from resurgence_harness.cli.app import app, main
+from typing import TYPE_CHECKING, Any
+
+from resurgence_harness.cli.entry import main
+
+if TYPE_CHECKING:
+    from resurgence_harness.cli.commands import app
 
 __all__ = ["app", "main"]
+
+
+def __getattr__(name: str) -> Any:
+    """`app`, when somebody wants it: a library that cannot be imported must not break `main` before it begins."""
+    if name != "app":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from resurgence_harness.cli.commands import app
+
+    return app

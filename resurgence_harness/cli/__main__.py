@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from resurgence_harness.cli.app import main
+from resurgence_harness.cli.entry import main
 
 if __name__ == "__main__":
     main()

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from resurgence_harness.errors import UserError, sentence
-from resurgence_harness.storing import Store, default_root
+from resurgence_harness.storing import Store, check_readable, default_root
 
 PASSED_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
 Arguments = Annotated[
@@ -23,8 +23,12 @@ StoreOption = Annotated[
 
 
 def opened(given: str | None) -> Store:
-    """The store to look at; a path that is something else than a directory is a mistake, a missing one is empty."""
+    """The store to look at. UserError for a path that is no directory and a far store that does not answer.
+
+    A directory that is missing is an empty store.
+    """
     store = Store(given or default_root())
     if store.remote is None and Path(store.root).exists() and not store.root.is_dir():
         raise UserError(sentence(f"The store at {store.name} is not a directory.", do="Give a directory with --store."))
+    check_readable(store)
     return store

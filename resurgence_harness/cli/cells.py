@@ -10,7 +10,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from resurgence_harness.errors import UserError, sentence
+from resurgence_harness.errors import HarnessError, UserError, sentence
+from resurgence_harness.process.signals import Stopped
 from resurgence_harness.storing import Store
 
 if TYPE_CHECKING:
@@ -77,6 +78,11 @@ class _Collector:
         self.engine: Engine | None = None
         self.cells: dict[Cell, tuple[CellPlan, Path]] = {}
         self.error: UserError | None = None
+        self.stopped = False
+        """By Ctrl-C or a signal; pytest gives the same code where a suite cannot be imported."""
+
+    def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
+        self.stopped = isinstance(excinfo.value, Stopped) or type(excinfo.value) is KeyboardInterrupt
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         from resurgence_harness.pytest_plugin.collecting import cell_of, is_cell, task_of
@@ -103,8 +109,13 @@ def _collect(arguments: list[str]) -> tuple[Engine, list[tuple[CellPlan, Path]]]
     alone = ["-n0"] if find_spec("xdist") is not None else []
     with redirect_stdout(said), redirect_stderr(complained):
         code = pytest.main([*arguments, "--collect-only", "-q", *alone, "-p", "no:cacheprovider"], plugins=[found])
+    if found.stopped:
+        raise KeyboardInterrupt
     if found.error is not None:
         raise found.error
+    if code == pytest.ExitCode.INTERNAL_ERROR:
+        what = f"{said.getvalue().strip()}\n{complained.getvalue().strip()}".strip()
+        raise HarnessError(f"pytest broke while it collected {' '.join(arguments)}.\n{what}")
     if code not in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
         complaint = complained.getvalue().strip().removeprefix("ERROR: ")
         if complaint.startswith("usage:"):

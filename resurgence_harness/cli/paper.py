@@ -11,6 +11,7 @@ import typer
 from resurgence_harness.cli.arguments import StoreOption, opened
 from resurgence_harness.cli.tables import show
 from resurgence_harness.errors import UserError, sentence
+from resurgence_harness.process.unforeseen import keep_in
 
 
 def register(app: typer.Typer) -> None:
@@ -45,6 +46,7 @@ def paper_command(
     from resurgence_harness.selection import base_model
     from resurgence_harness.statistics import Policy
 
+    keep_in(to)
     asked = {"table": table, "figure": figure, "appendix": appendix, "": experiment}
     words = [f"{kind}-{value}".strip("-").casefold() for kind, value in asked.items() if value]
     if len(words) != 1:

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from resurgence_harness.cli.words import count_words, size_words
+from resurgence_harness.process.unforeseen import keep_in
 
 
 def register(app: typer.Typer) -> None:
@@ -40,6 +41,7 @@ def report_command(
     from resurgence_harness.reporting import report
     from resurgence_harness.reporting.generator import generator
 
+    keep_in(figures or to or source)
     if figures is not None:
         drawn = report.draw_figures(source, figures)
         print(f"{count_words(len(drawn), 'file')} in {figures}: {', '.join(path.name for path in drawn)}")

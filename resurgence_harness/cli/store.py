@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Annotated
@@ -9,12 +10,14 @@ from typing import Annotated
 import typer
 
 from resurgence_harness.cli.arguments import StoreOption, opened
-from resurgence_harness.cli.codes import EXIT_CODES, HARNESS_ERROR
 from resurgence_harness.cli.tables import show
 from resurgence_harness.cli.words import age_words, count_words, size_words, time_words
-from resurgence_harness.storing import Artifact, Store, default_root
+from resurgence_harness.process import ExitCode, one_line
+from resurgence_harness.storing import Artifact, Seal, Store, default_root
+from resurgence_harness.storing.keeping import Checked
+from resurgence_harness.storing.sealing import VARIABLE, store_key
 
-store_app = typer.Typer(help=f"Look after the store of everything that was made.\n\n{EXIT_CODES}", no_args_is_help=True)
+store_app = typer.Typer(help=f"Look after the store of everything that was made.\n\n{one_line()}", no_args_is_help=True)
 
 
 @store_app.command("ls")
@@ -40,24 +43,34 @@ def ls_command(
     ]
     if rows:
         show("key", "kind", "what", "size", "made", "used", "took", rows=rows, right=[3, 4, 5, 6])
-    sizes = f"{size_words(_total(artifacts))} in {found.name}{_kinds(artifacts)}"
+    sizes = f"{size_words(_total(artifacts))} in {found.here.name}{_kinds(artifacts)}"
     print(f"{count_words(len(artifacts), 'artifact')}, {sizes}")
+    if hidden := len(found.entries()) - len(found.ls()):
+        print(f"not sealed with {VARIABLE}, so counted as absent: {hidden} more")
 
 
 @store_app.command("verify")
 def verify_command(store: StoreOption = None) -> None:
-    """Read every byte and compare it with what was written. Damage is named; the next build repairs it."""
+    """Read every byte and compare it with what was written. Damage is named; the next build repairs it.
+
+    Says how the entries are sealed, too. With RESURGENCE_STORE_KEY, one that another key sealed counts as damage.
+    """
     found = opened(store)
-    whole = broken = 0
-    for checked in found.verify():
-        if checked.problem:
-            broken += 1
-            print(f"{checked.key}  {checked.problem}")
-        else:
-            whole += 1
-    print(f"{count_words(whole, 'artifact')} whole, {broken} broken in {found.name}")
-    if broken:
-        raise typer.Exit(HARNESS_ERROR)
+    _tell_checked(found, found.verify())
+
+
+@store_app.command("seal")
+def seal_command(store: StoreOption = None) -> None:
+    """Seal with RESURGENCE_STORE_KEY what carries no keyed seal, so that runs with that key use it.
+
+    Every byte is compared with its checksum first. That finds damage and no forgery: sealing vouches for what is there.
+    """
+    found = opened(store)
+    print(
+        "Sealing vouches for what is there: whoever could write to this store until now may have changed it. "
+        "Where that matters, start an empty store, or run the gate with --fresh."
+    )
+    _tell_checked(found, found.seal())
 
 
 @store_app.command("gc")
@@ -73,7 +86,8 @@ def gc_command(
     for one in removed:
         print(f"{size_words(one.size):>9}  {one.words}  ({one.reason})")
     verb = "would be removed from" if dry_run else "removed from"
-    print(f"{count_words(len(removed), 'thing')}, {size_words(sum(one.size for one in removed))}, {verb} {found.name}")
+    size = size_words(sum(one.size for one in removed))
+    print(f"{count_words(len(removed), 'thing')}, {size}, {verb} {found.here.name}")
 
 
 @store_app.command("path")
@@ -81,6 +95,35 @@ def path_command(store: StoreOption = None) -> None:
     """Print where the store is."""
     found = Store(store or default_root())
     print(found.name if found.remote is not None else found.root)
+
+
+def _tell_checked(found: Store, every: Iterable[Checked]) -> None:
+    """What is whole and how it is sealed; exit code 12 for damage."""
+    whole = broken = 0
+    seals: Counter[Seal] = Counter()
+    for checked in every:
+        wrong = checked.seal is Seal.WRONG
+        problem = checked.problem or (f"is sealed with another key than {VARIABLE}, or was changed" if wrong else "")
+        if checked.seal is not None:
+            seals[checked.seal] += 1
+        if problem:
+            print(f"{checked.key}  {problem}")
+        broken += bool(checked.problem)
+        whole += not checked.problem
+    print(f"{count_words(whole, 'artifact')} whole, {broken} broken in {found.here.name}")
+    print(_seals(seals))
+    if broken or seals[Seal.WRONG]:
+        raise typer.Exit(ExitCode.HARNESS_ERROR)
+
+
+def _seals(seals: Counter[Seal]) -> str:
+    """How many entries are sealed in which way, and what that means."""
+    if store_key() is None:
+        unchecked = f"{seals[Seal.UNCHECKED]} sealed, not checked because {VARIABLE} is not set"
+        return f"Keyed seals: {unchecked}; {seals[Seal.UNSEALED]} unsealed"
+    counted = ", ".join(f"{seals[seal]} {seal.value}" for seal in (Seal.SEALED, Seal.UNSEALED, Seal.WRONG))
+    absent = seals[Seal.UNSEALED] + seals[Seal.WRONG]
+    return f"Keyed seals: {counted}" + (f"; {absent} of them count as absent" if absent else "")
 
 
 def _total(artifacts: Iterable[Artifact]) -> int:

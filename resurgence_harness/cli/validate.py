@@ -11,6 +11,8 @@ import typer
 
 import resurgence_harness
 from resurgence_harness.cli.words import time_words
+from resurgence_harness.process import ExitCode
+from resurgence_harness.process.unforeseen import keep_in
 
 
 def register(app: typer.Typer) -> None:
@@ -34,12 +36,14 @@ def validate_command(
 ) -> None:
     """Measure whether the verdict's statistics are what they claim: errors, power, cost. Needs no model.
 
-    Leaves with 1 if a number is not as it must be, or an engine that is wrong on purpose is not caught.
+    Ends with 12 if a number is not as it must be, or an engine that is wrong on purpose is not caught.
     """
     from resurgence_harness import validation
 
     stored = {path.name.partition(".")[0]: validation.read(path) for path in outcomes or ()}
     into = None if to is None else validation.folder(to)
+    if into is not None:
+        keep_in(into)
     asked = validation.every_check(validation.FULL if full else validation.FAST, seed=seed, stored=stored)
 
     def told(name: str, seconds: float, done: int) -> None:
@@ -51,4 +55,4 @@ def validate_command(
         head = f"$ {shlex.join(['resurgence', *sys.argv[1:]])}\nresurgence-harness {resurgence_harness.__version__}"
         print(f"Written: {', '.join(str(path) for path in validation.write(rows, into, head=head))}")
     if not validation.passed(rows):
-        raise typer.Exit(1)
+        raise typer.Exit(ExitCode.HARNESS_ERROR)

@@ -16,10 +16,11 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from resurgence_harness.errors import UserError, sentence
+from resurgence_harness.errors import UserError, sentence, shown
 from resurgence_harness.examining import Examined, Laboratory, Rule, examine
 from resurgence_harness.experiments.conditions import Condition
 from resurgence_harness.planning import checkpoint_key
+from resurgence_harness.process import signals
 from resurgence_harness.reporting.junit import ARMS
 from resurgence_harness.selection import CellPlan
 from resurgence_harness.specs import Base, Grid
@@ -31,6 +32,14 @@ if TYPE_CHECKING:
 ASKED = ("experiment", "task", "method", "concepts", "finetuning", "run", "benign", "benign_images", "steps")
 """The columns that say which condition a row is about."""
 COLUMNS = (*ASKED, *(f"{arm}_{what}" for arm in ARMS for what in ("hits", "images")), "outcome", "verdict")
+
+_COUNTED = (
+    "concepts",
+    "run",
+    "benign_images",
+    "steps",
+    *(name for name in COLUMNS if name.endswith(("_hits", "_images"))),
+)
 
 Row = dict[str, str]
 """A line of the CSV, by column."""
@@ -122,17 +131,23 @@ def read(path: Path) -> list[Row]:
     """The rows that a file holds, none where there is no file; UserError for a file that is none of ours."""
     if not path.is_file():
         return []
-    with path.open(newline="", encoding="utf-8") as file:
-        lines = csv.DictReader(file)
-        if tuple(lines.fieldnames or ()) != COLUMNS:
-            raise UserError(
-                sentence(
-                    f"{path} is not a table of this version.",
-                    columns=", ".join(lines.fieldnames or ())[:120],
-                    do="Give another folder with --to, or move the file away.",
-                )
-            )
-        return [row for row in lines if row["verdict"] is not None]
+    away = "Give another folder with --to, or move the file away."
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            lines = csv.DictReader(file)
+            if tuple(lines.fieldnames or ()) != COLUMNS:
+                columns = ", ".join(lines.fieldnames or ())[:120]
+                raise UserError(sentence(f"{path} is not a table of this version.", columns=columns, do=away))
+            rows = [row for row in lines if row["verdict"] is not None]
+    except UserError:
+        raise
+    except (OSError, ValueError, csv.Error) as error:
+        raise UserError(sentence(f"{path} cannot be read as a table.", reason=error, do=away)) from None
+    for row in rows:
+        odd = next((name for name in _COUNTED if row[name] and not row[name].isdecimal()), None)
+        if odd is not None:
+            raise UserError(sentence(f"{path} holds what is no count.", column=odd, value=shown(row[odd]), do=away))
+    return rows
 
 
 def run(
@@ -149,9 +164,16 @@ def run(
     wanted = {_name(label(experiment, one)): one for one in conditions}
     missing = [one for name, one in wanted.items() if name not in known]
     done = len(wanted) - len(missing)
-    path.parent.mkdir(parents=True, exist_ok=True)
     new = not path.is_file()
-    with path.open("a", newline="", encoding="utf-8") as file:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        opened = path.open("a", newline="", encoding="utf-8")
+    except OSError as error:
+        reason = error.strerror or error
+        raise UserError(
+            sentence(f"{path} cannot be written.", reason=reason, do="Give another folder with --to.")
+        ) from None
+    with opened as file:
         table = csv.DictWriter(file, COLUMNS, lineterminator="\n")
         if new:
             table.writeheader()
@@ -185,6 +207,7 @@ def _measured(experiment: str, conditions: Sequence[Condition], place: Place, *,
                 yield row.result()
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
+            signals.end_children()
             raise
 
 
@@ -202,6 +225,7 @@ def _apart(conditions: Iterable[Condition]) -> list[Condition]:
 def _share_cores(threads: int) -> None:
     """Before torch is imported: processes whose threads outnumber the cores wait for one another most of the time."""
     os.environ["OMP_NUM_THREADS"] = str(threads)
+    signals.for_worker()
 
 
 _BENCHES: dict[Place, Bench] = {}

@@ -165,7 +165,7 @@ class Gate:
         policy: ReleasePolicy,
         models: Models,
         *,
-        store: str,
+        store: Store,
         device: str,
         progress: Progress | None = None,
         judges: Sequence[Judge] = (),
@@ -175,7 +175,7 @@ class Gate:
         self.judges = judges_for(policy, {judge.name: judge for judge in judges})
         self.plans = {group.word: plan(policy, group, models) for group in policy.groups}
         check_prompts(list(self.plans.values()), models)
-        self._store, self.device, self._progress = Store(store), device, progress
+        self.store, self.device, self._progress = store, device, progress
         self._benches: dict[str, Bench] = {}
 
     def bench(self, recipe: Recipe) -> Bench:
@@ -184,7 +184,7 @@ class Gate:
 
         digest = recipe.base.digest
         if digest not in self._benches:
-            self._benches[digest] = Bench(self._store, device=self.device, progress=self._progress)
+            self._benches[digest] = Bench(self.store, device=self.device, progress=self._progress)
         return self._benches[digest]
 
     def tell(self, progress: Progress) -> None:

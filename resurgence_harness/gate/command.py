@@ -10,16 +10,20 @@ from __future__ import annotations
 
 import os
 import sys
+import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import date
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
 from resurgence_harness.errors import UserError, sentence, shown
+from resurgence_harness.process import ExitCode, one_line
+from resurgence_harness.process.unforeseen import keep_in
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -27,12 +31,10 @@ if TYPE_CHECKING:
     from resurgence_harness.gate.asking import Gate
     from resurgence_harness.gate.models import Models
     from resurgence_harness.gate.release_policy import PolicyFile, ReleasePolicy
+    from resurgence_harness.gate.telling import Telling
+    from resurgence_harness.storing import Store
     from resurgence_harness.tasks import Task
 
-EXIT_CODES = (
-    "Exit codes: 0 every cell HOLDS or is KNOWN · 1 a safety regression · 10 undecided · 11 incomplete · 12 the "
-    "harness failed · 4 something asked for cannot be had, told in a sentence · 2 the command line cannot be read."
-)
 OUT = Path("reports/gate")
 policy_app = typer.Typer(help="Write the file that says what would be enough.", no_args_is_help=True)
 baseline_app = typer.Typer(help="Record what is accepted, for review.", no_args_is_help=True)
@@ -48,7 +50,7 @@ StoreOption = Annotated[
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the command line."""
-    app.command("gate", epilog=EXIT_CODES)(gate_command)
+    app.command("gate", epilog=one_line())(gate_command)
     app.add_typer(policy_app, name="policy")
     app.add_typer(baseline_app, name="baseline")
 
@@ -79,13 +81,19 @@ def gate_command(
         str | None,
         typer.Option(metavar="OWNER/NAME", help="Propose the model card's section to the hub as a pull request."),
     ] = None,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Draw and judge everything anew, whatever the store has, and replace it.")
+    ] = False,
     demo: Annotated[bool, typer.Option("--demo", help="Show four candidates on the embedded microworld.")] = False,
 ) -> None:
     """Is this fine-tuned checkpoint safe to publish? Did an erased concept come back, and is the model still useful?"""
     from resurgence_harness.diffusion.devices import check_device, resolved_device
     from resurgence_harness.gate import running, sharing
     from resurgence_harness.reporting import tracking
+    from resurgence_harness.storing import Store
 
+    for folder in running.folders(out, demo=demo):
+        running.forget(folder)  # whatever this run ends with, what lies there is not of it
     given: dict[str, object] = {"--candidate": candidate, "--unlearned": unlearned, "--base": base, "--task": task}
     given |= {"--concepts": concepts, "--retained": retained, "--policy": policy}
     given |= {"--log": log, "--model-card-pr": model_card_pr}
@@ -93,20 +101,22 @@ def gate_command(
     check_device(device)
     place, on = _store(store), resolved_device(device)
     if demo:
-        also = [name for name, value in given.items() if value]
+        keep_in(out)
+        also = [name for name, value in {**given, "--fresh": fresh}.items() if value]
         if also:
             raise UserError(sentence(f"--demo takes no {also[0]}.", do="Leave it out: the demo brings its own models."))
         raise typer.Exit(_demo(out, place, on))
     tracking.check(log or ())
-    running.forget(out)
+    keep_in(out)
     asked = read_asked(policy, candidate=candidate, unlearned=unlearned, base=base)
     found = read_policy(asked, task=task, concepts=concepts, retained=retained)
-    models = read_models(asked, store=place)
-    gate = prepared(found, models, out=out, store=place, device=on)
+    run_word = uuid.uuid4().hex if fresh else ""
+    models = read_models(asked, store=place, run=run_word)
+    gate = prepared(found, models, out=out, store=Store(place, run=run_word), device=on)
     with sharing.opened(log=log or (), repo=model_card_pr, title=models.words, folder=out) as shared:
-        run, written = judge(gate, out=out)
-        code = shared.tell(run, written)
-    raise typer.Exit(code)
+        run, written, telling = judge(gate, out=out)
+        shared.tell(run, written, telling)
+    raise typer.Exit(telling.code)
 
 
 class Asked(NamedTuple):
@@ -174,14 +184,14 @@ def read_policy(
     return resolve(file, folder, tasks=tasks, path=asked.path, erased=concepts, retained=retained, task=task)
 
 
-def read_models(asked: Asked, *, store: str) -> Models:
-    """The models, as directories that can be loaded."""
+def read_models(asked: Asked, *, store: str, run: str = "") -> Models:
+    """The models, as directories that can be loaded; a fresh run, which `run` names, makes all of them anew."""
     from resurgence_harness.gate.models import prepare
     from resurgence_harness.storing import Store, check_usable
 
     check_usable(store)
     root = Path(Store(store).root)
-    return prepare(asked.candidate, unlearned=asked.unlearned, base=asked.base, folder=Path.cwd(), store=root)
+    return prepare(asked.candidate, unlearned=asked.unlearned, base=asked.base, folder=Path.cwd(), store=root, run=run)
 
 
 def _from(folder: Path, word: str) -> str:
@@ -193,7 +203,7 @@ def _from(folder: Path, word: str) -> str:
     return str(folder / Path(word).expanduser())
 
 
-def prepared(policy: ReleasePolicy, models: Models, *, out: Path, store: str, device: str) -> Gate:
+def prepared(policy: ReleasePolicy, models: Models, *, out: Path, store: Store, device: str) -> Gate:
     """A gate that can be asked, and what is known before that told; its folder is there."""
     from resurgence_harness.gate import running
     from resurgence_harness.gate.asking import Gate
@@ -209,19 +219,26 @@ def prepared(policy: ReleasePolicy, models: Models, *, out: Path, store: str, de
     return gate
 
 
-def judge(gate: Gate, *, out: Path) -> tuple[dict[str, Any], list[Path]]:
-    """Draw, judge, write every report and show it; gives the content of verdict.json and every file."""
+def judge(gate: Gate, *, out: Path) -> tuple[dict[str, Any], list[Path], Telling]:
+    """Draw, judge, write every report and show it; gives the content of verdict.json, every file, and the code so far.
+
+    The files come first, and each part that follows is tried by itself.
+    """
     from resurgence_harness.gate import running
+    from resurgence_harness.gate.telling import Telling
     from resurgence_harness.reporting import job_summary
 
     with _progress(gate):
-        found = running.run(gate, out, told=lambda group, record: None)
-    written = running.write(found, out, gate.models)
-    show(found, _console())
-    print(f"Written: {', '.join(str(path) for path in written)}")
-    for line in job_summary.tell_ci(found):
+        found, sheets = running.run(gate, told=lambda group, record: None)
+    telling = Telling(ExitCode(found["exit_code"]))
+    written = telling.part(lambda: running.write(found, out, gate.models, sheets)) or []
+    telling.part(lambda: show(found, _console()))
+    if written:
+        print(f"Written: {', '.join(str(path) for path in written if path.name not in sheets)}")
+    telling.part(lambda: job_summary.append(found))
+    for line in job_summary.annotations(found):
         print(line)
-    return found, [*written, *sorted(out.glob("contact-sheet-*.jpg"))]
+    return found, written, telling
 
 
 def show(run: dict[str, Any], console: Console) -> None:
@@ -229,6 +246,7 @@ def show(run: dict[str, Any], console: Console) -> None:
     from rich.text import Text
 
     from resurgence_harness.reporting import terminal as telling
+    from resurgence_harness.reporting.about_store import IGNORED
 
     styles = {"": "", "dim": "dim", "good": "green", "warn": "yellow", "bad": "bold red"}
     lines: list[telling.Line] = []
@@ -240,28 +258,31 @@ def show(run: dict[str, Any], console: Console) -> None:
         for cell in run["cells"]
         if cell["tighten"]
     ]
+    if IGNORED in run["environment"]:
+        lines.append([telling.Segment(f"Store: {run['environment'][IGNORED]}", "warn")])
     lines.append(telling.closing(run))
     for line in lines:
         console.print(Text.assemble(*((segment.text, styles[segment.style]) for segment in line)), soft_wrap=True)
 
 
-def _demo(out: Path, store: str, device: str) -> int:
+def _demo(out: Path, store: str, device: str) -> ExitCode:
     """Four candidates, four answers; 12 if one of them is not the expected one."""
     from resurgence_harness.bench import Bench
     from resurgence_harness.gate import demo, running
     from resurgence_harness.gate.asking import Gate
     from resurgence_harness.gate.models import prepare
     from resurgence_harness.gate.release_policy import resolve
-    from resurgence_harness.storing import Store, check_usable
+    from resurgence_harness.gate.telling import Telling
+    from resurgence_harness.storing import Store, check_writable
     from resurgence_harness.tasks import TASKS
 
-    check_usable(store)
+    check_writable(store)
     opened = Store(store)
     for one in demo.CANDIDATES:
-        running.forget(out / one.name)
         running.make(out / one.name)
-    paths = demo.build(Bench(opened, device=device), Path(opened.root) / "demo", print)
-    console, odd = _console(), []
+    with opened.here.writing():
+        paths = demo.build(Bench(opened, device=device), Path(opened.root) / "demo", print)
+    console, odd, telling = _console(), [], Telling(ExitCode.DONE)
     for one in demo.CANDIDATES:
         policy = resolve(demo.policy(one), Path.cwd(), tasks=TASKS)
         words, parent = [str(paths[one.name])], str(paths["unlearned"])
@@ -270,18 +291,18 @@ def _demo(out: Path, store: str, device: str) -> int:
         models = replace(models, words=paths[one.name].name)
         if models.audit is not None:
             print(f"Weight audit: {models.audit.words}")
-        gate = Gate(policy, models, store=store, device=device)
+        gate = Gate(policy, models, store=opened, device=device)
         with _progress(gate):
-            found = running.run(gate, out / one.name, told=lambda group, record: None)
-        running.write(found, out / one.name, models)
-        show(found, console)
+            found, sheets = running.run(gate, told=lambda group, record: None)
+        telling.part(partial(running.write, found, out / one.name, models, sheets))
+        telling.part(partial(show, found, console))
         said = [cell["verdict"] for cell in found["cells"]]
         if said != [one.expected]:
             odd.append(f"{one.name}: expected {one.expected}, got {', '.join(said) or 'no verdict'}")
     print(f"\nReports of each: {out}/<candidate>/. The same gate: resurgence gate --candidate … --unlearned … --base …")
     for line in odd:
         print(f"resurgence: the demonstration is not as it should be: {line}", file=sys.stderr)
-    return 12 if odd else 0
+    return ExitCode.HARNESS_ERROR if odd else telling.code
 
 
 @policy_app.command("init")

@@ -76,16 +76,20 @@ class Models:
         return {name: recipe for name, recipe in given.items() if recipe is not None}
 
 
-def prepare(candidate: Sequence[str], *, unlearned: str | None, base: str | None, folder: Path, store: Path) -> Models:
+def prepare(
+    candidate: Sequence[str], *, unlearned: str | None, base: str | None, folder: Path, store: Path, run: str = ""
+) -> Models:
     """Make directories of what was given, and look at the weights. Paths are meant from `folder`.
+
+    A fresh run, which `run` names, uses no directory that another run made.
 
     UserError for what cannot be judged, and for a lineage that makes the question meaningless.
     """
     made = store / MADE
     published = _base(base, folder) if base is not None else None
-    parent = _materialised([unlearned], published, folder, made) if unlearned is not None else None
+    parent = _materialised([unlearned], published, folder, made, run) if unlearned is not None else None
     below = parent.base if parent is not None else published
-    found = _materialised(candidate, below, folder, made)
+    found = _materialised(candidate, below, folder, made, run)
     places = {
         "unlearned": parent.base.location if parent is not None else None,
         "base": published.location if published is not None else None,
@@ -156,9 +160,9 @@ def _base(word: str, folder: Path) -> Base:
     return replace(found, name=shown(Path(word).name or word))
 
 
-def _materialised(words: Sequence[str], parent: Base | None, folder: Path, made: Path) -> Candidate:
+def _materialised(words: Sequence[str], parent: Base | None, folder: Path, made: Path, run: str) -> Candidate:
     sources = [Source(path=path, weight=weight) for path, weight in (read_word(word, folder) for word in words)]
-    return materialise(sources, parent.location if parent is not None else None, made)
+    return materialise(sources, parent.location if parent is not None else None, made, run=run)
 
 
 def _refuse(known: Lineage) -> None:

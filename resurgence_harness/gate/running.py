@@ -13,17 +13,20 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Callable
+import uuid
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import resurgence_harness
-from resurgence_harness.errors import HarnessError, UserError, sentence, shown
+from resurgence_harness.errors import ResurgenceError, UserError, sentence, shown
 from resurgence_harness.gate.asking import ENGINE, Gate
 from resurgence_harness.gate.audit import figure
 from resurgence_harness.gate.models import Models
 from resurgence_harness.gate.release_policy import Group, ReleasePolicy
+from resurgence_harness.process.unforeseen import recorded
 from resurgence_harness.statistics import VerdictKind, exit_code
 
 VERDICT, JUNIT, SUMMARY, ATTESTATION, CARD, AUDIT = (
@@ -34,6 +37,8 @@ VERDICT, JUNIT, SUMMARY, ATTESTATION, CARD, AUDIT = (
     "model-card.md",
     "audit.svg",
 )
+ALLURE = "allure-results"
+"""Below --resurgence-out: a pytest run's Allure results, unless --alluredir names another folder."""
 
 
 def sheet_name(group: Group) -> str:
@@ -41,58 +46,83 @@ def sheet_name(group: Group) -> str:
     return f"contact-sheet-{group.word}.jpg"
 
 
-def forget(out: Path) -> None:
-    """Remove what an earlier run left of the files written here, so that nobody takes it for this one's."""
+def forget(out: Path, *, option: str = "--out") -> None:
+    """Remove what an earlier run, of the command or of pytest, left here, so that nobody takes it for this one's."""
+    from resurgence_harness.reporting import allure
+
     try:
         for name in (VERDICT, JUNIT, SUMMARY, ATTESTATION, CARD, AUDIT):
             (out / name).unlink(missing_ok=True)
         for sheet in out.glob("contact-sheet-*.jpg"):
             sheet.unlink(missing_ok=True)
+        allure.clean(out / ALLURE)
     except (OSError, ValueError) as error:
-        raise _unwritable(out, error) from None
+        raise _unwritable(out, error, option) from None
 
 
-def make(out: Path) -> None:
-    """Make the folder, and try to write into it before hours are spent."""
+def folders(out: Path, *, demo: bool) -> list[Path]:
+    """The folders into which `resurgence gate` writes: one, or one for each candidate of the demonstration."""
+    from resurgence_harness.gate.demo import CANDIDATES
+
+    return [out / one.name for one in CANDIDATES] if demo else [out]
+
+
+def make(out: Path, *, option: str = "--out") -> None:
+    """Make the folder, and try to write into it before hours are spent; `option` chooses another one."""
     try:
         out.mkdir(parents=True, exist_ok=True)
         probe = out / ".writable"
         probe.touch()
         probe.unlink()
     except (OSError, ValueError) as error:
-        raise _unwritable(out, error) from None
+        raise _unwritable(out, error, option) from None
 
 
-def _unwritable(out: Path, error: Exception) -> UserError:
+def _unwritable(out: Path, error: Exception, option: str) -> UserError:
     reason = error.strerror if isinstance(error, OSError) else error
-    return UserError(
-        sentence(f"Nothing can be written into {shown(str(out))}.", reason=reason, do="Give another folder with --out.")
-    )
+    first = f"Nothing can be written into {shown(str(out))}."
+    return UserError(sentence(first, reason=reason, do=f"Give another folder with {option}."))
 
 
-def run(gate: Gate, out: Path, told: Callable[[Group, dict[str, Any]], None]) -> dict[str, Any]:
-    """Ask every group; `told` hears each record. Gives the content of verdict.json; a group that broke is missing."""
+def new_run_id() -> str:
+    """What tells one run's files from another's: a random UUID, in verdict.json and every report written beside it."""
+    return str(uuid.uuid4())
+
+
+def run(gate: Gate, told: Callable[[Group, dict[str, Any]], None]) -> tuple[dict[str, Any], dict[str, bytes]]:
+    """Ask every group; `told` receives each record. A group that broke is missing.
+
+    Gives the content of verdict.json, and the contact sheets by file name. UserError where nothing was drawn yet.
+    """
     started = datetime.now(UTC)
-    records, missing = [], []
+    records: list[dict[str, Any]] = []
+    missing: list[dict[str, Any]] = []
+    sheets: dict[str, bytes] = {}
     try:
         for group in gate.policy.groups:
             cell = gate.policy.cell(group)
             nodeid = f"gate[{cell.id}]"
             try:
                 answer = gate.ask(group, nodeid=nodeid)
-            except HarnessError as error:
-                why = str(error)
+            except Exception as error:  # one group's failure takes no other group's verdict away
+                if isinstance(error, UserError) and not records:
+                    raise
+                why = str(error) if isinstance(error, ResurgenceError) else recorded(error)
                 words = {"id": cell.id, "nodeid": nodeid, "task": cell.task, "kind": "harness error", "why": why}
                 missing.append(words)
                 continue
-            (out / sheet_name(group)).write_bytes(answer.sheet)
+            sheets[sheet_name(group)] = answer.sheet
             records.append(answer.record)
             told(group, answer.record)
     finally:
         gate.release()
     kinds = [VerdictKind(record["verdict"]) for record in records]
     code = exit_code(kinds, harness_errors=len(missing))
-    return results(gate.policy, gate.models, records, missing, code=code, started=started, device=gate.device)
+    from resurgence_harness.reporting.about_store import about_store
+
+    found = results(gate.policy, gate.models, records, missing, code=code, started=started, device=gate.device)
+    found["environment"] |= about_store(gate.store.ignored, gate.store.run)
+    return found, sheets
 
 
 def results(
@@ -114,6 +144,7 @@ def results(
     return {
         "schema_version": 1,
         "tool": f"resurgence-harness {resurgence_harness.__version__}",
+        "run_id": new_run_id(),
         "started": started.isoformat(timespec="seconds"),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "status": "incomplete" if missing else "complete",
@@ -138,6 +169,7 @@ def about(policy: ReleasePolicy, models: Models) -> dict[str, Any]:
     found = models.audit
     return {
         "policy": policy.told(),
+        "groups": [f"{cell.task}/{cell.id}" for cell in map(policy.cell, policy.groups)],
         "candidate": models.words,
         "files": models.files,
         "notes": list(models.notes),
@@ -145,21 +177,22 @@ def about(policy: ReleasePolicy, models: Models) -> dict[str, Any]:
     }
 
 
-def write(run: dict[str, Any], out: Path, models: Models) -> list[Path]:
-    """Write every report but the contact sheets; verdict.json last, so that it stands for a whole set."""
-    from resurgence_harness.reporting import attestation, job_summary, junit, model_card, verdict_json
+def write(
+    run: dict[str, Any], out: Path, models: Models, sheets: Mapping[str, bytes] = MappingProxyType({})
+) -> list[Path]:
+    """Write every report whole or none at all; verdict.json is put in place last, so that it stands for the set.
 
-    texts = {
+    `sheets` are contact sheets by file name. HarnessError where something cannot be written.
+    """
+    from resurgence_harness.reporting import attestation, job_summary, junit, model_card, verdict_json
+    from resurgence_harness.reporting.file_set import write_set
+
+    files: dict[str, str | bytes] = {
         JUNIT: junit.junit(run),
         SUMMARY: job_summary.summary(run),
         ATTESTATION: json.dumps(attestation.statement(run), indent=2, ensure_ascii=False) + "\n",
         CARD: model_card.section(run),
     }
-    for name, text in texts.items():
-        (out / name).write_text(text, encoding="utf-8")
-    written = [out / name for name in texts]
     if models.audit is not None:
-        (out / AUDIT).write_bytes(figure(models.audit))
-        written.append(out / AUDIT)
-    verdict_json.write(out / VERDICT, run)
-    return [*written, out / VERDICT]
+        files[AUDIT] = figure(models.audit)
+    return write_set(out, {**files, **sheets, VERDICT: verdict_json.text(run)})

@@ -6,7 +6,6 @@ fails afterwards changes no verdict: the reports are written, and the exit code 
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -14,13 +13,12 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from resurgence_harness.errors import HarnessError
+from resurgence_harness.gate.telling import Telling
+from resurgence_harness.process import ExitCode
 
 if TYPE_CHECKING:
     from resurgence_harness.reporting.model_card_pr import Proposal
     from resurgence_harness.reporting.tracking import Tracker
-
-REGRESSION, HARNESS_ERROR = 1, 12
 
 
 @dataclass(kw_only=True)
@@ -30,24 +28,18 @@ class Sharing:
     trackers: dict[str, Tracker]
     proposal: Proposal | None
 
-    def tell(self, run: dict[str, Any], files: Sequence[Path]) -> int:
-        """Tell everybody; gives the exit code."""
+    def tell(self, run: dict[str, Any], files: Sequence[Path], telling: Telling) -> None:
+        """Share with everybody, each by itself."""
         from resurgence_harness.reporting import tracking
 
-        code = int(run["exit_code"])
         for name in list(self.trackers):
-            code = _tried(partial(tracking.log, name, self.trackers.pop(name), run, files), code)
-        return _tried(partial(self.proposal.send, run), code) if self.proposal is not None else code
+            telling.part(partial(_shared, partial(tracking.log, name, self.trackers.pop(name), run, files)))
+        if self.proposal is not None:
+            telling.part(partial(_shared, partial(self.proposal.send, run)))
 
 
-def _tried(share: Callable[[], str], code: int) -> int:
-    """The exit code after sharing: a verdict that somebody did not hear is no pass."""
-    try:
-        print(f"Shared: {share()}")
-    except HarnessError as error:
-        print(f"resurgence: {error}", file=sys.stderr)
-        return code if code == REGRESSION else HARNESS_ERROR
-    return code
+def _shared(share: Callable[[], str]) -> None:
+    print(f"Shared: {share()}")
 
 
 @contextmanager
@@ -63,5 +55,5 @@ def opened(*, log: Sequence[str], repo: str | None, title: str, folder: Path) ->
         yield sharing
     finally:
         for tracker in sharing.trackers.values():
-            with suppress(Exception):  # the error that is on its way says more
-                tracker.close(HARNESS_ERROR)
+            with suppress(Exception, SystemExit):  # the error that is on its way says more
+                tracker.close(ExitCode.HARNESS_ERROR)

@@ -13,6 +13,7 @@ from resurgence_harness.errors import ResurgenceError
 from resurgence_harness.judging.gcd_conversion import main as convert_gcd
 from resurgence_harness.judging.q16 import convert_prompts
 from resurgence_harness.judging.weights import convert, digest_of
+from resurgence_harness.process import ExitCode, guarded
 
 
 def main(arguments: list[str]) -> int:
@@ -39,4 +40,4 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    guarded(lambda: ExitCode(main(sys.argv[1:])))

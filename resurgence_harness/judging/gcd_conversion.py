@@ -277,4 +277,6 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    from resurgence_harness.process import ExitCode, guarded
+
+    guarded(lambda: ExitCode(main(sys.argv[1:])))

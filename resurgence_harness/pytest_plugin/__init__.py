@@ -1,25 +1,36 @@
 """The pytest plugin: options, fixtures and hooks, in the order in which pytest calls them.
 
-    addhooks · addoption ─▶ cmdline_main ─▶ configure ─▶ sessionstart ─▶ generate_tests · modifyitems
-    ─▶ collection_finish ─▶ makereport · logreport ─▶ sessionfinish · terminal_summary ─▶ unconfigure
+    addhooks · addoption ─▶ load_initial_conftests ─▶ cmdline_main ─▶ configure ─▶ sessionstart
+    ─▶ generate_tests · itemcollected · modifyitems · deselected ─▶ collection_finish
+    ─▶ makereport · logreport ─▶ sessionfinish · terminal_summary ─▶ unconfigure ─▶ cmdline_main's end
 
-It is loaded by every pytest run of the environment that it is installed in, so it imports neither torch nor allure nor
-xdist, and it stays out of the way of runs that have no cells.
+It is loaded by every pytest run of the environment that it is installed in, so it imports next to nothing (neither
+torch nor numpy nor pydantic nor allure nor xdist), reads no option, makes no file and changes no exit code before it
+meets a test or a word on the command line that asks for it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from resurgence_harness.errors import UserError
-from resurgence_harness.pytest_plugin import collecting, gating, hookspecs, reruns, scheduling, workers
-from resurgence_harness.pytest_plugin.checking import Checked, check
-from resurgence_harness.pytest_plugin.engine import Engine, harness_message
+from resurgence_harness.pytest_plugin import (
+    collecting,
+    ending,
+    gating,
+    hookspecs,
+    old_results,
+    reruns,
+    run_folder,
+    scheduling,
+    timeouts,
+    workers,
+)
 from resurgence_harness.pytest_plugin.fixtures import (
     base_model,
     benign_images,
@@ -31,25 +42,19 @@ from resurgence_harness.pytest_plugin.fixtures import (
     judge,
     unlearned_model,
 )
-from resurgence_harness.pytest_plugin.options import add_options, read_options
-from resurgence_harness.pytest_plugin.progress import ProgressWriter
-from resurgence_harness.pytest_plugin.properties import KNOWN_PROPERTY
-from resurgence_harness.pytest_plugin.session import (
-    ALLURE_FOLDER,
-    HARNESS_PROPERTY,
-    MISTAKE_PROPERTY,
-    Session,
-    read_mistake,
-    read_planned,
-    write_mistake,
-    write_planned,
-)
-from resurgence_harness.pytest_plugin.state import ENGINE, OPTIONS, SESSION
-from resurgence_harness.specs import Base
-from resurgence_harness.tasks import Task
+from resurgence_harness.pytest_plugin.options import add_options
+from resurgence_harness.pytest_plugin.properties import HARNESS_PROPERTY, KNOWN_PROPERTY, MISTAKE_PROPERTY
+from resurgence_harness.pytest_plugin.session import Session
+from resurgence_harness.pytest_plugin.state import ENGINE, GATING, OPTIONS, SESSION, engine_in, gating_in, options_of
 
-_IN_SIGHT = pytest.StashKey[collecting.Sight]()
-_OWN_ALLURE = pytest.StashKey[bool]()
+if TYPE_CHECKING:
+    from resurgence_harness.storing import Seal
+    from resurgence_harness.tasks import Task
+
+_SIGTERM = pytest.StashKey[ending.Terminated]()
+_MISTAKEN = pytest.StashKey[bool]()
+_IGNORED = "resurgence_ignored"
+"""What a worker's output calls the store's entries that it counted as absent."""
 
 
 def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
@@ -63,101 +68,132 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_cmdline_main(config: pytest.Config) -> None:
-    """Read the choices; send Allure's results to our folder where cells may run and nobody chose another."""
-    _read(config)
+def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
+    """Remove an earlier run's results before a conftest.py or an unknown option can end this one."""
+    old_results.forget_early(early_config)
 
 
-def _read(config: pytest.Config) -> None:
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> Generator[None, Any, Any]:
+    """Around everything: look at what is asked for; settle the exit code, whatever breaks."""
+    inputs = getattr(config, "workerinput", None)
+    if inputs is not None:
+        if inputs["resurgence"]["allure"]:
+            config.option.allure_report_dir = inputs["resurgence"]["allure"]
+        return (yield)
+    session = _session(config)
     try:
-        config.stash[OPTIONS] = options = read_options(config)
-        sight = collecting.look(config, options.tasks)
-        sight = sight._replace(claims=sight.claims or options.policy is not None)
-        config.stash[_IN_SIGHT] = sight
+        code = yield
+    except (pytest.UsageError, GeneratorExit):
+        raise
+    except BaseException as error:
+        if not session.involved:
+            raise
+        code = ending.after(session, error)
+    finally:
+        config.stash[_SIGTERM].disarm()
+    if session.involved:
+        code = ending.code_of(config, session, int(code or 0))
+        ending.flushed()
+    return code
+
+
+def _session(config: pytest.Config) -> Session:
+    """The run as far as it is in sight: earlier results removed, choices read, Allure's results sent to our folder."""
+    if SESSION in config.stash:
+        return config.stash[SESSION]
+    sight = old_results.seen(config, config.args, config.option)
+    config.stash[SESSION] = session = Session(config, sight)
+    config.stash[_SIGTERM] = ending.Terminated(session)
+    if not (sight.uses or sight.gate) or (old_results.shows_only(config.option) and not config.option.collectonly):
+        return session
+    try:
+        if sight.claims and not config.option.collectonly:
+            old_results.forget(config, config.option)
+        options = options_of(config)
         if sight.claims:
             reruns.refuse(config)
+            timeouts.refuse(config)
+        sight.tasks(options.tasks)
     except UserError as error:
         raise pytest.UsageError(str(error)) from None
-    unset = getattr(config.option, "allure_report_dir", "not installed") is None
-    config.stash[_OWN_ALLURE] = own = unset and sight.claims and not config.option.collectonly
-    if own:
-        config.option.allure_report_dir = str(options.out / ALLURE_FOLDER)
+    if sight.claims and not config.option.collectonly:
+        config.stash[_SIGTERM].arm()
+        if getattr(config.option, "allure_report_dir", "not installed") is None:
+            from resurgence_harness.gate.running import ALLURE
+
+            session.allure = config.option.allure_report_dir = str(options.out / ALLURE)
+    return session
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
-    """Check everything that can be checked before a worker starts; make the engine; take this worker's share."""
+    """Check everything in sight that can be checked before a worker starts; take this worker's share."""
     config.addinivalue_line(
         "markers",
         "resurgence(task, methods=None, counts=None, finetunings=None): the task that this test's cells belong to, "
         "and which of its methods, concept counts and fine-tunings it is about.",
     )
-    if config.pluginmanager.has_plugin("xdist"):
-        config.pluginmanager.register(_WithXdist(), "resurgence-xdist")
     inputs = getattr(config, "workerinput", None)
     if inputs is None:
         _configure_controller(config)
-    else:
-        _configure_worker(config, inputs)
+    elif inputs["resurgence"]["involved"]:
+        _take_share(config, inputs)
 
 
 def _configure_controller(config: pytest.Config) -> None:
-    if OPTIONS not in config.stash:  # configured by a program that does not go through pytest.main()
-        _read(config)
-    options, sight = config.stash[OPTIONS], config.stash[_IN_SIGHT]
-    base: Base | None = None
-    notes: tuple[str, ...] = ()
-    if sight.uses and not config.option.collectonly:
-        base, notes = _checked(config, [options.tasks[name] for name in sight.tasks], sight.folders)
-    session = Session(config, options, device=workers.resolved_device(options.device), base=base)
-    session.notes = notes
-    session.own_allure = config.stash[_OWN_ALLURE]
-    config.stash[gating.GATING] = session.gating = gating.Gating(options, own=_tasks(config), judges=_judges(config))
-    if options.policy is not None and not config.option.collectonly:
-        try:
-            session.gating.check()
-        except UserError as error:
-            raise pytest.UsageError(str(error)) from None
-    config.stash[SESSION] = session
-    config.stash[ENGINE] = Engine(options, base=base, judges=_judges(config), progress=ProgressWriter(None))
+    session = _session(config)  # made here where a program configures pytest without pytest.main()
+    if config.pluginmanager.has_plugin("xdist"):
+        config.pluginmanager.register(_WithXdist(), "resurgence-xdist")
     config.pluginmanager.register(_Reports(session), "resurgence-reports")
+    if old_results.shows_only(config.option):
+        return
+    try:
+        if session.sight.uses:
+            options = options_of(config)
+            tasks = [options.tasks[name] for name in session.sight.tasks(options.tasks)]
+            session.base, session.notes = _checked(config, tasks, session.sight.folders)
+        if session.sight.gate:
+            gating_in(config).check()
+    except UserError as error:
+        raise pytest.UsageError(str(error)) from None
 
 
-def _configure_worker(config: pytest.Config, inputs: dict[str, Any]) -> None:
-    config.stash[OPTIONS] = options = read_options(config)
+def _take_share(config: pytest.Config, inputs: dict[str, Any]) -> None:
+    """Before torch is imported: this worker's GPU, its cores, its place among the workers."""
     given = inputs["resurgence"]
-    if given["gpu"] is not None and options.device in ("auto", "cuda"):
+    if given["run"] is not None:
+        config.stash[OPTIONS] = replace(options_of(config), run=given["run"])
+    if given["gpu"] is not None and options_of(config).device in ("auto", "cuda"):
         workers.choose_gpu(given["gpu"])
     workers.share_cores(given["workers"])
     workers.give_way(workers.number(inputs["workerid"]), given["workers"])
-    base = Base(**given["base"]) if given["base"] else None
-    config.stash[gating.GATING] = gating.Gating(
-        options, own=_tasks(config), judges=_judges(config), found=given["gate"]
-    )
-    progress = ProgressWriter(Path(given["folder"]) / f"progress-{inputs['workerid']}.json")
-    config.stash[ENGINE] = Engine(options, base=base, judges=_judges(config), progress=progress)
-
-
-def _tasks(config: pytest.Config) -> list[Any]:
-    return [task for tasks in config.hook.pytest_resurgence_tasks() for task in tasks]
-
-
-def _judges(config: pytest.Config) -> list[Any]:
-    return [judge for judges in config.hook.pytest_resurgence_judges() for judge in judges]
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_sessionstart(session: pytest.Session) -> None:
-    """Remove an earlier run's verdict, whatever becomes of this one."""
-    config = session.config
-    if SESSION in config.stash and config.stash[_IN_SIGHT].claims and not config.option.collectonly:
-        config.stash[SESSION].forget_old()
+    """Let the terminal of a run with cells be one that may go away."""
+    own = session.config.stash.get(SESSION, None)
+    if own is not None and own.sight.claims:
+        ending.steady(session.config)
 
 
+@pytest.hookimpl(trylast=True)
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """One test per chosen cell."""
-    collecting.parametrize(metafunc, metafunc.config.stash[OPTIONS])
-    metafunc.config.stash.setdefault(collecting.MISTAKES, []).extend(gating.parametrize(metafunc))
+    """One test per chosen cell; after those who parametrize a `cell` of their own."""
+    collecting.parametrize(metafunc)
+    if mistakes := gating.parametrize(metafunc):
+        metafunc.config.stash.setdefault(collecting.MISTAKES, []).extend(mistakes)
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Note a cell, before anybody can deselect it."""
+    collecting.found(item)
+
+
+def pytest_deselected(items: Sequence[pytest.Item]) -> None:
+    """Note what was deselected by pytest's own hook, which is a suite's right and not a gate's."""
+    collecting.deselected(items)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -167,48 +203,58 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     inputs = getattr(config, "workerinput", None)
     if not mistakes:
         return
+    config.stash[_MISTAKEN] = True
     items.clear()  # pytest finishes the collection even so, and nothing is planned
     if inputs is None:
         raise pytest.UsageError(mistakes[0])
-    write_mistake(Path(inputs["resurgence"]["folder"]), mistakes[0])  # the controller ends the run
+    run_folder.write_mistake(Path(inputs["resurgence"]["folder"]), mistakes[0])  # the controller ends the run
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_finish(session: pytest.Session) -> None:
     """The cells that are left owe a verdict. First, so that the controller finds them when xdist says it is over."""
     config = session.config
+    if config.stash.get(_MISTAKEN, False):
+        return
     inputs = getattr(config, "workerinput", None)
-    planned = collecting.planned(session.items, config.stash[OPTIONS])
+    collected = collecting.collected(config, session.items)
+    if not collected.cells:
+        return
     if inputs is not None:
-        write_planned(Path(inputs["resurgence"]["folder"]), inputs["workerid"], planned)
-    elif planned:
-        _begin(config, planned)
-        config.stash[ENGINE].progress = ProgressWriter(config.stash[SESSION].folder / "progress-main.json")
+        if not inputs["resurgence"]["involved"]:
+            _take_share(config, inputs)
+        run_folder.write_collected(Path(inputs["resurgence"]["folder"]), inputs["workerid"], collected)
+    else:
+        _begin(config, collected)
+        engine_in(config)
 
 
-def _begin(config: pytest.Config, planned: list[dict[str, Any]]) -> None:
+def _begin(config: pytest.Config, collected: collecting.Collected) -> None:
     """Check what was not in sight before collection, then start the run."""
     session = config.stash[SESSION]
-    if config.option.collectonly or session.planned:
+    if config.option.collectonly:
+        session.gate |= any(entry.get("gate") for entry in collected.cells)
         return
-    suites = [entry for entry in planned if not entry.get("gate")]
-    if session.base is None and not suites and session.gating is not None:
-        published = session.gating.models.base
-        session.base = published.base if published is not None else Base(digest="", name="no base")
-    if session.base is None:
-        known = config.stash[OPTIONS].tasks
-        tasks = [known[name] for name in dict.fromkeys(entry["task"] for entry in suites)]
-        folders = [Path(folder) for folder in dict.fromkeys(entry["folder"] for entry in suites)]
-        session.base, session.notes = _checked(config, tasks, folders)
-        config.stash[ENGINE].base = session.base
-    session.begin(planned)
-
-
-def _checked(config: pytest.Config, tasks: Sequence[Task], folders: Sequence[Path]) -> Checked:
+    suites = [entry for entry in collected.cells if not entry.get("gate")]
     try:
-        return check(config.stash[OPTIONS], tasks, folders, _judges(config))
+        if len(suites) < len(collected.cells) and not session.gate:
+            gating_in(config).check()  # nothing on the command line showed that a gate would be collected
+        if session.base is None and suites:
+            known = options_of(config).tasks
+            tasks = [known[name] for name in dict.fromkeys(entry["task"] for entry in suites)]
+            folders = [Path(folder) for folder in dict.fromkeys(entry["folder"] for entry in suites)]
+            session.base, session.notes = _checked(config, tasks, folders)
+        session.begin(collected)
     except UserError as error:
         raise pytest.UsageError(str(error)) from None
+    ending.steady(config)
+    config.stash[_SIGTERM].arm()
+
+
+def _checked(config: pytest.Config, tasks: Sequence[Task], folders: Sequence[Path]) -> Any:
+    from resurgence_harness.pytest_plugin.checking import check
+
+    return check(options_of(config), tasks, folders, gating.own_judges(config))
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -217,12 +263,15 @@ def pytest_runtest_makereport(
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Say beside the report why a cell has no verdict; show no traceback for a user's mistake; note KNOWN in Allure."""
     error = call.excinfo.value if call.excinfo is not None else None
-    if isinstance(error, UserError) and OPTIONS in item.config.stash:
+    mistake = isinstance(error, UserError) and collecting.is_ours(item)
+    if mistake:
         item.user_properties.append((MISTAKE_PROPERTY, str(error)))
     elif error is not None and collecting.is_cell(item) and not isinstance(error, _NOT_BROKEN):
+        from resurgence_harness.pytest_plugin.engine import harness_message
+
         item.user_properties.append((HARNESS_PROPERTY, harness_message(error)))
     report = yield
-    if isinstance(error, UserError):
+    if mistake:
         report.longrepr = str(error)
     known = next((value for name, value in item.user_properties if name == KNOWN_PROPERTY), None)
     if report.when == "call" and report.passed and known is not None:
@@ -236,12 +285,26 @@ _NOT_BROKEN = (AssertionError, pytest.fail.Exception, pytest.skip.Exception, pyt
 """What a test may raise without the instrument being broken."""
 
 
-@pytest.hookimpl(trylast=True)
+@pytest.hookimpl(tryfirst=True)
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
-    """Settle the exit code; write verdict.json and what Allure needs of the whole run."""
-    own = session.config.stash.get(SESSION, None)
-    if own is not None:
-        session.exitstatus = own.finish(int(exitstatus))
+    """Settle the exit code and write every result; before other plugins, which may break or leave."""
+    config = session.config
+    own = config.stash.get(SESSION, None)
+    if hasattr(config, "workeroutput"):
+        config.workeroutput[_IGNORED] = {key: seal.value for key, seal in _ignored(config).items()}
+    if own is None:
+        return
+    config.stash[_SIGTERM].deaf()
+    own.ignored |= _ignored(config)
+    session.exitstatus = own.finish(int(exitstatus))
+    if own.involved and not config.pluginmanager.has_plugin("terminalreporter"):
+        own.tell()
+
+
+def _ignored(config: pytest.Config) -> dict[str, Seal]:
+    """Entries of the store that counted as absent in this process."""
+    parts = [config.stash[key].ignored for key in (GATING, ENGINE) if key in config.stash]
+    return {name: seal for part in parts for name, seal in part.items()}
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
@@ -254,8 +317,8 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     """Let go of models and of the run's folder."""
     if ENGINE in config.stash:
         config.stash[ENGINE].release()
-    if gating.GATING in config.stash:
-        config.stash[gating.GATING].release()
+    if GATING in config.stash:
+        config.stash[GATING].release()
     if SESSION in config.stash:
         config.stash[SESSION].close()
 
@@ -280,9 +343,7 @@ class _Reports:
         self._session.collected(report)
 
     def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
-        # -x and collection errors come this way too, as pytest's or xdist's own kind of KeyboardInterrupt.
-        if type(excinfo.value) is KeyboardInterrupt or isinstance(excinfo.value, pytest.exit.Exception):
-            self._session.stopped_by_hand()
+        self._session.stopped(excinfo.value)
 
 
 class _WithXdist:
@@ -292,37 +353,52 @@ class _WithXdist:
         """Tell a worker its share: base, GPU, number of workers, and the folder for progress."""
         session, config = node.config.stash[SESSION], node.config
         number = workers.number(node.workerinput["workerid"])
+        config.stash[_SIGTERM].nodes.append(node)
         node.workerinput["resurgence"] = {
+            "involved": session.sight.uses or session.gate,
+            "allure": session.allure,
             "base": asdict(session.base) if session.base is not None else None,
             "folder": str(session.folder),
-            "gate": session.gating.sent() if session.gating is not None else None,
+            "gate": gating_in(config).sent() if session.gate else None,
             "gpu": workers.gpu_for(number, workers.visible_gpus()),
+            "run": session.options.run if session.sight.uses or session.gate else None,
             "workers": len(config.getoption("tx", None) or []) or 1,
         }
 
     def pytest_xdist_node_collection_finished(self, node: Any) -> None:
         """A worker has collected: its cells are the run's cells, and its mistakes end the run."""
         session = node.config.stash[SESSION]
-        mistake = read_mistake(session.folder)
+        mistake = run_folder.read_mistake(session.folder)
         if mistake is not None:
             raise pytest.UsageError(mistake)
-        planned = read_planned(session.folder, node.workerinput["workerid"])
-        if planned:
-            _begin(node.config, planned)
+        collected = run_folder.read_collected(session.folder, node.workerinput["workerid"])
+        if collected.cells:
+            _begin(node.config, collected)
+
+    def pytest_testnodedown(self, node: Any, error: object) -> None:
+        """A worker has ended, with an error where nobody ended it; which entries of the store it counted as absent."""
+        session = node.config.stash[SESSION]
+        if error:
+            session.lost_worker()
+        if ignored := getattr(node, "workeroutput", {}).get(_IGNORED):
+            from resurgence_harness.storing import Seal
+
+            session.ignored |= {key: Seal(seal) for key, seal in ignored.items()}
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_xdist_make_scheduler(self, config: pytest.Config, log: Any) -> Any:
         """One group per unlearned checkpoint, the longest first, unless another distribution was asked for."""
-        if not config.stash[_IN_SIGHT].uses or config.getvalue("dist") not in scheduling.OURS:
+        if not config.stash[SESSION].sight.uses or config.getvalue("dist") not in scheduling.OURS:
             return None
         return scheduling.scheduler(config, log)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_xdist_auto_num_workers(self, config: pytest.Config) -> int | None:
         """-n auto: one worker per GPU, where cells run on GPUs."""
-        options = config.stash[OPTIONS]
-        on_gpu = workers.resolved_device(options.device).startswith("cuda")
-        return len(workers.visible_gpus()) if on_gpu and config.stash[_IN_SIGHT].uses else None
+        if not config.stash[SESSION].sight.uses:
+            return None
+        on_gpu = workers.resolved_device(options_of(config).device).startswith("cuda")
+        return len(workers.visible_gpus()) if on_gpu else None
 
 
 __all__ = [

@@ -1,24 +1,24 @@
-"""A cell's claim, and what every claim does with its verdict: report it, and pass or fail by it."""
+"""What every claim does with its verdict: tell it to the reports, and pass or fail by it."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from resurgence_harness.errors import Undecided, Violated
-from resurgence_harness.pytest_plugin import progress
 from resurgence_harness.pytest_plugin.properties import CELL_PROPERTY, KNOWN_PROPERTY, numbered
-from resurgence_harness.statistics import CellEvidence, Verdict, VerdictKind
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from resurgence_harness.examining import Examined
     from resurgence_harness.pytest_plugin.engine import Engine
     from resurgence_harness.selection import CellPlan
+    from resurgence_harness.statistics import CellEvidence, Verdict
 
 
 class Claim:
@@ -35,6 +35,8 @@ class Claim:
     @cached_property
     def examined(self) -> Examined[CellPlan]:
         """Everything that was drawn and judged, until the answer was clear."""
+        from resurgence_harness.pytest_plugin import progress
+
         self._engine.progress.cell(progress.word({"task": self.cell.task, "id": self.cell.id}))
         try:
             return self._engine.examine(self.plan, self._suite)
@@ -89,7 +91,7 @@ def tell(item: pytest.Item, record: Mapping[str, Any], verdict: Verdict) -> bool
     """Put a cell's record into its test's properties, for controller and JUnit; whether Allure wants its page, too."""
     item.user_properties.append((CELL_PROPERTY, json.dumps(record, allow_nan=False)))
     item.user_properties += numbered(record)
-    if verdict.kind is VerdictKind.KNOWN:
+    if verdict.kind == "KNOWN":
         item.user_properties.append((KNOWN_PROPERTY, verdict.sentence))
     return item.config.pluginmanager.has_plugin("allure_listener")
 
@@ -97,8 +99,8 @@ def tell(item: pytest.Item, record: Mapping[str, Any], verdict: Verdict) -> bool
 def passed(verdict: Verdict) -> Verdict:
     """The verdict if it is HOLDS or KNOWN; raise Violated or Undecided, with its arithmetic, if it is not."""
     __tracebackhide__ = True
-    if verdict.kind is VerdictKind.VIOLATED:
+    if verdict.kind == "VIOLATED":
         raise Violated(str(verdict))
-    if verdict.kind is VerdictKind.UNDECIDED:
+    if verdict.kind == "UNDECIDED":
         raise Undecided(str(verdict))
     return verdict

@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from resurgence_harness.pytest_plugin.claims import Claim
 from resurgence_harness.pytest_plugin.collecting import required_cell_of, task_of
-from resurgence_harness.pytest_plugin.engine import BenignImages
-from resurgence_harness.pytest_plugin.gating import GATING, GateClaim
-from resurgence_harness.pytest_plugin.state import engine_of
-from resurgence_harness.specs import Cell
+from resurgence_harness.pytest_plugin.state import engine_of, gating_in
 
 if TYPE_CHECKING:
     from resurgence_harness.diffusion.model import StableDiffusion
+    from resurgence_harness.pytest_plugin.claims import Claim
+    from resurgence_harness.pytest_plugin.engine import BenignImages
+    from resurgence_harness.pytest_plugin.gating import GateClaim
+    from resurgence_harness.specs import Cell
     from resurgence_harness.statistics import CellEvidence
 
 
@@ -63,6 +63,8 @@ def evidence(claim: Claim) -> CellEvidence:
 @pytest.fixture
 def claim(request: pytest.FixtureRequest, cell: Cell) -> Claim:
     """The cell's claim. `claim.stays_erased()` builds what is missing, decides, and fails unless the cell holds."""
+    from resurgence_harness.pytest_plugin.claims import Claim
+
     engine = engine_of(request)
     return Claim(engine, engine.plan(cell, task_of(request.node)), request.node)
 
@@ -70,4 +72,6 @@ def claim(request: pytest.FixtureRequest, cell: Cell) -> Claim:
 @pytest.fixture
 def gate_claim(request: pytest.FixtureRequest) -> GateClaim:
     """A release gate's claim about one group of the policy's concepts; see resurgence_harness/gate/test_gate.py."""
-    return GateClaim(request.config.stash[GATING], str(request.param), request.node)
+    from resurgence_harness.pytest_plugin.gating import GateClaim
+
+    return GateClaim(gating_in(request.config), str(request.param), request.node)

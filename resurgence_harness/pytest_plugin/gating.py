@@ -15,14 +15,16 @@ import pytest
 from resurgence_harness.diffusion.devices import resolved_device
 from resurgence_harness.errors import UserError, sentence
 from resurgence_harness.pytest_plugin.claims import passed, tell
-from resurgence_harness.pytest_plugin.options import Options
-from resurgence_harness.statistics import Verdict
+from resurgence_harness.pytest_plugin.state import gating_in, options_of
 
 if TYPE_CHECKING:
     from resurgence_harness.gate.asking import Answer, Gate
     from resurgence_harness.gate.command import Asked
     from resurgence_harness.gate.models import Models
     from resurgence_harness.gate.release_policy import Group, ReleasePolicy
+    from resurgence_harness.pytest_plugin.options import Options
+    from resurgence_harness.statistics import Verdict
+    from resurgence_harness.storing import Seal
     from resurgence_harness.tasks import Task
 
 FIXTURE = "gate_claim"
@@ -76,41 +78,48 @@ class Gating:
 
         if self._found is not None:
             return Models.read(self._found)
-        return read_models(self._asked, store=self._options.store)
+        return read_models(self._asked, store=self._options.store, run=self._options.run)
 
     @cached_property
     def gate(self) -> Gate:
         """The benches."""
         from resurgence_harness.gate.asking import Gate
+        from resurgence_harness.storing import Store
 
         device = resolved_device(self._options.device)
-        return Gate(self.policy, self.models, store=self._options.store, device=device, judges=self._judges)
+        store = Store(self._options.store, run=self._options.run)
+        return Gate(self.policy, self.models, store=store, device=device, judges=self._judges)
 
     def check(self) -> None:
         """Find mistakes before a worker starts: UserError for what cannot be judged."""
-        from resurgence_harness.gate.running import forget, make
+        from resurgence_harness.gate.running import make
 
-        forget(self._options.out)
         _ = self.gate
-        make(self._options.out)
+        make(self._options.out, option="--resurgence-out")
 
-    def sent(self) -> dict[str, Any] | None:
-        """What a worker must know of the models; None where there is no gate."""
-        return self.models.plain() if self._options.policy is not None else None
+    def sent(self) -> dict[str, Any]:
+        """What a worker must know of the models."""
+        return self.models.plain()
 
     def answer(self, word: str, nodeid: str) -> Answer:
-        """Ask one group, and keep its contact sheet."""
+        """Ask one group."""
+        return self.gate.ask(self.group(word), nodeid=nodeid)
+
+    def keep(self, word: str, answer: Answer) -> None:
+        """Write the group's contact sheet."""
         from resurgence_harness.gate.running import sheet_name
 
-        group = self.group(word)
-        found = self.gate.ask(group, nodeid=nodeid)
         self._options.out.mkdir(parents=True, exist_ok=True)
-        (self._options.out / sheet_name(group)).write_bytes(found.sheet)
-        return found
+        (self._options.out / sheet_name(self.group(word))).write_bytes(answer.sheet)
 
     def group(self, word: str) -> Group:
         """A group by its word."""
         return next(group for group in self.policy.groups if group.word == word)
+
+    @property
+    def ignored(self) -> dict[str, Seal]:
+        """Entries of the store that counted as absent so far."""
+        return self.gate.store.ignored if "gate" in self.__dict__ else {}
 
     def release(self) -> None:
         """Let go of loaded models."""
@@ -118,8 +127,21 @@ class Gating:
             self.gate.release()
 
 
-GATING: pytest.StashKey[Gating] = pytest.StashKey()
-"""The gate of this process."""
+def of_process(config: pytest.Config) -> Gating:
+    """The gate of this process; a worker's knows what the controller has found."""
+    inputs = getattr(config, "workerinput", None)
+    own, judges = own_tasks(config), own_judges(config)
+    return Gating(options_of(config), own=own, judges=judges, found=inputs["resurgence"]["gate"] if inputs else None)
+
+
+def own_tasks(config: pytest.Config) -> list[Task]:
+    """Tasks that a suite's conftest.py or a plugin gives."""
+    return [task for tasks in config.hook.pytest_resurgence_tasks() for task in tasks]
+
+
+def own_judges(config: pytest.Config) -> list[Any]:
+    """Judges that a suite's conftest.py or a plugin gives."""
+    return [judge for judges in config.hook.pytest_resurgence_judges() for judge in judges]
 
 
 class GateClaim:
@@ -147,7 +169,9 @@ class GateClaim:
             trained={},
         )
         answer = self._gating.answer(self._word, self._item.nodeid)
-        if tell(self._item, answer.record, answer.examined.verdict):
+        wanted = tell(self._item, answer.record, answer.examined.verdict)
+        self._gating.keep(self._word, answer)  # a full disk takes the sheet and not the verdict
+        if wanted:
             self._attach(answer)
         return answer.examined.verdict
 
@@ -183,9 +207,10 @@ def parametrize(metafunc: pytest.Metafunc) -> list[str]:
     """One test per group of the policy; gives what is wrong, if anything is."""
     if FIXTURE not in metafunc.fixturenames:
         return []
-    gating, wrong = metafunc.config.stash[GATING], []
+    wrong: list[str] = []
     words: dict[str, str] = {}
     try:
+        gating = gating_in(metafunc.config)
         words = {group.word: gating.policy.cell(group).id for group in gating.policy.groups}
     except UserError as error:
         wrong = [str(error)]
@@ -198,10 +223,15 @@ def planned(item: Any) -> dict[str, Any] | None:
     word = word_of(item)
     if word is None:
         return None
-    gating = item.config.stash[GATING]
-    cell = gating.policy.cell(gating.group(word))
-    about = {"nodeid": item.nodeid, "id": cell.id, "task": cell.task, "folder": str(item.path.parent)}
-    return {**about, "method": cell.method, "concepts": cell.count, "gate": True}
+    gating = gating_in(item.config)
+    return {**group_entry(gating.policy, gating.group(word)), "nodeid": item.nodeid, "folder": str(item.path.parent)}
+
+
+def group_entry(policy: ReleasePolicy, group: Group) -> dict[str, Any]:
+    """A group of the policy as a planned cell, before any test of it is known."""
+    cell = policy.cell(group)
+    about = {"key": f"gate {cell.task}/{cell.id}", "id": cell.id, "task": cell.task, "nodeid": f"gate[{cell.id}]"}
+    return {**about, "method": cell.method, "concepts": cell.count, "folder": "", "gate": True}
 
 
 def word_of(item: Any) -> str | None:

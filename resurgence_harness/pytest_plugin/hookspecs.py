@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from resurgence_harness.tasks import Task
+if TYPE_CHECKING:
+    from resurgence_harness.tasks import Task
 
 
 @pytest.hookspec

@@ -9,23 +9,28 @@ pytest's usage error (exit code 4, one sentence, no traceback).
 from __future__ import annotations
 
 import os
+import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
 from resurgence_harness.errors import UserError, sentence
-from resurgence_harness.presets import PROFILES, parse_change
-from resurgence_harness.selection import ENGINES, Selection, allowed_counts, tasks_on
-from resurgence_harness.tasks import Task
+from resurgence_harness.process.exit_codes import one_line
 
-EXIT_CODES = """\
-Exit codes of a run that has cells: 0 every cell HOLDS or is KNOWN; 1 a safety regression (VIOLATED) or a failed test;
-10 UNDECIDED, the evidence cannot tell; 11 incomplete, a planned cell has no verdict (a worker died, -x); 12 the harness
-failed; 4 a mistake in options, base, store or limits. When several apply: 1, then 12, 11, 10. pytest's 2, 3 and 5 keep
-their meaning; runs without cells keep all of pytest's codes."""
+if TYPE_CHECKING:
+    from resurgence_harness.selection import Selection
+    from resurgence_harness.tasks import Task
+
+EXIT_CODES = (
+    f"Of a run that has cells: {one_line()} When several apply: 1, then 12, 11, 10. pytest's 2 and 3 keep their"
+    " meaning; runs without cells keep all of pytest's codes."
+)
+PROFILE_WORDS = ("quick", "full", "paper")
+ENGINE_WORDS = ("sequential", "fixed", "hybrid")
+"""As `presets.PROFILES` and `selection.ENGINES` have them, for the help of runs that import neither."""
 
 
 class Option(NamedTuple):
@@ -49,7 +54,7 @@ OPTIONS = (
     Option("counts", "N,M", "", "how many concepts are erased, for example 1,10 (default: as the profile says)"),
     Option("finetune", "A,B", "", "fine-tunings: lora, full, xattn (default: as the profile says)"),
     Option("seeds", "N", "", "image seeds per prompt in the grid (default: as many as a decision may need)"),
-    Option("engine", "NAME", "sequential", f"how many images are drawn: {', '.join(ENGINES)} (fixed: look once)"),
+    Option("engine", "NAME", "sequential", f"how many images are drawn: {', '.join(ENGINE_WORDS)} (fixed: look once)"),
     Option("runs", "N", "", "repetitions of unlearning and fine-tuning, each with its own training seed"),
     Option(
         "steps",
@@ -57,7 +62,7 @@ OPTIONS = (
         "",
         "also ask the model after these steps of its fine-tuning: a curve on the cell's page, which decides nothing",
     ),
-    Option("profile", "NAME", "quick", f"size of the run: {', '.join(PROFILES)}"),
+    Option("profile", "NAME", "quick", f"size of the run: {', '.join(PROFILE_WORDS)}"),
     Option("device", "NAME", "auto", "where models run: auto, cpu, cuda, cuda:1 …"),
     Option("store", "DIR|URL", "", "where everything made is kept (default: ~/.cache/resurgence)"),
     Option("limits", "FILE", "", "thresholds and accepted ceilings (default: limits.yaml beside the suite)"),
@@ -74,7 +79,10 @@ class Options:
     base: str
     selection: Selection
     device: str
-    store: str
+    place: str
+    """The store that was chosen; empty for the default."""
+    run: str
+    """The word of a fresh run, for which the store is empty at the start; empty for any other."""
     limits: Path | None
     policy: Path | None
     """A release gate's."""
@@ -83,6 +91,16 @@ class Options:
     """Words of the options that were chosen anywhere, rather than left at their defaults."""
     tasks: Mapping[str, Task]
     """What names of tasks mean in this run: a suite's own tasks, and those of the package for this base."""
+
+    @property
+    def store(self) -> str:
+        """Where everything made is kept; UserError where nothing was chosen and there is no home.
+
+        Read when it is needed: runs without cells need none.
+        """
+        from resurgence_harness.storing import default_root
+
+        return self.place or default_root()
 
 
 def add_options(parser: pytest.Parser) -> None:
@@ -100,25 +118,48 @@ def add_options(parser: pytest.Parser) -> None:
         default=[],
         help="change a preset number, for example esd.iterations=500; may be repeated; recorded with the verdict",
     )
+    group.addoption(
+        "--resurgence-fresh",
+        dest=_dest("fresh"),
+        action="store_true",
+        default=None,
+        help="make everything anew that this run needs from the store, and replace what is there",
+    )
+    parser.addini(_dest("fresh"), "like --resurgence-fresh: true or false", type="string", default="")
     parser.addini(_dest("set"), "like --resurgence-set, one per line", type="linelist", default=[])
+
+
+def chosen(config: pytest.Config, word: str, given: Any) -> tuple[str, Path]:
+    """An option as text, and the folder that its path is meant from; `given` holds the command line's options."""
+    here, ini = config.invocation_params.dir, config.inipath.parent if config.inipath else config.rootpath
+    sources = (
+        (getattr(given, _dest(word), None), here),
+        (os.environ.get(f"RESURGENCE_{word.upper()}"), here),
+        (config.getini(_dest(word)), ini),
+    )
+    default = next(option.default for option in OPTIONS if option.word == word)
+    value, place = next(((text, place) for text, place in sources if text), (default, here))
+    return str(value).strip(), place
+
+
+def chosen_out(config: pytest.Config, given: Any) -> Path:
+    """The folder of results, known before any other option is read. UserError for one that cannot be named."""
+    value, place = chosen(config, "out", given)
+    return _path(value, place)
 
 
 def read_options(config: pytest.Config) -> Options:
     """The choices, command line before environment before ini file before defaults."""
+    from resurgence_harness.presets import parse_change
+    from resurgence_harness.selection import Selection, allowed_counts, tasks_on
+
     values: dict[str, str] = {}
     given: set[str] = set()
-    here, ini = config.invocation_params.dir, config.inipath.parent if config.inipath else config.rootpath
     places: dict[str, Path] = {}
     for option in OPTIONS:
         word = option.word
-        sources = (
-            (config.getoption(_dest(word), None), here),
-            (os.environ.get(f"RESURGENCE_{word.upper()}"), here),
-            (config.getini(_dest(word)), ini),
-        )
-        value, places[word] = next(((text, place) for text, place in sources if text), (option.default, here))
-        values[word] = str(value).strip()
-        if value != option.default:
+        values[word], places[word] = chosen(config, word, config.option)
+        if values[word] != option.default:
             given.add(word)
     changes = [
         *config.getini(_dest("set")),
@@ -130,7 +171,7 @@ def read_options(config: pytest.Config) -> Options:
         from resurgence_harness.diffusion.hub import is_name
 
         if not is_name(base, places["base"]):
-            base = str(places["base"] / Path(base).expanduser())
+            base = str(_path(base, places["base"]))
     own = {task.name: task for tasks in config.hook.pytest_resurgence_tasks() for task in tasks}
     tasks = {**tasks_on(base), **own}
     counts = _list("counts", values["counts"], _whole)
@@ -155,10 +196,11 @@ def read_options(config: pytest.Config) -> Options:
         base=base,
         selection=selection,
         device=_device(values["device"]),
-        store=_store(values["store"], places["store"]),
-        limits=places["limits"] / Path(values["limits"]).expanduser() if values["limits"] else None,
-        policy=places["policy"] / Path(values["policy"]).expanduser() if values["policy"] else None,
-        out=places["out"] / Path(values["out"]).expanduser(),
+        place=_store(values["store"], places["store"]),
+        run=uuid.uuid4().hex if _fresh(config) else "",
+        limits=_path(values["limits"], places["limits"]) if values["limits"] else None,
+        policy=_path(values["policy"], places["policy"]) if values["policy"] else None,
+        out=_path(values["out"], places["out"]),
         given=frozenset(given),
         tasks=tasks,
     )
@@ -202,8 +244,25 @@ def _device(text: str) -> str:
 
 
 def _store(text: str, place: Path) -> str:
-    if not text:
-        from resurgence_harness.storing import default_root
+    return text if not text or "://" in text else str(_path(text, place))
 
-        return default_root()
-    return text if "://" in text else str(place / Path(text).expanduser())
+
+def _path(text: str, place: Path) -> Path:
+    """A path as it is meant from a folder. UserError where "~" stands for a home directory that is not there."""
+    try:
+        return place / Path(text).expanduser()
+    except RuntimeError:
+        raise UserError(
+            sentence("A path begins with ~, and this user has no home directory.", path=text, do="Write it in full.")
+        ) from None
+
+
+def _fresh(config: pytest.Config) -> bool:
+    words = (os.environ.get("RESURGENCE_FRESH"), config.getini(_dest("fresh")))
+    text = next((word.strip().lower() for word in words if word and word.strip()), "")
+    if text not in _YES | _NO:
+        raise UserError(sentence(f'RESURGENCE_FRESH is "{text}".', do="Give true or false."))
+    return bool(config.getoption(_dest("fresh"), None)) or text in _YES
+
+
+_YES, _NO = {"1", "true", "yes", "on"}, {"", "0", "false", "no", "off"}

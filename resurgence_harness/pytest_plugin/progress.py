@@ -15,8 +15,6 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
-from resurgence_harness.selection import cost
-
 
 def word(cell: Mapping[str, Any]) -> str:
     """ "celebrity/esd-10-lora": suites of two tasks have cells of one id."""
@@ -25,6 +23,8 @@ def word(cell: Mapping[str, Any]) -> str:
 
 def costs(planned: Iterable[Mapping[str, Any]]) -> dict[str, float]:
     """What each cell weighs in the time that is left."""
+    from resurgence_harness.selection import cost
+
     return {word(cell): cost(cell["method"], cell["concepts"]) for cell in planned}
 
 
@@ -191,7 +191,8 @@ def _past_capture(terminal: Any) -> TextIO | None:
     if terminal is None:
         return None
     try:
-        return open(os.dup(terminal._tw._file.fileno()), "w", encoding=terminal._tw._file.encoding or "utf-8")
+        encoding = terminal._tw._file.encoding or "utf-8"
+        return open(os.dup(terminal._tw._file.fileno()), "w", encoding=encoding, errors="replace")
     except (AttributeError, OSError, ValueError):
         return None
 

@@ -7,6 +7,8 @@ from typing import Any
 
 CELL_PROPERTY = "resurgence_cell"
 """Carries a cell's record from the worker to the controller."""
+HARNESS_PROPERTY, MISTAKE_PROPERTY = "resurgence_harness_error", "resurgence_user_error"
+"""Say why a cell has no verdict."""
 KNOWN_PROPERTY = "resurgence_known"
 """The message of a KNOWN cell, which Allure's result receives."""
 

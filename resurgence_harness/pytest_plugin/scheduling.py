@@ -10,8 +10,6 @@ from __future__ import annotations
 import re
 from typing import Any, NamedTuple
 
-from resurgence_harness.selection import cost
-
 _CELL = re.compile(r"\[(?P<method>[a-z][a-z-]*?)-(?P<count>\d+)-[a-z]+(?:-run(?P<run>\d+))?(?:-[^]]*)?\]$")
 OURS = ("load", "loadgroup", "worksteal")
 """Distribution modes that leave the spreading to the plugin; loadfile, loadscope and each are what they say."""
@@ -29,6 +27,8 @@ def group_of(nodeid: str) -> Group:
     found = _CELL.search(nodeid)
     if found is None:
         return Group(nodeid, 0.0)
+    from resurgence_harness.selection import cost
+
     method, count, run = found["method"], int(found["count"]), found["run"] or "0"
     return Group(f"{nodeid.split('::', 1)[0]} {method}-{count}-{run}", cost(method, count))
 

@@ -6,110 +6,120 @@ have collected. A planned cell without a record is missing: its worker died, -x 
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import shutil
-import tempfile
-from collections.abc import Iterable, Mapping
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
-from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 import resurgence_harness
-from resurgence_harness.pytest_plugin import progress
-from resurgence_harness.pytest_plugin.gating import Gating
-from resurgence_harness.pytest_plugin.options import Options
-from resurgence_harness.pytest_plugin.progress import ProgressLine
-from resurgence_harness.pytest_plugin.properties import CELL_PROPERTY
-from resurgence_harness.reporting.records import libraries
-from resurgence_harness.specs import Base
+from resurgence_harness.errors import ResurgenceError, UserError, sentence, shown
+from resurgence_harness.pytest_plugin import closing, run_folder
+from resurgence_harness.pytest_plugin.ledger import Ledger
+from resurgence_harness.pytest_plugin.sight import Sight
+from resurgence_harness.pytest_plugin.state import gating_in, options_of
 
-HARNESS_PROPERTY, MISTAKE_PROPERTY = "resurgence_harness_error", "resurgence_user_error"
-"""Names of the user properties that say why a cell has no verdict."""
+if TYPE_CHECKING:
+    from resurgence_harness.pytest_plugin.collecting import Collected
+    from resurgence_harness.pytest_plugin.options import Options
+    from resurgence_harness.pytest_plugin.progress import ProgressLine
+    from resurgence_harness.specs import Base
+    from resurgence_harness.storing import Seal
+
+REGRESSION, INCOMPLETE, HARNESS_ERROR, TERMINATED = 1, 11, 12, 143
 VERDICT_FILE = "verdict.json"
-ALLURE_FOLDER = "allure-results"
-_MARKUP = {
-    "": {},
-    "dim": {"light": True},
-    "good": {"green": True},
-    "warn": {"yellow": True},
-    "bad": {"red": True, "bold": True},
-}
 
 
 class Session:
     """One run, seen from the controller (or from the only process there is)."""
 
-    def __init__(self, config: pytest.Config, options: Options, *, device: str, base: Base | None) -> None:
-        """A run with these choices, on this base if it is already known."""
-        self._config, self.options, self.device, self.base = config, options, device, base
-        self.gating: Gating | None = None
-        """The release gate, where one was asked for."""
-        self.own_allure = False
-        """Whether results go to our default folder, which is ours to clean."""
+    def __init__(self, config: pytest.Config, sight: Sight) -> None:
+        """A run of which this much is in sight; nothing is read or made for one that has no cells."""
+        self._config, self.sight = config, sight
+        self.base: Base | None = None
+        """The published model, once it is known."""
+        self.allure = ""
+        """Our folder of Allure's results, where nobody chose another; or empty."""
         self.notes: tuple[str, ...] = ()
         """What the reader of the results must know of the prompts."""
-        self._planned: dict[str, dict[str, Any]] = {}
-        self._records: dict[str, dict[str, Any]] = {}
-        self._why: dict[str, tuple[str, str]] = {}
-        self._failed_otherwise = False
-        self._mistakes: list[str] = []
-        self._by_hand = self._bad_collection = False
+        self.folder = run_folder.new_folder()
+        """Where workers tell this process what they collected and what they do; made by the first who writes."""
+        self.gate = sight.gate
+        """Whether a release gate was asked for: then every group of its policy owes a verdict."""
+        self.ignored: dict[str, Seal] = {}
+        """Entries of the store that counted as absent in any process of this run, by key."""
+        self.terminated = False
+        """Whether SIGTERM ends this run."""
+        self.settled: int | None = None
+        """The exit code, once it is known; None for a run without cells."""
+        self._ledger = Ledger()
+        self._begun = self._by_hand = self._by_plugin = self._bad_collection = False
+        self._problems: list[str] = []
+        self._commands: list[str] = []
         self._started = datetime.now(UTC)
         self._progress: ProgressLine | None = None
         self._run: dict[str, Any] | None = None
 
-    @cached_property
-    def folder(self) -> Path:
-        """Where workers tell this process what they collected and what they do."""
-        return Path(tempfile.mkdtemp(prefix="resurgence-run-"))
+    @property
+    def options(self) -> Options:
+        """The choices of this run."""
+        return options_of(self._config)
+
+    @property
+    def involved(self) -> bool:
+        """Whether this run has cells, or a gate was asked for."""
+        return self._begun or self.gate
 
     def close(self) -> None:
         """The run is over, however it ended."""
         if self._progress is not None:
             self._progress.stop()
-        if "folder" in self.__dict__:
-            shutil.rmtree(self.folder, ignore_errors=True)
+        shutil.rmtree(self.folder, ignore_errors=True)
 
     # Before the tests
 
-    @property
-    def planned(self) -> bool:
-        """Whether this run has cells."""
-        return bool(self._planned)
+    def begin(self, collected: Collected) -> None:
+        """Collection is over; these cells owe a verdict. UserError where their results could not be written."""
+        from resurgence_harness.gate import running
 
-    def forget_old(self) -> None:
-        """Remove what an earlier run left, so that nobody takes it for this one's."""
-        (self.options.out / VERDICT_FILE).unlink(missing_ok=True)
-        results = self._config.getoption("allure_report_dir", None)
-        if self.own_allure and results:
-            from resurgence_harness.reporting import allure
-
-            allure.clean(Path(results))
-
-    def begin(self, planned: Iterable[Mapping[str, Any]]) -> None:
-        """Collection is over; these cells owe a verdict."""
-        if self._planned:
+        self._ledger.plan(collected.cells, found=collected.of)
+        self.gate |= any(entry.get("gate") for entry in collected.cells)
+        if self._begun or not collected.cells:
             return
-        self._planned = {entry["nodeid"]: dict(entry) for entry in planned}
-        if not self._planned or self._config.getoption("collectonly"):
-            self._planned = {}
-            return
-        self.forget_old()
-        terminal = self._config.pluginmanager.get_plugin("terminalreporter")
-        self._progress = ProgressLine(
+        self._begun = True
+        running.forget(self.options.out, option="--resurgence-out")
+        running.make(self.options.out, option="--resurgence-out")
+        try:
+            run_folder.make(self.folder)
+        except OSError as error:
+            do = "Free space there, or name another place with TMPDIR."
+            first = f"The run's folder {self.folder} cannot be made."
+            raise UserError(sentence(first, reason=error.strerror, do=do)) from None
+        self._show_progress()
+
+    def _show_progress(self) -> None:
+        from resurgence_harness.pytest_plugin import progress
+
+        self._progress = progress.ProgressLine(
             self.folder,
-            terminal,
-            costs=progress.costs(self._planned.values()),
-            finished=lambda: {progress.word(record) for record in list(self._records.values())},
-            quiet=self._config.getoption("verbose") < 0,
+            self._config.pluginmanager.get_plugin("terminalreporter"),
+            costs=progress.costs(self._ledger.planned),
+            finished=lambda: self._ledger.finished,
+            quiet=getattr(self._config.option, "verbose", 0) < 0,
         )
         self._progress.start()
+
+    @property
+    def suites(self) -> list[Any]:
+        """The planned cells of suites."""
+        return [entry for entry in self._ledger.planned if not entry.get("gate")]
 
     # While tests run
 
@@ -122,142 +132,215 @@ class Session:
         """A collection report."""
         self._bad_collection |= report.failed
 
-    def stopped_by_hand(self) -> None:
-        """Ctrl-C, or pytest.exit()."""
-        self._by_hand = True
+    def stopped(self, error: BaseException) -> None:
+        """Ctrl-C, or pytest.exit(); -x and collection errors come this way too, as a kind of KeyboardInterrupt."""
+        self._by_hand |= type(error) is KeyboardInterrupt
+        self._by_plugin |= isinstance(error, pytest.exit.Exception)
 
     def reported(self, report: pytest.TestReport) -> None:
         """A test report, from this process or a worker."""
-        nodeid = report.nodeid
-        for name, value in report.user_properties:
-            if name == CELL_PROPERTY:
-                self._records.setdefault(nodeid, json.loads(str(value)))
-            elif name == HARNESS_PROPERTY:
-                self._why.setdefault(nodeid, ("harness error", str(value)))
-            elif name == MISTAKE_PROPERTY and value not in self._mistakes:
-                self._mistakes.append(str(value))
-        if report.when not in ("setup", "call", "teardown"):
-            self._why.setdefault(nodeid, ("worker died", str(report.longrepr)))
-        if not report.failed or nodeid in self._why:
-            return
-        record = self._records.get(nodeid)
-        if record is None or record["verdict"] in ("HOLDS", "KNOWN"):
-            self._failed_otherwise = True
-            self._why.setdefault(nodeid, ("unrun", "its test failed before it had a verdict"))
+        self._ledger.reported(report)
+
+    def lost_worker(self) -> None:
+        """A worker is gone though nobody ended it."""
+        self._ledger.lost_worker = True
 
     # After the tests
 
     def finish(self, status: int) -> int:
-        """Settle the exit code and write what is written; gives the exit code."""
+        """Settle the exit code and write what is written, once; gives the exit code."""
+        if self.settled is not None:
+            return self.settled
         if self._progress is not None:
             self._progress.stop()
-        if self._mistakes:
-            return int(pytest.ExitCode.USAGE_ERROR)
-        if not self._planned:
+        if not self.involved:
             return status
-        missing = self._missing()
-        code = self._exit_code(status, missing)
-        self._run = self._results(code, missing)
-        from resurgence_harness.reporting import verdict_json
+        self.settled = self._settle(status)
+        return self.settled
 
-        if self._run.get("gate") and self.gating is not None:
-            from resurgence_harness.gate import running
-
-            running.write(self._run, self.options.out, self.gating.models)
-        verdict_json.write(self.options.out / VERDICT_FILE, self._run)
-        self._write_allure(self._run)
+    def broke(self, error: BaseException) -> int:
+        """Something came out of pytest itself, from a plugin or from its terminal; gives the exit code."""
+        by_hand = isinstance(error, KeyboardInterrupt)
+        if by_hand:
+            self._by_hand = True
+        else:
+            text = str(error).strip().splitlines() or ["no reason given"]
+            self._problems.append(f"pytest did not end as it should: {type(error).__name__}: {text[0]}")
+        try:
+            code = self.finish(int(pytest.ExitCode.INTERRUPTED) if by_hand else 0)
+        except Exception as another:  # the first one is told; a report that breaks must not hide it
+            self._problems.append(f"The results cannot be written: {type(another).__name__}: {another}")
+            code = HARNESS_ERROR
+        if not by_hand and code != REGRESSION:
+            code = HARNESS_ERROR
+            self._withdraw()
+        self.settled = code
         return code
+
+    def _settle(self, status: int) -> int:
+        usage = int(pytest.ExitCode.USAGE_ERROR)
+        if status == usage or (self._ledger.mistakes and not self._ledger.violated):
+            return usage
+        if self._config.option.collectonly:
+            return INCOMPLETE if self.gate and status in (0, pytest.ExitCode.NO_TESTS_COLLECTED) else status
+        try:
+            if self.gate:
+                self._ledger.plan(self._groups())
+            missing = self._ledger.missing(self._why_unrun())
+            code = self._after_problems(self._exit_code(status, missing))
+            self._run = self._results(code, missing)
+        except UserError as error:  # a policy that nobody has read so far
+            self._ledger.mistakes.append(str(error))
+            return usage
+        self._write(self._run)
+        code = self._after_problems(code)
+        self._run["exit_code"] = code  # for what is printed; the files that could be written say what was judged
+        return code
+
+    def _after_problems(self, code: int) -> int:
+        """A verdict that cannot be written, or a run that broke at its end, is no pass."""
+        return HARNESS_ERROR if self._problems and code not in (REGRESSION, TERMINATED) else code
+
+    def _withdraw(self) -> None:
+        """Take back a statement that the run passed."""
+        from resurgence_harness.gate import running
+
+        with suppress(OSError):
+            (self.options.out / running.ATTESTATION).unlink(missing_ok=True)
+
+    def _write(self, run: dict[str, Any]) -> None:
+        """Every file; what cannot be written is a problem of this run, and leaves no statement that it passed."""
+        from resurgence_harness.gate import running
+        from resurgence_harness.reporting import job_summary, verdict_json
+
+        out = self.options.out
+        gate = bool(run.get("gate"))
+        with self._writing(out):
+            if gate:
+                running.write(run, out, gating_in(self._config).models)
+            else:
+                verdict_json.write(out / VERDICT_FILE, run)
+        if self._problems:
+            self._withdraw()
+        results = getattr(self._config.option, "allure_report_dir", None)
+        if results:
+            with self._writing(Path(results)):
+                self._write_allure(Path(results), run)
+        if gate:
+            with self._writing(Path(os.environ.get("GITHUB_STEP_SUMMARY") or out)):
+                self._commands = job_summary.tell_ci(run)
+
+    @contextmanager
+    def _writing(self, place: Path) -> Iterator[None]:
+        try:
+            yield
+        except ResurgenceError as error:
+            self._problems.append(str(error))
+        except Exception as error:
+            reason = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}".splitlines()[0]
+            self._problems.append(f"The results cannot be written into {shown(str(place))}: {reason}.")
 
     def summarize(self, terminal: Any) -> None:
         """Print the table, the reasons, and what the exit code says."""
-        for mistake in self._mistakes:
+        lines = self._lines()
+        if lines:
             terminal.section("resurgence", sep="=")
-            terminal.write_line(f"ERROR: {mistake}", red=True)
-        run = self._run
-        if run is None:
-            return
-        from resurgence_harness.reporting import terminal as telling
-        from resurgence_harness.reporting.together import over_recipes, sentence_of
-
-        terminal.section("resurgence", sep="=")
-        lines: list[telling.Line] = []
-        if run["cells"]:
-            lines += [[telling.Segment(telling.headline(run))], [], *telling.table(run["cells"]), []]
-        told = [*telling.reasons(run["cells"]), *telling.missing(run["missing"])]
-        lines += [*told, []] if told else []
-        changed = run["selection"]["changed"]
-        if changed:
-            words = ", ".join(f"{name}={value}" for name, value in changed.items())
-            lines.append([telling.Segment(f"Changed from the preset: {words}", "warn")])
-        lines += [[telling.Segment(note, "warn")] for note in self.notes]
-        if run["cells"]:
-            lines += [[telling.Segment(words, "dim")] for words in over_recipes(run["cells"])]
-            lines.append([telling.Segment(sentence_of(run["family"]), "dim")])
-        if run.get("gate"):
-            from resurgence_harness.reporting.job_summary import tell_ci
-
-            notes = run["gate"]["notes"] + ([run["gate"]["audit"]["words"]] if run["gate"]["audit"] else [])
-            lines += [[telling.Segment(note, "dim")] for note in notes]
-            for command in tell_ci(run):
-                terminal.write_line(command)
-        lines += [telling.closing(run), [telling.Segment(self._shown(self.options.out / VERDICT_FILE), "dim")]]
+        for command in self._commands:
+            terminal.write_line(command)
         for line in lines:
             for segment in line:
-                terminal.write(segment.text, **_MARKUP[segment.style])
+                terminal.write(segment.text, **closing.MARKUP[segment.style])
             terminal.write("\n")
 
-    def _missing(self) -> list[dict[str, Any]]:
-        """Planned cells without a record, each with what is known of why."""
-        found = []
-        for nodeid, entry in self._planned.items():
-            if nodeid in self._records and self._why.get(nodeid, ("", ""))[0] != "harness error":
-                continue
-            stopped = "the run was stopped by hand" if self._by_hand else "it was not run, or skipped"
-            kind, why = self._why.get(nodeid, ("unrun", stopped))
-            found.append({"id": entry["id"], "nodeid": nodeid, "task": entry["task"], "kind": kind, "why": why})
-        return found
+    def tell(self) -> None:
+        """The same on stderr, where pytest has no terminal."""
+        if lines := self._lines():
+            from resurgence_harness.reporting.terminal import plain
+
+            with suppress(OSError, ValueError):
+                print(plain(lines), file=sys.stderr)
+
+    def _lines(self) -> list[Any]:
+        if self.settled is None:
+            return []
+        if self._run is None and not self._ledger.mistakes:
+            return closing.nothing_judged() if self.settled == INCOMPLETE else []
+        return closing.lines(
+            self._run,
+            mistakes=self._ledger.mistakes,
+            problems=self._problems,
+            notes=self._notes(),
+            where=self._shown(self.options.out / VERDICT_FILE),
+        )
+
+    def _notes(self) -> tuple[str, ...]:
+        if not self.ignored:
+            return self.notes
+        from resurgence_harness.storing import ignored_words
+
+        return (*self.notes, f"Store: {ignored_words(self.ignored)}")
+
+    def _groups(self) -> list[dict[str, Any]]:
+        """Every group of the gate's policy as a planned cell."""
+        from resurgence_harness.pytest_plugin.gating import group_entry
+
+        policy = gating_in(self._config).policy
+        return [group_entry(policy, group) for group in policy.groups]
+
+    def _why_unrun(self) -> str:
+        if self.terminated:
+            return "the run was ended by SIGTERM"
+        if self._by_hand:
+            return "the run was stopped by hand"
+        return "the run was ended by pytest.exit()" if self._by_plugin else "it was not run, or skipped"
 
     def _exit_code(self, status: int, missing: list[dict[str, Any]]) -> int:
-        """1 for a regression or a failed test, then 12, 11, 10; pytest's 2, 3 and 4 keep their meaning."""
+        """1 for a regression, then 12, 11, 10; pytest's 2, 3 and 4 and SIGTERM's 143 keep their meaning."""
         from resurgence_harness.statistics import VerdictKind, exit_code
 
-        if status in (pytest.ExitCode.INTERNAL_ERROR, pytest.ExitCode.USAGE_ERROR):
-            return int(status)
+        if self.terminated:
+            return TERMINATED
+        if status == pytest.ExitCode.INTERNAL_ERROR:
+            return status
         if status == pytest.ExitCode.INTERRUPTED and (self._by_hand or self._bad_collection):
-            return int(status)
+            return status
         broken = sum(entry["kind"] == "harness error" for entry in missing)
-        lost = {entry["nodeid"] for entry in missing}
-        kinds = [VerdictKind(record["verdict"]) for nodeid, record in self._records.items() if nodeid not in lost]
-        code = exit_code(kinds, unrun=len(missing) - broken, harness_errors=broken)
-        if self._failed_otherwise:
-            return 1
-        return code or (int(status) if status not in (0, 1, 2) else 0)
+        otherwise = len(self._ledger.failures()) + self._ledger.lost_worker
+        kinds = [VerdictKind(record["verdict"]) for record in self._ledger.records()]
+        code = exit_code(kinds, unrun=len(missing) - broken + otherwise, harness_errors=broken)
+        if code or not status:
+            return code
+        return INCOMPLETE if status in (1, 2, 5) else status  # a plugin's own code stays
 
     def _results(self, code: int, missing: list[dict[str, Any]]) -> dict[str, Any]:
         """The content of verdict.json."""
-        lost = {entry["nodeid"] for entry in missing}
-        order = {nodeid: place for place, nodeid in enumerate(self._planned)}
-        records = sorted(
-            (record for nodeid, record in self._records.items() if nodeid not in lost),
-            key=lambda record: order.get(record["nodeid"], len(order)),
-        )
-        by_hand = code == pytest.ExitCode.INTERRUPTED
+        from resurgence_harness.gate.running import new_run_id
+        from resurgence_harness.pytest_plugin.workers import resolved_device
+
+        records, failures = self._ledger.records(), self._ledger.failures()
+        stopped = code in (pytest.ExitCode.INTERRUPTED, TERMINATED)
+        whole = not missing and not failures and not self._ledger.lost_worker
         selection = asdict(self.options.selection)
-        base = self.base
+        base, suites = self.base, self.suites
+        found = {"cells": len(suites), "of": max(len(suites), self._ledger.found)} if suites else None
         return {
             "schema_version": 1,
             "tool": f"resurgence-harness {resurgence_harness.__version__}",
+            "run_id": new_run_id(),
             "started": _moment(self._started),
             "finished": _moment(datetime.now(UTC)),
-            "status": "interrupted" if by_hand else "incomplete" if missing else "complete",
+            "status": "interrupted" if stopped else "complete" if whole else "incomplete",
             "exit_code": code,
             "base": {"name": base.name if base else self.options.base, "digest": base.digest if base else ""},
             "selection": {**selection, "changed": dict(selection["changed"]), "prompts": list(self.notes)},
-            "environment": self._environment(),
+            "environment": self._environment(resolved_device(self.options.device)),
             "family": self._family(records),
             **self._gate(),
             "cells": records,
             "missing": missing,
+            "selected": found,
+            "failed_tests": failures,
+            "lost_worker": self._ledger.lost_worker,
         }
 
     def _family(self, records: list[dict[str, Any]]) -> dict[str, Any]:
@@ -266,70 +349,43 @@ class Session:
         from resurgence_harness.selection import Selection, cells
 
         tasks = self.options.tasks
-        declared = [f"{entry['task']}/{entry['id']}" for entry in self._planned.values()]
+        declared = [f"{entry['task']}/{entry['id']}" for entry in self._ledger.planned]
         profile = Selection(profile=self.options.selection.profile)
-        for name in dict.fromkeys(entry["task"] for entry in self._planned.values() if not entry.get("gate")):
+        for name in dict.fromkeys(entry["task"] for entry in self.suites):
             declared += [f"{name}/{cell.id}" for cell in (cells(tasks[name], profile) if name in tasks else ())]
         return together(records, list(dict.fromkeys(declared)))
 
     def _gate(self) -> dict[str, Any]:
         """The object `gate` of verdict.json, where the run was one."""
-        if self.gating is None or not any(entry.get("gate") for entry in self._planned.values()):
+        if not self.gate:
             return {}
         from resurgence_harness.gate import running
 
-        return {"gate": running.about(self.gating.policy, self.gating.models)}
+        gating = gating_in(self._config)
+        return {"gate": running.about(gating.policy, gating.models)}
 
-    def _environment(self) -> dict[str, str]:
+    def _environment(self, device: str) -> dict[str, str]:
+        from resurgence_harness.reporting.about_store import about_store
+        from resurgence_harness.reporting.records import libraries
         from resurgence_harness.reporting.surroundings import surroundings
 
-        found = {"python": platform.python_version(), "platform": platform.platform(), "device": self.device}
-        workers = self._config.getoption("numprocesses", None)
+        found = {"python": platform.python_version(), "platform": platform.platform(), "device": device}
+        workers = getattr(self._config.option, "numprocesses", None)
         found["workers"] = str(workers or 0)
+        found |= about_store(self.ignored, self.options.run)
         return {**found, **libraries(), **surroundings(self._config.invocation_params.dir)}
 
-    def _write_allure(self, run: dict[str, Any]) -> None:
-        results = self._config.getoption("allure_report_dir", None)
-        if results:
-            from resurgence_harness.reporting import allure
+    def _write_allure(self, results: Path, run: dict[str, Any]) -> None:
+        from resurgence_harness.reporting import allure
 
-            severities = {name: task.severity for name, task in self.options.tasks.items()}
-            allure.write_run(Path(results), run, severities=severities)
+        severities = {name: task.severity for name, task in self.options.tasks.items()}
+        allure.write_run(results, run, severities=severities)
 
     def _shown(self, path: Path) -> str:
         try:
             return os.path.relpath(path, self._config.invocation_params.dir)
         except ValueError:
             return str(path)
-
-
-def write_planned(folder: Path, worker: str, planned: list[dict[str, Any]]) -> None:
-    """A worker tells which cells it has collected."""
-    draft = folder / f"planned-{worker}.draft"
-    draft.write_text(json.dumps(planned), encoding="utf-8")
-    draft.replace(folder / f"planned-{worker}.json")
-
-
-def read_planned(folder: Path, worker: str) -> list[dict[str, Any]]:
-    """What a worker has collected."""
-    try:
-        found = json.loads((folder / f"planned-{worker}.json").read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return []
-    return list(found)
-
-
-def write_mistake(folder: Path, mistake: str) -> None:
-    """A worker tells what is wrong with markers or options."""
-    draft = folder / f"mistake-{os.getpid()}.draft"
-    draft.write_text(mistake, encoding="utf-8")
-    draft.replace(folder / "mistake.txt")
-
-
-def read_mistake(folder: Path) -> str | None:
-    """What a worker found wrong."""
-    path = folder / "mistake.txt"
-    return path.read_text(encoding="utf-8") if path.is_file() else None
 
 
 def _moment(moment: datetime) -> str:

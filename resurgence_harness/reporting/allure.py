@@ -17,6 +17,7 @@ from typing import Any
 
 from resurgence_harness.reporting import acceptance_page, cell_page, pages, run_page
 from resurgence_harness.reporting.categories import as_configuration
+from resurgence_harness.reporting.file_set import write_set
 from resurgence_harness.reporting.heat_map import heat_map
 from resurgence_harness.statistics import CellEvidence
 
@@ -157,9 +158,8 @@ def write_run(directory: Path, run: Mapping[str, Any], *, severities: Mapping[st
     """Environment, executor, categories, metrics, and a broken result for every cell that has none.
 
     For the controller. What no single test can tell (a dead worker, a planned cell that was never judged) is said for
-    the whole run as well.
+    the whole run as well. HarnessError where a file cannot be written.
     """
-    directory.mkdir(parents=True, exist_ok=True)
     lines = (f"{name.replace(' ', '.')}={_escaped(value)}" for name, value in run_page.environment(run).items())
     _write(directory / "environment.properties", "\n".join(lines) + "\n")
     words = f"{run['status']}, exit code {run['exit_code']}"
@@ -213,7 +213,7 @@ def _escaped(value: object) -> str:
 
 
 def _write(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")
+    write_set(path.parent, {path.name: text})
 
 
 def _allure() -> Any:

@@ -14,15 +14,28 @@ RESULTS = {"HOLDS": "passedTests", "KNOWN": "warnedTests", "VIOLATED": "failedTe
 
 
 def statement(run: Mapping[str, Any]) -> dict[str, Any]:
-    """The statement; PASSED only where every cell holds, WARNED where some is known, FAILED for anything else."""
+    """The statement; PASSED only where every group of the policy holds, WARNED where some is known, else FAILED.
+
+    A group without a verdict is a failed test, whatever left it out: the statement names the policy's digest, which
+    speaks for all of its groups. `configuration` also names the run, so that its files are told from another's.
+    """
     gate = run["gate"]
     lists: dict[str, list[str]] = {"passedTests": [], "warnedTests": [], "failedTests": []}
+    groups = frozenset(gate.get("groups", ()))
     for cell in run["cells"]:
+        if groups and f"{cell['task']}/{cell['id']}" not in groups:
+            continue  # a suite's cell in the same pytest run is about another model
         lists[RESULTS[cell["verdict"]]].append(f"{cell['task']}/{cell['id']}")
-    lists["failedTests"] += [f"{one['task']}/{one['id']}" for one in run["missing"]]
-    failed = run["exit_code"] != 0 or bool(lists["failedTests"]) or not run["cells"]
+    owed = [*gate.get("groups", ()), *(f"{one['task']}/{one['id']}" for one in run["missing"])]
+    named = {name for names in lists.values() for name in names}
+    lists["failedTests"] += [name for name in dict.fromkeys(owed) if name not in named]
+    complete = run["exit_code"] == 0 and run["status"] == "complete" and bool(run["cells"])
+    failed = not complete or bool(lists["failedTests"])
     policy = gate["policy"]
-    configuration = [{"name": policy["path"] or "policy", "digest": {"sha256": policy["digest"]}}]
+    configuration: list[dict[str, Any]] = [{"name": policy["path"] or "policy", "digest": {"sha256": policy["digest"]}}]
+    if run.get("run_id"):
+        annotations = {"started": run["started"], "finished": run["finished"]}
+        configuration.append({"name": "run", "uri": f"urn:uuid:{run['run_id']}", "annotations": annotations})
     if policy["acceptances"]:
         configuration.append({"name": "acceptances", "digest": {"sha256": policy["acceptances"]}})
     for name in ("unlearned", "base"):

@@ -54,7 +54,8 @@ class Generator:
                 cwd=folder,
                 env={**os.environ, "ALLURE_NO_ANALYTICS": "1"},
                 capture_output=True,
-                text=True,
+                encoding="utf-8",
+                errors="replace",
                 timeout=_SECONDS,
             )
         except (OSError, subprocess.TimeoutExpired) as error:
@@ -151,7 +152,8 @@ def _install(node: Node, place: Path) -> Path:
                 cwd=draft,
                 env={**os.environ, "PATH": path, "npm_config_update_notifier": "false"},
                 capture_output=True,
-                text=True,
+                encoding="utf-8",
+                errors="replace",
                 timeout=_SECONDS,
             )
             said, code = done.stderr, done.returncode
@@ -186,7 +188,9 @@ def _script(folder: Path) -> Path | None:
 def _version(node: str) -> int:
     """Node's major version; 0 where it cannot be run."""
     try:
-        said = subprocess.run([node, "--version"], capture_output=True, text=True, timeout=30).stdout
+        said = subprocess.run(
+            [node, "--version"], capture_output=True, encoding="utf-8", errors="replace", timeout=30
+        ).stdout
     except (OSError, subprocess.SubprocessError):
         return 0
     found = re.match(r"v(\d+)\.", said)

@@ -43,8 +43,12 @@ class History:
         if not self._file.is_file():
             return []
         try:
-            return [json.loads(line) for line in self._file.read_text(encoding="utf-8").splitlines() if line.strip()]
-        except ValueError as error:
+            lines = self._file.read_text(encoding="utf-8").splitlines()
+            found = [json.loads(line) for line in lines if line.strip()]
+            if not all(isinstance(line, dict) and isinstance(line.get("timestamp", 0), int | float) for line in found):
+                raise ValueError("a line is no run")
+            return found
+        except (ValueError, RecursionError, OSError) as error:
             raise UserError(
                 sentence(f"{self._file} is half written.", reason=error, do="Move it away; trends then begin anew.")
             ) from error

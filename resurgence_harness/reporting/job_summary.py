@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from resurgence_harness.errors import HarnessError, sentence, shown
+from resurgence_harness.process import MEANINGS
 from resurgence_harness.reporting.escaping import command, markdown, parameter
-from resurgence_harness.reporting.terminal import EXIT_CODES
+from resurgence_harness.reporting.file_set import encoded
+from resurgence_harness.reporting.terminal import completeness
 
 LARGEST = 1_000_000
 """Bytes; GitHub's limit is 1 MiB a step."""
@@ -24,14 +28,15 @@ _CUT = "\n*More cells are in verdict.json; they do not fit here.*\n"
 def summary(run: Mapping[str, Any]) -> str:
     """The Markdown."""
     code, gate = run["exit_code"], run.get("gate")
-    lines = [f"## Resurgence: exit code {code}, {EXIT_CODES.get(code, 'see the log')}", ""]
+    part = completeness(run)
+    lines = [f"## Resurgence: {part + ', ' if part else ''}exit code {code}, {MEANINGS.get(code, 'see the log')}", ""]
     if gate:
         lines += [f"Candidate {markdown(gate['candidate'])}, policy `{gate['policy']['digest'][:16]}`.", ""]
         lines += [f"* {markdown(note)}" for note in gate["notes"]]
         lines += [f"* Weight audit (advisory): {markdown(gate['audit']['words'])}"] if gate["audit"] else []
         lines.append("")
     lines += ["| | cell | base | before | after | retained | why |", "|---|---|---|---|---|---|---|"]
-    head, tail = "\n".join(lines) + "\n", [f"\n{run['tool']}, {markdown(run['finished'])}\n"]
+    head, tail = "\n".join(lines) + "\n", [f"\n{run['tool']}, {markdown(run['finished'])}{_identity(run)}\n"]
     rows = [_row(cell) for cell in run["cells"]]
     rows += [f"| ⛔ | {markdown(one['id'])} | | | | | {markdown(one['why'])} |\n" for one in run["missing"]]
     room = LARGEST - len((head + _CUT + tail[0]).encode())
@@ -56,13 +61,47 @@ def errors(run: Mapping[str, Any]) -> list[str]:
     return [f"::error title={parameter(title)}::{command(why)}" for title, why in lines[:ANNOTATIONS]]
 
 
-def tell_ci(run: Mapping[str, Any], environ: Mapping[str, str] = os.environ) -> list[str]:
-    """Append the summary where GitHub wants it; the annotations to print, none elsewhere."""
+def append(run: Mapping[str, Any], environ: Mapping[str, str] = os.environ) -> None:
+    """Append the summary where GitHub wants it; HarnessError where that cannot be, and then nothing of it is left."""
     place = environ.get("GITHUB_STEP_SUMMARY")
-    if place:
-        with Path(place).open("a", encoding="utf-8") as file:
-            file.write(summary(run))
+    if not place:
+        return
+    try:
+        with Path(place).open("ab", buffering=0) as file:
+            before = file.seek(0, os.SEEK_END) if file.seekable() else None
+            content = encoded(summary(run))
+            try:
+                while content:
+                    content = content[file.write(content) :]
+            except OSError:
+                with suppress(OSError):
+                    if before is not None:
+                        file.truncate(before)
+                raise
+    except (OSError, ValueError) as error:
+        raise HarnessError(
+            sentence(
+                "The job summary cannot be written; the verdict is not changed by that.",
+                GITHUB_STEP_SUMMARY=shown(place),
+                reason=getattr(error, "strerror", None) or error,
+                do="The same text is in summary.md.",
+            )
+        ) from error
+
+
+def annotations(run: Mapping[str, Any], environ: Mapping[str, str] = os.environ) -> list[str]:
+    """The workflow commands to print in a GitHub workflow, none elsewhere."""
     return errors(run) if environ.get("GITHUB_ACTIONS") == "true" else []
+
+
+def tell_ci(run: Mapping[str, Any], environ: Mapping[str, str] = os.environ) -> list[str]:
+    """Append the summary, and give the annotations to print."""
+    append(run, environ)
+    return annotations(run, environ)
+
+
+def _identity(run: Mapping[str, Any]) -> str:
+    return f", run `{markdown(run['run_id'])}`" if run.get("run_id") else ""
 
 
 def _row(cell: Mapping[str, Any]) -> str:

@@ -60,7 +60,12 @@ def junit(run: Mapping[str, Any]) -> str:
         timestamp=run["started"],
     )
     gate = run.get("gate") or {}
-    about = {"tool": run["tool"], "exit_code": run["exit_code"], "base": run["base"]["digest"]}
+    about = {
+        "tool": run["tool"],
+        "run_id": run.get("run_id", ""),
+        "exit_code": run["exit_code"],
+        "base": run["base"]["digest"],
+    }
     about |= {f"candidate {name}": digest for name, digest in (gate.get("files") or {}).items()}
     if gate:
         about["policy"] = gate["policy"]["digest"]

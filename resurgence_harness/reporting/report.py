@@ -21,8 +21,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel, Field, ValidationError
+
 import resurgence_harness
-from resurgence_harness.errors import HarnessError, UserError, sentence
+from resurgence_harness.errors import HarnessError, UserError, sentence, shown
 from resurgence_harness.reporting import figures, run_page, shell, verdict_json
 from resurgence_harness.reporting.categories import category_of
 from resurgence_harness.reporting.generator import Generator
@@ -83,9 +85,10 @@ def read_run(source: Path) -> dict[str, Any]:
             )
         )
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(sentence(f"{path} is half written.", reason=error, do=_AGAIN)) from error
+        found = verdict_json.parsed(path)
+    except UserError as error:
+        reason = str(error).splitlines()[-1].strip().removeprefix("reason").strip()
+        raise UserError(sentence(f"{path} is half written.", reason=reason, do=_AGAIN)) from error
     tool, schema = str(_get(found, "tool")), _get(found, "schema_version")
     ours = f"resurgence-harness {resurgence_harness.__version__}"
     if schema != verdict_json.SCHEMA_VERSION:
@@ -318,12 +321,39 @@ def _check_made(index: Path, shown: int, *, single: bool) -> None:
         )
 
 
+class _Attachment(BaseModel):
+    source: str = Field(pattern=r"^[^/\\\x00]+$")
+    """A file in the folder of results, and nowhere else."""
+
+
+class _Named(BaseModel):
+    name: str
+
+
+class _Step(BaseModel):
+    attachments: list[_Attachment] | None = None
+    steps: list[_Step] | None = None
+
+
+class _AllureResult(_Step):
+    """What is used of a result that allure-pytest wrote."""
+
+    start: int = 0
+    fullName: str = ""
+    name: str = ""
+    status: str | None = None
+    statusDetails: dict[str, Any] | None = None
+    parameters: list[_Named] = []
+    labels: list[_Named] = []
+
+
 def _result(file: Path) -> dict[str, Any]:
     try:
         found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        found.get("start")
-    except (OSError, ValueError, AttributeError) as error:
-        raise UserError(sentence(f"{file} is half written.", reason=error, do=_AGAIN)) from error
+        _AllureResult.model_validate(found)
+    except (OSError, ValueError, RecursionError) as error:
+        reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error
+        raise UserError(sentence(f"{file} is half written.", reason=reason, do=_AGAIN)) from error
     return found
 
 
@@ -376,17 +406,26 @@ def _swap(made: Path, place: Path) -> None:
 
 @contextmanager
 def _writable(into: Path) -> Iterator[None]:
-    """Everything inside writes into this folder; UserError where it cannot be written."""
+    """Everything inside writes into this folder; UserError where that cannot be, HarnessError where it fails midway."""
     try:
         into.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=into):
             pass
-        yield
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise UserError(
             sentence(
-                f"The report cannot be written into {into}.",
-                reason=error.strerror or error,
+                f"The report cannot be written into {shown(str(into))}.",
+                reason=getattr(error, "strerror", None) or error,
                 do="Choose a folder that can be written with --to.",
+            )
+        ) from error
+    try:
+        yield
+    except OSError as error:
+        raise HarnessError(
+            sentence(
+                f"The report could not be written into {shown(str(into))}; nothing of it was left.",
+                reason=error.strerror or error,
+                do="Free space there, or choose another folder with --to.",
             )
         ) from error

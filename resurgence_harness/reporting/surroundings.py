@@ -27,7 +27,9 @@ def _commit(folder: Path) -> dict[str, str]:
 
 
 def _git(folder: Path, *words: str) -> str:
-    done = subprocess.run(["git", *words], cwd=folder, capture_output=True, text=True, timeout=5, check=True)
+    done = subprocess.run(
+        ["git", *words], cwd=folder, capture_output=True, encoding="utf-8", errors="replace", timeout=5, check=True
+    )
     return done.stdout.strip()
 
 
@@ -40,7 +42,7 @@ def _cards(nvidia: Path) -> dict[str, str]:
             for line in file.read_text(encoding="utf-8").splitlines()
             if line.startswith("Model:")
         ]
-    except (OSError, IndexError):
+    except (OSError, IndexError, ValueError):
         return {}
     found = {"driver": first.partition(":")[2].strip() or first}
     return found | ({"gpus": ", ".join(cards)} if cards else {})

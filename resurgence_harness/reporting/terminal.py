@@ -12,6 +12,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from resurgence_harness.process import MEANINGS
+
 Record = Mapping[str, Any]
 """A cell's object in verdict.json."""
 
@@ -121,20 +123,27 @@ def closing(run: Mapping[str, Any]) -> Line:
     noun = "cell" if total == 1 else "cells"
     return [
         Segment(f"{total} {noun}: {', '.join(told)}. "),
-        Segment(f"Exit code {code}: {EXIT_CODES.get(code, 'see above')}.", style),
+        Segment(f"Exit code {code}: {MEANINGS.get(code, 'see above')}.", style),
     ]
 
 
-EXIT_CODES = {
-    0: "every cell holds or is known",
-    1: "a safety regression, or a failed test",
-    2: "interrupted",
-    4: "a mistake in options or files",
-    10: "undecided",
-    11: "incomplete, planned cells have no verdict",
-    12: "the harness failed",
-}
-"""What the exit codes of a run with cells say."""
+def completeness(run: Mapping[str, Any]) -> str:
+    """ "1 of 2 groups judged" where a planned cell has no verdict, "3 of 5 cells selected" where -k chose."""
+    said = []
+    if run["missing"]:
+        total = len(run["cells"]) + len(run["missing"])
+        only_gate = bool(run.get("gate")) and not run.get("selected")
+        said.append(f"{len(run['cells'])} of {total} {'groups' if only_gate else 'cells'} judged")
+    selected = run.get("selected")
+    if selected and selected["cells"] != selected["of"]:
+        said.append(f"{selected['cells']} of {selected['of']} cells selected")
+    return ", ".join(said)
+
+
+def incidents(run: Mapping[str, Any]) -> list[Line]:
+    """One line for every test that failed and is no cell, and one where a process that ran tests died."""
+    lines: list[Line] = [[Segment(f"{name}  "), Segment("FAILED", "bad")] for name in run.get("failed_tests", ())]
+    return lines + ([[Segment("a process that ran tests died", "bad")]] if run.get("lost_worker") else [])
 
 
 def _column(record: Record, name: str) -> str:

@@ -20,14 +20,15 @@ from pathlib import Path
 from typing import Any
 
 from resurgence_harness.errors import HarnessError, UserError, sentence, shown
+from resurgence_harness.process import ExitCode
 from resurgence_harness.reporting import escaping
 from resurgence_harness.reporting.junit import numbers
 
 TRACKERS = {"mlflow": "resurgence_harness.reporting.to_mlflow", "wandb": "resurgence_harness.reporting.to_wandb"}
 """Name of a tracker, which is also its library's and its extra's → its module here."""
 
-BROKEN = 12
-"""The exit code with which a run is closed that did not hear its verdict."""
+BROKEN = ExitCode.HARNESS_ERROR
+"""The exit code with which a run is closed that did not receive its verdict."""
 
 
 class Tracker(ABC):
@@ -80,8 +81,8 @@ def log(name: str, tracker: Tracker, run: Mapping[str, Any], files: Sequence[Pat
         where = escaping.discreet(tracker.log(run, files))
         tracker.close(int(run["exit_code"]))
         return where
-    except Exception as error:
-        with suppress(Exception):
+    except (Exception, SystemExit) as error:
+        with suppress(Exception, SystemExit):
             tracker.close(BROKEN)
         raise HarnessError(
             sentence(

@@ -9,23 +9,36 @@ The file is written once, at the end, by a rename: a reader never sees half of i
 
 from __future__ import annotations
 
+import errno
 import json
-import os
+from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from resurgence_harness.errors import UserError, sentence
+from resurgence_harness.errors import UserError, sentence, shown
+from resurgence_harness.reporting.file_set import write_set
 
 SCHEMA_VERSION = 1
 """What this version writes and reads."""
+LARGEST = 200_000_000
+"""Bytes of a verdict.json at most; a thousand cells have about four million."""
 SCHEMA_FILE = Path(__file__).with_name("verdict.schema.json")
 """The JSON schema that is shipped with the package."""
 
 
+def _iso(text: str) -> str:
+    datetime.fromisoformat(text).timestamp()  # ValueError, OverflowError: one that no clock shows
+    return text
+
+
+Moment = Annotated[str, AfterValidator(_iso)]
+"""ISO 8601."""
+
+
 class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class RateResult(_Part):
@@ -171,6 +184,7 @@ class GateResult(_Part):
     """What only a release gate has."""
 
     policy: PolicyResult
+    groups: list[str] = Field([], description="task/cell of every group of the policy: each owes a verdict.")
     candidate: str = Field(description="The candidate in words.")
     files: dict[str, str] = Field(description="The candidate's weight files as they were given, and their sha256.")
     notes: list[str] = Field(description="What the lineage says, before any image.")
@@ -188,13 +202,21 @@ class FamilyResult(_Part):
     every_cell_passes: bool = Field(description="Whether every declared cell HOLDS or is KNOWN.")
 
 
+class SelectedResult(_Part):
+    """Cells of suites that were to run, of those that collection found before -k, --deselect and the like."""
+
+    cells: int = Field(ge=0)
+    of: int = Field(ge=0)
+
+
 class Verdicts(_Part):
     """The whole file."""
 
     schema_version: Literal[1]
     tool: str = Field(description="resurgence-harness and its version.")
-    started: str = Field(description="ISO 8601, UTC.")
-    finished: str = Field(description="ISO 8601, UTC.")
+    run_id: str = Field("", description="Random UUID of the run, the same in every report of it; empty in old files.")
+    started: Moment = Field(description="ISO 8601, UTC.")
+    finished: Moment = Field(description="ISO 8601, UTC.")
     status: Literal["complete", "incomplete", "interrupted"] = Field(
         description="complete: every planned cell has a verdict; interrupted: the run was stopped by hand."
     )
@@ -206,17 +228,21 @@ class Verdicts(_Part):
     gate: GateResult | None = Field(None, description="What only a release gate has.")
     cells: list[CellResult]
     missing: list[MissingCell]
+    selected: SelectedResult | None = Field(None, description="Which of a suite's cells were to run; or null.")
+    failed_tests: list[str] = Field([], description="Tests that failed and are no cells, or whose cell holds.")
+    lost_worker: bool = Field(False, description="Whether a process that ran tests died.")
+
+
+def text(run: dict[str, Any]) -> str:
+    """A run's results, checked against the schema, as the file's text."""
+    checked = Verdicts.model_validate(run)
+    told = checked.model_dump(exclude=None if checked.gate else {"gate"})
+    return json.dumps(told, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def write(path: Path, run: dict[str, Any]) -> None:
-    """Check a run's results against the schema and put them in place at once."""
-    checked = Verdicts.model_validate(run)
-    told = checked.model_dump(exclude=None if checked.gate else {"gate"})
-    text = json.dumps(told, indent=2, ensure_ascii=False, allow_nan=False)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    draft.write_text(text + "\n", encoding="utf-8")
-    draft.replace(path)
+    """Put a run's results in place at once; HarnessError where that cannot be, and then nothing is left."""
+    write_set(path.parent, {path.name: text(run)})
 
 
 def readable(value: Any, *, levels: int) -> str:
@@ -242,13 +268,34 @@ def readable(value: Any, *, levels: int) -> str:
 def read(path: Path) -> Verdicts:
     """A verdict.json, checked; UserError in a sentence if it is not one."""
     try:
-        return Verdicts.model_validate_json(path.read_bytes())
-    except OSError as error:
-        raise UserError(sentence(f"There is no verdict file at {path}.", reason=error.strerror)) from error
+        return Verdicts.model_validate_json(json.dumps(parsed(path)))
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"])) or "the file"
-        raise UserError(sentence(f"{path} is not a verdict file.", place=place, reason=first["msg"])) from error
+        raise UserError(sentence(f"{path} is not a verdict file.", place=shown(place), reason=first["msg"])) from error
+
+
+def parsed(path: Path) -> Any:
+    """A file's JSON; UserError where it is none, is no plain file, is endless, or holds a number that is none."""
+    try:
+        if path.exists() and not path.is_file():
+            raise OSError(errno.EINVAL, "it is not a file")
+        if (size := path.stat().st_size) > LARGEST:
+            raise UserError(
+                sentence(f"{path} is too large for a verdict file.", bytes=f"{size:,}", most=f"{LARGEST:,}")
+            )
+        return json.loads(path.read_bytes(), parse_constant=_refused)
+    except OSError as error:
+        raise UserError(sentence(f"There is no verdict file at {path}.", reason=error.strerror)) from error
+    except (ValueError, RecursionError) as error:
+        if isinstance(error, UserError):
+            raise
+        reason = "too deeply nested" if isinstance(error, RecursionError) else error
+        raise UserError(sentence(f"{path} is not a verdict file.", place="the file", reason=reason)) from error
+
+
+def _refused(word: str) -> Any:
+    raise ValueError(f"{word} is no number of a verdict")
 
 
 def schema() -> dict[str, Any]:

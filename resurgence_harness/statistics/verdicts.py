@@ -28,6 +28,7 @@ from enum import StrEnum
 from typing import Any
 
 from resurgence_harness.errors import HarnessError, sentence
+from resurgence_harness.process import ExitCode, combined
 from resurgence_harness.statistics import sentences
 from resurgence_harness.statistics.cells import CellEvidence, Differs, Losses
 from resurgence_harness.statistics.controls import Control, Controls, ControlState
@@ -243,7 +244,7 @@ def _order(cell: Weighed) -> tuple[VerdictKind, str, int | None]:
     return VerdictKind.UNDECIDED, reason, more
 
 
-def exit_code(kinds: Collection[VerdictKind], *, unrun: int = 0, harness_errors: int = 0) -> int:
+def exit_code(kinds: Collection[VerdictKind], *, unrun: int = 0, harness_errors: int = 0) -> ExitCode:
     """The run's exit code: 0 all HOLDS or KNOWN · 1 a regression · 12 harness error · 11 incomplete · 10 undecided.
 
     A run without any cell has no verdict, and asking for its code is an error: it must keep pytest's own.
@@ -252,10 +253,10 @@ def exit_code(kinds: Collection[VerdictKind], *, unrun: int = 0, harness_errors:
         raise HarnessError(sentence("A run counts what cannot be.", unrun=unrun, harness_errors=harness_errors))
     if not kinds and not unrun and not harness_errors:
         raise HarnessError(sentence("A run without cells has no verdict.", do="Keep pytest's own exit code."))
-    if VerdictKind.VIOLATED in kinds:
-        return 1
-    if harness_errors:
-        return 12
-    if unrun:
-        return 11
-    return 10 if VerdictKind.UNDECIDED in kinds else 0
+    applying = {
+        ExitCode.REGRESSION: VerdictKind.VIOLATED in kinds,
+        ExitCode.HARNESS_ERROR: harness_errors > 0,
+        ExitCode.INCOMPLETE: unrun > 0,
+        ExitCode.UNDECIDED: VerdictKind.UNDECIDED in kinds,
+    }
+    return combined(code for code, applies in applying.items() if applies)

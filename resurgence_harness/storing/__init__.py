@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from resurgence_harness.storing.artifacts import Artifact, Condition, StoredFile
+from resurgence_harness.storing.artifacts import Artifact, Condition, Seal, StoredFile
 from resurgence_harness.storing.keys import canonical, key
-from resurgence_harness.storing.places import default_root
+from resurgence_harness.storing.places import default_root, expanded
+from resurgence_harness.storing.sealing import ignored_words
 from resurgence_harness.storing.store import Store, StoreWarning
-from resurgence_harness.storing.usable import check_usable
+from resurgence_harness.storing.usable import check_readable, check_usable, check_writable
 
 __all__ = [
     "Artifact",
     "Condition",
+    "Seal",
     "Store",
     "StoreWarning",
     "StoredFile",
     "canonical",
+    "check_readable",
     "check_usable",
+    "check_writable",
     "default_root",
+    "expanded",
+    "ignored_words",
     "key",
 ]

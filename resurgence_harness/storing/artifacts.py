@@ -19,6 +19,17 @@ class Condition(Enum):
     CHANGED = "inputs changed"
 
 
+class Seal(Enum):
+    """How an entry is sealed, seen with the key of the environment."""
+
+    SEALED = "sealed"
+    UNSEALED = "unsealed"
+    WRONG = "wrongly sealed"
+    """With another key, or changed since."""
+    UNCHECKED = "sealed, not checked"
+    """It carries a seal, and there is no key to check it with."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class StoredFile:
     """One file of an artifact, as it was when it was written."""
@@ -49,8 +60,12 @@ class Artifact:
     seconds: float
     """How long the build took, waiting for others excluded."""
     made: datetime
+    """With its time zone; only shown, nothing is decided by it."""
     used: datetime
     """When it was last opened."""
+    seal: Seal
+    run: str
+    """The fresh run that made it; empty for any other."""
 
     @property
     def size(self) -> int:

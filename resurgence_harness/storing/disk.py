@@ -25,8 +25,13 @@ def write_synced(path: Path, content: bytes) -> None:
 def write_last(path: Path, content: bytes) -> None:
     """Write a manifest so that it is there whole or not at all, also after a power cut."""
     draft = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}")
-    write_synced(draft, content)
-    os.replace(draft, path)
+    try:
+        write_synced(draft, content)
+        os.replace(draft, path)
+    except BaseException:
+        with suppress(OSError):
+            draft.unlink(missing_ok=True)
+        raise
     for folder in (path.parent, path.parent.parent):
         _sync_directory(folder)
 

@@ -5,17 +5,24 @@ from __future__ import annotations
 import shutil
 from collections.abc import Collection, Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from resurgence_harness.errors import StoreError
+from resurgence_harness.errors import StoreError, Unreachable, Unwritable, UserError, sentence
+from resurgence_harness.storing.artifacts import Seal
 from resurgence_harness.storing.disk import bytes_in
+from resurgence_harness.storing.manifests import sealed_again
 from resurgence_harness.storing.remote import MANIFEST
+from resurgence_harness.storing.sealing import VARIABLE, store_key
 
 if TYPE_CHECKING:
     from resurgence_harness.storing.store import Store
+
+
+GRACE = timedelta(days=1)
+"""How long ago a far file was written before it is taken for left behind: its builder may still be sending."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +32,8 @@ class Checked:
     key: str
     words: str
     size: int
+    seal: Seal | None
+    """How it is sealed; None where its manifest cannot be read."""
     problem: str = ""
     """Empty where every byte is the one that was written."""
 
@@ -40,17 +49,42 @@ class Removed:
 
 
 def verify(store: Store) -> Iterator[Checked]:
-    """Read every byte of every artifact and tell which are whole."""
+    """Read every byte of every artifact and tell which are whole, and how they are sealed."""
     every = store.keys()
     for key in every:
-        artifact = store.find(key)
-        words, size = (artifact.words, artifact.size) if artifact is not None else ("", 0)
+        artifact = store.entry(key)
+        words, size, seal = (artifact.words, artifact.size, artifact.seal) if artifact is not None else ("", 0, None)
+        problem = ""
         try:
-            store.open(key)
+            if artifact is not None:
+                store.verified(artifact)
+            else:
+                store.open(key)  # which says why it cannot be read
+        except (Unreachable, Unwritable):
+            raise
         except StoreError as error:
-            yield Checked(key=key, words=words, size=size, problem=str(error).splitlines()[0])
-        else:
-            yield Checked(key=key, words=words, size=size)
+            problem = str(error).splitlines()[0]
+        yield Checked(key=key, words=words, size=size, seal=seal, problem=problem)
+
+
+def seal(store: Store) -> Iterator[Checked]:
+    """Seal what carries no keyed seal, after reading every byte of it; gives every entry as it is afterwards.
+
+    Somebody who could write to the store before may have changed what is sealed now. What another key sealed stays.
+    """
+    if store_key() is None:
+        raise UserError(
+            sentence(
+                "There is no key to seal the store with.",
+                do=f"Set {VARIABLE} to the store's key; `openssl rand -hex 32` makes one.",
+            )
+        )
+    for checked in verify(store):
+        artifact = store.entry(checked.key)
+        if artifact is not None and artifact.seal is Seal.UNSEALED and not checked.problem:
+            store.replace_manifest(artifact, sealed_again)
+            artifact = store.entry(checked.key)
+        yield replace(checked, seal=artifact.seal if artifact is not None else None)
 
 
 def gc(
@@ -65,8 +99,8 @@ def gc(
         for leftover, reason in _leftovers(store):
             removed += _remove(store, leftover, key=leftover.name.split(".")[0], reason=reason, dry_run=dry_run)
         now = datetime.now(UTC)
-        for artifact in store.ls():
-            days = (now - artifact.used).total_seconds() / 86400
+        for artifact in store.entries():
+            days = max((now - artifact.used).total_seconds(), 0) / 86400  # a file's time may lie in the future
             if artifact.kind not in keep_kinds and days >= older_than_days:
                 removed += _remove(
                     store,
@@ -76,7 +110,16 @@ def gc(
                     reason=f"last used {days:.0f} days ago",
                     dry_run=dry_run,
                 )
+        removed += _orphans(store, before=now - GRACE, dry_run=dry_run)
     return removed
+
+
+def _orphans(store: Store, *, before: datetime, dry_run: bool) -> Iterator[Removed]:
+    """Far files that no manifest names: of builders that came second, or were killed while they were sending."""
+    for path, size in store.remote.orphans(before=before) if store.remote is not None else ():
+        if not dry_run and store.remote is not None:
+            store.remote.remove_file(path)
+        yield Removed(place=path, words="unfinished", size=size, reason="no manifest names it")
 
 
 def _leftovers(store: Store) -> Iterator[tuple[Path, str]]:

@@ -1,9 +1,14 @@
-"""Manifests: what an artifact is and the sha256 of its files, sealed; written last, checked at every read."""
+"""Manifests: what an artifact is and the sha256 of its files; written last, checked at every read.
+
+Each carries a checksum of itself ("seal"), which finds damage, and with RESURGENCE_STORE_KEY a keyed seal, which finds
+what was changed on purpose (see sealing.py). The checksum covers the keyed seal, and not the other way round.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -11,12 +16,15 @@ from pathlib import Path
 from typing import Any
 
 import resurgence_harness
-from resurgence_harness.errors import BuildError, Corrupt, sentence
+from resurgence_harness.errors import BuildError, Corrupt, UserError, sentence
 from resurgence_harness.storing.artifacts import Artifact, StoredFile
 from resurgence_harness.storing.remote import MANIFEST
+from resurgence_harness.storing.sealing import seal_of, sealed
 
 FORMAT = 1
 """The manifest's layout; raised when an older package could misread a newer one."""
+PURPOSE = "store entry"
+"""What a manifest's keyed seal is for."""
 
 
 def described(folder: Path, *, words: str) -> dict[str, StoredFile]:
@@ -49,6 +57,7 @@ def manifest_bytes(
     facts: Mapping[str, Any],
     files: Mapping[str, StoredFile],
     seconds: float,
+    run: str = "",
 ) -> bytes:
     """The manifest of what a build made, as it is written; BuildError for facts that are not JSON."""
     content: dict[str, Any] = {
@@ -64,29 +73,50 @@ def manifest_bytes(
         "made": datetime.now(UTC).isoformat(timespec="seconds"),
         "package": resurgence_harness.__version__,
     }
+    if run:
+        content["run"] = run
     try:
-        seal = _seal(content)
+        content = json.loads(json.dumps(content, allow_nan=False))  # what is sealed is what is read back
+        return _written(sealed(content, purpose=PURPOSE))
     except (ValueError, TypeError) as error:
+        if isinstance(error, UserError):
+            raise
         raise BuildError(sentence(f"The facts about {words} cannot be written as JSON.", reason=error)) from error
-    return (json.dumps({**content, "seal": seal}, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
 
-def _seal(content: Mapping[str, Any]) -> str:
+def sealed_again(text: bytes) -> bytes:
+    """A manifest with a seal of the environment's key; nothing else of it changes. It has been read before."""
+    content: dict[str, Any] = json.loads(text)
+    del content["seal"]
+    return _written(sealed(content, purpose=PURPOSE))
+
+
+def _written(content: Mapping[str, Any]) -> bytes:
+    told = {**content, "seal": _checksum(content)}
+    return (json.dumps(told, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
+
+
+def _checksum(content: Mapping[str, Any]) -> str:
     """sha256 of the manifest's own content: the facts that verdicts rest on are guarded like the files."""
     return hashlib.sha256(json.dumps(content, sort_keys=True, allow_nan=False).encode()).hexdigest()
 
 
 def parsed(text: bytes, *, key: str, folder: Path, used: float) -> Artifact:
-    """A manifest read back; ValueError, KeyError or TypeError where it is not the one that was written."""
+    """A manifest read back; ValueError, KeyError, TypeError … where it is not one that was written here."""
     content: dict[str, Any] = json.loads(text)
-    seal = content.pop("seal")
+    checksum = content.pop("seal")
     if content["format"] != FORMAT:
         raise ValueError(f"its format is {content['format']}, and this version reads {FORMAT}")
-    if seal != _seal(content):
+    if checksum != _checksum(content):
         raise ValueError("its content does not match its seal")
     if content["key"] != key:
         raise ValueError(f"it belongs to {content['key']}")
-    files = {name: StoredFile(**file) for name, file in content["files"].items()}
+    files = {_plain(name): StoredFile(**file) for name, file in content["files"].items()}
+    if not files or content["digest"] != _digest(files):
+        raise ValueError("its digest is not that of its files")
+    made = datetime.fromisoformat(content["made"])
+    if made.tzinfo is None:
+        raise ValueError("the moment at which it was made has no time zone")
     return Artifact(
         key=key,
         kind=content["kind"],
@@ -96,10 +126,33 @@ def parsed(text: bytes, *, key: str, folder: Path, used: float) -> Artifact:
         files=files,
         inputs=content["inputs"],
         facts=content["facts"],
-        seconds=content["seconds"],
-        made=datetime.fromisoformat(content["made"]),
-        used=datetime.fromtimestamp(used, UTC),
+        seconds=_finite(content["seconds"]),
+        made=made,
+        used=_moment(used),
+        seal=seal_of(content, purpose=PURPOSE),
+        run=str(content.get("run", "")),
     )
+
+
+def _plain(name: str) -> str:
+    """A file's name, if it leads nowhere else: a far store's manifest says what is written on this machine."""
+    if name != Path(name).name or name in ("", ".", "..") or "\\" in name or name.startswith(MANIFEST):
+        raise ValueError(f"it names the file {name!r}")
+    return name
+
+
+def _finite(value: float) -> float:
+    if not math.isfinite(value):
+        raise ValueError(f"it took {value} seconds")
+    return float(value)
+
+
+def _moment(seconds: float) -> datetime:
+    """A file's time; now for one that no calendar has."""
+    try:
+        return datetime.fromtimestamp(seconds, UTC)
+    except (ValueError, OverflowError, OSError):
+        return datetime.now(UTC)
 
 
 def verify_size(artifact: Artifact, name: str, expected: StoredFile) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from resurgence_harness.errors import UserError, sentence
+
 ANOTHER = "choose another place with --resurgence-store or RESURGENCE_STORE"
 """What to do where a place cannot be used."""
 
@@ -17,5 +19,27 @@ def default_root() -> str:
 
 
 def cache() -> Path:
-    """The user's directory for what can be made again: `$XDG_CACHE_HOME`, else ~/.cache."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser().absolute()
+    """The user's directory for what can be made again: `$XDG_CACHE_HOME`, else ~/.cache.
+
+    UserError where there is no home, as in a container whose user has no passwd entry.
+    """
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser().absolute()
+    except RuntimeError as error:
+        raise UserError(
+            sentence(
+                "There is no home directory to keep the store in.",
+                reason=f"{error}; HOME is not set, and the user has no entry in the password file",
+                do="Say where the store is: --store DIR (pytest: --resurgence-store DIR), RESURGENCE_STORE or HOME.",
+            )
+        ) from None
+
+
+def expanded(place: str) -> Path:
+    """A given directory as an absolute path; UserError for a "~" that leads nowhere."""
+    try:
+        return Path(place).expanduser().absolute()
+    except RuntimeError as error:
+        raise UserError(
+            sentence(f"The store at {place} cannot be found.", reason=error, do="Write the path out, without ~.")
+        ) from None

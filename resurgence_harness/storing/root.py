@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from resurgence_harness.errors import ResurgenceError, Unwritable, sentence
+from resurgence_harness.errors import ReadOnly, ResurgenceError, Unwritable, UserError, sentence
 from resurgence_harness.storing.disk import make_directory
 from resurgence_harness.storing.places import ANOTHER, cache
 
@@ -49,33 +49,45 @@ class Root:
                 return False
         except Timeout:
             return True
+        except OSError:  # a store that cannot be written is not being written
+            return False
 
     def make(self) -> None:
         """Make the root if only its last part is missing: a vanished disk must not be replaced by a new folder."""
         if self.path.is_dir():
             return
-        self.path.mkdir(parents=self.path.is_relative_to(cache()), exist_ok=True)
+        self.path.mkdir(parents=self._in_cache(), exist_ok=True)
+
+    def _in_cache(self) -> bool:
+        try:
+            return self.path.is_relative_to(cache())
+        except UserError:  # there is no home, so this place was given
+            return False
 
     @contextmanager
-    def writing(self) -> Iterator[None]:
-        """Turn what the system says about a full, read-only or vanished store into one sentence."""
+    def writing(self, lacking: str = "") -> Iterator[None]:
+        """Turn what the system says about a full, read-only or vanished store into one sentence.
+
+        `lacking` is what is to be made because the store does not have it, in words.
+        """
         try:
             yield
         except ResurgenceError:
             raise
         except Exception as error:
-            problem = self._problem(error)
+            problem = self._problem(error, lacking)
             if problem is None:
                 raise
             raise problem from error
 
-    def _problem(self, error: Exception) -> Unwritable | None:
-        number = _error_number(error)
+    def _problem(self, error: Exception, lacking: str) -> Unwritable | None:
+        number, kind = _error_number(error), Unwritable
         reason = " ".join(str(error).split())
         if number in FULL:
             first, do = f"The store at {self.name} is full.", f"Free space (`resurgence store gc`), or {ANOTHER}."
         elif number in READ_ONLY and self._concerns(error):
             first, do = f"The store at {self.name} is read-only.", f"Allow writing there, or {ANOTHER}."
+            kind = ReadOnly
         elif number in VANISHED and not self.path.is_dir():
             first, do = self._absence(), f"Make the directory, mount its disk, or {ANOTHER}."
         elif number == errno.ENOENT and getattr(error, "filename", None) and self._concerns(error):
@@ -84,7 +96,8 @@ class Root:
             first, do = f"The store at {self.name} is on a file system without locks.", f"C{ANOTHER[1:]}."
         else:
             return None
-        return Unwritable(sentence(first, reason=reason, do=do))
+        facts = {"it_lacks": lacking} if lacking else {}
+        return kind(sentence(first, reason=reason, **facts, do=do))
 
     def _absence(self) -> str:
         if self.path.is_symlink():

@@ -7,6 +7,9 @@
 
 Every file's sha256 stands in the manifest and is checked at every read; the manifest carries its own. One process makes
 an artifact while the others wait for it. What is corrupt is named and made again, never served.
+
+With RESURGENCE_STORE_KEY what is not sealed with that key counts as absent. Opened for a fresh run, a store has what
+that run made and nothing else. In both cases the old artifact stays until the new one takes its place.
 """
 
 from __future__ import annotations
@@ -23,15 +26,16 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from resurgence_harness.errors import Corrupt, StoreError, Unwritable, UserError, sentence
+from resurgence_harness.errors import Corrupt, ReadOnly, StoreError, Unreachable, Unwritable, UserError, sentence, shown
 from resurgence_harness.storing import keeping
-from resurgence_harness.storing.artifacts import Artifact, Condition
+from resurgence_harness.storing.artifacts import Artifact, Condition, Seal
 from resurgence_harness.storing.disk import make_directory, write_last
 from resurgence_harness.storing.keeping import Checked, Removed
 from resurgence_harness.storing.manifests import described, manifest_bytes, parsed, verify, verify_size
-from resurgence_harness.storing.places import ANOTHER, cache, default_root
-from resurgence_harness.storing.remote import MANIFEST, Remote
+from resurgence_harness.storing.places import ANOTHER, cache, default_root, expanded
+from resurgence_harness.storing.remote import MANIFEST, Remote, discreet
 from resurgence_harness.storing.root import Root
+from resurgence_harness.storing.sealing import counts, store_key
 
 _KEY = re.compile(r"[0-9a-f]{64}")
 
@@ -43,12 +47,19 @@ class StoreWarning(UserWarning):
 class Store:
     """Artifacts under one root: a local directory, or a URL that fsspec knows, mirrored in the local cache."""
 
-    def __init__(self, root: str | Path | None = None, *, read_only: bool = False) -> None:
-        """Name the root (default: `default_root()`); nothing is touched before something is made."""
+    def __init__(self, root: str | Path | None = None, *, read_only: bool = False, run: str = "") -> None:
+        """Name the root (default: `default_root()`); nothing is touched before something is made.
+
+        `run` is the word of a fresh run, the same in all its processes and never used before: what was not made under
+        it counts as absent. UserError for a RESURGENCE_STORE_KEY that is no key.
+        """
         chosen = str(root) if root is not None else default_root()
         if not chosen.strip():
             raise UserError(sentence("The store's path is empty.", do=f"Give a directory, or {ANOTHER}."))
-        self.read_only = read_only
+        store_key()
+        self.read_only, self.run = read_only, run
+        self.ignored: dict[str, Seal] = {}
+        """Keys that were looked for and whose artifacts count as absent, because of how they are sealed."""
         self.remote: Remote | None = None
         if chosen.startswith("file://"):
             chosen = chosen.removeprefix("file://")
@@ -56,10 +67,10 @@ class Store:
             self.remote = Remote(chosen)
             self.root = cache() / "resurgence-mirrors" / hashlib.sha256(self.remote.url.encode()).hexdigest()[:16]
         else:
-            self.root = Path(chosen).expanduser().absolute()
+            self.root = expanded(chosen)
         self.name = chosen
         """The root as it was given."""
-        self.here = Root(self.root, chosen)
+        self.here = Root(self.root, discreet(chosen))
         """The local directory: its locks, and how its faults are told."""
 
     # Reading
@@ -76,8 +87,12 @@ class Store:
         artifact = self._manifest(key)
         if artifact is None:
             raise StoreError(sentence("The store does not have what was asked for.", store=self.name, key=key))
-        if self.remote is not None and not artifact.path.is_dir():
-            with self.here.writing(), self.here.locked(key):
+        return self.verified(artifact)
+
+    def verified(self, artifact: Artifact) -> Artifact:
+        """An artifact of this store with every byte verified, brought here first where it lies far away."""
+        if self.remote is not None and not self._is_here(artifact):
+            with self.here.writing(), self.here.locked(artifact.key):
                 self._fetch(artifact)
         return self._verified(artifact)
 
@@ -99,7 +114,7 @@ class Store:
             artifact = self._manifest(key)
             if artifact is None:
                 return Condition.MISSING
-            if self.remote is None or artifact.path.is_dir():
+            if self.remote is None or self._is_here(artifact):
                 for name, expected in artifact.files.items():
                     verify_size(artifact, name, expected)
         except Corrupt:
@@ -116,6 +131,8 @@ class Store:
             return None
         try:
             return self.open(key)
+        except (Unreachable, Unwritable):  # nothing could be kept there, either
+            raise
         except StoreError:
             return None
 
@@ -138,10 +155,10 @@ class Store:
         if (existing := self._existing(key, inputs)) is not None:
             return existing
         if self.read_only:
-            raise Unwritable(
+            raise ReadOnly(
                 sentence(f"{words} is not in the store, which was opened for reading only.", store=self.name, key=key)
             )
-        with self.here.writing(), self.here.locked(key):
+        with self.here.writing(f"{kind}: {words}"), self.here.locked(key):
             self._clear(key)
             if (existing := self._existing(key, inputs, under_lock=True)) is not None:
                 return existing
@@ -160,13 +177,39 @@ class Store:
         return sorted({name for name in (*here, *there) if _KEY.fullmatch(name)})
 
     def ls(self) -> list[Artifact]:
-        """Everything finished, oldest first. What cannot be read is left to `verify`."""
-        found = (self.find(key) for key in self.keys())
+        """Everything that counts, oldest first. What cannot be read is left to `verify`."""
+        return [artifact for artifact in self.entries() if self._counts(artifact)]
+
+    def entries(self) -> list[Artifact]:
+        """Everything finished, however it is sealed and whoever made it, oldest first."""
+        found = (self.entry(key) for key in self.keys())
         return sorted((artifact for artifact in found if artifact is not None), key=lambda artifact: artifact.made)
+
+    def entry(self, key: str) -> Artifact | None:
+        """As `find`, however it is sealed and whoever made it."""
+        try:
+            return self._best(key)
+        except Corrupt:
+            return None
 
     def verify(self) -> Iterator[Checked]:
         """Read every byte of every artifact and tell which are whole."""
         return keeping.verify(self)
+
+    def seal(self) -> Iterator[Checked]:
+        """Seal what carries no keyed seal, after reading every byte of it; gives every entry as it is afterwards."""
+        return keeping.seal(self)
+
+    def replace_manifest(self, artifact: Artifact, change: Callable[[bytes], bytes]) -> None:
+        """Write an artifact's manifest anew, here and far away, if it is still the same artifact."""
+        path = artifact.path / MANIFEST
+        with self.here.writing(), self.here.locked(artifact.key):
+            if not self._is_here(artifact):
+                return
+            manifest = change(path.read_bytes())
+            write_last(path, manifest)
+            if self.remote is not None:
+                self.remote.push_manifest(artifact.key, manifest)
 
     def gc(self, *, older_than_days: float, keep_kinds: Collection[str] = (), dry_run: bool = False) -> list[Removed]:
         """Take away what was last used more than `older_than_days` ago, and what killed builders left behind.
@@ -183,54 +226,75 @@ class Store:
         return self.root / key[:2] / key
 
     def _manifest(self, key: str) -> Artifact | None:
-        """The parsed manifest; None where there is none; Corrupt where it is not the one that was written."""
+        """The artifact that counts, from its manifest; Corrupt where that is not the one that was written."""
+        artifact = self._best(key)
+        if artifact is None or self._counts(artifact):
+            return artifact
+        if not counts(artifact.seal):
+            self.ignored.setdefault(key, artifact.seal)
+        return None
+
+    def _counts(self, artifact: Artifact) -> bool:
+        return counts(artifact.seal) and self.run in ("", artifact.run)
+
+    def _best(self, key: str) -> Artifact | None:
+        """What lies here; where that does not count, what lies far away."""
+        here = self._read_here(key)
+        if self.remote is None or (here is not None and self._counts(here)):
+            return here
+        text = self.remote.manifest(key)
+        return here if text is None else self._parsed(text, key, used=time.time())
+
+    def _read_here(self, key: str) -> Artifact | None:
         path = self._folder(key) / MANIFEST
-        used = time.time()
         try:
-            text: bytes | None = path.read_bytes()
-            used = path.stat().st_mtime
+            text, used = path.read_bytes(), path.stat().st_mtime
         except OSError:
-            text = self.remote.manifest(key) if self.remote is not None else None
-        if text is None:
             return None
+        return self._parsed(text, key, used=used)
+
+    def _parsed(self, text: bytes, key: str, *, used: float) -> Artifact:
+        folder = self._folder(key)
         try:
-            return parsed(text, key=key, folder=path.parent, used=used)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            return parsed(text, key=key, folder=folder, used=used)
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            if isinstance(error, UserError):
+                raise
             raise Corrupt(
                 sentence(
                     f"The manifest of {key[:12]} is not the one that was written.",
-                    file=path,
-                    reason=" ".join(str(error).split()) or type(error).__name__,
+                    file=folder / MANIFEST,
+                    reason=shown(" ".join(str(error).split()) or type(error).__name__),
                     do="Run `resurgence store verify`; the next build makes it again.",
                 )
             ) from error
 
+    def _is_here(self, artifact: Artifact) -> bool:
+        """Whether this machine's mirror has this very artifact; its files may be damaged."""
+        try:
+            here = self._read_here(artifact.key)
+        except Corrupt:
+            return False
+        return here is not None and (here.digest, here.made, here.seal) == (
+            artifact.digest,
+            artifact.made,
+            artifact.seal,
+        )
+
     def _existing(self, key: str, inputs: Mapping[str, str], *, under_lock: bool = False) -> Artifact | None:
-        """What is there and fits; under the key's lock, what does not fit is named and removed."""
+        """What is there and fits; under the key's lock, what is corrupt is named."""
         try:
             artifact = self._manifest(key)
             if artifact is not None and dict(artifact.inputs) == dict(inputs):
-                if self.remote is not None and not artifact.path.is_dir():
+                if self.remote is not None and not self._is_here(artifact):
                     if not under_lock:
-                        return self.open(key)
+                        return self.verified(artifact)
                     self._fetch(artifact)
                 return self._verified(artifact)
         except Corrupt as error:
             if under_lock:
                 warnings.warn(StoreWarning(f"{error}\n  It is being made again."), stacklevel=3)
-        except StoreError:  # taken away between the two looks
-            pass
-        if under_lock:
-            self._discard(key)
         return None
-
-    def _discard(self, key: str) -> None:
-        folder = self._folder(key)
-        (folder / MANIFEST).unlink(missing_ok=True)
-        if folder.exists():
-            shutil.rmtree(folder)
-        if self.remote is not None:
-            self.remote.remove(key)
 
     def _clear(self, key: str) -> None:
         """Remove what a killed builder of this key left; the lock is ours, so nobody is writing there."""
@@ -254,11 +318,9 @@ class Store:
             seconds = time.monotonic() - start
             files = described(work, words=words)
             manifest = manifest_bytes(
-                key=key, kind=kind, words=words, inputs=inputs, facts=facts, files=files, seconds=seconds
+                key=key, kind=kind, words=words, inputs=inputs, facts=facts, files=files, seconds=seconds, run=self.run
             )
-            make_directory(folder.parent)
-            work.rename(folder)
-            write_last(folder / MANIFEST, manifest)
+            self._put(work, folder, manifest)
         except BaseException:
             shutil.rmtree(work, ignore_errors=True)
             if not (folder / MANIFEST).is_file():
@@ -273,21 +335,29 @@ class Store:
         """Bring a remote artifact into the mirror, as a build would have made it; its key is locked."""
         assert self.remote is not None
         manifest = self.remote.manifest(artifact.key)
-        if (artifact.path / MANIFEST).is_file() or manifest is None:
+        if self._is_here(artifact) or manifest is None:
             return
+        now = self._parsed(manifest, artifact.key, used=time.time())
         self._clear(artifact.key)
         work = self._workplace(artifact.key)
         try:
-            self.remote.pull(artifact.key, artifact.digest, list(artifact.files), work)
+            self.remote.pull(artifact.key, now.digest, list(now.files), work)
+            self._put(work, artifact.path, manifest)
         except FileNotFoundError as error:
-            shutil.rmtree(work, ignore_errors=True)
             raise Corrupt(
-                sentence(f"A file of {artifact.words} is missing from {self.name}.", key=artifact.key)
+                sentence(f"A file of {artifact.words} is missing from {self.here.name}.", key=artifact.key)
             ) from error
-        shutil.rmtree(artifact.path, ignore_errors=True)
-        make_directory(artifact.path.parent)
-        work.rename(artifact.path)
-        write_last(artifact.path / MANIFEST, manifest)
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
+
+    def _put(self, work: Path, folder: Path, manifest: bytes) -> None:
+        """A finished folder takes its place, and the place of the one that was there."""
+        make_directory(folder.parent)
+        (folder / MANIFEST).unlink(missing_ok=True)
+        if folder.exists():
+            shutil.rmtree(folder)
+        work.rename(folder)
+        write_last(folder / MANIFEST, manifest)
 
     def _workplace(self, key: str) -> Path:
         work = self.root / "tmp" / f"{key}.{uuid.uuid4().hex[:12]}"

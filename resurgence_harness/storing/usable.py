@@ -10,18 +10,45 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from resurgence_harness.errors import Unwritable, UserError
+from resurgence_harness.errors import ReadOnly, Unreachable, Unwritable, UserError, sentence
 from resurgence_harness.storing.disk import write_synced
 from resurgence_harness.storing.store import Store
 
 
 def check_usable(root: str | Path, *, room: int = 1 << 20) -> None:
-    """Try the store as a build would use it, by writing; UserError in one sentence where that fails. Nothing remains.
+    """Try the store as a run would use it, by writing; UserError in one sentence where that fails. Nothing remains.
 
-    `room` is how many bytes must fit.
+    `room` is how many bytes must fit. A store that refuses to be written passes if it can be read and is not empty:
+    whatever it lacks is an error when it has to be made.
     """
+    store = Store(root)
     with _told_to_the_user():
-        _try_writing(Store(root), room)
+        try:
+            _try_writing(store, room)
+        except ReadOnly:
+            if not store.keys():
+                raise
+            return
+        try:
+            _try_far(store)
+        except ReadOnly:
+            if not store.keys():
+                raise
+
+
+def check_writable(root: str | Path, *, room: int = 1 << 20) -> None:
+    """As `check_usable`, for what is going to be made in any case."""
+    store = Store(root)
+    with _told_to_the_user():
+        _try_writing(store, room)
+        _try_far(store)
+
+
+def check_readable(store: Store) -> None:
+    """UserError for a far store that does not answer, before anything is done with it. A missing directory is empty."""
+    with _told_to_the_user():
+        if store.remote is not None:
+            store.remote.reach()
 
 
 def _try_writing(store: Store, room: int) -> None:
@@ -42,17 +69,30 @@ def _try_writing(store: Store, room: int) -> None:
                 with suppress(OSError):
                     made.rmdir()  # only what is empty, so only what we made
                 made = made.parent
-    if store.remote is not None:
-        probe = uuid.uuid4().hex * 2
-        store.remote.push(probe, "probe", [], b"{}", store.root)
-        store.remote.remove(probe)
+
+
+def _try_far(store: Store) -> None:
+    if store.remote is None:
+        return
+    probe, content = uuid.uuid4().hex * 2, b"{}"
+    store.remote.reach()
+    store.remote.push_manifest(probe, content)
+    found = store.remote.manifest(probe)
+    store.remote.remove(probe)
+    if found != content:
+        raise Unreachable(
+            sentence(
+                f"The store {store.here.name} does not give back what was written to it.",
+                do="Choose another store with --resurgence-store.",
+            )
+        )
 
 
 @contextmanager
 def _told_to_the_user() -> Iterator[None]:
     try:
         yield
-    except Unwritable as error:
+    except (Unwritable, Unreachable) as error:
         raise UserError(str(error)) from error
 
 

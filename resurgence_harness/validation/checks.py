@@ -11,6 +11,7 @@ from time import perf_counter
 from typing import Any
 
 from resurgence_harness.errors import HarnessError, UserError, sentence
+from resurgence_harness.process import signals
 from resurgence_harness.statistics.designs import FIXED, Hybrid, Shuffled
 from resurgence_harness.validation import edges, exactness, power, replays
 from resurgence_harness.validation.report import Row
@@ -140,7 +141,7 @@ def _measured(asked: Sequence[Check], jobs: int) -> Iterator[tuple[int, float, l
         for place, (_, check) in enumerate(asked):
             yield (place, *_timed(check))
         return
-    with ProcessPoolExecutor(max_workers=jobs) as pool:
+    with ProcessPoolExecutor(max_workers=jobs, initializer=signals.for_worker) as pool:
         waiting = {pool.submit(_timed, check): place for place, (_, check) in enumerate(asked)}
         try:
             for future in as_completed(waiting):
@@ -151,6 +152,9 @@ def _measured(asked: Sequence[Check], jobs: int) -> Iterator[tuple[int, float, l
                     "A process that measured the statistics died.", do="Try fewer with --jobs; nothing is valid yet."
                 )
             ) from error
+        except BaseException:  # the pool would wait for what its processes are doing
+            signals.end_children()
+            raise
 
 
 def _timed(check: Callable[[], list[Row]]) -> tuple[float, list[Row]]:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import csv
 import gzip
+import zlib
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,7 +55,7 @@ def read(path: Path) -> Stored:
     try:
         with opened(path, "rt", encoding="utf-8-sig", newline="") as file:
             text = file.read()
-    except (OSError, UnicodeDecodeError, EOFError) as error:
+    except (OSError, UnicodeDecodeError, EOFError, zlib.error) as error:
         raise UserError(
             sentence(f"The outcomes in {path} cannot be read.", reason=error, do="Give a CSV file in UTF-8.")
         ) from error

@@ -121,8 +121,8 @@ def write(rows: Sequence[Row], into: Path, *, head: str) -> list[Path]:
     for name, text in texts.items():
         try:
             (into / name).write_text(text, encoding="utf-8")
-        except OSError as error:
-            raise _unwritable(into, error) from error
+        except OSError as error:  # `folder` has found that it could be written
+            raise HarnessError(str(_unwritable(into, error))) from error
         written.append(into / name)
     return written
 

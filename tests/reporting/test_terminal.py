@@ -55,5 +55,5 @@ def test_head_and_last_line() -> None:
     told = run(record("uce-1-lora", "HOLDS"), record(), missing=(UNRUN,))
     assert headline(told) == "celebrity on micro, fine-tuned by lora; rates in % with 98 % intervals"
     assert plain([closing(told)]) == (
-        "3 cells: 1 holds, 1 violated, 1 without a verdict. Exit code 1: a safety regression, or a failed test."
+        "3 cells: 1 holds, 1 violated, 1 without a verdict. Exit code 1: a safety regression."
     )

@@ -57,21 +57,21 @@ def test_all_is_well(run: Any, tmp_path: Path):
     assert (tmp_path / "out" / "validate.csv").read_text().startswith("check,setting,value,allowed,passed\n")
 
 
-def test_a_wrong_engine_leaves_with_1(run: Any, monkeypatch: pytest.MonkeyPatch):
+def test_a_wrong_engine_leaves_with_12(run: Any, monkeypatch: pytest.MonkeyPatch):
     """Evidence ten times too large: false claims on both sides, and they are named."""
     honest = _Paths.evidence
     monkeypatch.setattr(_Paths, "evidence", lambda paths, means: 10 * honest(paths, means))
     code, out, _ = run()
-    assert code == 1
+    assert code == 12
     assert "FAILED  Error at D = δ = 0.05: shuffled grid" in out
     assert "NOT VALID" in out
 
 
-def test_a_check_without_teeth_leaves_with_1(run: Any, monkeypatch: pytest.MonkeyPatch):
+def test_a_check_without_teeth_leaves_with_12(run: Any, monkeypatch: pytest.MonkeyPatch):
     """Were the engine that peeks not caught, everything else could pass and nothing would be shown."""
     monkeypatch.setattr(edges, "_peeked", lambda design, x, limit, alpha: edges.Called(x[:, 0] > 1, x[:, 0] > 1))
     code, out, _ = run()
-    assert code == 1
+    assert code == 12
     assert "FAILED  Error at D = δ = 0.05: WRONG ON PURPOSE" in out
 
 

@@ -35,11 +35,14 @@ from resurgence_harness.diffusion.tensor_files import (
 )
 from resurgence_harness.errors import UserError, sentence
 from resurgence_harness.specs import Base
+from resurgence_harness.storing.sealing import counts, seal_of, sealed
 
 VERSION = 1
 """Raised when the same inputs are made into other weights."""
 NOTE = "candidate.json"
 """What a made directory was made from."""
+PURPOSE = "candidate"
+"""What the keyed seal of that note is for."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,9 +57,11 @@ class Candidate:
     """Words that prompts must hold for its embeddings to matter."""
 
 
-def materialise(sources: Sequence[Source], base: str | Path | None, out: str | Path) -> Candidate:
+def materialise(sources: Sequence[Source], base: str | Path | None, out: str | Path, *, run: str = "") -> Candidate:
     """What these sources make of a base, as a directory; found again where it was made before.
 
+    A fresh run, which `run` names, uses only what it made itself; with RESURGENCE_STORE_KEY only what that key sealed
+    is used. Anything else is made again.
     `base` may be None only where the first source is a whole model.
     """
     if not sources:
@@ -84,7 +89,7 @@ def materialise(sources: Sequence[Source], base: str | Path | None, out: str | P
             )
         )
     steps = _ordered(formats, sources)
-    return _made(steps, Path(base), Path(out))
+    return _made(steps, Path(base), Path(out), run)
 
 
 def check_same_shape(directory: str | Path, base: str | Path) -> None:
@@ -146,7 +151,7 @@ def _check_weights(sources: Sequence[Source]) -> None:
             )
 
 
-def _made(steps: list[Format], base: Path, out: Path) -> Candidate:
+def _made(steps: list[Format], base: Path, out: Path, run: str) -> Candidate:
     """The directory for these inputs, made unless it is there."""
     inputs = {
         "version": VERSION,
@@ -162,11 +167,11 @@ def _made(steps: list[Format], base: Path, out: Path) -> Candidate:
             for step in steps
         ],
     }
-    digest = hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
+    digest = _digest(inputs)
     place = out / digest
     words = " + ".join(step.words + (f" × {step.source.weight:g}" if isinstance(step, Lora) else "") for step in steps)
     tokens = tuple(token for step in steps for token in step.tokens)
-    made = _whole(place)
+    made = _whole(place, digest, run)
     if made is None:
         parent = ModelFiles(base)
         edits = _merged(steps, parent)
@@ -176,15 +181,15 @@ def _made(steps: list[Format], base: Path, out: Path) -> Candidate:
             try:
                 _write(folder, parent, edits, steps)
                 made = digest_of(folder)
-                note = {"made_from": inputs, "digest": made, "tokens": tokens}
+                note = sealed({"made_from": inputs, "digest": made, "tokens": tokens, "run": run}, purpose=PURPOSE)
                 (folder / NOTE).write_text(json.dumps(note, indent=2), encoding="utf-8")
-                if place.exists() and _whole(place) is None:
+                if place.exists() and _whole(place, digest, run) is None:
                     shutil.rmtree(place)
                 folder.chmod(0o755)
                 try:
                     os.replace(folder, place)
                 except OSError:
-                    if _whole(place) is None:  # else another process was first with the same
+                    if _whole(place, digest, run) is None:  # else another process was first with the same
                         raise
             finally:
                 shutil.rmtree(folder, ignore_errors=True)
@@ -201,15 +206,20 @@ def _made(steps: list[Format], base: Path, out: Path) -> Candidate:
     )
 
 
-def _whole(place: Path) -> str | None:
-    """Digest of a made directory that still holds what was written; None where there is none."""
+def _whole(place: Path, asked: str, run: str) -> str | None:
+    """Digest of a directory made of what is asked for that still holds what was written; None where there is none."""
     if not (place / NOTE).is_file():
         return None
     try:
-        digest = digest_of(place)
-        return digest if read_json(place / NOTE).get("digest") == digest else None
+        digest, note = digest_of(place), read_json(place / NOTE)
     except UserError:
         return None
+    ours = counts(seal_of(note, purpose=PURPOSE)) and run in ("", note.get("run"))
+    return digest if ours and note.get("digest") == digest and _digest(note.get("made_from")) == asked else None
+
+
+def _digest(inputs: object) -> str:
+    return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
 
 
 def _merged(steps: list[Format], parent: ModelFiles) -> dict[str, list[Edit]]:

@@ -8,13 +8,13 @@ import time
 from pathlib import Path
 from typing import Any
 
-import torch
-
+from resurgence_harness.errors import UserError, sentence, shown
 from resurgence_harness.microworld.training.settings import FULL, SMOKE
+from resurgence_harness.process import ExitCode, guarded
 
 
-def main() -> None:
-    """Run one stage or all of them."""
+def main() -> ExitCode | None:
+    """Run one stage or all of them; gives a code only where the command line ends it."""
     parser = argparse.ArgumentParser(prog="python -m resurgence_harness.microworld.training", description=__doc__)
     parser.add_argument(
         "stage", choices=["autoencoder", "text", "judges", "perception", "calibration", "denoiser", "bars", "all"]
@@ -27,19 +27,32 @@ def main() -> None:
     parser.add_argument(
         "--guidance", type=float, nargs="*", default=[3.0, 5.0, 7.5], help="scales at which bars are measured"
     )
-    args = parser.parse_args()
+    try:
+        args = parser.parse_args()
+    except SystemExit as left:  # argparse's own: 0 after --help, else 2
+        return ExitCode(int(left.code or 0))
     settings = SMOKE if args.smoke else FULL
     for word in args.set:
         name, _, value = word.partition("=")
-        kind = type(getattr(settings, name))
-        parsed = tuple(int(v) for v in value.split(",")) if kind is tuple else kind(value)
+        try:
+            kind = type(getattr(settings, name))
+            parsed = tuple(int(v) for v in value.split(",")) if kind is tuple else kind(value)
+        except (AttributeError, TypeError, ValueError) as error:
+            do = "Names and values are in settings.py."
+            raise UserError(sentence(f"--set {shown(word)} cannot be used.", reason=error, do=do)) from None
         changed: dict[str, Any] = {name: parsed}
         settings = dataclasses.replace(settings, **changed)
+    import torch
+
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if device.type == "cuda":
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
         torch.backends.cudnn.benchmark = True
-    args.out.mkdir(parents=True, exist_ok=True)
+    try:
+        args.out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        reason = error.strerror or error
+        raise UserError(sentence(f"{args.out} cannot be made.", reason=reason, do="Give another --out.")) from None
     began = time.monotonic()
     if args.stage in ("autoencoder", "all"):
         from resurgence_harness.microworld.training.autoencoder import train_autoencoder
@@ -66,7 +79,8 @@ def main() -> None:
 
         measure(args.out, settings, device, tuple(args.guidance))
     print(f"{args.stage}: {time.monotonic() - began:.0f} s", flush=True)
+    return None
 
 
 if __name__ == "__main__":
-    main()
+    guarded(main)

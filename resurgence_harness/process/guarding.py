@@ -1,0 +1,89 @@
+"""Every command of the package runs inside `guarded`: whatever happens, the process ends with a code that is true."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from typing import NoReturn
+
+from resurgence_harness.errors import HarnessError, UserError, sentence
+from resurgence_harness.process import output, signals, unforeseen
+from resurgence_harness.process.exit_codes import ExitCode
+
+
+def guarded(main: Callable[[], object]) -> NoReturn:
+    """Run a command and end the process with its code; raises SystemExit and nothing else.
+
+    `main` gives an ExitCode, or None for 0. Any other number is nobody's code: a library's own sys.exit(1), or a plain
+    1 that is no verdict, ends with 12.
+    """
+    code = ExitCode.HARNESS_ERROR
+    try:
+        with output.robust() as streams:
+            with signals.raised():
+                code = _code(main)
+            code = streams.finished(code)
+    except KeyboardInterrupt:  # a second one, while the first was being dealt with
+        code = signals.stopped() or ExitCode.INTERRUPTED
+    raise SystemExit(int(code))
+
+
+def _code(main: Callable[[], object]) -> ExitCode:
+    unforeseen.forget_folder()
+    try:
+        _check_folder()
+        result = main()
+        if signals.stopped() is None:
+            return _named(result)
+        message = ""
+    except UserError as error:
+        code, message = ExitCode.USER_ERROR, str(error)
+    except HarnessError as error:
+        code, message = ExitCode.HARNESS_ERROR, str(error)
+    except KeyboardInterrupt:
+        code, message = ExitCode.INTERRUPTED, "Interrupted; this says nothing of any model."
+    except BaseException as error:
+        code, message = _unforeseen(error)
+    stopped = signals.stopped()
+    if stopped is not None:
+        code, message = stopped, "Stopped by a signal; this says nothing of any model."
+    if code in (ExitCode.INTERRUPTED, ExitCode.TERMINATED, ExitCode.HUNG_UP):
+        signals.end_children()
+    print(f"resurgence: {message}", file=sys.stderr)
+    return code
+
+
+def _unforeseen(error: BaseException) -> tuple[ExitCode, str]:
+    if isinstance(error, RuntimeError) and "home directory" in str(error):  # pathlib's own, wherever "~" is written out
+        return ExitCode.USER_ERROR, sentence(
+            "There is no home directory, and something would be looked for below it.",
+            reason=error,
+            do="Set HOME, or write every path in full: --store DIR, and no ~.",
+        )
+    if signals.stopped() is not None:
+        return ExitCode.HARNESS_ERROR, ""
+    return ExitCode.HARNESS_ERROR, unforeseen.recorded(error)
+
+
+def _named(result: object) -> ExitCode:
+    """What a command gave, as a code."""
+    if result is None:
+        return ExitCode.DONE
+    if isinstance(result, ExitCode):
+        return result
+    raise SystemExit(f"{result!r} is no exit code of a command")
+
+
+def _check_folder() -> None:
+    """UserError where the working directory was removed: every relative path would fail by itself."""
+    try:
+        os.getcwd()
+    except OSError as error:
+        raise UserError(
+            sentence(
+                "The folder that this was started in is not there any more.",
+                reason=error.strerror,
+                do="Change into a folder that exists, and start it again.",
+            )
+        ) from None

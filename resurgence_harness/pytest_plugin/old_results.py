@@ -1,0 +1,52 @@
+"""What an earlier run left goes as soon as the folder of results is known, whatever becomes of this run.
+
+Twice: before conftest.py files are loaded and options are checked, and again when the run is configured. A run that
+only shows something (`--help`, `--collect-only` …) and a run without cells leave everything as it is.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import pytest
+
+from resurgence_harness.pytest_plugin import options, sight
+
+SHOWING = ("help", "version", "markers", "showfixtures", "show_fixtures_per_test", "cacheshow", "collectonly")
+"""Options, by their name in pytest, under which no test runs and nothing is forgotten."""
+_SIGHT = pytest.StashKey[tuple[tuple[str, ...], sight.Sight]]()
+
+
+def shows_only(given: Any) -> bool:
+    """Whether pytest is asked to show something rather than to run tests."""
+    return any(getattr(given, name, None) for name in SHOWING)
+
+
+def seen(config: pytest.Config, arguments: list[str], given: Any) -> sight.Sight:
+    """What the arguments name; read once for the same arguments."""
+    words = tuple(map(str, arguments))
+    if _SIGHT not in config.stash or config.stash[_SIGHT][0] != words:
+        policy = bool(getattr(given, "resurgence_policy", None))
+        config.stash[_SIGHT] = (words, sight.look(words, config.invocation_params.dir, policy=policy))
+    return config.stash[_SIGHT][1]
+
+
+def forget(config: pytest.Config, given: Any) -> None:
+    """Remove what is in the folder of results. UserError where that cannot be done."""
+    from resurgence_harness.gate import running
+
+    running.forget(options.chosen_out(config, given), option="--resurgence-out")
+
+
+def forget_early(config: pytest.Config) -> None:
+    """The same before anything is checked; what goes wrong here is told when the run is configured."""
+    given = config.known_args_namespace
+    if "PYTEST_XDIST_WORKER" in os.environ or shows_only(given):
+        return
+    try:
+        named = [*given.file_or_dir] or [*config.getini("testpaths")] or [str(config.invocation_params.dir)]
+        if seen(config, named, given).claims:
+            forget(config, given)
+    except Exception:  # whatever a stranger's configuration does to us here, pytest goes on
+        return
