@@ -184,6 +184,23 @@ def verify(artifact: Artifact, name: str, expected: StoredFile) -> None:
         raise _corrupt(artifact, name, f"sha256 {sha256[:12]}… instead of {expected.sha256[:12]}…")
 
 
+def content_of(artifact: Artifact, name: str) -> bytes:
+    """A file's bytes, verified as they are returned: what is exchanged after a check of the file changes nothing.
+
+    Corrupt where they are not the ones that were written.
+    """
+    expected = artifact.files.get(name)
+    if expected is None:
+        raise _corrupt(artifact, name, "the manifest does not name it")
+    try:
+        content = (artifact.path / name).read_bytes()
+    except OSError as error:
+        raise _corrupt(artifact, name, f"the file cannot be read: {error.strerror}") from error
+    if (sha256 := hashlib.sha256(content).hexdigest()) != expected.sha256:
+        raise _corrupt(artifact, name, f"sha256 {sha256[:12]}… instead of {expected.sha256[:12]}…")
+    return content
+
+
 def _corrupt(artifact: Artifact, name: str, reason: str) -> Corrupt:
     return Corrupt(
         sentence(

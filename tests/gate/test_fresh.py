@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from resurgence_harness.diffusion.formats import Source, materialise
 from resurgence_harness.reporting import verdict_json
@@ -39,8 +44,14 @@ def verdicts(here: Path) -> tuple[list[str], dict[str, str]]:
     return [cell.verdict for cell in run.cells], told
 
 
+def rate(here: Path) -> float:
+    """Share of the candidate's images in which the run that was last saw an erased concept."""
+    after = verdict_json.read(here / "out/verdict.json").cells[0].after
+    return after.hits / after.judged
+
+
 def forge(store: Store, erased: set[str]) -> int:
-    """Say of every image of an erased concept in the unlearned models' arms that it shows another, consistently."""
+    """Say of every stored image of the candidate that shows an erased concept that it does not, consistently."""
     forged = 0
     for artifact in store.entries():
         if artifact.kind != "judgments" or "candidate" not in artifact.words:
@@ -65,16 +76,18 @@ def forge(store: Store, erased: set[str]) -> int:
 def test_forged_answers_are_found_by_fresh_and_by_the_key(
     gate: Callable[..., Said], here: Path, known: Tiny, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A regression whose judgments were changed: HOLDS without a key, as documented; VIOLATED with either."""
+    """A regression whose judgments were changed counts as drawn less without a key, as documented; not with either."""
     erased = {"cleo marsh", "finn marsh"}
     assert gate().code == 1
+    true = rate(here)
     assert forge(Store(here / "store"), erased) > 0
-    assert gate().code == 0, "without a key a consistent change is served: docs/what-it-proves.md says so"
+    gate()
+    assert rate(here) < 0.8 * true, "without a key a consistent change is served: docs/what-it-proves.md says so"
 
     assert gate("--fresh").code == 1
-    assert verdicts(here) == (["VIOLATED"], {"fresh": "everything was made anew"})
+    assert verdicts(here) == (["VIOLATED"], {"fresh": "everything was made anew"}) and rate(here) == true
     assert gate().code == 1, "the fresh answers took the place of the forged ones"
-    assert verdicts(here) == (["VIOLATED"], {})
+    assert verdicts(here) == (["VIOLATED"], {}) and rate(here) == true
 
     monkeypatch.setenv("RESURGENCE_STORE_KEY", MINE)
     said = gate()
@@ -83,10 +96,7 @@ def test_forged_answers_are_found_by_fresh_and_by_the_key(
     assert forge(Store(here / "store"), erased) > 0
     said = gate()
     assert said.code == 1 and "wrongly sealed" in said.out
-    assert verdicts(here)[0] == ["VIOLATED"]
-    said = gate()
-    assert said.code == 1 and "counted as absent" not in said.out
-    assert verdicts(here) == (["VIOLATED"], {})
+    assert verdicts(here)[0] == ["VIOLATED"] and rate(here) == true
 
 
 def test_a_made_candidate_is_bound_to_what_was_given(
@@ -126,3 +136,43 @@ def test_a_made_candidate_is_bound_to_what_was_given(
     assert digest("regressing")[0] == regressing[0] and regressing[1].stat().st_ino != after
     swap()
     assert digest("regressing")[0] == regressing[0]
+
+
+def test_workers_of_one_run_share_its_word_and_tell_what_they_ignored(known: Tiny, here: Path) -> None:
+    """Under pytest with two workers: the number is printed and kept, and a fresh run is one run, whatever the key."""
+    (here / "tiny_plugin.py").write_text(
+        "from tests.plugin.gallery import TINY, GalleryJudge\n"
+        "def pytest_resurgence_tasks():\n    return [TINY]\n"
+        f"def pytest_resurgence_judges():\n    return [GalleryJudge({str(known.gallery)!r})]\n",
+        encoding="utf-8",
+    )
+    models = {"candidate": str(known.files["regressing"]), "unlearned": str(known.files["unlearned"])}
+    groups = {"first": {"concepts": ["cleo marsh"]}}
+    content = {**yaml.safe_load(POLICY), "models": {**models, "base": str(known.base)}, "groups": groups}
+    (here / "policy.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
+    installed = any(point.name == "resurgence" for point in entry_points(group="pytest11"))
+    plugin = [] if installed else ["-p", "resurgence_harness.pytest_plugin"]
+    command = [sys.executable, "-m", "pytest", *plugin, "-p", "tiny_plugin", "-p", "no:cacheprovider"]
+    command += ["--pyargs", "resurgence_harness.gate", "--resurgence-policy", "policy.yaml", "-n", "2", "-q"]
+    command += ["--resurgence-store", "store", "-p", "no:benchmark"]
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("RESURGENCE", "PYTEST"))}
+    path = os.pathsep.join([str(Path(__file__).parents[2]), str(here)])
+    env = {**kept, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
+
+    def run(*more: str, **variables: str) -> tuple[str, dict[str, str]]:
+        ran = subprocess.run(
+            [*command, *more], cwd=here, env={**env, **variables}, capture_output=True, text=True, timeout=400
+        )
+        assert ran.returncode == 1, ran.stdout + ran.stderr
+        told = verdict_json.read(here / "reports/out/verdict.json").environment
+        return ran.stdout, {name: told[name] for name in ("fresh", "store ignored") if name in told}
+
+    assert run()[1] == {}
+    entries = [artifact for artifact in Store(here / "store").entries() if artifact.kind == "judgments"]
+    said, told = run(RESURGENCE_STORE_KEY=MINE)
+    assert "counted as absent" in said and list(told) == ["store ignored"]
+    assert int(told["store ignored"].split()[0]) >= len(entries)
+    said, told = run("--resurgence-fresh", RESURGENCE_STORE_KEY=MINE)
+    assert "counted as absent" not in said and list(told) == ["fresh"]
+    words = {artifact.run for artifact in Store(here / "store").entries()}
+    assert len(words) == 1 and words != {""}, "every entry was made again, by one run"

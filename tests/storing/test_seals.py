@@ -17,7 +17,7 @@ import pytest
 
 from resurgence_harness import cli
 from resurgence_harness.errors import Corrupt, UserError
-from resurgence_harness.storing import Artifact, Condition, Seal, Store, ignored_words, key
+from resurgence_harness.storing import Artifact, Condition, Seal, Store, content_of, ignored_words, key
 
 KEY, OTHER = key("thing", "one"), key("thing", "two")
 MINE, THEIRS = "0123456789abcdef" * 4, "fedcba9876543210" * 4
@@ -400,3 +400,13 @@ def test_a_file_of_another_age_is_listed(tmp_path: Path, seconds: float) -> None
         pytest.skip("the file system has no such time")
     assert [artifact.key for artifact in store.ls()] == [KEY]
     assert len(store.gc(older_than_days=0, dry_run=True)) == 1
+
+
+def test_what_is_exchanged_after_the_check_is_not_read(tmp_path: Path) -> None:
+    """A file's bytes are compared as they are handed over."""
+    artifact = Store(tmp_path / "store").open(make(Store(tmp_path / "store")).key)
+    assert content_of(artifact, "judgments.json") == b"hit"
+    (artifact.path / "judgments.json").write_bytes(b"hut")
+    for name in ("judgments.json", "other"):
+        with pytest.raises(Corrupt, match="is not the file that was written"):
+            content_of(artifact, name)
