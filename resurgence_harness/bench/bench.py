@@ -38,7 +38,7 @@ from resurgence_harness.planning import (
     words_of,
 )
 from resurgence_harness.specs import Asked, Base, Recipe
-from resurgence_harness.storing import Artifact, Store
+from resurgence_harness.storing import Artifact, Store, content_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -106,7 +106,7 @@ class Bench:
             inputs = {**checkpoint.inputs, checkpoint.key: checkpoint.digest}
             words = f"benign losses of {words_of(recipe)}"
             made = self.store.make(place, kind="losses", words=words, inputs=inputs, build=build)
-        read = json.loads((made.path / LOSSES).read_text())
+        read = json.loads(content_of(made, LOSSES))
         return Losses(before=tuple(read["before"]), after=tuple(read["after"]))
 
     # Images
@@ -152,7 +152,7 @@ class Bench:
                 return 0, 0  # nothing was asked: not kept, so that canaries given later are shown to the judge
             words = f"canaries of {judge.name}"
             made = self.store.make(place, kind="canaries", words=words, inputs={}, build=build)
-        read = json.loads((made.path / CANARIES).read_text())
+        read = json.loads(content_of(made, CANARIES))
         return read["passed"], read["total"]
 
     def release(self) -> None:

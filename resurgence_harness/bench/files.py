@@ -11,7 +11,7 @@ from resurgence_harness.bench.provenance import means
 from resurgence_harness.errors import BuildError, JudgeError, sentence
 from resurgence_harness.planning import JudgeSpec
 from resurgence_harness.specs import Asked, Recipe
-from resurgence_harness.storing import Artifact
+from resurgence_harness.storing import Artifact, content_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -71,9 +71,9 @@ def check_images(images: np.ndarray, probe: Asked, *, words: str) -> None:
 
 def read_images(artifact: Artifact, probe: Asked) -> np.ndarray:
     """uint8 [n, height, width, 3], in the order of the probe's rows."""
-    from safetensors.numpy import load_file
+    from safetensors.numpy import load
 
-    images = load_file(artifact.path / IMAGES)["images"]
+    images = load(content_of(artifact, IMAGES))["images"]
     check_images(images, probe, words=artifact.words)
     return images
 
@@ -103,7 +103,7 @@ def read_evidence(artifact: Artifact, recipe: Recipe, probe: Asked, judge: Judge
     """Stored judgments as evidence; JudgeError where they are not those of the probe's rows."""
     from resurgence_harness.statistics import Evidence, Judgment, Outcome
 
-    read = json.loads((artifact.path / JUDGMENTS).read_bytes())
+    read = json.loads(content_of(artifact, JUDGMENTS))
     rows, shows = read["judgments"], {answer: tuple(shown) for answer, shown in read["shows"].items()}
     asked = [(prompt.concept, prompt.text, seed) for prompt, seed in probe.rows()]
     if [tuple(row[:3]) for row in rows] != asked:

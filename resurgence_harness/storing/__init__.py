@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from resurgence_harness.storing.artifacts import Artifact, Condition, Seal, StoredFile
 from resurgence_harness.storing.keys import canonical, key
+from resurgence_harness.storing.manifests import content_of
 from resurgence_harness.storing.places import default_root, expanded
 from resurgence_harness.storing.sealing import ignored_words
 from resurgence_harness.storing.store import Store, StoreWarning
@@ -20,6 +21,7 @@ __all__ = [
     "check_readable",
     "check_usable",
     "check_writable",
+    "content_of",
     "default_root",
     "expanded",
     "ignored_words",

@@ -111,7 +111,7 @@ def parsed(text: bytes, *, key: str, folder: Path, used: float) -> Artifact:
         raise ValueError("its content does not match its seal")
     if content["key"] != key:
         raise ValueError(f"it belongs to {content['key']}")
-    files = {_plain(name): StoredFile(**file) for name, file in content["files"].items()}
+    files = {_plain(name): _file(**file) for name, file in content["files"].items()}
     if not files or content["digest"] != _digest(files):
         raise ValueError("its digest is not that of its files")
     made = datetime.fromisoformat(content["made"])
@@ -119,8 +119,8 @@ def parsed(text: bytes, *, key: str, folder: Path, used: float) -> Artifact:
         raise ValueError("the moment at which it was made has no time zone")
     return Artifact(
         key=key,
-        kind=content["kind"],
-        words=content["words"],
+        kind=str(content["kind"]),
+        words=str(content["words"]),
         digest=content["digest"],
         path=folder,
         files=files,
@@ -139,6 +139,12 @@ def _plain(name: str) -> str:
     if name != Path(name).name or name in ("", ".", "..") or "\\" in name or name.startswith(MANIFEST):
         raise ValueError(f"it names the file {name!r}")
     return name
+
+
+def _file(*, sha256: str, size: int) -> StoredFile:
+    if type(size) is not int or type(sha256) is not str:
+        raise TypeError("the size or the sha256 of a file is of another type")
+    return StoredFile(sha256=sha256, size=size)
 
 
 def _finite(value: float) -> float:
@@ -176,6 +182,23 @@ def verify(artifact: Artifact, name: str, expected: StoredFile) -> None:
         raise _corrupt(artifact, name, f"the file cannot be read: {error.strerror}") from error
     if sha256 != expected.sha256:
         raise _corrupt(artifact, name, f"sha256 {sha256[:12]}… instead of {expected.sha256[:12]}…")
+
+
+def content_of(artifact: Artifact, name: str) -> bytes:
+    """A file's bytes, verified as they are returned: what is exchanged after a check of the file changes nothing.
+
+    Corrupt where they are not the ones that were written.
+    """
+    expected = artifact.files.get(name)
+    if expected is None:
+        raise _corrupt(artifact, name, "the manifest does not name it")
+    try:
+        content = (artifact.path / name).read_bytes()
+    except OSError as error:
+        raise _corrupt(artifact, name, f"the file cannot be read: {error.strerror}") from error
+    if (sha256 := hashlib.sha256(content).hexdigest()) != expected.sha256:
+        raise _corrupt(artifact, name, f"sha256 {sha256[:12]}… instead of {expected.sha256[:12]}…")
+    return content
 
 
 def _corrupt(artifact: Artifact, name: str, reason: str) -> Corrupt:
