@@ -11,13 +11,14 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from resurgence_harness.diffusion.texts import check_texts
+from resurgence_harness.errors import HarnessError, sentence
 from resurgence_harness.gate.models import Models
 from resurgence_harness.gate.release_policy import Group, ReleasePolicy
 from resurgence_harness.inquiry import Inquiry
@@ -44,6 +45,9 @@ if TYPE_CHECKING:
     from resurgence_harness.judging import Judge
 
 ENGINE = "sequential"
+FILLED = 400
+"""Images of every filled template at most, where a base is lacking; mostly the first hundred are enough. The policy's
+`seeds` does not lower it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +64,11 @@ class Plan:
     retained: Grid
     judges: tuple[str, ...]
     control_images: int
-    """Images of the base for the positive control."""
+    """Images of the base, or without one of every filled template, for the positive control."""
+    as_parent: Recipe | None = None
+    """The candidate's weights with its parent's tokenizer, scheduler and VAE; None where the candidate has them."""
+    templates: Mapping[str, Grid] = field(default_factory=dict)
+    """Without a base: template → its prompts with retained concepts."""
 
     @cached_property
     def arms(self) -> dict[str, Arm]:
@@ -80,20 +88,41 @@ class Plan:
                 arms["synonyms_before"] = compared(self.unlearned, self.synonyms, Images.SYNONYMS)
                 arms["synonyms_after"] = compared(self.candidate, self.synonyms, Images.SYNONYMS)
         arms["after"] = compared(self.candidate, self.erased, Images.ERASED)
+        if self.as_parent is not None:
+            arms["as_parent"] = compared(self.as_parent, self.erased, Images.AS_PARENT)
         arms["retained_after"] = compared(self.candidate, self.retained, Images.RETAINED)
+        for place, (template, grid) in enumerate(self.templates.items(), start=1):
+            least = min(self.control_images, len(grid))
+            design = Shuffled(len(grid))
+            arms[f"template {place}"] = Arm(self.candidate, grid, design, Images.TEMPLATES, least, template)
         return arms
+
+    @property
+    def grids(self) -> tuple[Grid, ...]:
+        """Everything that is asked for."""
+        return tuple(grid for grid in (self.erased, self.synonyms, self.retained, *self.templates.values()) if grid)
 
 
 def plan(policy: ReleasePolicy, group: Group, models: Models) -> Plan:
-    """What is asked of the models about one group."""
+    """What is asked of the models about one group; UserError for prompts that need a base where there is none."""
+    if models.differences and models.as_parent is None:
+        raise HarnessError(
+            sentence(
+                "The candidate differs from its parent in more than its weights, and nothing was made of them to ask.",
+                differs="; ".join(models.differences),
+                do="Report it.",
+            )
+        )
     sampler = policy.file.sampler.over(Sampler(**settings_for(preset_of(models.candidate.base))["sampler"]))
     block = ceil(BLOCK / sampler.batch) * sampler.batch
 
-    def grid(prompts: tuple[Prompt, ...], images: int) -> Grid:
-        seeds = policy.file.seeds or ceil(images / len(prompts))
+    def grid(prompts: tuple[Prompt, ...], images: int, own_seeds: int | None = policy.file.seeds) -> Grid:
+        seeds = own_seeds or ceil(images / len(prompts))
         return Grid(probe=Probe(prompts=prompts, seeds=tuple(range(1, seeds + 1)), sampler=sampler), block=block)
 
     synonyms = policy.synonym_prompts(group.concepts)
+    filled = policy.filled_templates() if models.base is None else {}
+    control = max(CONTROL_IMAGES, group.policy.positive_images)
     return Plan(
         cell=policy.cell(group),
         candidate=models.candidate,
@@ -103,7 +132,9 @@ def plan(policy: ReleasePolicy, group: Group, models: Models) -> Plan:
         synonyms=grid(synonyms, PAIRS) if synonyms else None,
         retained=grid(policy.retained_prompts(), RETAINED),
         judges=policy.judges,
-        control_images=max(CONTROL_IMAGES, group.policy.positive_images),
+        control_images=control,
+        as_parent=models.as_parent,
+        templates={template: grid(prompts, max(FILLED, control), None) for template, prompts in filled.items()},
     )
 
 
@@ -123,9 +154,8 @@ def judges_for(policy: ReleasePolicy, own: Mapping[str, Judge]) -> list[Judge]:
 
 def check_prompts(plans: Sequence[Plan], models: Models) -> None:
     """UserError for a prompt that one of the models cannot read."""
-    grids = (grid for one in plans for grid in (one.erased, one.synonyms, one.retained) if grid is not None)
     asked: dict[str, bool] = {}
-    for prompt in (prompt for grid in grids for prompt in grid.probe.prompts):
+    for prompt in (prompt for one in plans for grid in one.grids for prompt in grid.probe.prompts):
         asked[prompt.text] = prompt.written and asked.get(prompt.text, True)
     written = {text for text, by_somebody in asked.items() if by_somebody}
     for recipe in models.named.values():
@@ -196,7 +226,7 @@ class Gate:
                 inquiry.answer(question, [self.bench(recipe).evidence(recipe, block, judge) for judge in self.judges])
             evidence = self._evidence(inquiry)
             verdict = decide(evidence, group.policy, acceptance)
-            wants = verdict.wants
+            wants, templates = verdict.wants, verdict.open_templates
             if verdict.kind is VerdictKind.KNOWN:  # asked on, to see whether the acceptance is still needed
                 bare = decide(evidence, group.policy)
                 wants = bare.wants if bare.kind is VerdictKind.UNDECIDED else wants
@@ -208,7 +238,7 @@ class Gate:
                 over = f"the budget of {budget.minutes:g} minutes is spent"
             if wants and over and verdict.kind is VerdictKind.UNDECIDED:
                 verdict = replace(verdict, reason=f"{verdict.reason.removesuffix('.')}; {over}.")
-            if over or not inquiry.widen(wants):
+            if over or not inquiry.widen(wants, templates=templates):
                 break
         record = self._record(inquiry, evidence, verdict, nodeid=nodeid)
         record["acceptance"] = json.loads(json.dumps(asdict(acceptance), default=str)) if acceptance else None
@@ -252,7 +282,8 @@ class Gate:
             engine=ENGINE,
             looks=inquiry.looks,
             images=inquiry.images,
-            grids={"erased": asked.erased, "retained": asked.retained, "synonyms": asked.synonyms},
+            grids={"erased": asked.erased, "retained": asked.retained, "synonyms": asked.synonyms}
+            | {f"template {place}": grid for place, grid in enumerate(asked.templates.values(), start=1)},
             models={
                 name: {"recipe": recipe.words, "key": recipe.base.digest, "digest": recipe.base.digest}
                 for name, recipe in self.models.named.items()
@@ -266,4 +297,5 @@ class Gate:
             arm = asked.arms[name]
             return self.bench(arm.recipe).images(arm.recipe, arm.grid.part(number))
 
-        return of_evidence(evidence, block, size=asked.erased.block, title=asked.cell.id)
+        foot = [f"differs from its parent: {one}" for one in self.models.differences]
+        return of_evidence(evidence, block, size=asked.erased.block, title=asked.cell.id, foot=foot)
