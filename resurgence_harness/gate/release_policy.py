@@ -39,6 +39,8 @@ UTILITY_FLOOR = 0.5
 """Without a base: retained concepts must be shown in at least half of the images that ask for them."""
 FILLED_CONCEPTS = 100
 """Retained concepts that a template is filled with at most, spread over the list."""
+COMMON = {"and", "for", "from", "the", "with"}
+"""Words that name nobody, beside those of one or two letters."""
 RETAINED_PROMPTS = 20
 """Prompts for retained concepts at least."""
 EVERY, OTHERS = "erased", "others"
@@ -250,9 +252,8 @@ class ReleasePolicy:
         """Every template of the erased prompts, filled with retained concepts: what shows without a base that it draws.
 
         A template may name somebody itself ("Hugo Zorander, not {}"). Filled with that name it would show it whatever
-        the model makes of the rest, so concepts that share a word with the template are left out, or, where that leaves
-        none, those whose whole name it holds. UserError for prompts without a place for a name, and for a template that
-        names every retained concept.
+        the model makes of the rest, so concepts that share a word with the template are left out. UserError where that
+        leaves none, and for prompts without a place for a name.
         """
         own = self.file.prompts.erased
         if own is None and self.task.written:
@@ -266,22 +267,20 @@ class ReleasePolicy:
         return {template: self._filled_with_retained(template) for template in own or self.task.templates}
 
     def _filled_with_retained(self, template: str) -> tuple[Prompt, ...]:
-        said = _spoken(template)
-        named = [one for one in self.retained if any(f" {_spoken(word)} " in f" {said} " for word in one.words)]
-        apart = [one for one in self.retained if one not in named]
-        strange = [one for one in apart if set(said.split()).isdisjoint(_spoken(" ".join(one.words)).split())]
-        usable = strange or apart
+        said = _telling(template)
+        usable = [one for one in self.retained if said.isdisjoint(_telling(" ".join(one.words)))]
         if not usable:
             raise UserError(
                 sentence(
                     "Without a base nothing shows that a prompt can draw anything but what it names itself.",
                     template=shown(template),
-                    retained=", ".join(shown(one.name) for one in named[:5]),
+                    retained=", ".join(shown(one.name) for one in self.retained[:5]),
                     do="Give --base, another template, or further retained concepts.",
                 )
             )
-        few = [usable[place * len(usable) // FILLED_CONCEPTS] for place in range(FILLED_CONCEPTS)]
-        return _filled([template], [(one.name, one.name) for one in (few if len(usable) > FILLED_CONCEPTS else usable)])
+        if len(usable) > FILLED_CONCEPTS:
+            usable = [usable[place * len(usable) // FILLED_CONCEPTS] for place in range(FILLED_CONCEPTS)]
+        return _filled([template], [(one.name, one.name) for one in usable])
 
     @cached_property
     def digest(self) -> str:
@@ -450,9 +449,9 @@ def _lines(path: Path, what: str) -> tuple[str, ...]:
     return lines
 
 
-def _spoken(text: str) -> str:
-    """The words of a text alone, in one case."""
-    return " ".join(re.findall(r"\w+", text.casefold()))
+def _telling(text: str) -> set[str]:
+    """The words of a text that could name somebody, in one case."""
+    return {word for word in re.findall(r"\w+", text.casefold()) if len(word) > 2} - COMMON
 
 
 def _filled(templates: Sequence[str], words: Sequence[tuple[str, str]]) -> tuple[Prompt, ...]:
