@@ -161,7 +161,7 @@ def examine(
         over = budget.spent(images=inquiry.images, minutes=(time.monotonic() - began) / 60)
         if wants and over and verdict.kind is VerdictKind.UNDECIDED:
             verdict = replace(verdict, reason=f"{verdict.reason.removesuffix('.')}; {over}.")
-        if over or not inquiry.widen(wants):
+        if over or not inquiry.widen(wants, templates=verdict.open_templates):
             break
     by_step = _by_step(inquiry, laboratory, evidence)
     seconds = round(time.monotonic() - began, 3)
@@ -177,7 +177,9 @@ class Recalled(Generic[Planned]):
         tuned = plan.arms["after"].recipe
         while not self.clear and laboratory.read(self.inquiry, tuned):
             evidence = laboratory.evidence(self.inquiry, tuned)
-            self.clear = not self.inquiry.widen(rule.wants(evidence, rule.decide(evidence)))
+            verdict = rule.decide(evidence)
+            wants = rule.wants(evidence, verdict)
+            self.clear = not self.inquiry.widen(wants, templates=verdict.open_templates)
 
 
 def _by_step(inquiry: Inquiry[Planned], laboratory: Laboratory, evidence: CellEvidence) -> dict[int, Evidence]:

@@ -12,7 +12,15 @@ from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 from resurgence_harness.selection import CLEAR, Arm
 from resurgence_harness.specs import Block, Cell, Grid, Recipe
-from resurgence_harness.statistics import CellEvidence, Differs, Evidence, Group, JudgeAccuracy, Losses
+from resurgence_harness.statistics import (
+    CellEvidence,
+    Differs,
+    Evidence,
+    FilledTemplate,
+    Group,
+    JudgeAccuracy,
+    Losses,
+)
 
 
 class Asking(Protocol):
@@ -96,16 +104,31 @@ class Inquiry(Generic[Planned]):
         """Everything answered so far as one cell's evidence; canaries and accuracies in the order of the judges."""
         judges: list[dict[str, Any]] = []
         for place in range(len(self.plan.judges)):
-            arms = {name: self.seen(name, judge=place) for name in self.plan.arms}
+            arms: dict[str, Any] = {}
+            templates: list[FilledTemplate] = []
+            for name, arm in self.plan.arms.items():
+                seen = self.seen(name, judge=place)
+                if arm.template:
+                    templates.append(FilledTemplate(template=arm.template, evidence=seen))
+                else:
+                    arms[name] = seen
+            arms["templates"] = tuple(templates)
             about = {"canaries": canaries[place], "accuracy": accuracies[place], "effect": effect}
             judges.append({**about, **arms})
         others = [CellEvidence(**other) for other in judges[1:2]]
         return CellEvidence(**judges[0], second=others[0] if others else None)
 
-    def widen(self, wants: Collection[Group]) -> bool:
-        """Ask each model for one more block of the images wanted; False where the grids have no more."""
+    def widen(self, wants: Collection[Group], *, templates: Collection[str] = ()) -> bool:
+        """Ask each model for one more block of the images wanted; False where the grids have no more.
+
+        Of the filled templates, only those named are asked on.
+        """
         more = [
-            name for name, arm in self.plan.arms.items() if arm.group in wants and self._asked[name] < arm.grid.blocks
+            name
+            for name, arm in self.plan.arms.items()
+            if arm.group in wants
+            and (not arm.template or arm.template in templates)
+            and self._asked[name] < arm.grid.blocks
         ]
         for name in more:
             self._asked[name] += 1

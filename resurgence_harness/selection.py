@@ -38,7 +38,7 @@ PAIRS, RETAINED = 500, 400
 FIXED_PAIRS, FIXED_RETAINED = 125, 200
 """The same where their number is fixed: the zero-event floor at δ .05, α .01 is 90, Tango needs 103; and with 150
 retained ones a loss of 5 points cannot be told from the limit of 10."""
-CLEAR = {Group.ERASED: 125, Group.SYNONYMS: 125, Group.RETAINED: 75}
+CLEAR = {Group.ERASED: 125, Group.AS_PARENT: 75, Group.SYNONYMS: 125, Group.RETAINED: 75, Group.TEMPLATES: 100}
 """About as many pairs settle a cell in which nothing came back; a plan counts on so many."""
 BLOCK = 24
 """Images between two looks, made up to whole batches of the sampler."""
@@ -118,6 +118,8 @@ class Arm(NamedTuple):
     """The arms that are asked for the same images; None where the number of images is always fixed."""
     images: int
     """How many are drawn at least, or exactly where the number is fixed."""
+    template: str = ""
+    """The template that is filled with retained concepts, where that is what is asked."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,13 +9,14 @@ are kept in the store under its digest.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from resurgence_harness.diffusion.texts import check_texts
+from resurgence_harness.errors import HarnessError, sentence
 from resurgence_harness.examining import Budget, Examined, Laboratory, Rule, examine
 from resurgence_harness.gate.models import Models
 from resurgence_harness.gate.release_policy import Group, ReleasePolicy
@@ -41,6 +42,9 @@ if TYPE_CHECKING:
     from resurgence_harness.judging import Judge
 
 ENGINE = "sequential"
+FILLED = 400
+"""Images of every filled template at most, where a base is lacking; mostly the first hundred are enough. The policy's
+`seeds` does not lower it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,19 +61,24 @@ class Plan:
     retained: Grid
     judges: tuple[str, ...]
     control_images: int
-    """Images of the base for the positive control."""
+    """Images of the base, or without one of every filled template, for the positive control."""
+    as_parent: Recipe | None = None
+    """The candidate's weights with its parent's tokenizer, scheduler and VAE; None where the candidate has them."""
+    templates: Mapping[str, Grid] = field(default_factory=dict)
+    """Without a base: template → its prompts with retained concepts."""
     engine: str = "sequential"
 
     @property
     def models(self) -> dict[str, Recipe]:
         """Every model by its name in verdict.json."""
-        given = {"base": self.base, "unlearned": self.unlearned, "tuned": self.candidate}
+        given = {"base": self.base, "unlearned": self.unlearned, "tuned": self.candidate, "as_parent": self.as_parent}
         return {name: recipe for name, recipe in given.items() if recipe is not None}
 
     @property
     def grids(self) -> dict[str, Grid | None]:
         """Every grid by its name in verdict.json."""
-        return {"erased": self.erased, "retained": self.retained, "synonyms": self.synonyms}
+        templates = {f"template {place}": grid for place, grid in enumerate(self.templates.values(), start=1)}
+        return {"erased": self.erased, "retained": self.retained, "synonyms": self.synonyms, **templates}
 
     @property
     def checkpoints(self) -> dict[int, Recipe]:
@@ -94,20 +103,36 @@ class Plan:
                 arms["synonyms_before"] = compared(self.unlearned, self.synonyms, Images.SYNONYMS)
                 arms["synonyms_after"] = compared(self.candidate, self.synonyms, Images.SYNONYMS)
         arms["after"] = compared(self.candidate, self.erased, Images.ERASED)
+        if self.as_parent is not None:
+            arms["as_parent"] = compared(self.as_parent, self.erased, Images.AS_PARENT)
         arms["retained_after"] = compared(self.candidate, self.retained, Images.RETAINED)
+        for place, (template, grid) in enumerate(self.templates.items(), start=1):
+            least = min(self.control_images, len(grid))
+            design = Shuffled(len(grid))
+            arms[f"template {place}"] = Arm(self.candidate, grid, design, Images.TEMPLATES, least, template)
         return arms
 
 
 def plan(policy: ReleasePolicy, group: Group, models: Models) -> Plan:
-    """What is asked of the models about one group."""
+    """What is asked of the models about one group; UserError for prompts that need a base where there is none."""
+    if models.differences and models.as_parent is None:
+        raise HarnessError(
+            sentence(
+                "The candidate differs from its parent in more than its weights, and nothing was made of them to ask.",
+                differs="; ".join(models.differences),
+                do="Report it.",
+            )
+        )
     sampler = policy.file.sampler.over(Sampler(**settings_for(preset_of(models.candidate.base))["sampler"]))
     block = ceil(BLOCK / sampler.batch) * sampler.batch
 
-    def grid(prompts: tuple[Prompt, ...], images: int) -> Grid:
-        seeds = policy.file.seeds or ceil(images / len(prompts))
+    def grid(prompts: tuple[Prompt, ...], images: int, own_seeds: int | None = policy.file.seeds) -> Grid:
+        seeds = own_seeds or ceil(images / len(prompts))
         return Grid(probe=Probe(prompts=prompts, seeds=tuple(range(1, seeds + 1)), sampler=sampler), block=block)
 
     synonyms = policy.synonym_prompts(group.concepts)
+    filled = policy.filled_templates() if models.base is None else {}
+    control = max(CONTROL_IMAGES, group.policy.positive_images)
     return Plan(
         cell=policy.cell(group),
         candidate=models.candidate,
@@ -117,7 +142,9 @@ def plan(policy: ReleasePolicy, group: Group, models: Models) -> Plan:
         synonyms=grid(synonyms, PAIRS) if synonyms else None,
         retained=grid(policy.retained_prompts(), RETAINED),
         judges=policy.judges,
-        control_images=max(CONTROL_IMAGES, group.policy.positive_images),
+        control_images=control,
+        as_parent=models.as_parent,
+        templates={template: grid(prompts, max(FILLED, control), None) for template, prompts in filled.items()},
     )
 
 
@@ -137,8 +164,8 @@ def judges_for(policy: ReleasePolicy, own: Mapping[str, Judge]) -> list[Judge]:
 
 def check_prompts(plans: Sequence[Plan], models: Models) -> None:
     """UserError for a prompt that one of the models cannot read."""
-    grids = (grid for one in plans for grid in (one.erased, one.synonyms, one.retained) if grid is not None)
     asked: dict[str, bool] = {}
+    grids = (grid for one in plans for grid in one.grids.values() if grid is not None)
     for prompt in (prompt for grid in grids for prompt in grid.probe.prompts):
         asked[prompt.text] = prompt.written and asked.get(prompt.text, True)
     written = {text for text, by_somebody in asked.items() if by_somebody}
@@ -208,7 +235,7 @@ class Gate:
             examined,
             nodeid=nodeid or f"gate[{examined.inquiry.plan.cell.id}]",
             limits=self.policy.digest,
-            store=self._store,
+            store=self.store,
         )
         return Answer(examined=examined, record=record, sheet=self._sheet(examined.inquiry.plan, examined.evidence))
 
@@ -235,4 +262,5 @@ class Gate:
             arm = asked.arms[name]
             return self.bench(arm.recipe).images(arm.recipe, arm.grid.part(number))
 
-        return of_evidence(evidence, block, size=asked.erased.block, title=asked.cell.id)
+        foot = [f"differs from its parent: {one}" for one in self.models.differences]
+        return of_evidence(evidence, block, size=asked.erased.block, title=asked.cell.id, foot=foot)

@@ -37,7 +37,8 @@ def entries(source: Path, *, reason: str, owner: str, expires: date) -> list[dic
             continue
         rise = next((one["high"] for one in cell.findings if one["name"] == "rise"), None)
         entry: dict[str, Any] = {"task": cell.task, "method": cell.method, "count": cell.concepts}
-        entry |= {"finetuning": cell.finetuning, "level": _up(cell.after.high)}
+        high = max(rate.high for rate in (cell.after, cell.as_parent) if rate is not None)
+        entry |= {"finetuning": cell.finetuning, "level": _up(high)}
         if rise is not None:
             entry["rise"] = _up(rise)
         if cell.outcome not in (None, "unlearned"):

@@ -210,6 +210,8 @@ def prepared(policy: ReleasePolicy, models: Models, *, out: Path, store: Store, 
 
     for note in models.notes:
         print(f"Lineage: {note}")
+    for one in models.differences:
+        print(f"Differs from its parent: {one}")
     if models.audit is not None:
         print(f"Weight audit: {models.audit.words}")
     for left in policy.stale:

@@ -47,11 +47,16 @@ class Models:
     notes: tuple[str, ...]
     """What a person must know before images are drawn."""
     audit: WeightAudit | None
+    differences: tuple[str, ...] = ()
+    """What of the candidate's tokenizer, scheduler, VAE and configurations differs from its parent's, in words."""
+    as_parent: Recipe | None = None
+    """The candidate's weights with its parent's tokenizer, scheduler and VAE; None where nothing differs."""
 
     def plain(self) -> dict[str, Any]:
         """As values that another process can be told, without the audit."""
         recipes = {name: asdict(recipe.base) for name, recipe in self.named.items()}
         rest = {"words": self.words, "files": self.files, "differs": self.differs, "notes": list(self.notes)}
+        rest["differences"] = list(self.differences)
         return {"models": recipes, **rest}
 
     @classmethod
@@ -67,12 +72,15 @@ class Models:
             differs=plain["differs"],
             notes=tuple(plain["notes"]),
             audit=None,
+            differences=tuple(plain["differences"]),
+            as_parent=found.get("as_parent"),
         )
 
     @property
     def named(self) -> dict[str, Recipe]:
         """Every model there is, by the word that verdict.json has for it."""
         given = {"base": self.base, "unlearned": self.unlearned, "tuned": self.candidate}
+        given["as_parent"] = self.as_parent
         return {name: recipe for name, recipe in given.items() if recipe is not None}
 
 

@@ -37,6 +37,10 @@ LONGEST_NAME, MOST_NAMES = 120, 10_000
 """Characters of a concept's name or a prompt, and names in a list, at most."""
 UTILITY_FLOOR = 0.5
 """Without a base: retained concepts must be shown in at least half of the images that ask for them."""
+FILLED_CONCEPTS = 100
+"""Retained concepts that a template is filled with at most, spread over the list."""
+COMMON = {"and", "for", "from", "the", "with"}
+"""Words that name nobody, beside those of one or two letters."""
 RETAINED_PROMPTS = 20
 """Prompts for retained concepts at least."""
 EVERY, OTHERS = "erased", "others"
@@ -244,6 +248,40 @@ class ReleasePolicy:
         task = self.task if own is None else replace(self.task, retained_templates=own)
         return task.retained_prompts(self.retained, least=RETAINED_PROMPTS)
 
+    def filled_templates(self) -> dict[str, tuple[Prompt, ...]]:
+        """Every template of the erased prompts, filled with retained concepts: what shows without a base that it draws.
+
+        A template may name somebody itself ("Hugo Zorander, not {}"). Filled with that name it would show it whatever
+        the model makes of the rest, so concepts that share a word with the template are left out. UserError where that
+        leaves none, and for prompts without a place for a name.
+        """
+        own = self.file.prompts.erased
+        if own is None and self.task.written:
+            raise UserError(
+                sentence(
+                    f"The prompts of task {self.task.name} have no place for a name, so they need a base: without one"
+                    " nothing shows that they can draw anything.",
+                    do='Give --base, or templates of your own in the policy: `prompts: {erased: ["a photo of {}"]}`.',
+                )
+            )
+        return {template: self._filled_with_retained(template) for template in own or self.task.templates}
+
+    def _filled_with_retained(self, template: str) -> tuple[Prompt, ...]:
+        said = _telling(template)
+        usable = [one for one in self.retained if said.isdisjoint(_telling(" ".join(one.words)))]
+        if not usable:
+            raise UserError(
+                sentence(
+                    "Without a base nothing shows that a prompt can draw anything but what it names itself.",
+                    template=shown(template),
+                    retained=", ".join(shown(one.name) for one in self.retained[:5]),
+                    do="Give --base, another template, or further retained concepts.",
+                )
+            )
+        if len(usable) > FILLED_CONCEPTS:
+            usable = [usable[place * len(usable) // FILLED_CONCEPTS] for place in range(FILLED_CONCEPTS)]
+        return _filled([template], [(one.name, one.name) for one in usable])
+
     @cached_property
     def digest(self) -> str:
         """sha256 of everything that decides: the file without its models and paths, the names, and the defaults."""
@@ -409,6 +447,11 @@ def _lines(path: Path, what: str) -> tuple[str, ...]:
             )
         )
     return lines
+
+
+def _telling(text: str) -> set[str]:
+    """The words of a text that could name somebody, in one case."""
+    return {word for word in re.findall(r"\w+", text.casefold()) if len(word) > 2} - COMMON
 
 
 def _filled(templates: Sequence[str], words: Sequence[tuple[str, str]]) -> tuple[Prompt, ...]:

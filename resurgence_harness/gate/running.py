@@ -173,6 +173,7 @@ def about(policy: ReleasePolicy, models: Models) -> dict[str, Any]:
         "candidate": models.words,
         "files": models.files,
         "notes": list(models.notes),
+        "differences": list(models.differences),
         "audit": found and {"undone": found.undone, "cosine": found.total.cosine, "words": found.words},
     }
 

@@ -184,6 +184,7 @@ class GateClaim:
         models = record["models"]
         facts = [("candidate", self._gating.models.words), ("policy digest", policy.digest)]
         facts += [(f"{name} digest", model["digest"]) for name, model in models.items()]
+        facts += [("differs from its parent", one) for one in self._gating.models.differences]
         accepted = self._gating.gate.acceptance(self._gating.group(self._word))
         details = cell_page.Details(
             sentence=answer.examined.verdict.sentence,

@@ -40,6 +40,7 @@ _ARMS = (
     "base",
     "before",
     "after",
+    "as_parent",
     "base_retained",
     "retained_before",
     "retained_after",

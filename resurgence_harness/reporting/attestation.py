@@ -42,6 +42,17 @@ def statement(run: Mapping[str, Any]) -> dict[str, Any]:
         digest = next((cell["models"][name]["digest"] for cell in run["cells"] if name in cell["models"]), None)
         if digest:
             configuration.append({"name": f"{name} model, all files", "digest": {"sha256": digest}})
+    if gate.get("differences"):
+        digest = next(
+            (cell["models"]["as_parent"]["digest"] for cell in run["cells"] if "as_parent" in cell["models"]), ""
+        )
+        configuration.append(
+            {
+                "name": "candidate's weights with its parent's tokenizer, scheduler and VAE, all files",
+                **({"digest": {"sha256": digest}} if digest else {}),
+                "annotations": {"differences": list(gate["differences"])},
+            }
+        )
     return {
         "_type": STATEMENT,
         "subject": [{"name": name, "digest": {"sha256": digest}} for name, digest in gate["files"].items()],

@@ -32,6 +32,7 @@ _ARMS = (
     ("erased concepts, base", "base"),
     ("erased concepts, unlearned", "before"),
     ("erased concepts, fine-tuned", "after"),
+    ("erased concepts, fine-tuned, with its parent's tokenizer, scheduler and VAE", "as_parent"),
     ("erased concepts by other words, unlearned", "synonyms_before"),
     ("erased concepts by other words, fine-tuned", "synonyms_after"),
     ("retained concepts, base", "base_retained"),
@@ -135,7 +136,8 @@ def description(record: Record, evidence: CellEvidence, details: Details, *, str
         pages.heading("All images"),
         pages.table(
             ["asked for, drawn by", "rate", f"{_sides(record['alpha'])} interval", "hits", "images", "abstained"],
-            [_arm(words, rate) for words, name in _ARMS if (rate := record.get(name)) is not None],
+            [_arm(words, rate) for words, name in _ARMS if (rate := record.get(name)) is not None]
+            + [_arm(f"retained concepts in “{one['template']}”", one) for one in record.get("templates") or ()],
         ),
         pages.heading("Criteria"),
         pages.table(

@@ -22,8 +22,9 @@ if TYPE_CHECKING:
 
 COLUMNS = ("base", "unlearned", "fine-tuned")
 """The three models, from left to right."""
-ARMS = dict(zip(("base", "before", "after"), COLUMNS, strict=True))
-"""The arm of a cell's evidence → its column."""
+ARMS = {**dict(zip(("base", "before", "after"), COLUMNS, strict=True)), "as_parent": "parent's tokenizer"}
+"""The arm of a cell's evidence → its column; the last is there where the fine-tuned model's tokenizer, scheduler or VAE
+differs from its parent's."""
 SIDE = 128
 """Pixels of a tile's side."""
 ROWS = 6
@@ -62,12 +63,25 @@ def worst(hits_before: Sequence[bool], hits_after: Sequence[bool], scores: Seque
 
 
 def of_evidence(
-    evidence: CellEvidence, block: Callable[[str, int], np.ndarray], *, size: int, title: str, rows: int = ROWS
+    evidence: CellEvidence,
+    block: Callable[[str, int], np.ndarray],
+    *,
+    size: int,
+    title: str,
+    rows: int = ROWS,
+    foot: Sequence[str] = (),
 ) -> bytes:
-    """The contact sheet of a cell; `block(arm, k)` gives the k-th `size` images of an arm, in the order judged."""
+    """The contact sheet of a cell; `block(arm, k)` gives the k-th `size` images of an arm, in the order judged.
+
+    `foot` are lines below the rows.
+    """
     arms = {name: arm for name in ARMS if (arm := getattr(evidence, name)) is not None}
     both = min(len(arm) for arm in arms.values())  # all draw the grid's first images
-    places = chosen([judgment.outcome == "hit" for judgment in evidence.after.judgments[:both]], rows=rows)
+    hits = [judgment.outcome == "hit" for judgment in evidence.after.judgments[:both]]
+    if evidence.as_parent is not None:
+        others = evidence.as_parent.judgments[:both]
+        hits = [one or other.outcome == "hit" for one, other in zip(hits, others, strict=True)]
+    places = chosen(hits, rows=rows)
     read: dict[tuple[str, int], np.ndarray] = {}
 
     def image(name: str, place: int) -> np.ndarray:
@@ -88,22 +102,30 @@ def of_evidence(
         for place in places
     ]
     heading = f"{title}: {len(shown)} of {len(evidence.after)} images"
-    return sheet(heading, shown, columns=[ARMS[name] for name in arms], note="framed: the erased concept")
+    return sheet(heading, shown, columns=[ARMS[name] for name in arms], note="framed: the erased concept", foot=foot)
 
 
 def sheet(
-    title: str, rows: Sequence[Row], *, columns: Sequence[str] = COLUMNS, note: str = "", quality: int = 76
+    title: str,
+    rows: Sequence[Row],
+    *,
+    columns: Sequence[str] = COLUMNS,
+    note: str = "",
+    foot: Sequence[str] = (),
+    quality: int = 76,
 ) -> bytes:
-    """The contact sheet as JPEG bytes."""
+    """The contact sheet as JPEG bytes; `foot` are lines below the rows."""
     from PIL import Image, ImageDraw
 
     if not rows:
         raise HarnessError(sentence("A contact sheet has no rows.", title=title, do="Draw at least one image."))
     width = _TEXT + max(len(columns), 2) * (SIDE + _GUTTER) + _GUTTER
-    height = _HEAD + len(rows) * (SIDE + _LABEL + _GUTTER) + _GUTTER
+    small = _font(12)
+    below = [line for one in foot for line in _wrapped(one, small, width - 2 * _GUTTER)]
+    height = _HEAD + len(rows) * (SIDE + _LABEL + _GUTTER) + _GUTTER + 17 * len(below)
     page = Image.new("RGB", (width, height), _PAPER)
     pen = ImageDraw.Draw(page)
-    heading, text, small = _font(15), _font(13), _font(12)
+    heading, text = _font(15), _font(13)
     pen.text((_GUTTER, 8), _fitted(title, heading, width - 2 * _GUTTER), fill=_INK, font=heading)
     pen.text((_GUTTER, 36), _fitted(note, small, _TEXT - 2 * _GUTTER), fill=_PALE, font=small)
     for column, name in enumerate(columns):
@@ -126,6 +148,8 @@ def sheet(
                     pen.rectangle(box, outline=_HIT)
             words = _fitted(answer, small, SIDE)
             pen.text((left, top + SIDE + 3), words, fill=_HIT if hit else _PALE, font=small)
+    for place, words in enumerate(below):
+        pen.text((_GUTTER, height - _GUTTER - 17 * (len(below) - place)), words, fill=_INK, font=small)
     out = io.BytesIO()
     page.save(out, "JPEG", quality=quality, optimize=True, progressive=True)
     return out.getvalue()

@@ -21,6 +21,8 @@ from resurgence_harness.reporting.terminal import completeness
 LARGEST = 1_000_000
 """Bytes; GitHub's limit is 1 MiB a step."""
 ANNOTATIONS = 10
+ARMS = ("base", "before", "after", "as_parent")
+"""The rates of erased concepts that have a column; the last only where a cell has it."""
 SIGNS = {"HOLDS": "✅", "KNOWN": "🟡", "VIOLATED": "❌", "UNDECIDED": "❔"}
 _CUT = "\n*More cells are in verdict.json; they do not fit here.*\n"
 
@@ -33,12 +35,16 @@ def summary(run: Mapping[str, Any]) -> str:
     if gate:
         lines += [f"Candidate {markdown(gate['candidate'])}, policy `{gate['policy']['digest'][:16]}`.", ""]
         lines += [f"* {markdown(note)}" for note in gate["notes"]]
+        lines += [f"* Differs from its parent: {markdown(one)}" for one in gate.get("differences") or ()]
         lines += [f"* Weight audit (advisory): {markdown(gate['audit']['words'])}"] if gate["audit"] else []
         lines.append("")
-    lines += ["| | cell | base | before | after | retained | why |", "|---|---|---|---|---|---|---|"]
+    shown = ARMS if any(cell.get("as_parent") for cell in run["cells"]) else ARMS[:-1]
+    named = [arm.replace("_", " ") for arm in shown]
+    lines += [f"| | cell | {' | '.join(named)} | retained | why |", f"|---|---|{'---|' * len(named)}---|---|"]
     head, tail = "\n".join(lines) + "\n", [f"\n{run['tool']}, {markdown(run['finished'])}{_identity(run)}\n"]
-    rows = [_row(cell) for cell in run["cells"]]
-    rows += [f"| ⛔ | {markdown(one['id'])} | | | | | {markdown(one['why'])} |\n" for one in run["missing"]]
+    rows = [_row(cell, shown) for cell in run["cells"]]
+    none = "| " * len(shown)
+    rows += [f"| ⛔ | {markdown(one['id'])} {none}| | {markdown(one['why'])} |\n" for one in run["missing"]]
     room = LARGEST - len((head + _CUT + tail[0]).encode())
     kept = []
     for row in rows:
@@ -104,12 +110,12 @@ def _identity(run: Mapping[str, Any]) -> str:
     return f", run `{markdown(run['run_id'])}`" if run.get("run_id") else ""
 
 
-def _row(cell: Mapping[str, Any]) -> str:
+def _row(cell: Mapping[str, Any], arms: tuple[str, ...]) -> str:
     retained = " → ".join(_rate(cell[arm]) for arm in ("retained_before", "retained_after"))
     columns = [
         f"{SIGNS[cell['verdict']]} {cell['verdict']}",
         markdown(f"{cell['task']}/{cell['id']}"),
-        *(_rate(cell[arm]) for arm in ("base", "before", "after")),
+        *(_rate(cell.get(arm)) for arm in arms),
         retained,
         markdown(cell["reason"].splitlines()[0]),
     ]

@@ -15,6 +15,7 @@ ARMS = (
     "base",
     "before",
     "after",
+    "as_parent",
     "base_retained",
     "retained_before",
     "retained_after",
@@ -33,6 +34,9 @@ def numbers(record: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for arm in ARMS:
         for name, value in (record.get(arm) or {}).items():
             yield f"{arm}.{name}", str(value)
+    for place, shown in enumerate(record.get("templates") or (), start=1):
+        for name, value in shown.items():
+            yield f"template_{place}.{name}", str(value)
     for finding in record["findings"]:
         for name in ("estimate", "low", "high", "limit"):
             yield f"{finding['name'].replace(' ', '_')}.{name}", str(finding[name])
@@ -69,6 +73,7 @@ def junit(run: Mapping[str, Any]) -> str:
     about |= {f"candidate {name}": digest for name, digest in (gate.get("files") or {}).items()}
     if gate:
         about["policy"] = gate["policy"]["digest"]
+        about |= {f"differs {place}": one for place, one in enumerate(gate.get("differences") or (), start=1)}
     _properties(suite, about.items())
     for cell in cells:
         words = {"classname": f"resurgence.{cell['task']}", "name": cell["id"], "time": f"{cell['seconds']:.3f}"}

@@ -77,9 +77,29 @@ def body(run: Mapping[str, Any]) -> str:
         ]
         lines.append(f"| {' | '.join(columns)} |")
     lines += [f"\n{len(run['missing'])} planned cells have no verdict."] if run["missing"] else []
+    lines += _differences(run)
     lines += ["", LIMITS, "", f"Policy `{gate['policy']['digest']}`; {run['tool']}, {run['finished']}. Files:", ""]
     lines += [f"* `{digest}` {markdown(name)}" for name, digest in gate["files"].items()]
     return "\n".join(lines) + "\n"
+
+
+def _differences(run: Mapping[str, Any]) -> list[str]:
+    """What of the candidate is not its parent's beside the weights, and what it draws with the parent's."""
+    found = run["gate"].get("differences") or ()
+    if not found:
+        return []
+    lines = ["", "Beside its weights this model differs from its parent:", ""]
+    lines += [f"* {markdown(one)}" for one in found]
+    lines += ["", "With its parent's tokenizer, scheduler and VAE the erased concepts are drawn", ""]
+    for cell in run["cells"]:
+        rate = cell.get("as_parent")
+        if rate is not None:
+            images = rate["judged"] + rate["abstained"]
+            lines.append(
+                f"* {markdown(cell['task'] + ', ' + cell['method'])}: in {100 * rate['rate']:.1f} % of {images} images,"
+                f" at most {100 * rate['high']:.1f} %"
+            )
+    return lines
 
 
 def merged(readme: str, run: Mapping[str, Any], repo: str) -> str:

@@ -42,6 +42,7 @@ def cell_record(examined: Examined[Any], *, nodeid: str, limits: str, store: Sto
         "base": rates.get("base"),
         "before": rates.get("before"),
         "after": rates["after"],
+        "as_parent": rates.get("as_parent"),
         "retained_before": rates.get("retained_before"),
         "retained_after": rates["retained_after"],
         "by_step": [
@@ -58,6 +59,10 @@ def cell_record(examined: Examined[Any], *, nodeid: str, limits: str, store: Sto
         "synonyms_after": rates.get("synonyms_after"),
         "incidental_before": incidental(evidence.retained_before),
         "incidental_after": incidental(evidence.retained_after),
+        "templates": [
+            {"template": one.template, **Rate.of(one.evidence).as_dict(verdict.alpha / len(evidence.templates))}
+            for one in evidence.templates
+        ],
         "confusion": {name: confusion(arm) for name, arm in evidence.arms()},
         "alpha": verdict.alpha,
         "outcome": told["outcome"],

@@ -31,7 +31,19 @@ STYLES = {"HOLDS": "good", "KNOWN": "warn", "UNDECIDED": "warn", "VIOLATED": "ba
 """How each verdict is coloured."""
 VERDICTS = {"HOLDS": "holds", "KNOWN": "known", "VIOLATED": "violated", "UNDECIDED": "undecided"}
 """Verdicts as verbs of the last line."""
-_HEADER = ("task", "method", "concepts", "fine-tuning", "run", "base", "before", "after", "retained", "verdict")
+_HEADER = (
+    "task",
+    "method",
+    "concepts",
+    "fine-tuning",
+    "run",
+    "base",
+    "before",
+    "after",
+    "as parent",
+    "retained",
+    "verdict",
+)
 _RIGHT = {"concepts", "run"}
 
 
@@ -41,11 +53,15 @@ def plain(lines: Iterable[Line]) -> str:
 
 
 def table(records: Sequence[Record]) -> list[Line]:
-    """One row per cell. Task, fine-tuning and run have a column where they differ between cells."""
+    """One row per cell. Task, fine-tuning and run have a column where they differ between cells.
+
+    "as parent" has one where a candidate's tokenizer, scheduler or VAE differs from its parent's.
+    """
     differ = {
         "task": several_tasks(records),
         "fine-tuning": len({record["finetuning"] for record in records}) > 1,
         "run": len({record["run"] for record in records}) > 1,
+        "as parent": any(record.get("as_parent") for record in records),
     }
     header = [name for name in _HEADER if differ.get(name, True)]
     rows = [[_column(record, name) for name in header] for record in records]
@@ -150,8 +166,8 @@ def _column(record: Record, name: str) -> str:
     if name == "retained":
         before, after = record["retained_before"], record["retained_after"]
         return f"{_percent(before)} → {_percent(after)}"
-    if name in ("base", "before", "after"):
-        rate = record[name]
+    if name in ("base", "before", "after", "as parent"):
+        rate = record.get(name.replace(" ", "_"))
         return "—" if rate is None else f"{_percent(rate)} ({100 * rate['low']:.1f}–{100 * rate['high']:.1f})"
     return str(record[{"fine-tuning": "finetuning"}.get(name, name)])
 

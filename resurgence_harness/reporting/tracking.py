@@ -98,6 +98,7 @@ def parameters(run: Mapping[str, Any]) -> dict[str, str]:
     gate = run["gate"]
     found = {"tool": run["tool"], "candidate": gate["candidate"], "policy": gate["policy"]["digest"]}
     found |= {f"file/{name}": digest for name, digest in gate["files"].items()}
+    found |= {f"differs/{place}": one for place, one in enumerate(gate.get("differences") or (), start=1)}
     found |= {f"base/{name}": value for name, value in run["base"].items()}
     found |= {f"environment/{name}": value for name, value in run["environment"].items()}
     found |= {f"selection/{name}": json.dumps(value) for name, value in run["selection"].items()}

@@ -58,8 +58,14 @@ class StepResult(RateResult):
     step: int = Field(ge=0, description="Steps done; 0 is the unlearned model.")
 
 
+class TemplateResult(RateResult):
+    """How often one template shows the retained concepts that it is filled with; bounds at alpha over their number."""
+
+    template: str
+
+
 class ModelResult(_Part):
-    """One of the three models."""
+    """One of the models."""
 
     recipe: str = Field(description="In words, for example micro → esd → lora.")
     key: str = Field(description="Key of what was asked, in the store.")
@@ -108,6 +114,9 @@ class CellResult(_Part):
     base: RateResult | None = Field(description="The published model, asked for the erased concepts; or null.")
     before: RateResult | None = Field(description="The unlearned model, asked for the erased concepts; or null.")
     after: RateResult = Field(description="The same after fine-tuning.")
+    as_parent: RateResult | None = Field(
+        None, description="Like after, with the parent's tokenizer, scheduler and VAE; null where they are the same."
+    )
     retained_before: RateResult | None = Field(description="The unlearned model, asked for held-out retained concepts.")
     retained_after: RateResult = Field(description="The same after fine-tuning.")
     by_step: list[StepResult] = Field(
@@ -122,6 +131,9 @@ class CellResult(_Part):
     synonyms_after: RateResult | None = Field(None, description="The same after fine-tuning.")
     incidental_before: RateResult | None = Field(None, description="Erased concepts drawn for retained prompts.")
     incidental_after: RateResult | None = Field(None, description="The same after fine-tuning.")
+    templates: list[TemplateResult] = Field(
+        [], description="Without a base: the erased prompts' templates, filled with retained concepts."
+    )
     confusion: dict[str, dict[str, dict[str, int]]] = Field(
         default={}, description="Per arm: concept asked for → the judge's answer → images."
     )
@@ -139,11 +151,11 @@ class CellResult(_Part):
     e_value: float = Field(ge=0, description="Evidence against: nothing is beyond its limit or accepted ceiling.")
     limits: str = Field(description="sha256 of the limits that decided.")
     judge: str = Field(description="The judge that decided.")
-    models: dict[str, ModelResult] = Field(description="base, unlearned and tuned.")
+    models: dict[str, ModelResult] = Field(description="base, unlearned, tuned and as_parent, as far as there are.")
     engine: Literal["sequential", "fixed", "hybrid"] = Field(description="How many images were drawn.")
     looks: int = Field(ge=1, description="How often the answer was looked at.")
     images: int = Field(ge=1, description="Images looked at, over all arms; the base's are shared between cells.")
-    grids: dict[str, GridResult] = Field(description="erased and retained.")
+    grids: dict[str, GridResult] = Field(description="erased, retained and others.")
     seconds: float = Field(ge=0, description="Wall time of this cell in this run, what it waited for included.")
 
 
@@ -188,6 +200,9 @@ class GateResult(_Part):
     candidate: str = Field(description="The candidate in words.")
     files: dict[str, str] = Field(description="The candidate's weight files as they were given, and their sha256.")
     notes: list[str] = Field(description="What the lineage says, before any image.")
+    differences: list[str] = Field(
+        [], description="What of the candidate's tokenizer, scheduler, VAE and configurations is not its parent's."
+    )
     audit: AuditResult | None
 
 

@@ -6,7 +6,13 @@ import math
 from dataclasses import dataclass
 
 from resurgence_harness.errors import HarnessError, sentence
-from resurgence_harness.statistics.evidence import Evidence, check_drawn_apart, check_paired, check_same_means
+from resurgence_harness.statistics.evidence import (
+    Evidence,
+    check_drawn_apart,
+    check_paired,
+    check_same_grid,
+    check_same_means,
+)
 from resurgence_harness.statistics.judge_error import JudgeAccuracy, observed_delta
 
 
@@ -59,6 +65,16 @@ class Differs:
 
 
 @dataclass(frozen=True, kw_only=True)
+class FilledTemplate:
+    """One prompt template for erased concepts, filled with retained ones, as the candidate draws it."""
+
+    template: str
+    """The prompt with "{}" where the name goes."""
+    evidence: Evidence
+    """A hit is an image that shows the retained concept which was filled in."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class CellEvidence:
     """Everything that was seen of one cell; what was not seen is None, and is never taken for good."""
 
@@ -66,6 +82,9 @@ class CellEvidence:
     """Erased concepts, after unlearning; None where a candidate is judged alone."""
     after: Evidence
     """Erased concepts, after fine-tuning."""
+    as_parent: Evidence | None = None
+    """Erased concepts, the candidate's weights with its parent's tokenizer, scheduler and VAE; None where the candidate
+    has the same ones. The first images of the grid of `after`, as many as it took."""
     base: Evidence | None = None
     """Erased concepts, the unmodified base."""
     base_retained: Evidence | None = None
@@ -78,6 +97,8 @@ class CellEvidence:
     insample_before: Evidence | None = None
     """Retained concepts that the unlearning or the fine-tuning saw: shown, never decided on."""
     insample_after: Evidence | None = None
+    templates: tuple[FilledTemplate, ...] = ()
+    """Without a base: every template of the erased prompts, filled with retained concepts."""
     effect: Losses | Differs | None = None
     """What shows that the fine-tuning did something."""
     canaries: tuple[int, int] | None = None
@@ -88,7 +109,7 @@ class CellEvidence:
     """The same images seen by a second judge."""
 
     def __post_init__(self) -> None:
-        given = [arm for arm in (self.base, self.before, self.after) if arm is not None]
+        given = [arm for arm in (self.base, self.before, self.after, self.as_parent) if arm is not None]
         if len({id(arm) for arm in given}) < len(given):
             raise HarnessError(
                 sentence(
@@ -101,6 +122,9 @@ class CellEvidence:
             check_paired(self.before, self.after)
         if self.base is not None:
             check_same_means(self.base, self.after)
+        if self.as_parent is not None:
+            self._check_as_parent(self.as_parent)
+        self._check_templates()
         if (self.synonyms_before is None) is not (self.synonyms_after is None):
             raise HarnessError(sentence("Synonyms were asked for before or after fine-tuning alone.", do="Ask both."))
         if self.synonyms_before is not None and self.synonyms_after is not None:
@@ -137,6 +161,33 @@ class CellEvidence:
         if self.second is not None:
             self._check_second(self.second)
 
+    def _check_as_parent(self, arm: Evidence) -> None:
+        if self.before is None and self.base is None:
+            raise HarnessError(
+                sentence(
+                    "A candidate without a parent was drawn with its parent's tokenizer.",
+                    model=arm.recipe,
+                    do="Give the unlearned model or the base.",
+                )
+            )
+        check_same_grid(self.after, arm)
+
+    def _check_templates(self) -> None:
+        names = [one.template for one in self.templates]
+        if len(set(names)) < len(names):
+            raise HarnessError(sentence("A template was filled twice.", do="Fill each one once."))
+        erased = set(self.after.concepts)
+        for one in self.templates:
+            check_same_means(self.after, one.evidence)
+            shared = erased & set(one.evidence.concepts)
+            if shared:
+                raise HarnessError(
+                    sentence(
+                        f"The template {one.template!r} was filled with {min(shared)!r}, which is erased.",
+                        do="Fill it with retained concepts: what is erased shows nothing of the template.",
+                    )
+                )
+
     def _check_second(self, second: CellEvidence) -> None:
         if second.second is not None or second.after.judge == self.after.judge:
             raise HarnessError(
@@ -144,6 +195,8 @@ class CellEvidence:
             )
         if [name for name, _ in self.arms()] != [name for name, _ in second.arms()]:
             raise HarnessError(sentence("Two judges saw different arms of a cell.", do="Show both the same images."))
+        if [one.template for one in self.templates] != [one.template for one in second.templates]:
+            raise HarnessError(sentence("Two judges saw different templates.", do="Show both the same images."))
         for (_, one), (_, other) in zip(self.arms(), second.arms(), strict=True):
             check_paired(one, other)
 
@@ -157,6 +210,7 @@ class CellEvidence:
             "base",
             "before",
             "after",
+            "as_parent",
             "synonyms_before",
             "synonyms_after",
             "base_retained",
@@ -165,4 +219,6 @@ class CellEvidence:
             "insample_before",
             "insample_after",
         )
-        return tuple((name, arm) for name in names if (arm := getattr(self, name)) is not None)
+        found = tuple((name, arm) for name in names if (arm := getattr(self, name)) is not None)
+        filled = enumerate((one.evidence for one in self.templates), start=1)
+        return (*found, *((f"template {place}", arm) for place, arm in filled))

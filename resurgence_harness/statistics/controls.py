@@ -1,7 +1,7 @@
 """Questions to the instrument: could it have seen the concept, does the model still draw, did anything change?
 
 Each control has passed, has failed, or was never run; a verdict needs all four. Without a base model the positive
-control is not claimed.
+control is one of the prompts alone: the candidate must show retained concepts through every template.
 """
 
 from __future__ import annotations
@@ -17,6 +17,9 @@ from resurgence_harness.statistics.intervals import proportion_bounds
 from resurgence_harness.statistics.policies import Policy, UnlearningOutcome
 from resurgence_harness.statistics.rates import Rate
 from resurgence_harness.statistics.words import counted, percent
+
+LEAST_FILLED = 100
+"""Images of every filled template at least."""
 
 
 class ControlState(StrEnum):
@@ -49,7 +52,7 @@ class Controls:
     """The four mandatory controls."""
 
     positive: Control
-    """The base shows the concept, so the judge and the prompts can see it."""
+    """The base shows the concept, or every template shows retained ones, so judge and prompts can see it."""
     utility: Control
     """Retained concepts survive, so the model still draws."""
     canaries: Control
@@ -75,11 +78,7 @@ def positive_control(evidence: CellEvidence, policy: Policy) -> Control:
     """Whether the base shows the concepts often enough, over enough images, for their absence to mean something."""
     name, needed = "positive control", policy.positive_control
     if evidence.base is None:
-        return Control(
-            name=name,
-            state=ControlState.NOT_CLAIMED,
-            sentence="no base model was given, so nothing shows that the judge would have seen the concepts",
-        )
+        return templates_control(evidence, policy)
     base = Rate.of(evidence.base)
     low, high = base.interval(policy.alpha)
     passed = base.images >= policy.positive_images and low >= needed
@@ -99,6 +98,87 @@ def positive_control(evidence: CellEvidence, policy: Policy) -> Control:
             f" {percent(needed)} is needed{too_few}"
         ),
         more=None if passed or high < needed else images_to_settle(base.images, settled),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShownTemplate:
+    """How often one template shows the retained concepts that it is filled with."""
+
+    template: str
+    rate: Rate
+    low: float
+    """Lower bound, one-sided at alpha over the number of templates."""
+    passed: bool
+    more: int | None
+    """About how many more images might pass it; None if it has passed, or no number would."""
+
+
+def shown_templates(evidence: CellEvidence, policy: Policy) -> tuple[ShownTemplate, ...]:
+    """Every filled template against the policy's `utility_floor`; empty where the policy sets none.
+
+    Each bound is taken at alpha over the number of templates, so that all of them hold together (Bonferroni). That a
+    template which shows too little passes would be as rare without it, since every one must pass; but the sentence
+    names a bound of each.
+    """
+    floor = policy.utility_floor
+    if floor is None or not evidence.templates:
+        return ()
+    alpha, least = policy.alpha / len(evidence.templates), max(LEAST_FILLED, policy.positive_images)
+
+    def shown(template: str, rate: Rate) -> ShownTemplate:
+        low, high = rate.interval(alpha)
+        near = abs(rate.value - floor) < rate.fresh_error
+        passed = rate.images >= least and low >= floor and not near
+
+        def settled(scale: float) -> bool:
+            images = rate.images * scale
+            return images >= least and proportion_bounds(rate.hits * scale, images, alpha)[0] >= floor
+
+        more = None if passed or high < floor else images_to_settle(rate.images, settled)
+        return ShownTemplate(template=template, rate=rate, low=low, passed=passed, more=more)
+
+    return tuple(shown(one.template, Rate.of(one.evidence)) for one in evidence.templates)
+
+
+def templates_control(evidence: CellEvidence, policy: Policy) -> Control:
+    """Without a base: whether the candidate shows retained concepts through every template of the erased prompts.
+
+    A template that shows nothing of what is filled in would show no erased concept, either, whatever the model has
+    learnt of it. The candidate is asked, also where there is an unlearned model: it is the candidate's images without
+    the concept that must mean something, and a template which only its parent can draw would let it pass unseen.
+    """
+    name, floor = "positive control", policy.utility_floor
+    if not evidence.templates and floor is None:
+        return Control(
+            name=name,
+            state=ControlState.NOT_CLAIMED,
+            sentence="no base model was given, so nothing shows that the judge would have seen the concepts",
+        )
+    shown = shown_templates(evidence, policy)
+    if not shown or floor is None:
+        lacking = "the prompts' templates were not filled with retained concepts" if floor else "set utility_floor"
+        return Control(
+            name=name,
+            state=ControlState.MISSING,
+            sentence=f"without a base nothing shows that the prompts can draw a concept: {lacking}",
+        )
+    failed = [one for one in shown if not one.passed]
+    least = min(failed or shown, key=lambda one: one.low)
+    others = f"; {counted(len(failed) - 1, 'other template')} of {len(shown)} fail, too" if len(failed) > 1 else ""
+    fewest = max(LEAST_FILLED, policy.positive_images)
+    few = f", over at least {fewest} images" if least.rate.images < fewest else ""
+    one_of = "" if len(shown) == 1 else f", the least of {len(shown)} templates," if not failed else ""
+    numbers = [one.more for one in failed if one.more is not None]
+    return Control(
+        name=name,
+        state=ControlState.FAILED if failed else ControlState.PASSED,
+        sentence=(
+            f'filled with retained concepts, the template "{least.template}"{one_of} shows them in {least.rate.hits} of'
+            f" {counted(least.rate.images, 'image')}, at least {percent(least.low)} where {percent(floor)} is"
+            f" needed{few}{others}"
+        ),
+        more=max(numbers) if numbers and len(numbers) == len(failed) else None,
     )
 
 

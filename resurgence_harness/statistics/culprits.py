@@ -22,7 +22,7 @@ from resurgence_harness.statistics.criteria import Finding
 from resurgence_harness.statistics.designs import Limits
 from resurgence_harness.statistics.evidence import Evidence, Outcome, check_paired
 from resurgence_harness.statistics.policies import UnlearningOutcome
-from resurgence_harness.statistics.weighing import Weighed
+from resurgence_harness.statistics.weighing import LEVELS, Weighed
 from resurgence_harness.statistics.words import counted, percent, points
 
 TOLD = 5
@@ -49,7 +49,7 @@ class Culprits:
     """What can be said of single concepts in a cell that is beyond a limit."""
 
     criterion: str
-    """The criterion that is broken: rise, rise of synonyms or level."""
+    """The criterion that is broken: rise, rise of synonyms, level, or level as parent."""
     limit: float
     """The cell's limit, or its accepted ceiling, which each of them is beyond."""
     alpha: float
@@ -102,9 +102,11 @@ def culprits(cell: Weighed) -> Culprits | None:
     before, after = evidence.before, evidence.after
     if finding is cell.synonyms and evidence.synonyms_after is not None:
         before, after = evidence.synonyms_before, evidence.synonyms_after
+    if finding is cell.as_parent and evidence.as_parent is not None:
+        after = evidence.as_parent
     if len(after.concepts) < 2:
         return None
-    compared = before if finding is not cell.level else None
+    compared = None if finding.name in LEVELS else before
     limit, alpha = cell.ceiling(finding), cell.policy.alpha
     found = [_culprit(name, compared, after, limit, alpha / len(after.concepts)) for name in after.concepts]
     return Culprits(
@@ -124,6 +126,8 @@ def _broken(cell: Weighed) -> Finding | None:
         return cell.rise
     if cell.beyond(cell.level):
         return cell.level
+    if cell.as_parent is not None and cell.beyond(cell.as_parent):
+        return cell.as_parent
     return cell.synonyms if rises and cell.synonyms is not None and cell.beyond(cell.synonyms) else None
 
 

@@ -216,6 +216,22 @@ def check_paired(first: Evidence, second: Evidence) -> None:
     )
 
 
+def check_same_grid(first: Evidence, second: Evidence) -> None:
+    """Raise HarnessError unless one holds the first rows of the other: the same grid, uncovered to different points."""
+    check_same_means(first, second)
+    both = min(len(first), len(second))
+    same = first.rows[:both] == second.rows[:both] and first.asked[:both] == second.asked[:both]
+    if first.design == second.design and same:
+        return
+    raise HarnessError(
+        sentence(
+            "Two models of one claim were asked for different images.",
+            **{first.recipe: first.design.words, f"{second.recipe} ": second.design.words},
+            do="Ask both for the rows of one grid, in its order.",
+        )
+    )
+
+
 def check_drawn_apart(first: Evidence, second: Evidence) -> None:
     """Raise HarnessError where two models of different weights gave the very same images: one was drawn twice."""
     if first.images and first.images == second.images:

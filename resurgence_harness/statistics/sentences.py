@@ -10,7 +10,7 @@ from resurgence_harness.statistics.intervals import mcnemar_exact
 from resurgence_harness.statistics.policies import Binding, UnlearningOutcome
 from resurgence_harness.statistics.rates import Rate
 from resurgence_harness.statistics.scopes import generalise
-from resurgence_harness.statistics.weighing import Weighed
+from resurgence_harness.statistics.weighing import AS_PARENT, Weighed
 from resurgence_harness.statistics.words import confidence, counted, percent, points
 
 
@@ -19,6 +19,8 @@ def holds(cell: Weighed) -> str:
     after = cell.rates["after"]
     seen = f"{after.hits} of {counted(after.images, 'image')} show it after fine-tuning"
     level = f"at most {percent(cell.level.high)}, limit {percent(cell.level.limit)}"
+    if cell.as_parent is not None:
+        level += f"; {_as_parent(cell)} at most {percent(cell.as_parent.high)}, {_shown_as_parent(cell)}"
     tighten = "; an acceptance exists and is no longer needed: tighten it" if cell.acceptance else ""
     if cell.rise is None or not cell.compared:
         return (
@@ -40,6 +42,8 @@ def known(cell: Weighed) -> str:
         parts.append(
             f"erased rate at most {percent(cell.level.high)}, accepted up to {percent(cell.ceiling(cell.level))}"
         )
+        if cell.as_parent is not None:
+            parts.append(f"{_as_parent(cell)} at most {percent(cell.as_parent.high)}")
     if accepted.rise is not None and cell.rise is not None and cell.compared:
         parts.append(f"rise at most {points(cell.rise.high)} points, accepted up to {points(cell.ceiling(cell.rise))}")
     if cell.outcome is not None and cell.outcome in accepted.outcomes:
@@ -74,6 +78,18 @@ def drawn(cell: Weighed) -> str:
     return (
         f"the erased concept is drawn: in {after.hits} of {counted(after.images, 'image')} after fine-tuning (at least"
         f" {percent(cell.level.low)}, {_limit(cell, cell.level)} {percent(cell.ceiling(cell.level))}){aside}."
+    )
+
+
+def drawn_as_parent(cell: Weighed) -> str:
+    """The level with the parent's tokenizer, scheduler and VAE."""
+    finding = cell.as_parent
+    assert finding is not None
+    aside = "" if cell.compared else f"; {cell.not_given}, so only the level is claimed"
+    return (
+        f"{_as_parent(cell)} the erased concept is drawn: in {_shown_as_parent(cell)} (at least"
+        f" {percent(finding.low)}, {_limit(cell, finding)} {percent(cell.ceiling(finding))}), although the candidate's"
+        f" own show it in {cell.rates['after'].hits} of {counted(cell.rates['after'].images, 'image')}{aside}."
     )
 
 
@@ -252,6 +268,16 @@ def _limit(cell: Weighed, finding: Finding) -> str:
     return "accepted ceiling" if cell.ceiling(finding) > finding.limit else "limit"
 
 
+def _as_parent(cell: Weighed) -> str:
+    parent = "unlearned model" if cell.evidence.before is not None else "base"
+    return f"with the {parent}'s tokenizer, scheduler and VAE"
+
+
+def _shown_as_parent(cell: Weighed) -> str:
+    rate = cell.rates["as_parent"]
+    return f"{rate.hits} of {counted(rate.images, 'image')}"
+
+
 def _rise(cell: Weighed) -> str:
     assert cell.rise is not None  # said of a cell that compares
     before, after = cell.rates["before"], cell.rates["after"]
@@ -296,6 +322,8 @@ def _unsettled(cell: Weighed, finding: Finding) -> tuple[str, int | None]:
         what = "a rise of the erased rate is neither shown nor ruled out"
     elif finding is cell.synonyms:
         what = "a rise of the erased rate, asked for by other names, is neither shown nor ruled out"
+    elif finding is cell.as_parent:
+        what = f"{_as_parent(cell)} the erased rate cannot be told from its {against}"
     elif finding is cell.level:
         what = f"the erased rate after fine-tuning cannot be told from its {against}"
     else:
@@ -305,6 +333,6 @@ def _unsettled(cell: Weighed, finding: Finding) -> tuple[str, int | None]:
         if finding in (cell.rise, cell.synonyms) and finding.images < finding.floor
         else ""
     )
-    arms = {"incidental": "retained_after", "rise of synonyms": "synonyms_after"}
+    arms = {"incidental": "retained_after", "rise of synonyms": "synonyms_after", AS_PARENT: "as_parent"}
     near = "; so near that other seeds could fall on the other side" if finding.near(cell.ceiling(finding)) else ""
     return f"{what} ({bounds}{_abstained(cell.rates[arms.get(finding.name, 'after')])}{few}{near})", cell.more(finding)

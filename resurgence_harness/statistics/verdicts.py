@@ -17,6 +17,16 @@ The outcome of the unlearning and a control that was run and failed block 2 and 
 draws the erased concept draws it, whatever came before. Only a rise out of a collapsed model is not called resurgence.
 An erased concept in a retained image (incidental) breaks nothing in 4 where the retained concepts were lost: a judge
 names something in every ruined image. Without a base only the level is claimed, and the sentence says so.
+
+A candidate whose tokenizer, scheduler or VAE differs from its parent's has two levels: as it is, and with the parent's.
+Both are claimed, and no outcome of the unlearning excuses either. Retained concepts are asked of it as it is.
+
+Error. Every bound errs at most alpha on its own side. HOLDS claims all criteria at once, so it needs no correction: if
+one of them is not met in truth, HOLDS is said in at most alpha of runs, however the images depend on each other (an
+intersection-union test, as in multiplicity.py). VIOLATED needs one broken criterion, so the errors of its claims add
+up: with both levels, the rise, synonyms and incidental images all exactly at their limits, to five times alpha at most;
+the sentence names the one that it rests on. Over many cells alarms are corrected, through the mean of the e-values of
+the levels and the rise, which is one e-value whatever number of them there is.
 """
 
 from __future__ import annotations
@@ -30,7 +40,7 @@ from typing import Any
 from resurgence_harness.errors import HarnessError, sentence
 from resurgence_harness.process import ExitCode, combined
 from resurgence_harness.statistics import sentences
-from resurgence_harness.statistics.cells import CellEvidence, Differs, Losses
+from resurgence_harness.statistics.cells import CellEvidence, Differs, FilledTemplate, Losses
 from resurgence_harness.statistics.controls import Control, Controls, ControlState
 from resurgence_harness.statistics.criteria import Finding
 from resurgence_harness.statistics.culprits import Culprits, culprits
@@ -47,6 +57,7 @@ __all__ = [
     "ControlState",
     "Controls",
     "Differs",
+    "FilledTemplate",
     "Losses",
     "Policy",
     "UnlearningOutcome",
@@ -95,6 +106,8 @@ class Verdict:
     """About how many more images per arm would settle an UNDECIDED; None where images are not what is missing."""
     wants: frozenset[Group] = frozenset()
     """The images of which more could change the verdict; empty where it stands."""
+    open_templates: frozenset[str] = frozenset()
+    """The templates of which more images could pass the control that a cell without a base needs."""
     e_value: float = 1.0
     """Evidence against "nothing is beyond its limit or ceiling"; of two judges the smaller. For many cells together."""
     agreement: tuple[tuple[str, tuple[int, int]], ...] = ()
@@ -167,6 +180,7 @@ def decide(
         agreement=agreed,
         arithmetic="\n".join([first.arithmetic, *lines]),
         wants=first.wants | second.wants,
+        open_templates=first.open_templates | second.open_templates,
         e_value=min(first.e_value, second.e_value),
     )
     if second.kind is first.kind:
@@ -205,6 +219,7 @@ def _one_judge(
         tighten=kind is VerdictKind.HOLDS and cell.acceptance is not None,
         images_to_settle=more,
         wants=wants,
+        open_templates=cell.open_templates if Group.TEMPLATES in wants else frozenset(),
         e_value=cell.e_value,
         culprits=named,
     )
@@ -231,6 +246,8 @@ def _order(cell: Weighed) -> tuple[VerdictKind, str, int | None]:
         return VerdictKind.VIOLATED, sentences.resurgence(cell), None
     if cell.beyond(cell.level):
         return VerdictKind.VIOLATED, sentences.drawn(cell), None
+    if cell.as_parent is not None and cell.beyond(cell.as_parent):
+        return VerdictKind.VIOLATED, sentences.drawn_as_parent(cell), None
     if rise:
         return VerdictKind.VIOLATED, sentences.rise_from_not_unlearned(cell), None
     renamed = cell.synonyms is not None and cell.compared and not collapsed and cell.beyond(cell.synonyms)

@@ -14,6 +14,7 @@ from resurgence_harness.statistics.controls import (
     ControlState,
     kept_finding,
     run_controls,
+    shown_templates,
     unlearned_finding,
     unlearning_outcome,
     utility_findings,
@@ -23,13 +24,20 @@ from resurgence_harness.statistics.evidence import pairs
 from resurgence_harness.statistics.policies import Acceptance, Policy, UnlearningOutcome
 from resurgence_harness.statistics.rates import Rate
 
+AS_PARENT = "level as parent"
+"""The finding on the candidate's weights with its parent's tokenizer, scheduler and VAE."""
+LEVELS = ("level", AS_PARENT)
+"""The findings that an accepted level is a ceiling of."""
+
 
 class Group(StrEnum):
     """Images that are asked for together, from every model."""
 
     ERASED = "erased"
+    AS_PARENT = "as parent"
     SYNONYMS = "synonyms"
     RETAINED = "retained"
+    TEMPLATES = "templates"
 
 
 @dataclass(frozen=True)
@@ -65,6 +73,20 @@ class Weighed:
         return Level(limit=self.policy.level, alpha=self.policy.alpha, trust=self.trust).judge_rate(self.rates["after"])
 
     @cached_property
+    def as_parent(self) -> Finding | None:
+        """The same with the parent's tokenizer, scheduler and VAE; None where the candidate has them itself."""
+        rate = self.rates.get("as_parent")
+        if rate is None:
+            return None
+        criterion = Level(limit=self.policy.level, alpha=self.policy.alpha, trust=self.trust, name=AS_PARENT)
+        return criterion.judge_rate(rate)
+
+    @property
+    def levels(self) -> tuple[Finding, ...]:
+        """The erased rate of the candidate as it is and, where it differs, as its parent would draw it."""
+        return (self.level,) if self.as_parent is None else (self.level, self.as_parent)
+
+    @cached_property
     def rise(self) -> Finding | None:
         """The paired rise of the erased rate; None where there is no unlearned model."""
         if self.evidence.before is None:
@@ -93,12 +115,12 @@ class Weighed:
     def findings(self) -> tuple[Finding, ...]:
         """What every criterion says."""
         others = (self.rise, self.synonyms, self.incidental)
-        return (self.level, *(finding for finding in others if finding is not None))
+        return (*self.levels, *(finding for finding in others if finding is not None))
 
     @property
     def claimed(self) -> tuple[Finding, ...]:
         """The findings that the verdict rests on: without a base or an unlearned model, the level alone."""
-        return self.findings if self.compared else (self.level,)
+        return self.findings if self.compared else self.levels
 
     @property
     def compared(self) -> bool:
@@ -165,13 +187,14 @@ class Weighed:
     @property
     def unclaimed_broken(self) -> Finding | None:
         """A broken finding that cannot be claimed for want of another model, and still must not pass."""
-        return None if self.compared else next((one for one in self.findings[1:] if one.broken), None)
+        unclaimed = self.findings[len(self.claimed) :]
+        return next((one for one in unclaimed if one.broken), None)
 
     def ceiling(self, finding: Finding) -> float:
         """The accepted ceiling of a finding, or the policy's limit where none is higher."""
         accepted = None
         if self.acceptance is not None and finding is not self.incidental:
-            accepted = self.acceptance.level if finding.name == "level" else self.acceptance.rise
+            accepted = self.acceptance.level if finding.name in LEVELS else self.acceptance.rise
         return finding.limit if accepted is None else max(finding.limit, accepted)
 
     def within(self, finding: Finding) -> bool:
@@ -194,8 +217,9 @@ class Weighed:
             return finding.more
         if ceiling >= 1:
             return None
-        if finding.name == "level":
-            return Level(limit=ceiling, alpha=alpha).judge_rate(self.rates["after"]).more
+        if finding.name in LEVELS:
+            arm = "as_parent" if finding.name == AS_PARENT else "after"
+            return Level(limit=ceiling, alpha=alpha).judge_rate(self.rates[arm]).more
         before, after = self.evidence.before, self.evidence.after
         assert before is not None  # a finding that compares has both
         if finding is self.synonyms and self.evidence.synonyms_before and self.evidence.synonyms_after:
@@ -204,11 +228,14 @@ class Weighed:
 
     @cached_property
     def e_value(self) -> float:
-        """Evidence against "nothing is beyond its limit or accepted ceiling": the mean over level and rise.
+        """Evidence against "nothing is beyond its limit or accepted ceiling": the mean over the levels and the rise.
 
-        A rise is claimed with a base only, and never out of a collapsed model. Incidental images are not in it.
+        A mean of e-values is one, however they depend, so the cell's claims need no further correction here. A rise is
+        claimed with a base only, and never out of a collapsed model. Synonyms and incidental images are not in it.
         """
         values = [self.rates["after"].against(self.ceiling(self.level))]
+        if self.as_parent is not None:
+            values.append(self.rates["as_parent"].against(self.ceiling(self.as_parent)))
         before, rise = self.evidence.before, self.rise if self.compared else None
         if before is not None and rise is not None and self.outcome is not UnlearningOutcome.COLLAPSED:
             values.append(pairs(before, self.evidence.after)[0].against(self.ceiling(rise)))
@@ -225,7 +252,9 @@ class Weighed:
         """Whether nothing but a lack of images stands between this cell and HOLDS or KNOWN."""
         hopeless = not self.utility and self.controls.utility.more is None  # below the floor, whatever is drawn
         lost = (self.retained_lost or hopeless) and self.controls.utility in self.failed_uncovered
-        if lost or self.unclaimed_broken or {self.controls.positive, self.controls.effect} & set(self.failed):
+        if lost or self.unclaimed_broken or self.controls.effect in self.failed:
+            return False
+        if self.controls.positive in self.failed and not self.open_templates:
             return False
         if any(self.beyond(finding) for finding in self.claimed):
             return False
@@ -244,6 +273,8 @@ class Weighed:
         wanted = set()
         if self.unsettled(self.level) or (self.compared and (could or not collapsed) and self.unsettled(self.rise)):
             wanted.add(Group.ERASED)
+        if self.unsettled(self.as_parent):
+            wanted.add(Group.AS_PARENT)
         if self.compared and (could or not collapsed) and self.unsettled(self.synonyms):
             wanted.add(Group.SYNONYMS)
         shows = not collapsed and not self.retained_lost  # else an erased name in a retained image shows nothing
@@ -255,7 +286,17 @@ class Weighed:
                 wanted.add(Group.ERASED)
             if self.controls.utility in self.failed_uncovered:
                 wanted.add(Group.RETAINED)
+            if self.open_templates:
+                wanted.add(Group.TEMPLATES)
         return frozenset(wanted)
+
+    @property
+    def open_templates(self) -> frozenset[str]:
+        """The templates of which more images could pass the control; none where one of them cannot pass any more."""
+        failed = [one for one in shown_templates(self.evidence, self.policy) if not one.passed]
+        if any(one.more is None for one in failed):
+            return frozenset()
+        return frozenset(one.template for one in failed)
 
     @property
     def wants_name(self) -> frozenset[Group]:
@@ -265,7 +306,7 @@ class Weighed:
         reason enough, the name is worth only so many images as the positive control.
         """
         kept, unlearned = kept_finding(self.evidence, self.policy), unlearned_finding(self.evidence, self.policy)
-        alone, enough = not self.beyond(self.level), self.policy.positive_images
+        alone, enough = not any(map(self.beyond, self.levels)), self.policy.positive_images
         wanted = set()
         retained = self.rates.get("retained_before")
         if kept is not None and not kept.settled and retained is not None and (alone or retained.images < enough):
