@@ -47,12 +47,19 @@ class Models:
     notes: tuple[str, ...]
     """What a person must know before images are drawn."""
     audit: WeightAudit | None
+    differences: tuple[str, ...] = ()
+    """Settings and VAE weights in which the candidate differs from its parent (the unlearned model, else the base), for
+    people: "tokenizer/tokenizer.json: the ids of 10 tokens". Empty without a parent, and where nothing differs."""
+    as_parent: Recipe | None = None
+    """The candidate's U-Net and text encoder with the parent's tokenizer, scheduler, VAE and configs; None where
+    nothing differs."""
 
     def plain(self) -> dict[str, Any]:
         """As values that another process can be told, without the audit."""
         recipes = {name: asdict(recipe.base) for name, recipe in self.named.items()}
         rest = {"words": self.words, "files": self.files, "differs": self.differs, "notes": list(self.notes)}
-        return {"models": recipes, **rest}
+        second = asdict(self.as_parent.base) if self.as_parent is not None else None
+        return {"models": recipes, **rest, "differences": list(self.differences), "as_parent": second}
 
     @classmethod
     def read(cls, plain: dict[str, Any]) -> Models:
@@ -67,6 +74,8 @@ class Models:
             differs=plain["differs"],
             notes=tuple(plain["notes"]),
             audit=None,
+            differences=tuple(plain.get("differences", ())),
+            as_parent=Recipe(Base(**plain["as_parent"])) if plain.get("as_parent") else None,
         )
 
     @property
