@@ -93,6 +93,8 @@ class TensorFile:
     entries: dict[str, Entry]
     metadata: dict[str, str]
     """What its writer noted; never trusted for more than a hint."""
+    header: str = ""
+    """sha256 of all bytes before the first tensor."""
 
     def raw(self, name: str) -> np.ndarray:
         """The numbers as they lie in the file, flat; a BF16 as the uint16 of its bits.
@@ -132,7 +134,8 @@ def read_header(path: str | Path) -> TensorFile:
                 raise ValueError("the header is longer than the file")
             if length > HEADER_LIMIT:
                 raise ValueError(f"a header of {length:,} bytes; {HEADER_LIMIT:,} are the most that is read")
-            header = json.loads(stream.read(length).decode(), object_pairs_hook=_unique)
+            text = stream.read(length)
+            header = json.loads(text.decode(), object_pairs_hook=_unique)
         entries, metadata = _entries(header, 8 + length)
     except UserError:
         raise
@@ -152,7 +155,32 @@ def read_header(path: str | Path) -> TensorFile:
         raise _broken(path, f"{size - end:,} bytes after the last tensor")
     if not entries:
         raise UserError(sentence(f"The weights {path} hold no tensor.", do="Give the file with the weights."))
-    return TensorFile(path=path, entries=entries, metadata=metadata)
+    seen = hashlib.sha256(length.to_bytes(8, "little") + text).hexdigest()
+    return TensorFile(path=path, entries=entries, metadata=metadata, header=seen)
+
+
+def reading(file: TensorFile, total: Any) -> Iterator[tuple[Entry, bytearray]]:
+    """Every tensor's bytes in the order of their places, from one pass over the file; `total` (a hash) sees all of them.
+
+    The file must still begin with the header that was checked and be as long, so that places mean what they meant;
+    UserError else.
+    """
+    try:
+        with file.path.open("rb") as stream:
+            start = stream.read(min((entry.start for entry in file.entries.values()), default=0))
+            total.update(start)
+            if hashlib.sha256(start).hexdigest() != file.header:
+                raise ValueError("it was replaced while it was read")
+            for entry in sorted(file.entries.values(), key=lambda entry: (entry.start, entry.stop)):
+                data = bytearray(entry.stop - entry.start)
+                if stream.readinto(data) != len(data):
+                    raise ValueError("it became shorter while it was read")
+                total.update(data)
+                yield entry, data
+            if stream.read(1):
+                raise ValueError("it became longer while it was read")
+    except (OSError, ValueError) as problem:
+        raise _broken(file.path, problem) from None
 
 
 def check_finite(file: TensorFile) -> None:
@@ -211,17 +239,44 @@ def refuse_pickle(path: Path) -> None:
 
 def read_json(path: Path, *, missing: str = "") -> dict[str, Any]:
     """A JSON object from a regular file of a sane size; a UserError names the file. `missing` says it is not there."""
+    return parse_json(read_bytes(path, limit=JSON_LIMIT, missing=missing), path)
+
+
+def read_bytes(path: Path, *, limit: int, missing: str = "") -> bytes:
+    """A regular file of at most `limit` bytes, read once; a UserError names it."""
     try:
-        if regular_size(path) > JSON_LIMIT:
-            raise ValueError(f"it has more than {JSON_LIMIT:,} bytes")
-        value = json.loads(path.read_bytes().decode("utf-8"))
+        size = regular_size(path)
+        with path.open("rb") as stream:
+            data = stream.read(limit + 1)
+        if max(size, len(data)) > limit:
+            raise ValueError(f"it has more than {limit:,} bytes")
+        return data
     except UserError:
         raise
     except FileNotFoundError:
         raise UserError(
             missing or sentence(f"There is no file {path}.", do="Give the directory that has it.")
         ) from None
-    except (OSError, ValueError, RecursionError) as problem:
+    except (OSError, ValueError) as problem:
+        raise UserError(
+            sentence(
+                f"{path} cannot be read.", problem=shown(str(problem)), do="Give the file that save_pretrained() wrote."
+            )
+        ) from None
+
+
+def parse_json(data: bytes, path: Path) -> dict[str, Any]:
+    """A JSON object that every reader understands alike; a UserError names the file that it came from.
+
+    Refused are names that occur twice (readers take the first or the last), NaN and infinite numbers, which JSON does
+    not have, a byte order mark, and text that is no Unicode.
+    """
+    try:
+        value = json.loads(
+            data.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_no_constant, parse_float=_finite
+        )
+        json.dumps(value, ensure_ascii=False).encode("utf-8")  # a lone surrogate is no text
+    except (ValueError, RecursionError) as problem:
         raise UserError(
             sentence(
                 f"{path} cannot be read as JSON.",
@@ -232,6 +287,17 @@ def read_json(path: Path, *, missing: str = "") -> dict[str, Any]:
     if not isinstance(value, dict):
         raise UserError(sentence(f"{path} is not a JSON object.", do="Give the file that save_pretrained() wrote."))
     return value
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is no number of JSON")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text[:40]} is too large a number")
+    return number
 
 
 def regular_size(path: Path) -> int:
