@@ -1,12 +1,12 @@
 """Every setting of a component's config: its default, what it may be, and whether it can change an image. No torch.
 
-    resolved("unet", {"block_out_channels": [320, 640, 1280, 1280], …})   every setting, defaults filled in, or a UserError
+    resolved("unet", {"block_out_channels": [320, 640, 1280, 1280], …})   every setting, defaults filled in
 
-The libraries are given what is resolved here and nothing else, so a key that would make them open another file, run code
-that comes with a model, quantise or load an adapter never reaches them; those keys are refused (`REFUSED`), for whoever
-loads the same files with the libraries alone would get another model than the one that is judged. Keys without a meaning
-for Stable Diffusion are ignored in a U-Net's, VAE's and scheduler's config, as diffusers ignores them; transformers makes
-every key an attribute of the config, so in a text encoder's only those of `IDLE` are.
+The libraries are given what is resolved here and nothing else, so a key that would make them open another file, run
+code that comes with a model, quantise or load an adapter never reaches them. Those keys are refused (`REFUSED`), for
+whoever loads the same files with the libraries alone would get another model than the one that is judged. Keys without
+a meaning for Stable Diffusion are ignored in the configs of U-Net, VAE and scheduler, as diffusers ignores them;
+transformers makes every key an attribute of the config, so of a text encoder's only those in `IDLE` are.
 """
 
 from __future__ import annotations
@@ -264,16 +264,21 @@ REFUSED = {
 }
 """Key that redirects a library, in any component's config → what would happen. Empty values of it are harmless."""
 IDLE = frozenset(
-    "_name_or_path name_or_path _commit_hash architectures model_type transformers_version torch_dtype dtype "
-    "add_cross_attention bad_words_ids begin_suppress_tokens chunk_size_feed_forward cross_attention_hidden_size "
-    "decoder_start_token_id diversity_penalty do_sample dropout early_stopping encoder_no_repeat_ngram_size "
-    "exponential_decay_length_penalty finetuning_task forced_bos_token_id forced_eos_token_id gradient_checkpointing "
-    "id2label is_decoder is_encoder_decoder label2id length_penalty max_length min_length no_repeat_ngram_size "
-    "num_beam_groups num_beams num_labels num_return_sequences output_attentions output_hidden_states output_scores "
-    "prefix problem_type remove_invalid_values repetition_penalty return_dict return_dict_in_generate sep_token_id "
-    "suppress_tokens task_specific_params temperature tf_legacy_loss tie_encoder_decoder tie_word_embeddings "
-    "tokenizer_class top_k top_p torchscript typical_p use_bfloat16 use_cache use_return_dict "
-    "_attn_implementation_autoset".split()
+    (
+        *("_name_or_path", "name_or_path", "_commit_hash", "architectures", "model_type"),
+        *("transformers_version", "torch_dtype", "dtype", "add_cross_attention", "bad_words_ids"),
+        *("begin_suppress_tokens", "chunk_size_feed_forward", "cross_attention_hidden_size"),
+        *("decoder_start_token_id", "diversity_penalty", "do_sample", "dropout", "early_stopping"),
+        *("encoder_no_repeat_ngram_size", "exponential_decay_length_penalty", "finetuning_task"),
+        *("forced_bos_token_id", "forced_eos_token_id", "gradient_checkpointing", "id2label", "is_decoder"),
+        *("is_encoder_decoder", "label2id", "length_penalty", "max_length", "min_length"),
+        *("no_repeat_ngram_size", "num_beam_groups", "num_beams", "num_labels", "num_return_sequences"),
+        *("output_attentions", "output_hidden_states", "output_scores", "prefix", "problem_type"),
+        *("remove_invalid_values", "repetition_penalty", "return_dict", "return_dict_in_generate"),
+        *("sep_token_id", "suppress_tokens", "task_specific_params", "temperature", "tf_legacy_loss"),
+        *("tie_encoder_decoder", "tie_word_embeddings", "tokenizer_class", "top_k", "top_p", "torchscript"),
+        *("typical_p", "use_bfloat16", "use_cache", "use_return_dict", "_attn_implementation_autoset"),
+    )
 )
 """Keys of a text encoder's config that say nothing about its states: provenance, generation, classification heads."""
 _TYPES = {"dtype", "torch_dtype"}

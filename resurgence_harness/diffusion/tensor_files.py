@@ -160,7 +160,7 @@ def read_header(path: str | Path) -> TensorFile:
 
 
 def reading(file: TensorFile, total: Any) -> Iterator[tuple[Entry, bytearray]]:
-    """Every tensor's bytes in the order of their places, from one pass over the file; `total` (a hash) sees all of them.
+    """Every tensor's bytes in the order of their places, in one pass over the file; `total` (a hash) sees all of it.
 
     The file must still begin with the header that was checked and be as long, so that places mean what they meant;
     UserError else.

@@ -1,9 +1,9 @@
 """A CLIP tokenizer from the described bytes: checked to be one and no more, then built as drawing uses it. No torch.
 
-Stable Diffusion's tokenizer is byte-level BPE behind fixed rules: NFC, one space for white space, lower case, a split by
-one regular expression. transformers builds these rules itself and takes words and merges from the file; other readers
-(older releases, tokenizers, web interfaces) take the rules from the file too. So the file must hold exactly these: then
-all read alike, and no normaliser, pattern or template of a stranger, some of which take gigabytes, is ever built.
+Stable Diffusion's tokenizer is byte-level BPE behind fixed rules: NFC, one space for white space, lower case, a split
+by one regular expression. transformers builds these rules itself and takes words and merges from the file; other
+readers (older releases, tokenizers, web interfaces) take the rules from the file too. So the file must hold exactly
+these: then all read alike, and no stranger's normalizer, pattern or template, some of which take gigabytes, is built.
 """
 
 from __future__ import annotations
@@ -146,7 +146,7 @@ def tokenizer_of(files: Mapping[str, bytes], folder: Path) -> Any:
 
 
 def _configured(config: Mapping[str, Any], folder: Path) -> Iterable[tuple[str, int | None]]:
-    """(word, its number or None) of every token that tokenizer_config.json names; UserError for a key of another use."""
+    """(word, its number or None) of every token that tokenizer_config.json names; UserError for an unknown key."""
     for name, value in config.items():
         if name in _NAMED:
             if value is not None:
@@ -281,10 +281,10 @@ def _from_json(given: Mapping[str, Any], declared: dict[str, int | None], folder
 
 def _split(value: Any) -> bool:
     """Whether a pre-tokenizer is CLIP's."""
-    rules = (
-        value.get("pretokenizers") if isinstance(value, dict) and value.keys() == {"type", "pretokenizers"} else None
-    )
-    if not isinstance(rules, list) or len(rules) != 2 or value["type"] != "Sequence":
+    if not isinstance(value, dict) or value.keys() != {"type", "pretokenizers"} or value["type"] != "Sequence":
+        return False
+    rules = value["pretokenizers"]
+    if not isinstance(rules, list) or len(rules) != 2:
         return False
     return any(
         rules[0] == {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Removed", "invert": True}
@@ -436,5 +436,5 @@ def _check_places(
 
 def _wrong(folder: Path, found: str, expected: str) -> UserError:
     return UserError(
-        sentence(f"The tokenizer at {folder} is none of CLIP.", found=shown(found), expected=expected, do=_DO)
+        sentence(f"The tokenizer at {folder} is not one of CLIP.", found=shown(found), expected=expected, do=_DO)
     )
