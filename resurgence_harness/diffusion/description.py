@@ -121,6 +121,8 @@ class Weights(NamedTuple):
     """One file, or the shards in the order of their names."""
     places: dict[str, str] | None = None
     """Tensor → shard, as the index says; None for one file."""
+    listing: tuple[str, bytes] | None = None
+    """Name and bytes of the index, as it was read; None for one file."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -224,9 +226,10 @@ def weights_at(folder: Path, directory: Path, stem: str) -> Weights:
         shards = {name for name in names if _shard_of(stem, dotted).fullmatch(name)}
         if len(there) > 1:
             raise _ambiguous(folder, " and ".join(there) + ": two sets of weights, of which libraries take either")
-        places, files = None, []
+        places, files, listing = None, [], None
         if there and there[0] != single:
-            places = _places(folder / there[0], directory)
+            listing = there[0], _bytes(folder / there[0], directory, TOKENIZER_LIMIT)
+            places = _places(listing[1], folder / there[0])
             files = _shards(folder / there[0], set(places.values()), directory)
         elif there:
             check_inside(folder / single, directory)
@@ -234,7 +237,7 @@ def weights_at(folder: Path, directory: Path, stem: str) -> Weights:
         if left := sorted(shards - {path.name for path in files}):
             raise _ambiguous(folder, f"{shown(left[0])}, a shard that no index names")
         if files:
-            return Weights(variant, files, places)
+            return Weights(variant, files, places, listing)
     pickles = sorted(name for name in names if Path(name).suffix.lower() in PICKLES)
     if pickles:
         raise UserError(
@@ -288,9 +291,9 @@ def _shards(index: Path, names: set[str], directory: Path) -> list[Path]:
     return [index.parent / name for name in sorted(names)]
 
 
-def _places(index: Path, directory: Path) -> dict[str, str]:
+def _places(data: bytes, path: Path) -> dict[str, str]:
     """Tensor → shard, as an index says; empty where it says nothing of the kind."""
-    places = _json(index, directory, TOKENIZER_LIMIT).get("weight_map")
+    places = parse_json(data, path).get("weight_map")
     fits = isinstance(places, dict) and all(isinstance(value, str) for value in places.values())
     return dict(places) if fits and places is not None else {}
 

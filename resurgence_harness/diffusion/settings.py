@@ -132,7 +132,7 @@ _CROSS, _PLAIN = ("CrossAttnDownBlock2D", "CrossAttnUpBlock2D"), ("DownBlock2D",
 
 SETTINGS: Mapping[str, Mapping[str, Setting]] = {
     "unet": {
-        "sample_size": _whole(1, 1024, 64),
+        "sample_size": _whole(1, 1024, 64, draws=False),  # whoever asks for images says how large they are
         "in_channels": _whole(1, 64, 4),
         "out_channels": _whole(1, 64, 4),
         "center_input_sample": _switch(False),
@@ -202,7 +202,7 @@ SETTINGS: Mapping[str, Mapping[str, Setting]] = {
         "mid_block_add_attention": _switch(True),
     },
     "text_encoder": {
-        "vocab_size": _whole(2, 1_000_000, 49408),
+        "vocab_size": _whole(2, 1_000_000, 49408, draws=False),  # the tokenizer says which rows are read
         "hidden_size": _whole(1, WIDEST, 512),
         "intermediate_size": _whole(1, 4 * WIDEST, 2048),
         "projection_dim": Setting(
