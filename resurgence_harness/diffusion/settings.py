@@ -100,14 +100,14 @@ _NUMBERS = Setting(
 )
 _IDENTITY = Setting(
     default=None,
-    fits=lambda value: (
-        value is None
-        or (type(value) is int and abs(value) < 2**31)
-        or (
-            isinstance(value, list) and len(value) <= 64 and all(type(one) is int and abs(one) < 2**31 for one in value)
-        )
-    ),
+    fits=lambda value: value is None or (type(value) is int and abs(value) < 2**31),
     expected="a token's number, or null",
+    draws=False,
+)
+_IDENTITIES = Setting(
+    default=None,
+    fits=lambda value: _IDENTITY.fits(value) or (_listed(value, _IDENTITY.fits) and None not in value),
+    expected="a token's number, a list of them, or null",
     draws=False,
 )
 _HEADS = Setting(
@@ -222,7 +222,7 @@ SETTINGS: Mapping[str, Mapping[str, Setting]] = {
         # The ids are read for the pooled state, which Stable Diffusion does not use; padding is the tokenizer's.
         "pad_token_id": _IDENTITY,
         "bos_token_id": _IDENTITY,
-        "eos_token_id": _IDENTITY,
+        "eos_token_id": _IDENTITIES,
     },
     "scheduler": {
         "num_train_timesteps": _whole(100, 10_000, 1000),
