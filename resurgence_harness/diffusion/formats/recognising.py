@@ -6,11 +6,13 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from resurgence_harness.diffusion.base_files import WEIGHTS, weights_at
+from resurgence_harness.diffusion.description import opened
 from resurgence_harness.diffusion.formats.component import Component
 from resurgence_harness.diffusion.formats.contract import Format, Source
 from resurgence_harness.diffusion.formats.embedding import Embedding
 from resurgence_harness.diffusion.formats.lora import CONFIG, Lora
 from resurgence_harness.diffusion.formats.original import CLIP, OPEN_CLIP, UNET, VAE, Original
+from resurgence_harness.diffusion.settings import resolved
 from resurgence_harness.diffusion.tensor_files import (
     PICKLES,
     Entry,
@@ -77,10 +79,11 @@ def _folder(path: Path, source: Source) -> Format:
         part = {"UNet2DConditionModel": "unet", "CLIPTextModel": "text_encoder"}.get(str(kinds[0] or kinds[1]))
         if part is None:
             raise _refused(path, f"a {shown(str(kinds[0] or kinds[1]))}", "its config.json")
-        files = tuple(read_header(file) for file in weights_at(path, path, WEIGHTS[part])[1])
+        known = resolved(part, settings, path / "config.json")
+        files = tuple(opened(weights_at(path, path, WEIGHTS[part]), path))
         for file in files:
             check_finite(file)
-        return Component(source=source, part=part, opened=files)
+        return Component(source=source, part=part, opened=files, settings=known)
     files_here = sorted(path.glob("*.safetensors"))
     if len(files_here) != 1:
         pickles = sorted(file for file in path.iterdir() if file.suffix.lower() in PICKLES)
