@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
-from shlex import quote
 from typing import Any
 
+from resurgence_harness.diffusion.schedules import check_schedule
 from resurgence_harness.diffusion.tensor_files import (
     PICKLES,
     TensorFile,
     check_finite,
     check_inside,
+    conversion,
     read_header,
     read_json,
     sha256_of,
@@ -42,11 +43,6 @@ CLASSES = {
     "tokenizer": {"CLIPTokenizer", "CLIPTokenizerFast"},
 }
 """Component → the classes that model_index.json may name; another would be the model's own code, or another model."""
-_CONVERT = (
-    "Convert it where you trust it, for a pickle can run code when it is read: "
-    'python -c "import sys; from diffusers import StableDiffusionPipeline as P; '
-    'P.from_pretrained(sys.argv[1], safety_checker=None).save_pretrained(sys.argv[2])"'
-)
 INDEX = "position_ids"
 """The one tensor that may hold whole numbers: older text encoders number their places in it."""
 WIDEST, DEEPEST, LONGEST = 10**6, 128, 64
@@ -107,6 +103,8 @@ def check_base(directory: str | Path) -> None:
         if component != "tokenizer":
             settings = _json(directory / component / names[0], directory)
             _check_sane(settings, directory / component / names[0])
+            if component == "scheduler":
+                check_schedule(settings, directory / component / names[0])
             predicted = settings.get("prediction_type", "epsilon")
             if component == "scheduler" and predicted not in ("epsilon", "v_prediction"):
                 raise UserError(
@@ -203,7 +201,7 @@ def weights_at(folder: Path, directory: Path, stem: str) -> tuple[str | None, li
             sentence(
                 f"The base at {directory} has only pickled weights in {component}/.",
                 found=shown(", ".join(pickles)),
-                do=f"{_CONVERT} {quote(str(directory))} {quote(f'{directory}-safetensors')}",
+                do=f"Convert it, which reads it with torch's weights_only=True: {conversion(directory)}",
             )
         )
     raise UserError(

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from resurgence_harness.diffusion.base_files import WEIGHTS, tensor_files
-from resurgence_harness.diffusion.tensor_files import Entry, TensorFile
+from resurgence_harness.diffusion.tensor_files import Entry, TensorFile, is_index
 
 _OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 
@@ -50,7 +50,7 @@ class ModelFiles(Mapping[str, Weight]):
             for part, files in self.parts.items()
             for file in files
             for raw, entry in file.entries.items()
-            if entry.floating
+            if entry.floating and not is_index(raw)
         }
 
     def __getitem__(self, name: str) -> Weight:

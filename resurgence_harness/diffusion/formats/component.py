@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, final
 
-from resurgence_harness.diffusion.formats.contract import Changes, Format, Piece, replaced
-from resurgence_harness.diffusion.model_files import ModelFiles, canonical
+from resurgence_harness.diffusion.formats.contract import Changes, Format, covered, pieces_of, replaced
+from resurgence_harness.diffusion.formats.predicting import check_prediction
+from resurgence_harness.diffusion.model_files import ModelFiles
 from resurgence_harness.diffusion.tensor_files import TensorFile
 
 
@@ -35,10 +36,10 @@ class Component(Format):
 
     def changes(self, parent: ModelFiles) -> Changes:
         """Every weight replaced."""
-        found = {
-            canonical(self.part, name.removeprefix(f"{self.part}.")): Piece(file=file, name=name)
-            for file in self.opened
-            for name, entry in file.entries.items()
-            if entry.floating
-        }
-        return replaced(self.part, found, parent, self.source)
+        for file in self.opened:
+            check_prediction(file, parent)
+        return replaced(self.part, pieces_of(self.part, self.opened), parent, self.source)
+
+    def remarks(self, parent: ModelFiles) -> tuple[str, ...]:
+        """What it leaves to the parent."""
+        return covered(self.part, pieces_of(self.part, self.opened), parent, self.source)

@@ -36,7 +36,7 @@ from resurgence_harness.diffusion.tensor_files import (
 from resurgence_harness.errors import UserError, sentence
 from resurgence_harness.specs import Base
 
-VERSION = 1
+VERSION = 2
 """Raised when the same inputs are made into other weights."""
 NOTE = "candidate.json"
 """What a made directory was made from."""
@@ -52,6 +52,8 @@ class Candidate:
     """For people: "a LoRA × 0.8 on sd14"."""
     tokens: tuple[str, ...] = ()
     """Words that prompts must hold for its embeddings to matter."""
+    notes: tuple[str, ...] = ()
+    """What a person must read beside a verdict: what was not judged, or not covered."""
 
 
 def materialise(sources: Sequence[Source], base: str | Path | None, out: str | Path) -> Candidate:
@@ -167,8 +169,9 @@ def _made(steps: list[Format], base: Path, out: Path) -> Candidate:
     words = " + ".join(step.words + (f" × {step.source.weight:g}" if isinstance(step, Lora) else "") for step in steps)
     tokens = tuple(token for step in steps for token in step.tokens)
     made = _whole(place)
+    parent = ModelFiles(base)
+    notes = tuple(remark for step in steps for remark in step.remarks(parent))
     if made is None:
-        parent = ModelFiles(base)
         edits = _merged(steps, parent)
         try:
             out.mkdir(parents=True, exist_ok=True)
@@ -197,7 +200,10 @@ def _made(steps: list[Format], base: Path, out: Path) -> Candidate:
                 )
             ) from None
     return Candidate(
-        base=_located(place, f"{words} on {base.name}", made), words=f"{words} on {base.name}", tokens=tokens
+        base=_located(place, f"{words} on {base.name}", made),
+        words=f"{words} on {base.name}",
+        tokens=tokens,
+        notes=notes,
     )
 
 
@@ -229,6 +235,15 @@ def _merged(steps: list[Format], parent: ModelFiles) -> dict[str, list[Edit]]:
                 )
             replacing |= dict.fromkeys(changes, step.source.path)
         for name, edit in changes.items():
+            before = [one for one in merged.get(name, []) if one.added]
+            if edit.added and before and (edit.alone or any(one.alone for one in before)):
+                raise UserError(
+                    sentence(
+                        f"{step.source.path} and another LoRA change the same layer, and one of them is a DoRA.",
+                        layer=name,
+                        do="Give one of them, or the merged model: programs differ about what both together are.",
+                    )
+                )
             merged.setdefault(name, []).append(edit)
     return merged
 
