@@ -10,6 +10,7 @@ run (see `pickles`). The result must be of a kind that can be judged, else it is
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import shutil
@@ -21,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from resurgence_harness.diffusion.formats import Cover, Source, recognise
 from resurgence_harness.diffusion.pickles import Left, read_pickle
-from resurgence_harness.diffusion.tensor_files import PICKLES, read_json, shown
+from resurgence_harness.diffusion.tensor_files import PICKLES, check_inside, read_json, shown
 from resurgence_harness.errors import UserError, sentence
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ def convert(source: str | Path, out: str | Path) -> str:
         with tempfile.TemporaryDirectory(prefix=".converting-", dir=out.parent) as folder:
             made = Path(folder, out.name)
             left = _directory(source, made) if source.is_dir() else _file(source, made)
-            found = _kind(made)
+            found = _kind(made, source)
             os.rename(made, out)
     except OSError as problem:
         raise UserError(
@@ -60,6 +61,9 @@ def convert(source: str | Path, out: str | Path) -> str:
 def main(arguments: list[str] | None = None) -> None:
     """The command; 4 and one sentence for what cannot be converted."""
     given = sys.argv[1:] if arguments is None else arguments
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a name that the terminal cannot show changes nothing
     try:
         if len(given) != 2:
             raise UserError(
@@ -74,14 +78,17 @@ def main(arguments: list[str] | None = None) -> None:
         raise SystemExit(4) from None
 
 
-def _kind(made: Path) -> str:
+def _kind(made: Path, source: Path) -> str:
     """What was written, which must be something that can be judged."""
-    found = recognise(Source(path=made, cover=Cover.SOME))
-    if not isinstance(found, Path):
-        return found.words
     from resurgence_harness.diffusion.base_files import check_base
 
-    check_base(found)
+    try:
+        found = recognise(Source(path=made, cover=Cover.SOME))
+        if not isinstance(found, Path):
+            return found.words
+        check_base(found)
+    except UserError as problem:  # of a file that is about to be removed
+        raise UserError(str(problem).replace(str(made), f"{source}, converted,")) from None
     return "a directory in diffusers' layout"
 
 
@@ -98,6 +105,7 @@ def _directory(source: Path, out: Path) -> list[str]:
     out.mkdir()
     for path in sorted(source.rglob("*")):
         place = out / path.relative_to(source)
+        check_inside(path, source)
         if path.is_dir():
             place.mkdir(exist_ok=True)
         elif path.name.endswith(".index.json") and path.name.removesuffix(".index.json").endswith(tuple(PICKLES)):

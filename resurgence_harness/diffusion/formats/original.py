@@ -1,6 +1,6 @@
 """A single file in the original layout of SD 1.x and 2.x: the U-Net, the VAE and the text encoder together.
 
-    model.diffusion_model.…      U-Net                        model_ema.…                left aside, if it is a second copy
+    model.diffusion_model.…      U-Net                        model_ema.…                not read, only noted
     first_stage_model.…          VAE                          betas, alphas_cumprod, …   must be the base's schedule
     cond_stage_model.transformer.…  CLIP (v1)                 cond_stage_model.model.…   OpenCLIP (v2)
 
