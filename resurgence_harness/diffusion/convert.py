@@ -46,8 +46,11 @@ def convert(source: str | Path, out: str | Path) -> str:
     try:
         with tempfile.TemporaryDirectory(prefix=".converting-", dir=out.parent) as folder:
             made = Path(folder, out.name)
-            left = _directory(source, made) if source.is_dir() else _file(source, made)
-            found = _kind(made, source)
+            try:
+                left = _directory(source, made) if source.is_dir() else _file(source, made)
+                found = _kind(made)
+            except UserError as problem:  # of a file that is about to be removed
+                raise UserError(str(problem).replace(str(made), f"{source}, converted,")) from None
             os.rename(made, out)
     except OSError as problem:
         raise UserError(
@@ -78,17 +81,14 @@ def main(arguments: list[str] | None = None) -> None:
         raise SystemExit(4) from None
 
 
-def _kind(made: Path, source: Path) -> str:
+def _kind(made: Path) -> str:
     """What was written, which must be something that can be judged."""
     from resurgence_harness.diffusion.base_files import check_base
 
-    try:
-        found = recognise(Source(path=made, cover=Cover.SOME))
-        if not isinstance(found, Path):
-            return found.words
-        check_base(found)
-    except UserError as problem:  # of a file that is about to be removed
-        raise UserError(str(problem).replace(str(made), f"{source}, converted,")) from None
+    found = recognise(Source(path=made, cover=Cover.SOME))
+    if not isinstance(found, Path):
+        return found.words
+    check_base(found)
     return "a directory in diffusers' layout"
 
 

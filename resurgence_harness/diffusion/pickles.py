@@ -9,6 +9,7 @@ which takes what it is given and does nothing. Nothing is imported or called on 
 from __future__ import annotations
 
 import pickle
+import warnings
 import zipfile
 from collections import OrderedDict
 from pathlib import Path
@@ -24,6 +25,9 @@ SLACK = 1 << 20
 
 class Left:
     """What stands for an object of any class that is not numbers."""
+
+    dump_patches = False
+    """torch looks for it in old files that hold a module."""
 
     def __new__(cls, *_: object, **__: object) -> Left:
         """Whatever the arguments are."""
@@ -61,10 +65,13 @@ def read_pickle(path: Path) -> Any:
 
     _check_size(path)
     try:
-        try:
-            return torch.load(path, map_location="cpu", weights_only=True)
-        except pickle.UnpicklingError:
-            return torch.load(path, map_location="cpu", weights_only=False, pickle_module=_restricted())
+        with path.open("rb") as file, warnings.catch_warnings():  # a path that ends in .safetensors is read as one
+            warnings.simplefilter("ignore")
+            try:
+                return torch.load(file, map_location="cpu", weights_only=True)
+            except pickle.UnpicklingError:
+                file.seek(0)
+                return torch.load(file, map_location="cpu", weights_only=False, pickle_module=_restricted())
     except UserError:
         raise
     except Exception as problem:  # a pickle may ask for anything, and fail in any way

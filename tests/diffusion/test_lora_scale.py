@@ -1,11 +1,10 @@
-"""A LoRA's scale is the one that peft and diffusers take, in every layout and with every note, or the file is refused."""
+"""A LoRA's scale is the one that peft and diffusers take, in every layout and with every note, or it is refused."""
 
 from __future__ import annotations
 
 import copy
 import json
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-from resurgence_harness.diffusion.formats import Source, materialise
+from resurgence_harness.diffusion.formats import Source, materialise, recognise
+from resurgence_harness.diffusion.formats.contract import Format
 from resurgence_harness.diffusion.model import StableDiffusion
 from resurgence_harness.diffusion.model_files import ModelFiles
 from resurgence_harness.errors import UserError
@@ -38,13 +38,14 @@ PATTERNS = {
 }
 
 
-def merged(path: Path, base: Path, out: Path, **how: Any) -> dict[str, torch.Tensor]:
-    """The candidate's weights, by name."""
-    made = materialise([Source(path=path, **how)], base, out)
-    return {
-        name: torch.from_numpy(np.array(one.values(), np.float32))
-        for name, one in ModelFiles(made.base.location).items()
-    }
+def merged(path: Path, base: Path, **how: Any) -> dict[str, torch.Tensor]:
+    """The candidate's weights, by name, without writing them."""
+    parent = ModelFiles(base)
+    found = recognise(Source(path=path, **how))
+    assert isinstance(found, Format)
+    edits = found.changes(parent)
+    values = {name: np.array(one.values(), np.float32) for name, one in parent.items()}
+    return {n: torch.from_numpy(edits[n].apply(value) if n in edits else value) for n, value in values.items()}
 
 
 def moved(found: dict[str, torch.Tensor], module: Any, part: str) -> float:
@@ -110,12 +111,12 @@ def adapters(draw: Any) -> dict[str, Any]:
             "alpha_pattern": draw(st.dictionaries(patterns, st.integers(1, 12), max_size=3)),
             "use_rslora": draw(st.booleans()),
             "use_dora": draw(st.booleans()),
-            "init_lora_weights": draw(st.sampled_from([True, False, "gaussian", "eva"])),
+            "init_lora_weights": draw(st.sampled_from([True, False, "gaussian"])),
         },
     }
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
 @given(adapter=adapters())
 def test_any_adapter_becomes_the_weights_that_peft_merges(
     adapter: dict[str, Any], model: StableDiffusion, v1: Path, tmp_path_factory: pytest.TempPathFactory
@@ -129,7 +130,7 @@ def test_any_adapter_becomes_the_weights_that_peft_merges(
     if adapter["layout"] == "one network" and part == "text_encoder":
         adapter["layout"] = "pipeline"
     path = written(peft, part, adapter["layout"], place)
-    found = merged(path, v1, place / "made")
+    found = merged(path, v1)
 
     assert moved(found, getattr(model, part), part) > 1e-4
     assert moved(found, peft.merge_and_unload(), part) < 2e-5
@@ -140,7 +141,10 @@ def test_any_adapter_becomes_the_weights_that_peft_merges(
 def test_what_save_lora_adapter_writes_is_what_diffusers_loads(
     model: StableDiffusion, v1: Path, tmp_path: Path
 ) -> None:
-    """Settings without a part, at a scale of 4; diffusers' own load_lora_adapter and fuse_lora."""
+    """Settings without a part, at a scale of 4; diffusers' own load_lora_adapter and fuse_lora.
+
+    Without use_safetensors=True diffusers 0.42 reads the tensors and not the settings, and takes a scale of 1.
+    """
     from peft import LoraConfig
 
     config = LoraConfig(r=2, lora_alpha=8, target_modules=[KEYS], init_lora_weights=False)
@@ -149,10 +153,10 @@ def test_what_save_lora_adapter_writes_is_what_diffusers_loads(
         torch.manual_seed(0)
         unet.add_adapter(config)
     unet.save_lora_adapter(tmp_path)
-    again.load_lora_adapter(str(tmp_path / "pytorch_lora_weights.safetensors"), prefix=None)
+    again.load_lora_adapter(str(tmp_path / "pytorch_lora_weights.safetensors"), prefix=None, use_safetensors=True)
     again.fuse_lora()
     again.unload_lora()
-    found = merged(tmp_path / "pytorch_lora_weights.safetensors", v1, tmp_path / "made")
+    found = merged(tmp_path / "pytorch_lora_weights.safetensors", v1)
 
     assert moved(found, model.unet, "unet") > 1e-2
     assert moved(found, again, "unet") < 1e-6
@@ -183,7 +187,7 @@ def scale_of(tensors: dict[str, Any], notes: dict[str, str], base: Path, folder:
         else (next(v for n, v in tensors.items() if role in n) for role in ("lora_down", "lora_up"))
     )
     files = ModelFiles(base)
-    found = merged(path, base, folder / "made")
+    found = merged(path, base)
     part = "text_encoder" if any("text" in n or "lora_te" in n for n in tensors) else "unet"
     layer = f"{part}.{Q if part == 'text_encoder' else K}.weight"
     change = found[layer] - torch.from_numpy(np.array(files[layer].values()))
@@ -349,7 +353,7 @@ REFUSED: dict[str, tuple[dict[str, Any], dict[str, str], str]] = {
     "alpha twice, differing": (
         pair(KOHYA, kohya=True) | {f"{KOHYA}.alpha": torch.tensor(2.0)},
         noted(lora_alpha=8),
-        "the settings say a scale of 2",
+        ".alpha = 2 of rank 4",
     ),
     "kohya's other rank": (pair(KOHYA, kohya=True), {"ss_network_dim": "8"}, "contradict its tensors"),
     "kohya's other alpha": (
@@ -388,7 +392,7 @@ REFUSED: dict[str, tuple[dict[str, Any], dict[str, str], str]] = {
 
 @pytest.mark.parametrize("kind", REFUSED)
 def test_what_has_another_scale_or_none_is_one_sentence(kind: str, v1: Path, tmp_path: Path) -> None:
-    """Named, with what to do, and nothing is made."""
+    """Named, with what to do."""
     tensors, notes, words = REFUSED[kind]
 
     with pytest.raises(UserError) as caught:
@@ -396,7 +400,6 @@ def test_what_has_another_scale_or_none_is_one_sentence(kind: str, v1: Path, tmp
 
     first, *_, last = str(caught.value).splitlines()
     assert words in str(caught.value) and first.endswith(".") and last.startswith("  ")
-    assert not (tmp_path / "made").exists()
 
 
 def test_a_lora_for_velocity_fits_a_base_for_velocity(v2: Path, tmp_path: Path) -> None:
@@ -405,10 +408,10 @@ def test_a_lora_for_velocity_fits_a_base_for_velocity(v2: Path, tmp_path: Path) 
     for note, fits in (("sd_v2_v", True), ("sd_v2", False)):
         save_file(found, tmp_path / "lora.safetensors", {"ss_base_model_version": note})
         if fits:
-            merged(tmp_path / "lora.safetensors", v2, tmp_path / "made")
+            merged(tmp_path / "lora.safetensors", v2)
         else:
             with pytest.raises(UserError, match="does not predict"):
-                merged(tmp_path / "lora.safetensors", v2, tmp_path / "made")
+                merged(tmp_path / "lora.safetensors", v2)
 
 
 def test_settings_beside_a_file_are_its_own_or_nobodys(v1: Path, tmp_path: Path) -> None:
@@ -444,7 +447,7 @@ def test_pissa_that_peft_converted_is_taken(model: StableDiffusion, v1: Path, tm
     assert start
     begun.save_pretrained(tmp_path / "begun")
     peft.save_pretrained(tmp_path / "converted", path_initial_model_for_weight_conversion=str(tmp_path / "begun"))
-    found = merged(tmp_path / "converted", v1, tmp_path / "made")
+    found = merged(tmp_path / "converted", v1)
 
     assert len(load_file(tmp_path / "converted" / "adapter_model.safetensors")) > 2
     assert moved(found, model.unet, "unet") > 1e-3
@@ -466,13 +469,13 @@ def test_a_dora_of_lycoris(name: str, axis: str, model: StableDiffusion, v1: Pat
     shape = [1] * weight.ndim
     shape[kept] = weight.shape[kept]
     lengths = torch.rand(shape, generator=draw) + 0.5
-    norm = direction.norm(dim=[a for a in range(weight.ndim) if a != kept], keepdim=True)
+    norm = torch.linalg.vector_norm(direction, dim=[a for a in range(weight.ndim) if a != kept], keepdim=True)
     expected = direction * lengths / (norm + torch.finfo(torch.float32).eps)
     layer = "lora_unet_" + name.replace(".", "_")
     tensors = {f"{layer}.lora_down.weight": down, f"{layer}.lora_up.weight": up, f"{layer}.dora_scale": lengths}
     save_file(tensors | {f"{layer}.alpha": torch.tensor(1.0)}, tmp_path / "dora.safetensors")
 
-    found = merged(tmp_path / "dora.safetensors", v1, tmp_path / "made")
+    found = merged(tmp_path / "dora.safetensors", v1)
     assert torch.allclose(found[f"unet.{name}.weight"], expected, atol=1e-5)
 
 
@@ -509,6 +512,3 @@ def test_other_settings_are_another_candidate(v1: Path, tmp_path: Path) -> None:
         made.append(materialise([Source(path=tmp_path)], v1, tmp_path / "made").base.digest)
 
     assert made[0] != made[1]
-
-
-Made = Callable[..., Any]
