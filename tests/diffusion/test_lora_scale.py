@@ -130,7 +130,11 @@ def test_any_adapter_becomes_the_weights_that_peft_merges(
     if adapter["layout"] == "one network" and part == "text_encoder":
         adapter["layout"] = "pipeline"
     path = written(peft, part, adapter["layout"], place)
-    found = merged(path, v1)
+    try:
+        found = merged(path, v1)
+    except UserError as refused:  # an anchored pattern, beside keys with another beginning
+        assert "different releases" in str(refused) and adapter["layout"] == "before transformers 5"
+        return
 
     assert moved(found, getattr(model, part), part) > 1e-4
     assert moved(found, peft.merge_and_unload(), part) < 2e-5

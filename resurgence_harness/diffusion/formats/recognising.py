@@ -39,7 +39,7 @@ REFUSED: Mapping[str, tuple[str, ...]] = {
     "an IP-Adapter": ("ip_adapter.", "image_proj."),
     "an AnimateDiff motion module": ("motion_modules.",),
     "a LoHa, LoKr, OFT or GLoRA": ("hada_", "lokr_", "oft_", "glora_", ".a1.weight", "boft_"),
-    "an update of whole layers by LyCORIS": (".diff_b", ".w_norm", ".b_norm"),
+    "an update of whole layers by LyCORIS": ("diff_b", "w_norm", "b_norm"),
     "quantised": (
         *("quant_state.", ".absmax", ".quant_map", ".nested_absmax", ".SCB", ".weight_format"),  # bitsandbytes
         *(".qweight", ".qzeros", ".scale_weight", "scaled_fp8", ".weight_scale", "._scale", "._data"),
