@@ -204,7 +204,7 @@ def _check_index(file: TensorFile, name: str) -> None:
     if not entry.size or not np.array_equal(values, np.arange(entry.size)):
         raise UserError(
             sentence(
-                f"The weights {file.path} number the places of a text in another way than 0, 1, 2 …",
+                f"The weights {file.path} do not number the places of a text as 0, 1, 2 and so on.",
                 tensor=f"{shown(name)}, {entry.size} numbers, {entry.dtype}",
                 do="Give a checkpoint with the position_ids of CLIP, or without any.",
             )
