@@ -20,13 +20,12 @@ from resurgence_harness.diffusion.description import (
     opened,
     weights_at,
 )
+from resurgence_harness.diffusion.schedules import check_schedule
 from resurgence_harness.diffusion.settings import check_together, resolved
-from resurgence_harness.diffusion.tensor_files import TensorFile, check_finite, shown
+from resurgence_harness.diffusion.tensor_files import INDEX, TensorFile, check_finite, is_index, shown
 from resurgence_harness.diffusion.tokenizing import check_tokenizer
 from resurgence_harness.errors import UserError, sentence
 
-INDEX = "position_ids"
-"""A tensor that only numbers places, in older text encoders: no weight, whatever its type."""
 _OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 
 Settings = Mapping[str, Mapping[str, Any]]
@@ -69,7 +68,7 @@ def check_base(directory: str | Path) -> ModelDescription:
     for part in WEIGHTS:
         files = description.opened(part)
         for file in files:
-            whole = [name for name, entry in file.entries.items() if not entry.floating and not name.endswith(INDEX)]
+            whole = [name for name, entry in file.entries.items() if not entry.floating and not is_index(name)]
             if whole:
                 raise UserError(
                     sentence(
@@ -87,6 +86,7 @@ def check_base(directory: str | Path) -> ModelDescription:
 def check_settings(description: ModelDescription) -> Settings:
     """The resolved settings of every component, in range and fitting one another and the tokenizer."""
     directory = description.directory
+    check_schedule(description.config("scheduler"), directory / "scheduler" / SETTINGS["scheduler"][0])
     settings = {
         part: resolved(part, description.config(part), directory / part / SETTINGS[part][0])
         for part in SETTINGS
@@ -102,7 +102,7 @@ def check_tensors(part: str, files: list[TensorFile], settings: Mapping[str, Any
     wanted, found = expected(part, settings), {}
     for file in files:
         for raw, entry in file.entries.items():
-            if raw.endswith(INDEX):
+            if is_index(raw):
                 continue
             if (name := canonical(part, raw)) in found:
                 raise UserError(

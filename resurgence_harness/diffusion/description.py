@@ -29,13 +29,13 @@ from dataclasses import dataclass
 from enum import Enum
 from functools import cached_property
 from pathlib import Path
-from shlex import quote
 from typing import Any, NamedTuple
 
 from resurgence_harness.diffusion.tensor_files import (
     PICKLES,
     TensorFile,
     check_inside,
+    conversion,
     parse_json,
     read_bytes,
     read_header,
@@ -74,11 +74,6 @@ CONFIG_LIMIT, TOKENIZER_LIMIT = 1_000_000, 20_000_000
 """Bytes of a config, and of a file of the tokenizer; Stable Diffusion's have 2 kB and up to 4 MB."""
 _ADAPTERS = frozenset({"adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"})
 _OTHER_VOCABULARIES = re.compile(r"tekken\.json|tokenizer\.model.*|tiktoken\.model|.*\.gguf")
-_CONVERT = (
-    "Convert it where you trust it, for a pickle can run code when it is read: "
-    'python -c "import sys; from diffusers import StableDiffusionPipeline as P; '
-    'P.from_pretrained(sys.argv[1], safety_checker=None).save_pretrained(sys.argv[2])"'
-)
 
 
 class Role(Enum):
@@ -244,7 +239,7 @@ def weights_at(folder: Path, directory: Path, stem: str) -> Weights:
             sentence(
                 f"The base at {directory} has only pickled weights in {folder.name}/.",
                 found=shown(", ".join(pickles)),
-                do=f"{_CONVERT} {quote(str(directory))} {quote(f'{directory}-safetensors')}",
+                do=f"Convert it, which reads it with torch's weights_only=True: {conversion(directory)}",
             )
         )
     others = sorted(name for name in names if name.endswith(".safetensors"))

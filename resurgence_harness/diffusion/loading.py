@@ -14,9 +14,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from resurgence_harness.diffusion.base_files import INDEX, WEIGHTS, canonical, check_settings, check_tensors
+from resurgence_harness.diffusion.base_files import WEIGHTS, canonical, check_settings, check_tensors
 from resurgence_harness.diffusion.description import ModelDescription, describe, digest_of_files
-from resurgence_harness.diffusion.tensor_files import TensorFile, reading, shown
+from resurgence_harness.diffusion.tensor_files import TensorFile, is_index, reading, shown
 from resurgence_harness.diffusion.tokenizing import tokenizer_of
 from resurgence_harness.errors import BuildError, UserError, sentence
 
@@ -101,7 +101,7 @@ def _fill(module: Any, part: str, files: list[TensorFile]) -> dict[str, str]:
         total = hashlib.sha256()
         for entry, data in reading(file, total):
             name = canonical(part, entry.name)
-            if entry.name.endswith(INDEX):
+            if is_index(entry.name):
                 continue
             place = places.get(name)
             if place is None or tuple(place.shape) != entry.shape:
@@ -120,6 +120,7 @@ def _tensor(data: bytearray, dtype: str) -> torch.Tensor:
     import torch
 
     kinds = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+    kinds |= {"F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2}
     if dtype not in kinds:
         raise UserError(
             sentence(

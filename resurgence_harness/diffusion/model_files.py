@@ -15,9 +15,9 @@ from pathlib import Path
 
 import numpy as np
 
-from resurgence_harness.diffusion.base_files import INDEX, WEIGHTS, canonical
+from resurgence_harness.diffusion.base_files import WEIGHTS, canonical
 from resurgence_harness.diffusion.description import ModelDescription, describe
-from resurgence_harness.diffusion.tensor_files import Entry, TensorFile
+from resurgence_harness.diffusion.tensor_files import Entry, TensorFile, is_index
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +50,7 @@ class ModelFiles(Mapping[str, Weight]):
             for part, files in self.parts.items()
             for file in files
             for raw, entry in file.entries.items()
-            if entry.floating and not raw.endswith(INDEX)
+            if entry.floating and not is_index(raw)
         }
 
     def __getitem__(self, name: str) -> Weight:

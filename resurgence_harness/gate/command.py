@@ -24,6 +24,7 @@ from resurgence_harness.errors import UserError, sentence, shown
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from resurgence_harness.diffusion.formats import Cover
     from resurgence_harness.gate.asking import Gate
     from resurgence_harness.gate.models import Models
     from resurgence_harness.gate.release_policy import PolicyFile, ReleasePolicy
@@ -67,6 +68,12 @@ def gate_command(
     ] = None,
     task: Annotated[str | None, typer.Option(help="celebrity, copyright, unsafe, object …")] = None,
     concepts: Annotated[Path | None, typer.Option(metavar="FILE", help="Erased concepts, one a line.")] = None,
+    partial: Annotated[
+        bool,
+        typer.Option(
+            "--partial", help="Files may cover some layers only, as ESD and UCE save them; the rest is the parent's."
+        ),
+    ] = False,
     retained: Annotated[Path | None, typer.Option(metavar="FILE", help="Concepts that must survive.")] = None,
     policy: Annotated[Path | None, typer.Option(metavar="FILE", help="A policy; see `resurgence policy init`.")] = None,
     out: Annotated[Path, typer.Option(metavar="DIR", help="Where the reports are written.")] = OUT,
@@ -88,7 +95,7 @@ def gate_command(
 
     given: dict[str, object] = {"--candidate": candidate, "--unlearned": unlearned, "--base": base, "--task": task}
     given |= {"--concepts": concepts, "--retained": retained, "--policy": policy}
-    given |= {"--log": log, "--model-card-pr": model_card_pr}
+    given |= {"--log": log, "--model-card-pr": model_card_pr, "--partial": partial}
     _check_device_word(device)
     check_device(device)
     place, on = _store(store), resolved_device(device)
@@ -99,7 +106,7 @@ def gate_command(
         raise typer.Exit(_demo(out, place, on))
     tracking.check(log or ())
     running.forget(out)
-    asked = read_asked(policy, candidate=candidate, unlearned=unlearned, base=base)
+    asked = read_asked(policy, candidate=candidate, unlearned=unlearned, base=base, partial=partial)
     found = read_policy(asked, task=task, concepts=concepts, retained=retained)
     models = read_models(asked, store=place)
     gate = prepared(found, models, out=out, store=place, device=on)
@@ -119,6 +126,7 @@ class Asked(NamedTuple):
     candidate: list[str]
     unlearned: str | None
     base: str | None
+    cover: Cover
 
 
 def read_asked(
@@ -127,8 +135,10 @@ def read_asked(
     candidate: list[str] | None = None,
     unlearned: str | None = None,
     base: str | None = None,
+    partial: bool = False,
 ) -> Asked:
     """The policy file with the models of the command line over it."""
+    from resurgence_harness.diffusion.formats import Cover
     from resurgence_harness.gate.release_policy import PolicyFile, load_policy
 
     file, folder = load_policy(policy) if policy is not None else (PolicyFile(), Path.cwd())
@@ -149,6 +159,7 @@ def read_asked(
         words,
         unlearned or (named.unlearned and _from(folder, named.unlearned)),
         base or (named.base and _from(folder, named.base)),
+        Cover.SOME if partial or named.partial else Cover.WHOLE,
     )
 
 
@@ -181,7 +192,14 @@ def read_models(asked: Asked, *, store: str) -> Models:
 
     check_usable(store)
     root = Path(Store(store).root)
-    return prepare(asked.candidate, unlearned=asked.unlearned, base=asked.base, folder=Path.cwd(), store=root)
+    return prepare(
+        asked.candidate,
+        unlearned=asked.unlearned,
+        base=asked.base,
+        folder=Path.cwd(),
+        store=root,
+        cover=asked.cover,
+    )
 
 
 def _from(folder: Path, word: str) -> str:

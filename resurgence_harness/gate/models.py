@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from resurgence_harness.diffusion.differences import settings_difference
-from resurgence_harness.diffusion.formats import Candidate, Source, materialise
+from resurgence_harness.diffusion.formats import Candidate, Cover, Source, materialise
 from resurgence_harness.diffusion.formats.as_parent import as_parent
 from resurgence_harness.diffusion.hub import is_name, locate
 from resurgence_harness.diffusion.lineage import Lineage, lineage
@@ -86,16 +86,26 @@ class Models:
         return {name: recipe for name, recipe in given.items() if recipe is not None}
 
 
-def prepare(candidate: Sequence[str], *, unlearned: str | None, base: str | None, folder: Path, store: Path) -> Models:
+def prepare(
+    candidate: Sequence[str],
+    *,
+    unlearned: str | None,
+    base: str | None,
+    folder: Path,
+    store: Path,
+    cover: Cover = Cover.WHOLE,
+) -> Models:
     """Make directories of what was given, and look at the weights. Paths are meant from `folder`.
+
+    `cover`: whether files may hold some layers only; what they leave to their parent is then among the notes.
 
     UserError for what cannot be judged, and for a lineage that makes the question meaningless.
     """
     made = store / MADE
     published = _base(base, folder) if base is not None else None
-    parent = _materialised([unlearned], published, folder, made) if unlearned is not None else None
+    parent = _materialised([unlearned], published, folder, made, cover) if unlearned is not None else None
     below = parent.base if parent is not None else published
-    found = _materialised(candidate, below, folder, made)
+    found = _materialised(candidate, below, folder, made, cover)
     opened = {
         name: ModelFiles(base.location)
         for name, base in (
@@ -108,6 +118,7 @@ def prepare(candidate: Sequence[str], *, unlearned: str | None, base: str | None
     known = lineage(**opened)
     _refuse(known)
     notes = list(known.findings)
+    notes += [*(parent.notes if parent is not None else ()), *found.notes]
     if found.tokens:
         words = ", ".join(shown(token) for token in found.tokens)
         notes.append(f"The candidate's embedding acts only in prompts that hold {words}; write them into the policy.")
@@ -176,8 +187,10 @@ def _base(word: str, folder: Path) -> Base:
     return replace(found, name=shown(Path(word).name or word))
 
 
-def _materialised(words: Sequence[str], parent: Base | None, folder: Path, made: Path) -> Candidate:
-    sources = [Source(path=path, weight=weight) for path, weight in (read_word(word, folder) for word in words)]
+def _materialised(words: Sequence[str], parent: Base | None, folder: Path, made: Path, cover: Cover) -> Candidate:
+    sources = [
+        Source(path=path, weight=weight, cover=cover) for path, weight in (read_word(word, folder) for word in words)
+    ]
     return materialise(sources, parent.location if parent is not None else None, made)
 
 

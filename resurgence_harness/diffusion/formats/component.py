@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, final
 
-from resurgence_harness.diffusion.formats.contract import Changes, Format, Piece, replaced
-from resurgence_harness.diffusion.model_files import ModelFiles, canonical
+from resurgence_harness.diffusion.formats.contract import Changes, Format, covered, pieces_of, replaced
+from resurgence_harness.diffusion.formats.predicting import check_prediction
+from resurgence_harness.diffusion.model_files import ModelFiles
 from resurgence_harness.diffusion.settings import differing, resolved
 from resurgence_harness.diffusion.tensor_files import TensorFile
 from resurgence_harness.errors import UserError, sentence, shown
@@ -41,13 +42,13 @@ class Component(Format):
     def changes(self, parent: ModelFiles) -> Changes:
         """Every weight replaced; a UserError where its config is not the parent's, which these weights would get."""
         self._check_settings(parent)
-        found = {
-            canonical(self.part, name.removeprefix(f"{self.part}.")): Piece(file=file, name=name)
-            for file in self.opened
-            for name, entry in file.entries.items()
-            if entry.floating
-        }
-        return replaced(self.part, found, parent, self.source)
+        for file in self.opened:
+            check_prediction(file, parent)
+        return replaced(self.part, pieces_of(self.part, self.opened), parent, self.source)
+
+    def remarks(self, parent: ModelFiles) -> tuple[str, ...]:
+        """What it leaves to the parent."""
+        return covered(self.part, pieces_of(self.part, self.opened), parent, self.source)
 
     def _check_settings(self, parent: ModelFiles) -> None:
         if self.settings is None:

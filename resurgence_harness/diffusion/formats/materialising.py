@@ -38,7 +38,7 @@ from resurgence_harness.diffusion.tensor_files import (
 from resurgence_harness.errors import UserError, sentence
 from resurgence_harness.specs import Base
 
-VERSION = 1
+VERSION = 2
 """Raised when the same inputs are made into other weights."""
 NOTE = "candidate.json"
 """What a made directory was made from."""
@@ -56,6 +56,8 @@ class Candidate:
     """Words that prompts must hold for its embeddings to matter."""
     files: Mapping[str, str] = field(default_factory=dict)
     """The files that were given and can change an image, by names that lead nowhere → sha256 of what was read."""
+    notes: tuple[str, ...] = ()
+    """What a person must read beside a verdict: what was not judged, or not covered."""
 
 
 def materialise(sources: Sequence[Source], base: str | Path | None, out: str | Path) -> Candidate:
@@ -181,6 +183,7 @@ def _made(steps: list[Format], base: ModelDescription, out: Path, given: list[tu
     words = " + ".join(step.words + (f" × {step.source.weight:g}" if isinstance(step, Lora) else "") for step in steps)
     tokens = tuple(token for step in steps for token in step.tokens)
     parent = ModelFiles(base)
+    notes = tuple(remark for step in steps for remark in step.remarks(parent))
 
     def write(folder: Path) -> None:
         _write(folder, parent, _merged(steps, parent), steps)
@@ -194,7 +197,7 @@ def _made(steps: list[Format], base: ModelDescription, out: Path, given: list[tu
         folder = step.source.path if step.source.path.is_dir() else step.source.path.parent
         given = given + [(path.relative_to(folder).as_posix(), digest) for path, digest in files]
     words = f"{words} on {base.directory.name}"
-    return Candidate(base=located(place, words, made), words=words, tokens=tokens, files=named(given))
+    return Candidate(base=located(place, words, made), words=words, tokens=tokens, files=named(given), notes=notes)
 
 
 def published(place: Path, note: dict[str, Any], write: Callable[[Path], None]) -> str:
@@ -258,6 +261,15 @@ def _merged(steps: list[Format], parent: ModelFiles) -> dict[str, list[Edit]]:
                 )
             replacing |= dict.fromkeys(changes, step.source.path)
         for name, edit in changes.items():
+            before = [one for one in merged.get(name, []) if one.added]
+            if edit.added and before and (edit.alone or any(one.alone for one in before)):
+                raise UserError(
+                    sentence(
+                        f"{step.source.path} and another LoRA change the same layer, and one of them is a DoRA.",
+                        layer=name,
+                        do="Give one of them, or the merged model: programs differ about what both together are.",
+                    )
+                )
             merged.setdefault(name, []).append(edit)
     return merged
 
