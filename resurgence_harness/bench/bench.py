@@ -12,6 +12,7 @@ from resurgence_harness.bench.files import (
     CANARIES,
     LOSSES,
     check_images,
+    draws_nothing,
     read_evidence,
     read_images,
     write_images,
@@ -21,7 +22,7 @@ from resurgence_harness.bench.judged import judgments
 from resurgence_harness.bench.making import Making, Progress
 from resurgence_harness.bench.provenance import provenance
 from resurgence_harness.bench.wardrobe import Wardrobe
-from resurgence_harness.errors import SpecError, sentence
+from resurgence_harness.errors import BuildError, SpecError, sentence
 from resurgence_harness.judging.contract import Judge
 from resurgence_harness.planning import (
     JudgeSpec,
@@ -191,9 +192,14 @@ class Bench:
                 self._progress(f"drawing {words}", done, total, None)
 
             progress(0, len(probe))
-            images = sample(
-                self.wardrobe.wear(recipe, chain), probe, progress=progress, replays=self.wardrobe.replays()
-            )
+            try:
+                images = sample(
+                    self.wardrobe.wear(recipe, chain), probe, progress=progress, replays=self.wardrobe.replays()
+                )
+            except BuildError as problem:
+                if recipe.steps:
+                    raise
+                raise draws_nothing(recipe.base, problem) from None
             check_images(images, probe, words=words)
             write_images(images, folder)
             return provenance(self.device, drawing(probe))

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from resurgence_harness.bench.provenance import means
-from resurgence_harness.errors import BuildError, JudgeError, sentence
+from resurgence_harness.errors import BuildError, JudgeError, UserError, sentence, shown
 from resurgence_harness.planning import JudgeSpec
-from resurgence_harness.specs import Asked, Recipe
+from resurgence_harness.specs import Asked, Base, Recipe
 from resurgence_harness.storing import Artifact, content_of
 
 if TYPE_CHECKING:
@@ -60,6 +60,19 @@ def read_tensors(artifact: Artifact, name: str) -> dict[str, Tensor]:
     from safetensors.torch import load_file
 
     return load_file(artifact.path / name)
+
+
+def draws_nothing(base: Base, problem: BuildError) -> UserError:
+    """What to say of a model that was given, not made here, and draws NaN: its weights are at fault, not a step."""
+    return UserError(
+        sentence(
+            f"The model {shown(base.name)} cannot be drawn with.",
+            model=shown(base.location or base.digest),
+            problem=str(problem).splitlines()[0],
+            do="Its weights are finite and too large, or its scheduler is not the one it was trained with: "
+            "give a model that draws in float32.",
+        )
+    )
 
 
 def check_images(images: np.ndarray, probe: Asked, *, words: str) -> None:

@@ -40,7 +40,7 @@ class Wardrobe:
         """The unmodified base. Loaded once, never changed."""
         wanted = recipe.base
         if self._base is None or self._base[0] != wanted.digest:
-            from resurgence_harness.diffusion.base_files import digest_of
+            from resurgence_harness.diffusion.loading import Exchanged
             from resurgence_harness.diffusion.model import StableDiffusion
 
             location = wanted.location
@@ -49,17 +49,19 @@ class Wardrobe:
             name = wanted.name or wanted.digest[:8]
             if not location:
                 raise UserError(sentence(f"Nobody said where the base {name} lies.", digest=wanted.digest))
-            if (found := digest_of(location)) != wanted.digest:
+            self.release()
+            try:
+                loaded = StableDiffusion.load(location, self._device, digest=wanted.digest)
+            except Exchanged as problem:
                 raise UserError(
                     sentence(
                         f"The base at {location} is not {name}.",
                         wanted=wanted.digest,
-                        found=found,
+                        found=problem.found,
                         do="Its files were changed or replaced; name the base anew.",
                     )
-                )
-            self.release()
-            self._base = wanted.digest, StableDiffusion.load(location, self._device)
+                ) from None
+            self._base = wanted.digest, loaded
         return self._base[1]
 
     def wear(self, recipe: Recipe, chain: list[Artifact]) -> StableDiffusion:

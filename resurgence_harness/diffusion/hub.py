@@ -1,7 +1,8 @@
 """Where a base lies on this machine: an alias, a hub id with its revision, or a directory. Never the network.
 
     sd14 · sd21-base · sd21          published models, any of several mirrors, told by the sha256 of their weights
-    owner/name@<40 hex>              a snapshot in the hub's cache
+    owner/name@<40 hex>              a snapshot in the hub's cache: a whole model, or the one LoRA that it holds
+    owner/name@<40 hex>:file         one file of it: a LoRA, an embedding, a single file
     a path                           a directory in diffusers' layout
 
 What is not on this machine is one sentence with the command that fetches it; nothing is fetched by itself. No torch.
@@ -13,9 +14,10 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from shlex import quote
 
 from resurgence_harness.diffusion.base_files import WEIGHTS, weight_files
-from resurgence_harness.diffusion.tensor_files import sha256_of, shown
+from resurgence_harness.diffusion.tensor_files import check_inside, sha256_of, shown
 from resurgence_harness.errors import UserError, sentence
 
 REPOSITORY = re.compile(r"(?P<repo>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?:@(?P<revision>.*))?", re.ASCII)
@@ -120,7 +122,7 @@ def locate(word: str, *, cache: Path | None = None) -> Located:
         return _published(word, ALIASES[word], root)
     match = REPOSITORY.fullmatch(word)
     assert match
-    repo, revision = match["repo"], match["revision"] or ""
+    repo, (revision, colon, file) = match["repo"], (match["revision"] or "").partition(":")
     if not COMMIT.fullmatch(revision) or "--" in repo or ".." in repo:
         cached = _commit_of_main(root, repo)
         raise UserError(
@@ -131,12 +133,16 @@ def locate(word: str, *, cache: Path | None = None) -> Located:
                 do="Give a directory, or the commit from the repository's history on the hub.",
             )
         )
-    directory = _snapshot(root, repo, revision)
+    if colon:
+        path = _one_file(root, repo, revision, file)
+        return Located(directory=path, name=f"{repo}@{revision[:8]}:{shown(file)}", source=word, verified=NO_PIN)
+    directory = _snapshot(root, repo, revision) or _adapter(root, repo, revision)
     if directory is None:
         raise UserError(
             sentence(
                 f"{repo} at {revision[:8]} is not on this machine, or not whole.",
                 looked_in=root,
+                one_file=f"{repo}@{revision[:8]}…:<file> names one file of it, such as a LoRA",
                 do=_command(repo, revision),
             )
         )
@@ -211,6 +217,30 @@ def _snapshot(root: Path, repo: str, revision: str) -> Path | None:
     except UserError:
         return None
     return directory
+
+
+def _adapter(root: Path, repo: str, revision: str) -> Path | None:
+    """The snapshot's directory, if it has weights beside its README and is no model of parts: a LoRA's repository."""
+    directory = _folder(root, repo) / "snapshots" / revision
+    if (directory / "model_index.json").exists() or not any(directory.glob("*.safetensors")):
+        return None
+    return directory
+
+
+def _one_file(root: Path, repo: str, revision: str, file: str) -> Path:
+    """One file of a snapshot; a UserError where the name leads out of it, or nothing is there."""
+    directory = _folder(root, repo) / "snapshots" / revision
+    odd = not file or not file.isprintable() or Path(file).is_absolute() or ".." in Path(file).parts
+    if odd or not (directory / file).is_file():
+        raise UserError(
+            sentence(
+                f"{repo} at {revision[:8]} has no file {shown(file) or 'without a name'} on this machine.",
+                looked_in=root,
+                do=f"Fetch it: hf download {repo} {'<file>' if odd else quote(file)} --revision {revision}",
+            )
+        )
+    check_inside(directory / file, directory)
+    return directory / file
 
 
 def _revisions(root: Path, repo: str) -> list[str]:

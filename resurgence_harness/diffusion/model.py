@@ -3,23 +3,20 @@
     f_θ   unet           noise or velocity prediction            τ   text_encoder, tokenizer   text states [n, L, d]
     E, D  vae            image ↔ latent, × scaling_factor        ᾱ   scheduler                 DDIM, SD's schedule
 
-This file is where diffusers' and transformers' loading quirks end: everything above it sees these five parts.
+Here and in `loading` diffusers' and transformers' quirks end: everything above sees these five parts.
 """
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from resurgence_harness.errors import BuildError, SpecError, UserError, sentence
+from resurgence_harness.errors import BuildError, SpecError, sentence
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from torch import Tensor
 
 LARGE = 100_000_000
@@ -42,27 +39,15 @@ class StableDiffusion:
     """diffusers DDIMScheduler; its noise schedule and prediction type are the model's, its step count is nobody's."""
 
     @classmethod
-    def load(cls, directory: str | Path, device: str = "cpu") -> StableDiffusion:
-        """Read a local directory in diffusers' layout; `base_files.check_base` tells what is wrong with one."""
-        from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
-        from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
-        from diffusers.schedulers.scheduling_ddim import DDIMScheduler
-        from transformers import CLIPTextModel, CLIPTokenizer
+    def load(cls, directory: str | Path, device: str = "cpu", *, digest: str = "") -> StableDiffusion:
+        """Read a local directory in diffusers' layout; `base_files.check_base` tells more of what is wrong with one.
 
-        root = str(directory)
-        with _reading(root):
-            unet = _weights(UNet2DConditionModel, root, "unet", "torch_dtype")
-            vae = _weights(AutoencoderKL, root, "vae", "torch_dtype")
-            text_encoder = _weights(CLIPTextModel, root, "text_encoder", "dtype")
-            tokenizer = CLIPTokenizer.from_pretrained(root, subfolder="tokenizer", local_files_only=True)
-            # SD's latents are not clipped to [-1, 1]; DDIM's own default would, where a PNDM file does not say.
-            scheduler = DDIMScheduler.from_pretrained(
-                root, subfolder="scheduler", local_files_only=True, clip_sample=False
-            )
-        _check_tokenizer(tokenizer, text_encoder.config, root)
-        tokenizer.model_max_length = min(tokenizer.model_max_length, text_encoder.config.max_position_embeddings)
-        model = cls(unet=unet, vae=vae, text_encoder=text_encoder, tokenizer=tokenizer, scheduler=scheduler)
-        return model.to(device)
+        With `digest` the bytes that were read must be those of that digest (`ModelDescription.digest`), whatever the
+        files hold before or after; UserError else.
+        """
+        from resurgence_harness.diffusion.loading import load_parts
+
+        return cls(**load_parts(Path(directory), digest)).to(device)
 
     def to(self, device: str) -> StableDiffusion:
         """These parts on a device; modules are moved in place, as torch does."""
@@ -170,86 +155,3 @@ def load_difference(parent: StableDiffusion, changed: Mapping[str, Tensor]) -> S
                 )
             place.copy_(value)
     return model
-
-
-def _weights(kind: Any, root: str, part: str, precision: str) -> Any:
-    """One frozen component in float32. A tensor the files lack is refused: the libraries would draw it at random."""
-    import torch
-
-    from resurgence_harness.diffusion.base_files import INDEX, variant_of
-    from resurgence_harness.diffusion.tensor_files import shown
-
-    module, report = kind.from_pretrained(
-        root,
-        subfolder=part,
-        variant=variant_of(root, part),
-        use_safetensors=True,
-        local_files_only=True,
-        output_loading_info=True,
-        **{precision: torch.float32},
-    )
-    missing = sorted(report["missing_keys"])
-    unknown = sorted(name for name in report["unexpected_keys"] if not name.endswith(INDEX))
-    if unknown and not missing:
-        raise UserError(
-            sentence(
-                f"The base at {root} holds tensors that its {part} does not have.",
-                extra=f"{len(unknown)} tensors, first {shown(unknown[0])}",
-                do="Give the model in diffusers' layout that save_pretrained() wrote, with its own config.json.",
-            )
-        )
-    if missing:
-        raise UserError(
-            sentence(
-                f"The base at {root} lacks weights of its {part}.",
-                missing=f"{len(missing)} tensors, first {missing[0]}",
-                do="Copy or download the base again.",
-            )
-        )
-    # What was read lies in the mapped file at any address, where kernels round unlike in torch's own memory: a
-    # model and its copy would differ in the last bit.
-    for tensor in (*module.parameters(), *module.buffers()):
-        tensor.data = tensor.data.clone(memory_format=torch.contiguous_format)
-    return module.requires_grad_(False).eval()
-
-
-def _check_tokenizer(tokenizer: Any, config: Any, root: str) -> None:
-    """transformers can build a tokenizer that maps every word to <unk> without a word; this is where it is noticed."""
-    size, expected = len(tokenizer), config.vocab_size
-    if not expected // 2 < size <= expected:
-        raise UserError(
-            sentence(
-                f"The tokenizer of the base at {root} does not belong to its text encoder.",
-                tokenizer=f"{size:,} tokens",
-                text_encoder=f"{expected:,} embeddings",
-                do="Give the tokenizer's vocab.json and merges.txt, or its tokenizer.json, of this very model.",
-            )
-        )
-
-
-@contextmanager
-def _reading(root: str) -> Iterator[None]:
-    """While weights are read: no progress bars (they are the run's to show), no global randomness, one error."""
-    import torch
-    from diffusers.utils import logging as diffusers
-    from transformers.utils import logging as transformers
-
-    bars: list[Any] = [library for library in (diffusers, transformers) if library.is_progress_bar_enabled()]
-    for library in bars:
-        library.disable_progress_bar()
-    try:
-        with torch.random.fork_rng(devices=[]):
-            yield
-    except UserError:
-        raise
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError) as problem:
-        raise UserError(
-            sentence(
-                f"The base at {root} cannot be loaded.",
-                problem=next(iter(str(problem).strip().splitlines()), type(problem).__name__),
-                do="Give a Stable Diffusion v1 or v2 in diffusers' layout; check it with StableDiffusionPipeline.",
-            )
-        ) from problem
-    finally:
-        for library in bars:
-            library.enable_progress_bar()

@@ -15,10 +15,9 @@ from pathlib import Path
 
 import numpy as np
 
-from resurgence_harness.diffusion.base_files import WEIGHTS, tensor_files
-from resurgence_harness.diffusion.tensor_files import Entry, TensorFile
-
-_OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
+from resurgence_harness.diffusion.base_files import WEIGHTS, canonical
+from resurgence_harness.diffusion.description import ModelDescription, describe
+from resurgence_harness.diffusion.tensor_files import Entry, TensorFile, is_index
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,16 +40,17 @@ class Weight:
 class ModelFiles(Mapping[str, Weight]):
     """Every weight of a directory in diffusers' layout, "unet.…", "vae.…", "text_encoder.…"; indices are left out."""
 
-    def __init__(self, directory: str | Path) -> None:
-        """Read the headers; `base_files.check_base` is for the rest."""
-        self.directory = Path(directory)
-        self.parts = {part: tensor_files(directory, part) for part in WEIGHTS}
+    def __init__(self, model: str | Path | ModelDescription) -> None:
+        """Read the headers of the files that the description names; `base_files.check_base` is for the rest."""
+        self.description = model if isinstance(model, ModelDescription) else describe(model)
+        self.directory = self.description.directory
+        self.parts = {part: self.description.opened(part) for part in WEIGHTS}
         self._weights = {
             f"{part}.{canonical(part, raw)}": Weight(file=file, raw=raw)
             for part, files in self.parts.items()
             for file in files
             for raw, entry in file.entries.items()
-            if entry.floating
+            if entry.floating and not is_index(raw)
         }
 
     def __getitem__(self, name: str) -> Weight:
@@ -63,16 +63,9 @@ class ModelFiles(Mapping[str, Weight]):
         return len(self._weights)
 
 
-def canonical(part: str, raw: str) -> str:
-    """Today's name of a tensor of a part."""
-    if part == "text_encoder":
-        return raw.removeprefix("text_model.")
-    if part == "vae" and ".attentions." in raw:
-        *before, module, kind = raw.split(".")
-        return ".".join([*before, _OLD_ATTENTION.get(module, module), kind])
-    return raw
-
-
 def layer_of(name: str) -> str:
     """The layer that a tensor belongs to: its name without "weight" or "bias"."""
     return name.rpartition(".")[0]
+
+
+__all__ = ["ModelFiles", "Weight", "canonical", "layer_of"]

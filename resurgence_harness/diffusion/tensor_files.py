@@ -33,17 +33,16 @@ RANK_LIMIT, NAME_LIMIT = 8, 512
 """Axes of a tensor, and characters of its name."""
 PICKLES = frozenset({".bin", ".ckpt", ".pt", ".pth", ".pkl", ".pickle"})
 """Endings of files that are, or may hold, a pickle: reading one can run code."""
-_CONVERT = (
-    'Convert it where you trust it: python -c "import sys, torch, safetensors.torch as s; '
-    "d = torch.load(sys.argv[1], map_location='cpu', weights_only=True); d = d.get('state_dict', d); "
-    "s.save_file({k: v.contiguous().clone() for k, v in d.items() if hasattr(v, 'shape')}, sys.argv[2])\""
-)
+CONVERTER = 'python -c "from resurgence_harness.diffusion.convert import main; main()"'
+"""The command that makes a safetensors file of a pickle: it takes the file and the new file, and no options."""
 _AGAIN = "Copy or download the file again; a git-lfs pointer instead of the file looks like this too."
 _FLOATS: dict[str, np.dtype[Any]] = {
     "F64": np.dtype("<f8"),
     "F32": np.dtype("<f4"),
     "F16": np.dtype("<f2"),
     "BF16": np.dtype("<u2"),
+    "F8_E4M3": np.dtype("u1"),
+    "F8_E5M2": np.dtype("u1"),
 }
 _OTHERS: dict[str, np.dtype[Any]] = {
     "I64": np.dtype("<i8"),
@@ -57,7 +56,17 @@ _OTHERS: dict[str, np.dtype[Any]] = {
     "BOOL": np.dtype("u1"),
 }
 DTYPES = _FLOATS | _OTHERS
-"""Types of tensors that are read, as the format spells them → numpy's; a BF16 is the uint16 of its bits."""
+"""Types of tensors that are read, as the format spells them → numpy's; a BF16 or an F8 is the whole number of its
+bits."""
+_KNOWN = frozenset(
+    {
+        *("F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ", "F6_E2M3", "F6_E3M2", "F4", "F4_E2M1", "C64", "C128"),
+        *("I4", "U4", "NF4", "MXFP4"),
+    }
+)
+"""Types that the format has, or other programs write, and that no weights of Stable Diffusion are judged in."""
+INDEX = "position_ids"
+"""The tensor of old text encoders that numbers their places: 0, 1, 2 …, as whole numbers or as floats."""
 _CHUNK = 1 << 22
 """Numbers looked at in one go."""
 
@@ -93,6 +102,8 @@ class TensorFile:
     entries: dict[str, Entry]
     metadata: dict[str, str]
     """What its writer noted; never trusted for more than a hint."""
+    header: str = ""
+    """sha256 of all bytes before the first tensor."""
 
     def raw(self, name: str) -> np.ndarray:
         """The numbers as they lie in the file, flat; a BF16 as the uint16 of its bits.
@@ -111,12 +122,7 @@ class TensorFile:
     def values(self, name: str) -> np.ndarray:
         """The tensor with its shape: float64 where it was written so, float32 for every shorter float."""
         entry = self.entries[name]
-        values = self.raw(name)
-        if entry.dtype == "BF16":
-            values = (values.astype("<u4") << 16).view("<f4")
-        elif entry.dtype == "F16":
-            values = values.astype("<f4")
-        return values.reshape(entry.shape)
+        return _widened(self.raw(name), entry.dtype).reshape(entry.shape)
 
 
 def read_header(path: str | Path) -> TensorFile:
@@ -132,10 +138,21 @@ def read_header(path: str | Path) -> TensorFile:
                 raise ValueError("the header is longer than the file")
             if length > HEADER_LIMIT:
                 raise ValueError(f"a header of {length:,} bytes; {HEADER_LIMIT:,} are the most that is read")
-            header = json.loads(stream.read(length).decode(), object_pairs_hook=_unique)
+            text = stream.read(length)
+            header = json.loads(text.decode(), object_pairs_hook=_unique)
         entries, metadata = _entries(header, 8 + length)
     except UserError:
         raise
+    except _Quantised as found:
+        name, dtype = found.args
+        raise UserError(
+            sentence(
+                f"The weights {path} are stored in a type that cannot be judged here.",
+                first_tensor=f"{shown(name)}, {dtype}",
+                read_are=", ".join(_FLOATS),
+                do="Give the weights in float32, float16 or bfloat16, as they were before they were quantised.",
+            )
+        ) from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as problem:
         raise _broken(path, problem) from None
     end = max((entry.stop for entry in entries.values()), default=8 + length)
@@ -152,30 +169,111 @@ def read_header(path: str | Path) -> TensorFile:
         raise _broken(path, f"{size - end:,} bytes after the last tensor")
     if not entries:
         raise UserError(sentence(f"The weights {path} hold no tensor.", do="Give the file with the weights."))
-    return TensorFile(path=path, entries=entries, metadata=metadata)
+    seen = hashlib.sha256(length.to_bytes(8, "little") + text).hexdigest()
+    return TensorFile(path=path, entries=entries, metadata=metadata, header=seen)
+
+
+def reading(file: TensorFile, total: Any) -> Iterator[tuple[Entry, bytearray]]:
+    """Every tensor's bytes in the order of their places, in one pass over the file; `total` (a hash) sees all of it.
+
+    The file must still begin with the header that was checked and be as long, so that places mean what they meant;
+    UserError else.
+    """
+    try:
+        with file.path.open("rb") as stream:
+            start = stream.read(min((entry.start for entry in file.entries.values()), default=0))
+            total.update(start)
+            if hashlib.sha256(start).hexdigest() != file.header:
+                raise ValueError("it was replaced while it was read")
+            for entry in sorted(file.entries.values(), key=lambda entry: (entry.start, entry.stop)):
+                data = bytearray(entry.stop - entry.start)
+                if stream.readinto(data) != len(data):
+                    raise ValueError("it became shorter while it was read")
+                total.update(data)
+                yield entry, data
+            if stream.read(1):
+                raise ValueError("it became longer while it was read")
+    except (OSError, ValueError) as problem:
+        raise _broken(file.path, problem) from None
 
 
 def check_finite(file: TensorFile) -> None:
-    """Raise unless every number in the file is finite."""
+    """Raise unless every weight in the file is a finite float32, and every index of places counts them."""
     for name, entry in file.entries.items():
-        if entry.floating and not is_finite(file.raw(name), bits=entry.dtype == "BF16"):
+        if is_index(name):
+            _check_index(file, name)
+        if entry.floating and not is_finite(file.raw(name), dtype=entry.dtype):
             raise UserError(
                 sentence(
                     f"The weights {file.path} hold NaN or infinity.",
-                    first_tensor=shown(name),
+                    first_tensor=shown(name) + (", as float32" if entry.dtype == "F64" else ""),
                     do="Such a model draws nothing; give a checkpoint whose weights are finite.",
                 )
             )
 
 
-def is_finite(values: np.ndarray, *, bits: bool = False) -> bool:
-    """Whether all are finite, a few megabytes at a time; a BF16's bits are not finite when its exponent is all ones."""
+def is_finite(values: np.ndarray, *, dtype: str = "F32") -> bool:
+    """Whether all are finite in float32, a few megabytes at a time. `dtype`: as the format spells it."""
     values = values.reshape(-1)
-    for low in range(0, len(values), _CHUNK):
-        part = values[low : low + _CHUNK]
-        if not (((part & 0x7F80) != 0x7F80).all() if bits else np.isfinite(part).all()):
-            return False
-    return True
+    return all(
+        bool(np.isfinite(_narrowed(_widened(values[low : low + _CHUNK], dtype))).all())
+        for low in range(0, len(values), _CHUNK)
+    )
+
+
+def is_index(name: str) -> bool:
+    """Whether a tensor numbers the places of a text, and is no weight."""
+    return name == INDEX or name.endswith(f".{INDEX}")
+
+
+def _check_index(file: TensorFile, name: str) -> None:
+    entry = file.entries[name]
+    values = file.values(name).reshape(-1) if entry.dtype != "BOOL" else np.zeros(0)
+    if not entry.size or not np.array_equal(values, np.arange(entry.size)):
+        raise UserError(
+            sentence(
+                f"The weights {file.path} do not number the places of a text as 0, 1, 2 and so on.",
+                tensor=f"{shown(name)}, {entry.size} numbers, {entry.dtype}",
+                do="Give a checkpoint with the position_ids of CLIP, or without any.",
+            )
+        )
+
+
+def _widened(values: np.ndarray, dtype: str) -> np.ndarray:
+    """Stored numbers as floats: float64 stays, shorter ones become float32; whole numbers stay as they are."""
+    if dtype == "BF16":
+        return (values.astype("<u4") << 16).view("<f4")
+    if dtype in _EIGHT_BITS:
+        return np.asarray(_EIGHT_BITS[dtype][values])
+    return values.astype("<f4") if dtype == "F16" else values
+
+
+def _narrowed(values: np.ndarray) -> np.ndarray:
+    with np.errstate(over="ignore"):
+        return values.astype("<f4", copy=False)
+
+
+def _eight_bits(exponent: int, mantissa: int, bias: int, *, infinite: bool) -> np.ndarray:
+    """The 256 numbers of an 8-bit float (OCP 8-bit floating point, 2023).
+
+    `infinite`: the highest exponent is for infinity and NaN; else only the last of its mantissas is, for NaN.
+    """
+    bits = np.arange(256)
+    power, part = (bits >> mantissa) & ((1 << exponent) - 1), bits & ((1 << mantissa) - 1)
+    fraction = part / (1 << mantissa)
+    found = np.where(power == 0, fraction * 2.0 ** (1 - bias), (1 + fraction) * 2.0 ** (power - bias))
+    top = power == (1 << exponent) - 1
+    if infinite:
+        found = np.where(top, np.where(part == 0, np.inf, np.nan), found)
+    else:
+        found = np.where(top & (part == (1 << mantissa) - 1), np.nan, found)
+    return np.asarray(np.where(bits >= 128, -found, found), np.float32)
+
+
+_EIGHT_BITS = {
+    "F8_E4M3": _eight_bits(4, 3, 7, infinite=False),
+    "F8_E5M2": _eight_bits(5, 2, 15, infinite=True),
+}
 
 
 Described = tuple[str, str, tuple[int, ...]]
@@ -211,17 +309,44 @@ def refuse_pickle(path: Path) -> None:
 
 def read_json(path: Path, *, missing: str = "") -> dict[str, Any]:
     """A JSON object from a regular file of a sane size; a UserError names the file. `missing` says it is not there."""
+    return parse_json(read_bytes(path, limit=JSON_LIMIT, missing=missing), path)
+
+
+def read_bytes(path: Path, *, limit: int, missing: str = "") -> bytes:
+    """A regular file of at most `limit` bytes, read once; a UserError names it."""
     try:
-        if regular_size(path) > JSON_LIMIT:
-            raise ValueError(f"it has more than {JSON_LIMIT:,} bytes")
-        value = json.loads(path.read_bytes().decode("utf-8"))
+        size = regular_size(path)
+        with path.open("rb") as stream:
+            data = stream.read(limit + 1)
+        if max(size, len(data)) > limit:
+            raise ValueError(f"it has more than {limit:,} bytes")
+        return data
     except UserError:
         raise
     except FileNotFoundError:
         raise UserError(
             missing or sentence(f"There is no file {path}.", do="Give the directory that has it.")
         ) from None
-    except (OSError, ValueError, RecursionError) as problem:
+    except (OSError, ValueError) as problem:
+        raise UserError(
+            sentence(
+                f"{path} cannot be read.", problem=shown(str(problem)), do="Give the file that save_pretrained() wrote."
+            )
+        ) from None
+
+
+def parse_json(data: bytes, path: Path) -> dict[str, Any]:
+    """A JSON object that every reader understands alike; a UserError names the file that it came from.
+
+    Refused are names that occur twice (readers take the first or the last), NaN and infinite numbers, which JSON does
+    not have, a byte order mark, and text that is no Unicode.
+    """
+    try:
+        value = json.loads(
+            data.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_no_constant, parse_float=_finite
+        )
+        json.dumps(value, ensure_ascii=False).encode("utf-8")  # a lone surrogate is no text
+    except (ValueError, RecursionError) as problem:
         raise UserError(
             sentence(
                 f"{path} cannot be read as JSON.",
@@ -232,6 +357,17 @@ def read_json(path: Path, *, missing: str = "") -> dict[str, Any]:
     if not isinstance(value, dict):
         raise UserError(sentence(f"{path} is not a JSON object.", do="Give the file that save_pretrained() wrote."))
     return value
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is no number of JSON")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text[:40]} is too large a number")
+    return number
 
 
 def regular_size(path: Path) -> int:
@@ -312,6 +448,8 @@ def _entry(name: str, said: Any, data: int) -> Entry:
         raise ValueError(f'the tensor "{shown(name)}" is not described by dtype, shape and data_offsets')
     dtype, shape, offsets = said["dtype"], said["shape"], said["data_offsets"]
     problem = ""
+    if isinstance(dtype, str) and dtype in _KNOWN:
+        raise _Quantised(name, dtype)
     if not isinstance(dtype, str) or dtype not in DTYPES:
         problem = f"the type {shown(str(dtype))}; read are {', '.join(DTYPES)}"
     elif not (_whole(shape) and _whole(offsets)):
@@ -325,6 +463,10 @@ def _entry(name: str, said: Any, data: int) -> Entry:
     return Entry(name=name, dtype=dtype, shape=tuple(shape), start=data + offsets[0], stop=data + offsets[1])
 
 
+class _Quantised(Exception):
+    """A tensor of a type that is known and not judged: (name, type)."""
+
+
 def _whole(numbers: object) -> bool:
     return isinstance(numbers, list) and all(type(n) is int and 0 <= n < 1 << 62 for n in numbers)
 
@@ -335,6 +477,13 @@ def _broken(path: Path, problem: object) -> UserError:
         return UserError(sentence(f"There is no file {path}.", do="Give the path of the weights."))
     if _looks_pickled(path):
         return _pickle(path)
+    if _head(path) == b"GGUF":
+        return UserError(
+            sentence(
+                f"The weights {path} are a GGUF file, whose numbers are quantised.",
+                do="Give the weights in safetensors, in float32, float16 or bfloat16.",
+            )
+        )
     return UserError(
         sentence(
             f"The weights {path} are truncated or not a safetensors file.",
@@ -349,21 +498,35 @@ def _broken(path: Path, problem: object) -> UserError:
 
 def _looks_pickled(path: Path) -> bool:
     """Whether a regular file that is no safetensors file begins as a pickle or as torch's zip of one."""
+    head = _head(path)
+    return head == b"PK\x03\x04" or (head[:1] == b"\x80" and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"))
+
+
+def _head(path: Path) -> bytes:
+    """The first four bytes of a regular file."""
     try:
         with path.open("rb") as stream:
-            head = stream.read(4)
+            return stream.read(4)
     except OSError:
-        return False
-    return head == b"PK\x03\x04" or (head[:1] == b"\x80" and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"))
+        return b""
 
 
 def _pickle(path: Path) -> UserError:
     return UserError(
         sentence(
             f"{path} is a pickle, which can run code when it is read.",
-            do=f"{_CONVERT} {quote(path.name)} {quote(path.stem + '.safetensors')}",
+            do=f"Convert it, which reads it with torch's weights_only=True: {conversion(path)}",
         )
     )
+
+
+def conversion(path: Path) -> str:
+    """The command that converts a pickle, or a directory with pickles, to something beside it that is not there yet."""
+    path = path if path.name not in ("", "..") else path.resolve()
+    found = path.with_name(f"{path.name}-safetensors") if path.is_dir() else path.with_suffix(".safetensors")
+    if found.exists() or found == path:
+        found = path.with_name(f"{path.stem}-converted{found.suffix}")
+    return f"{CONVERTER} {quote(str(path))} {quote(str(found))}"
 
 
 def _cached_repository(inside: Path) -> Path | None:

@@ -1,57 +1,54 @@
-"""Whether a base can read what it is asked: its tokenizer's file alone tells, without torch."""
+"""Whether a base can read what it is asked: its tokenizer, built as drawing builds it, tells without torch."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
+from resurgence_harness.diffusion.base_files import check_settings
+from resurgence_harness.diffusion.description import describe, tokenizer_files
+from resurgence_harness.diffusion.tokenizing import check_tokenizer, tokenizer_of
 from resurgence_harness.errors import UserError, sentence
+
+PARTS = 256
+"""Texts that are looked at together."""
 
 
 def check_texts(base: Path, texts: Sequence[str], *, may_be_cut: Collection[str] = ()) -> tuple[int, int]:
     """UserError for a text that the base's tokenizer cannot represent, or that is too long for it; without torch.
 
-    Gives how many of those that may be cut are too long, and how many tokens the base reads.
+    `base` is a model's directory, or one that has a tokenizer alone. Gives how many of those that may be cut are too
+    long, and how many tokens the base reads.
     """
-    file = base / "tokenizer" / "tokenizer.json"
-    if not file.is_file():  # vocab.json and merges.txt: SD's byte-level vocabulary represents everything
-        return _count_cut(file.parent, may_be_cut) if may_be_cut else (0, 0)
-    from tokenizers import Tokenizer
-
-    tokenizer = Tokenizer.from_file(str(file))
-    settings = json.loads((base / "tokenizer" / "tokenizer_config.json").read_text(encoding="utf-8"))
-    unknown, longest = settings.get("unk_token"), settings.get("model_max_length")
-    unknown = unknown.get("content") if isinstance(unknown, dict) else unknown
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
+    if (base / "model_index.json").exists():
+        description = describe(base)
+        room = int(check_settings(description)["text_encoder"]["max_position_embeddings"])
+        files = description.data("tokenizer")
+    else:
+        files, room = tokenizer_files(base), None
+        check_tokenizer(files, base / "tokenizer")
+    tokenizer = tokenizer_of(files, base / "tokenizer")
+    longest = tokenizer.model_max_length if room is None else min(room, tokenizer.model_max_length)
+    unknown = tokenizer.unk_token_id
     cut = 0
-    for text in texts:
+    for low in range(0, len(texts), PARTS):
+        some = list(texts[low : low + PARTS])
         # Without begin and end: SD's own unknown token is the end token, which every text has.
-        tokens = tokenizer.encode(text, add_special_tokens=False).tokens
-        if unknown and unknown in tokens:
-            raise UserError(
-                sentence(
-                    f'The base\'s tokenizer cannot represent "{text}".',
-                    tokens=" ".join(tokens),
-                    do="Use names made of letters that the base was trained with, or another base.",
+        for text, ids in zip(some, tokenizer(some, add_special_tokens=False, verbose=False).input_ids, strict=True):
+            if unknown in ids:
+                raise UserError(
+                    sentence(
+                        f'The base\'s tokenizer cannot represent "{text}".',
+                        tokens=" ".join(tokenizer.convert_ids_to_tokens(ids)),
+                        do="Use names made of letters that the base was trained with, or another base.",
+                    )
                 )
-            )
-        length = len(tokens) + tokenizer.num_special_tokens_to_add(is_pair=False)
-        if isinstance(longest, int) and length > longest:
-            if text in may_be_cut:
-                cut += 1
+            length = len(ids) + tokenizer.num_special_tokens_to_add()
+            if length <= longest:
                 continue
-            raise UserError(
-                sentence(f'"{text}" has {length} tokens; the base reads {longest}.', do="Use shorter names.")
-            )
-    return cut, longest if isinstance(longest, int) else 0
-
-
-def _count_cut(folder: Path, texts: Collection[str]) -> tuple[int, int]:
-    """How many texts are longer than a tokenizer of vocab.json and merges.txt reads, and how long that is."""
-    from transformers import CLIPTokenizer  # which imports no torch either
-
-    tokenizer = CLIPTokenizer.from_pretrained(folder, local_files_only=True)
-    found = tokenizer(sorted(texts), verbose=False).input_ids
-    return sum(len(ids) > tokenizer.model_max_length for ids in found), tokenizer.model_max_length
+            if text not in may_be_cut:
+                raise UserError(
+                    sentence(f'"{text}" has {length} tokens; the base reads {longest}.', do="Use shorter names.")
+                )
+            cut += 1
+    return cut, longest

@@ -95,11 +95,13 @@ class WeightAudit:
         )
 
 
-def audit(candidate: str | Path, *, unlearned: str | Path, base: str | Path) -> WeightAudit:
+def audit(
+    candidate: str | Path | ModelFiles, *, unlearned: str | Path | ModelFiles, base: str | Path | ModelFiles
+) -> WeightAudit:
     """Compare three directories in diffusers' layout, one tensor of each in memory at a time, in float64."""
-    check_same_shape(unlearned, base)
-    check_same_shape(candidate, unlearned)
-    c, u, b = (ModelFiles(model) for model in (candidate, unlearned, base))
+    c, u, b = (one if isinstance(one, ModelFiles) else ModelFiles(one) for one in (candidate, unlearned, base))
+    check_same_shape(u, b)
+    check_same_shape(c, u)
     layers: dict[str, Undoing] = {}
     for name in b:
         shapes = [files[name].entry.shape for files in (c, u, b)]
@@ -124,8 +126,8 @@ def audit(candidate: str | Path, *, unlearned: str | Path, base: str | Path) -> 
         raise UserError(
             sentence(
                 "The unlearned model equals the base, so there is no erasure to undo.",
-                unlearned=unlearned,
-                base=base,
+                unlearned=u.directory,
+                base=b.directory,
                 do="Give the model that was unlearned.",
             )
         )

@@ -28,6 +28,7 @@ from resurgence_harness.process.unforeseen import keep_in
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from resurgence_harness.diffusion.formats import Cover
     from resurgence_harness.gate.asking import Gate
     from resurgence_harness.gate.models import Models
     from resurgence_harness.gate.release_policy import PolicyFile, ReleasePolicy
@@ -69,6 +70,12 @@ def gate_command(
     ] = None,
     task: Annotated[str | None, typer.Option(help="celebrity, copyright, unsafe, object …")] = None,
     concepts: Annotated[Path | None, typer.Option(metavar="FILE", help="Erased concepts, one a line.")] = None,
+    partial: Annotated[
+        bool,
+        typer.Option(
+            "--partial", help="Files may cover some layers only, as ESD and UCE save them; the rest is the parent's."
+        ),
+    ] = False,
     retained: Annotated[Path | None, typer.Option(metavar="FILE", help="Concepts that must survive.")] = None,
     policy: Annotated[Path | None, typer.Option(metavar="FILE", help="A policy; see `resurgence policy init`.")] = None,
     out: Annotated[Path, typer.Option(metavar="DIR", help="Where the reports are written.")] = OUT,
@@ -96,7 +103,7 @@ def gate_command(
         running.forget(folder)  # whatever this run ends with, what lies there is not of it
     given: dict[str, object] = {"--candidate": candidate, "--unlearned": unlearned, "--base": base, "--task": task}
     given |= {"--concepts": concepts, "--retained": retained, "--policy": policy}
-    given |= {"--log": log, "--model-card-pr": model_card_pr}
+    given |= {"--log": log, "--model-card-pr": model_card_pr, "--partial": partial}
     _check_device_word(device)
     check_device(device)
     place, on = _store(store), resolved_device(device)
@@ -108,7 +115,7 @@ def gate_command(
         raise typer.Exit(_demo(out, place, on))
     tracking.check(log or ())
     keep_in(out)
-    asked = read_asked(policy, candidate=candidate, unlearned=unlearned, base=base)
+    asked = read_asked(policy, candidate=candidate, unlearned=unlearned, base=base, partial=partial)
     found = read_policy(asked, task=task, concepts=concepts, retained=retained)
     run_word = uuid.uuid4().hex if fresh else ""
     models = read_models(asked, store=place, run=run_word)
@@ -129,6 +136,7 @@ class Asked(NamedTuple):
     candidate: list[str]
     unlearned: str | None
     base: str | None
+    cover: Cover
 
 
 def read_asked(
@@ -137,8 +145,10 @@ def read_asked(
     candidate: list[str] | None = None,
     unlearned: str | None = None,
     base: str | None = None,
+    partial: bool = False,
 ) -> Asked:
     """The policy file with the models of the command line over it."""
+    from resurgence_harness.diffusion.formats import Cover
     from resurgence_harness.gate.release_policy import PolicyFile, load_policy
 
     file, folder = load_policy(policy) if policy is not None else (PolicyFile(), Path.cwd())
@@ -159,6 +169,7 @@ def read_asked(
         words,
         unlearned or (named.unlearned and _from(folder, named.unlearned)),
         base or (named.base and _from(folder, named.base)),
+        Cover.SOME if partial or named.partial else Cover.WHOLE,
     )
 
 
@@ -191,7 +202,15 @@ def read_models(asked: Asked, *, store: str, run: str = "") -> Models:
 
     check_usable(store)
     root = Path(Store(store).root)
-    return prepare(asked.candidate, unlearned=asked.unlearned, base=asked.base, folder=Path.cwd(), store=root, run=run)
+    return prepare(
+        asked.candidate,
+        unlearned=asked.unlearned,
+        base=asked.base,
+        folder=Path.cwd(),
+        store=root,
+        cover=asked.cover,
+        run=run,
+    )
 
 
 def _from(folder: Path, word: str) -> str:

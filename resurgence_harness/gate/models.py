@@ -17,11 +17,12 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from resurgence_harness.diffusion.base_files import WEIGHTS, weight_files
-from resurgence_harness.diffusion.formats import Candidate, Source, materialise
+from resurgence_harness.diffusion.differences import settings_difference
+from resurgence_harness.diffusion.formats import Candidate, Cover, Source, materialise
+from resurgence_harness.diffusion.formats.as_parent import as_parent
 from resurgence_harness.diffusion.hub import is_name, locate
 from resurgence_harness.diffusion.lineage import Lineage, lineage
-from resurgence_harness.diffusion.tensor_files import sha256_of
+from resurgence_harness.diffusion.model_files import ModelFiles
 from resurgence_harness.errors import UserError, sentence, shown
 from resurgence_harness.gate.audit import WeightAudit, audit
 from resurgence_harness.selection import base_model
@@ -41,16 +42,18 @@ class Models:
     unlearned: Recipe | None
     base: Recipe | None
     files: dict[str, str]
-    """The candidate's weight files by the names they were given under, and their sha256."""
+    """The files that were given as the candidate and can change an image, by their names there, and their sha256."""
     differs: bool | None
     """Whether the candidate's weights differ from the unlearned model's; None without one."""
     notes: tuple[str, ...]
     """What a person must know before images are drawn."""
     audit: WeightAudit | None
     differences: tuple[str, ...] = ()
-    """What of the candidate's tokenizer, scheduler, VAE and configurations differs from its parent's, in words."""
+    """Settings and VAE weights in which the candidate differs from its parent (the unlearned model, else the base), for
+    people: "tokenizer/tokenizer.json: the ids of 10 tokens". Empty without a parent, and where nothing differs."""
     as_parent: Recipe | None = None
-    """The candidate's weights with its parent's tokenizer, scheduler and VAE; None where nothing differs."""
+    """The candidate's U-Net and text encoder with the parent's tokenizer, scheduler, VAE and configs; None where
+    nothing differs."""
 
     def plain(self) -> dict[str, Any]:
         """As values that another process can be told, without the audit."""
@@ -85,26 +88,40 @@ class Models:
 
 
 def prepare(
-    candidate: Sequence[str], *, unlearned: str | None, base: str | None, folder: Path, store: Path, run: str = ""
+    candidate: Sequence[str],
+    *,
+    unlearned: str | None,
+    base: str | None,
+    folder: Path,
+    store: Path,
+    cover: Cover = Cover.WHOLE,
+    run: str = "",
 ) -> Models:
     """Make directories of what was given, and look at the weights. Paths are meant from `folder`.
 
+    `cover`: whether files may hold some layers only; what they leave to their parent is then among the notes.
     A fresh run, which `run` names, uses no directory that another run made.
 
     UserError for what cannot be judged, and for a lineage that makes the question meaningless.
     """
     made = store / MADE
     published = _base(base, folder) if base is not None else None
-    parent = _materialised([unlearned], published, folder, made, run) if unlearned is not None else None
+    parent = _materialised([unlearned], published, folder, made, cover, run) if unlearned is not None else None
     below = parent.base if parent is not None else published
-    found = _materialised(candidate, below, folder, made, run)
-    places = {
-        "unlearned": parent.base.location if parent is not None else None,
-        "base": published.location if published is not None else None,
+    found = _materialised(candidate, below, folder, made, cover, run)
+    opened = {
+        name: ModelFiles(base.location)
+        for name, base in (
+            ("candidate", found.base),
+            ("unlearned", parent.base if parent is not None else None),
+            ("base", published),
+        )
+        if base is not None
     }
-    known = lineage(found.base.location, **places)
+    known = lineage(**opened)
     _refuse(known)
     notes = list(known.findings)
+    notes += [*(parent.notes if parent is not None else ()), *found.notes]
     if found.tokens:
         words = ", ".join(shown(token) for token in found.tokens)
         notes.append(f"The candidate's embedding acts only in prompts that hold {words}; write them into the policy.")
@@ -113,16 +130,21 @@ def prepare(
         notes.append("So there is no fine-tuning to test: the effect control fails, and this candidate cannot HOLD.")
     checked = None
     if parent is not None and published is not None:
-        checked = audit(found.base.location, unlearned=parent.base.location, base=published.location)
+        checked = audit(**opened)
+    above = opened.get("unlearned", opened.get("base"))
+    differences = settings_difference(opened["candidate"], above) if above is not None else ()
+    second = as_parent(opened["candidate"], above, made, run=run) if differences and above is not None else None
     return Models(
         candidate=Recipe(replace(found.base, name="candidate")),
         words=shown(" + ".join(candidate)),
         unlearned=Recipe(replace(parent.base, name="unlearned")) if parent is not None else None,
         base=Recipe(published) if published is not None else None,
-        files=_digests(candidate, folder),
+        files=dict(found.files),
         differs=None if compared is None else not compared.same,
         notes=tuple(notes),
         audit=checked,
+        differences=differences,
+        as_parent=Recipe(replace(second, name="candidate as its parent is asked")) if second is not None else None,
     )
 
 
@@ -168,8 +190,12 @@ def _base(word: str, folder: Path) -> Base:
     return replace(found, name=shown(Path(word).name or word))
 
 
-def _materialised(words: Sequence[str], parent: Base | None, folder: Path, made: Path, run: str) -> Candidate:
-    sources = [Source(path=path, weight=weight) for path, weight in (read_word(word, folder) for word in words)]
+def _materialised(
+    words: Sequence[str], parent: Base | None, folder: Path, made: Path, cover: Cover, run: str
+) -> Candidate:
+    sources = [
+        Source(path=path, weight=weight, cover=cover) for path, weight in (read_word(word, folder) for word in words)
+    ]
     return materialise(sources, parent.location if parent is not None else None, made, run=run)
 
 
@@ -191,22 +217,3 @@ def _refuse(known: Lineage) -> None:
                     do="Give the model that was unlearned, or leave --unlearned out to judge the candidate alone.",
                 )
             )
-
-
-def _digests(words: Sequence[str], folder: Path) -> dict[str, str]:
-    """sha256 of the files that a person gave, by names that lead nowhere."""
-    digests: dict[str, str] = {}
-
-    def note(name: str, digest: str) -> None:
-        digests[f"{name} ({digest[:8]})" if name in digests else name] = digest
-
-    for word in words:
-        path, _ = read_word(word, folder)
-        if path.is_file():
-            note(shown(path.name), sha256_of(path))
-            continue
-        whole = (path / "model_index.json").is_file()
-        parts = [file for part in WEIGHTS for file in weight_files(path, part)] if whole else path.glob("*.safetensors")
-        for file in sorted(parts):
-            note(shown(file.relative_to(path).as_posix()), sha256_of(file))
-    return digests

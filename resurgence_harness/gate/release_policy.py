@@ -98,6 +98,8 @@ class ModelsEntry(Entry):
     candidate: Word | Annotated[tuple[Word, ...], Field(min_length=1, max_length=20)] | None = None
     unlearned: Word | None = None
     base: Word | None = None
+    partial: Annotated[bool, Field(strict=True)] = False
+    """Whether files may cover some layers only; the rest is then the parent's."""
 
 
 class GroupEntry(PolicyEntry):

@@ -461,7 +461,10 @@ REFUSED: dict[str, tuple[Callable[[StableDiffusion], dict[str, torch.Tensor]], s
     "IP-Adapter": (_key("ip_adapter.1.to_k_ip.weight"), "an IP-Adapter"),
     "AnimateDiff": (_key("down_blocks.0.motion_modules.0.proj_in.weight"), "an AnimateDiff"),
     "LoHa": (_key("lora_unet_mid_block_attentions_0_proj_in.hada_w1_a"), "a LoHa"),
-    "DoRA": (_key("lora_unet_mid_block_attentions_0_proj_in.dora_scale"), "a DoRA"),
+    "magnitudes alone": (
+        lambda _: {"lora_unet_mid_block_attentions_0_proj_in.dora_scale": torch.ones(48, 1)},
+        "only half of a layer",
+    ),
     "inpainting": (
         lambda model: {**model.unet.state_dict(), "conv_in.weight": torch.zeros(32, 9, 3, 3)},
         "for inpainting",

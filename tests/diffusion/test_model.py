@@ -96,6 +96,7 @@ def test_a_tokenizer_without_its_words_is_refused(v1: Path, tmp_path: Path) -> N
     data["model"]["vocab"] = {token: index for index, token in enumerate(("<unk>", "<|startoftext|>", "<|endoftext|>"))}
     data["model"]["merges"] = []
     data["added_tokens"] = []
+    data["post_processor"] |= {"sep": ["<|endoftext|>", 2], "cls": ["<|startoftext|>", 1]}
     path.write_text(json.dumps(data))
 
     with pytest.raises(UserError, match="does not belong to its text encoder"):
@@ -115,12 +116,15 @@ def test_a_missing_tensor_is_refused(v1: Path, tmp_path: Path) -> None:
 
 
 def test_a_wrong_shape_is_a_users_error(v1: Path, tmp_path: Path) -> None:
-    """A model whose config and weights disagree is one sentence, not a library's traceback."""
+    """A model whose configs, or config and weights, disagree is one sentence, not a library's traceback."""
     base = shutil.copytree(v1, tmp_path / "base")
     path = base / "unet" / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"cross_attention_dim": 40}))
 
-    with pytest.raises(UserError, match="cannot be loaded"):
+    with pytest.raises(UserError, match="do not belong together"):
+        StableDiffusion.load(base)
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"cross_attention_dim": 32, "conv_in_kernel": 5}))
+    with pytest.raises(UserError, match="in other shapes than its config says"):
         StableDiffusion.load(base)
 
 

@@ -46,7 +46,9 @@ BROKEN: dict[str, tuple[object, bytes, str]] = {
     "gap between": ({"a": F32, "b": F32 | {"data_offsets": [12, 20]}}, b"\0" * 20, "leaves a gap"),
     "trailing bytes": ({"a": F32}, b"\0" * 9, "1 bytes after the last tensor"),
     "truncated": ({"a": F32}, b"\0" * 7, "are truncated"),
-    "unknown type": ({"a": F32 | {"dtype": "F8_E4M3"}}, b"\0" * 8, "the type F8_E4M3"),
+    "unknown type": ({"a": F32 | {"dtype": "F9"}}, b"\0" * 8, "the type F9"),
+    "type that is not judged": ({"a": F32 | {"dtype": "F8_E8M0"}}, b"\0" * 8, "a type that cannot be judged here"),
+    "shorter type": ({"a": F32 | {"dtype": "F8_E4M3"}}, b"\0" * 8, "needs others"),
     "type is a list": ({"a": F32 | {"dtype": ["F32"]}}, b"\0" * 8, "the type"),
     "size mismatch": ({"a": F32 | {"shape": [3]}}, b"\0" * 8, "needs others"),
     "overflow": ({"a": F32 | {"shape": [1 << 61, 1 << 61]}}, b"\0" * 8, "needs others"),
@@ -180,7 +182,7 @@ def test_a_pickle_is_not_opened_and_its_conversion_told(tmp_path: Path, name: st
     with pytest.raises(UserError, match="is a pickle") as caught:
         read_header(path)
 
-    assert f"'a b {name}'" in str(caught.value) and "weights_only=True" in str(caught.value)
+    assert f"'{path}'" in str(caught.value) and "weights_only=True" in str(caught.value)
 
 
 def test_the_conversion_that_is_told_works(tmp_path: Path) -> None:

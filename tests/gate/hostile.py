@@ -310,6 +310,33 @@ def _loras() -> Iterator[Case]:
     yield lora("alpha NaN", pair(LAYER, (2, 48), (48, 2)) | {f"{LAYER}.alpha": np.array(np.nan, "f4")})
     for noted in ("{", "[]", '{"unet.lora_alpha": "8"}', '{"unet.lora_alpha": 1e99}', '{"unet.use_dora": true}'):
         yield lora(f"metadata {noted}", pair(LAYER, (2, 48), (48, 2)), {"lora_adapter_metadata": noted})
+    for name, value in (
+        ("init_lora_weights", "pissa"),
+        ("init_lora_weights", ["pissa"]),
+        ("r", 3),
+        ("r", 0),
+        ("lora_alpha", 0),
+        ("lora_alpha", True),
+        ("modules_to_save", ["conv_out"]),
+        ("a_later_setting", {}),
+        ("rank_pattern", {"to_q": 3}),
+        ("alpha_pattern", {".*.*.*.*.*x": 2}),
+        ("alpha_pattern", {f"{'a' * 200}{n}": 2 for n in range(3000)}),
+    ):
+        noted = json.dumps({"unet.r": 2, "unet.lora_alpha": 2, f"unet.{name}": value})
+        yield lora(f"{name} {str(value)[:40]}", pair(LAYER, (2, 48), (48, 2)), {"lora_adapter_metadata": noted})
+    for name, value in (
+        ("ss_base_model_version", "sd_v2_v"),
+        ("modelspec.prediction_type", "v"),
+        ("prediction_type", "\u202esample\n"),
+        ("ss_network_dim", "3"),
+        ("ss_network_alpha", "7"),
+        ("ss_network_module", "networks.other"),
+        ("ss_zero_terminal_snr", "True"),
+    ):
+        yield lora(f"note {name} {value!r}", pair(LAYER, (2, 48), (48, 2)), {name: value})
+    yield lora("lengths that fit nothing", pair(LAYER, (2, 48), (48, 2)) | {f"{LAYER}.dora_scale": np.ones(3, "f4")})
+    yield lora("lengths of 0", pair(LAYER, (2, 48), (48, 2)) | {f"{LAYER}.dora_scale": np.ones((0, 1), "f4")})
     evil = json.dumps({"unet.alpha_pattern": {"(a+)+$": 2}})
     yield lora("metadata with an endless pattern", pair(LAYER, (2, 48), (48, 2)), {"lora_adapter_metadata": evil})
     yield lora("metadata nested deeply", pair(LAYER, (2, 48), (48, 2)), {"lora_adapter_metadata": "[" * 100_000})
@@ -327,6 +354,22 @@ def _numbers(base: Path) -> Iterator[Case]:
                 return folder / "text.safetensors"
 
             yield Case(name=f"{value} in {dtype}", make=make)
+
+    def texts(name: str, change: Callable[[dict[str, Any]], object]) -> Case:
+        def make(folder: Path) -> Path:
+            found = load_file(base / TEXT)
+            change(found)
+            save_file(found, folder / "text.safetensors")
+            return folder / "text.safetensors"
+
+        return Case(name=f"text encoder: {name}", make=make)
+
+    bias = "final_layer_norm.bias"
+    yield texts("finite in float64 alone", lambda found: found.update({bias: np.full(32, 1e300)}))
+    yield texts("one weight under two names", lambda found: found.update({f"text_model.{bias}": np.ones(32, "f4")}))
+    yield texts("places that do not count", lambda found: found.update(position_ids=np.ones(24, "f4")))
+    yield texts("whole numbers", lambda found: found.update({bias: np.ones(32, "i1")}))
+    yield texts("averaged", lambda found: found.update({"model_ema.a": np.ones(3, "f4")}))
 
     def embedding(name: str, word: str, array: np.ndarray) -> Case:
         def make(folder: Path) -> Path:

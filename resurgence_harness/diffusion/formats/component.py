@@ -6,13 +6,17 @@ text_model.encoder.layers.0.… · embeddings.…          a text encoder, with 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, final
+from typing import Any, ClassVar, final
 
-from resurgence_harness.diffusion.formats.contract import Changes, Format, Piece, replaced
-from resurgence_harness.diffusion.model_files import ModelFiles, canonical
+from resurgence_harness.diffusion.formats.contract import Changes, Format, covered, pieces_of, replaced
+from resurgence_harness.diffusion.formats.predicting import check_prediction
+from resurgence_harness.diffusion.model_files import ModelFiles
+from resurgence_harness.diffusion.settings import differing, resolved
 from resurgence_harness.diffusion.tensor_files import TensorFile
+from resurgence_harness.errors import UserError, sentence, shown
 
 
 @final
@@ -27,6 +31,8 @@ class Component(Format):
     """ "unet" or "text_encoder"."""
     opened: tuple[TensorFile, ...]
     """One file, or the shards."""
+    settings: Mapping[str, Any] | None = None
+    """Its resolved config; None for a file without one."""
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -34,11 +40,27 @@ class Component(Format):
         return tuple(file.path for file in self.opened)
 
     def changes(self, parent: ModelFiles) -> Changes:
-        """Every weight replaced."""
-        found = {
-            canonical(self.part, name.removeprefix(f"{self.part}.")): Piece(file=file, name=name)
-            for file in self.opened
-            for name, entry in file.entries.items()
-            if entry.floating
-        }
-        return replaced(self.part, found, parent, self.source)
+        """Every weight replaced; a UserError where its config is not the parent's, which these weights would get."""
+        self._check_settings(parent)
+        for file in self.opened:
+            check_prediction(file, parent)
+        return replaced(self.part, pieces_of(self.part, self.opened), parent, self.source)
+
+    def remarks(self, parent: ModelFiles) -> tuple[str, ...]:
+        """What it leaves to the parent."""
+        return covered(self.part, pieces_of(self.part, self.opened), parent, self.source)
+
+    def _check_settings(self, parent: ModelFiles) -> None:
+        if self.settings is None:
+            return
+        theirs = resolved(self.part, parent.description.config(self.part), parent.directory / self.part / "config.json")
+        for name in differing(self.part, self.settings, theirs):
+            raise UserError(
+                sentence(
+                    f"The {self.part} at {self.source.path} has another setting than the base's.",
+                    setting=name,
+                    candidate=shown(str(self.settings[name])),
+                    base=shown(str(theirs[name])),
+                    do="Give the whole model's directory, whose configs count, or the base that it was made from.",
+                )
+            )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -11,10 +12,25 @@ from typing import ClassVar
 
 import numpy as np
 
-from resurgence_harness.diffusion.model_files import ModelFiles
-from resurgence_harness.diffusion.tensor_files import TensorFile, shown
+from resurgence_harness.diffusion.model_files import ModelFiles, canonical
+from resurgence_harness.diffusion.tensor_files import TensorFile, is_index, shown
 from resurgence_harness.errors import UserError, sentence
 
+_KINDS = {
+    ".attn2.": "cross-attention",
+    ".attn1.": "self-attention",
+    ".self_attn.": "attention",
+    ".ff.": "feed-forward layers",
+    ".mlp.": "feed-forward layers",
+    ".norm": "normalisations of the transformers",
+    "layer_norm": "normalisations",
+    ".attentions.": "the transformers' ends",
+    "embedding": "embeddings",
+    ".resnets.": "residual blocks",
+    "samplers.": "up- and downsampling",
+    "conv": "first and last convolutions",
+}
+"""A piece of a tensor's name → what it belongs to. Looked for in this order."""
 OTHER_BASE = "Give the base that it was made from: the text states of v1 are 768 wide, those of v2 1024."
 
 
@@ -49,6 +65,10 @@ class Edit:
     """The new values from the parent's, float32."""
     rows: int = 0
     """Rows that the new tensor has more than the parent's: tokens added to an embedding."""
+    added: bool = False
+    """Whether it adds to the weight that is there, instead of replacing it."""
+    alone: bool = False
+    """Whether nothing else may be added to the tensor: a DoRA's lengths are those of the weight that it is given."""
 
 
 Changes = dict[str, Edit]
@@ -77,6 +97,10 @@ class Format(ABC):
     @property
     def tokens(self) -> tuple[str, ...]:
         """Words that prompts must hold for the candidate to differ."""
+        return ()
+
+    def remarks(self, parent: ModelFiles) -> tuple[str, ...]:
+        """Sentences that a person must read beside the verdict: what the file holds and is not judged, or lacks."""
         return ()
 
     def settle(self, folder: Path) -> None:  # noqa: B027  (most formats leave the files beside the weights alone)
@@ -141,7 +165,7 @@ def replaced(part: str, found: Mapping[str, Piece], parent: ModelFiles, source: 
             sentence(
                 f"{source.path} lacks tensors of the {part}.",
                 missing=f"{len(missing)} of {len(have)}, first {missing[0]}",
-                do="Copy or download the file again; if it is meant to hold some layers only, say that it covers some.",
+                do="Copy or download the file again; if it is meant to hold some layers only, give --partial.",
             )
         )
     changes: Changes = {}
@@ -159,6 +183,58 @@ def replaced(part: str, found: Mapping[str, Piece], parent: ModelFiles, source: 
             )
         changes[f"{part}.{name}"] = Edit(apply=_instead(piece, shape))
     return changes
+
+
+def pieces_of(part: str, files: Sequence[TensorFile]) -> dict[str, Piece]:
+    """Today's name of a weight → where it lies; a UserError where two tensors are the same weight."""
+    found: dict[str, Piece] = {}
+    for file in files:
+        for name, entry in file.entries.items():
+            if is_index(name):
+                continue
+            if not entry.floating:
+                raise whole_numbers(file, name)
+            short = canonical(part, name.removeprefix(f"{part}."))
+            if short in found:
+                raise UserError(
+                    sentence(
+                        f"{file.path} has two tensors for the same weight, so it is not clear which one is meant.",
+                        tensors=f"{shown(found[short].name)} and {shown(name)}",
+                        do="Give a file with one tensor for each weight.",
+                    )
+                )
+            found[short] = Piece(file=file, name=name)
+    return found
+
+
+def whole_numbers(file: TensorFile, name: str) -> UserError:
+    """What to say of weights that are stored as whole numbers."""
+    return UserError(
+        sentence(
+            f"The weights {file.path} are whole numbers, so they are quantised or broken.",
+            first_tensor=f"{shown(name)}, {file.entries[name].dtype}",
+            do="Give weights in float32, float16, bfloat16 or float8; quantised ones cannot be judged here.",
+        )
+    )
+
+
+def covered(part: str, names: Collection[str], parent: ModelFiles, source: Source) -> tuple[str, ...]:
+    """What a file of some layers leaves to its parent: how many tensors of which kind. Empty if it leaves none."""
+    have = {name.removeprefix(f"{part}.") for name in parent if name.startswith(f"{part}.")}
+    left = have - set(names)
+    if not left:
+        return ()
+    kinds = Counter(_kind(name) for name in left)
+    listed = ", ".join(f"{count} of {kind}" for kind, count in kinds.most_common())
+    return (
+        f"{shown(source.path.name)} covers {len(have) - len(left)} of the {len(have)} tensors of the {part}; "
+        f"the other {len(left)} are its parent's: {listed}.",
+    )
+
+
+def _kind(name: str) -> str:
+    """What a tensor of a U-Net or a text encoder belongs to, for people."""
+    return next((kind for sign, kind in _KINDS.items() if sign in name), "other layers")
 
 
 def without_ones(shape: tuple[int, ...]) -> tuple[int, ...]:

@@ -17,6 +17,7 @@ from typing import ClassVar, final
 import numpy as np
 
 from resurgence_harness.diffusion.formats.contract import OTHER_BASE, Changes, Edit, Format
+from resurgence_harness.diffusion.formats.predicting import check_prediction
 from resurgence_harness.diffusion.model_files import ModelFiles
 from resurgence_harness.diffusion.tensor_files import TensorFile, shown
 from resurgence_harness.errors import UserError, sentence
@@ -59,6 +60,7 @@ class Embedding(Format):
 
     def changes(self, parent: ModelFiles) -> Changes:
         """The vectors below the rows of the text encoder's embedding."""
+        check_prediction(self.file, parent)
         ((name, entry),) = self.file.entries.items()
         width = parent[PLACE].entry.shape[1]
         vectors = entry.shape[0] if len(entry.shape) == 2 else 1

@@ -12,15 +12,16 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import reduce
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from resurgence_harness.diffusion.base_files import SETTINGS, WEIGHTS, check_base, digest_of, weight_files
+from resurgence_harness.diffusion.base_files import WEIGHTS, check_base, digest_of
+from resurgence_harness.diffusion.description import ModelDescription
 from resurgence_harness.diffusion.formats.contract import Changes, Edit, Format, Source
 from resurgence_harness.diffusion.formats.lora import Lora
 from resurgence_harness.diffusion.formats.recognising import recognise
@@ -31,13 +32,14 @@ from resurgence_harness.diffusion.tensor_files import (
     is_finite,
     read_json,
     sha256_of,
+    shown,
     write_tensors,
 )
 from resurgence_harness.errors import UserError, sentence
 from resurgence_harness.specs import Base
 from resurgence_harness.storing.sealing import counts, seal_of, sealed
 
-VERSION = 1
+VERSION = 2
 """Raised when the same inputs are made into other weights."""
 NOTE = "candidate.json"
 """What a made directory was made from."""
@@ -55,6 +57,10 @@ class Candidate:
     """For people: "a LoRA × 0.8 on sd14"."""
     tokens: tuple[str, ...] = ()
     """Words that prompts must hold for its embeddings to matter."""
+    files: Mapping[str, str] = field(default_factory=dict)
+    """The files that were given and can change an image, by names that lead nowhere → sha256 of what was read."""
+    notes: tuple[str, ...] = ()
+    """What a person must read beside a verdict: what was not judged, or not covered."""
 
 
 def materialise(sources: Sequence[Source], base: str | Path | None, out: str | Path, *, run: str = "") -> Candidate:
@@ -68,20 +74,22 @@ def materialise(sources: Sequence[Source], base: str | Path | None, out: str | P
         raise UserError(sentence("No candidate was given.", do="Give a file or a directory."))
     formats = [recognise(source) for source in sources]
     first, rest = formats[0], formats[1:]
-    if isinstance(first, Path):
-        check_base(first)
-    if base is not None:
-        check_base(base)
-    if isinstance(first, Path):
-        if base is not None:
-            check_same_shape(first, base)
+    whole = check_base(first) if isinstance(first, Path) else None
+    below = check_base(base) if base is not None else None
+    given: list[tuple[str, str]] = []
+    if isinstance(first, Path) and whole is not None:
+        if below is not None:
+            check_same_shape(ModelFiles(whole), ModelFiles(below))
+        given = list(whole.hashes.items())
         if not rest:
             _check_weights(sources)
             return Candidate(
-                base=_located(first, first.name, digest_of(first)), words="a directory in diffusers' layout"
+                base=located(first, first.name, whole.digest),
+                words="a directory in diffusers' layout",
+                files=named(given),
             )
-        base, formats, sources = first, rest, sources[1:]
-    if base is None:
+        below, formats, sources = whole, rest, sources[1:]
+    if below is None:
         raise UserError(
             sentence(
                 f"{sources[0].path} is not a whole model, so it says nothing without its base.",
@@ -89,20 +97,28 @@ def materialise(sources: Sequence[Source], base: str | Path | None, out: str | P
             )
         )
     steps = _ordered(formats, sources)
-    return _made(steps, Path(base), Path(out), run)
+    return _made(steps, below, Path(out), given, run)
 
 
-def check_same_shape(directory: str | Path, base: str | Path) -> None:
+def named(files: Sequence[tuple[str, str]]) -> dict[str, str]:
+    """(name, sha256) as a map; of two files of one name the later has the beginning of its sha256 in its name."""
+    found: dict[str, str] = {}
+    for name, digest in files:
+        found[f"{shown(name)} ({digest[:8]})" if shown(name) in found else shown(name)] = digest
+    return found
+
+
+def check_same_shape(directory: str | Path | ModelFiles, base: str | Path | ModelFiles) -> None:
     """Raise unless a model has the base's tensors, all of them and no other, in the base's shapes.
 
     A text encoder may have more words than the base's.
     """
-    ours, theirs = ModelFiles(directory), ModelFiles(base)
+    ours, theirs = (one if isinstance(one, ModelFiles) else ModelFiles(one) for one in (directory, base))
     odd = sorted(ours.keys() ^ theirs.keys())
     if odd:
         raise UserError(
             sentence(
-                f"The candidate at {directory} has other tensors than its base.",
+                f"The candidate at {ours.directory} has other tensors than its base.",
                 missing=len(theirs.keys() - ours.keys()),
                 extra=len(ours.keys() - theirs.keys()),
                 first=odd[0],
@@ -115,7 +131,7 @@ def check_same_shape(directory: str | Path, base: str | Path) -> None:
         if _squeezed(mine) != _squeezed(shape) and not longer:
             raise UserError(
                 sentence(
-                    f"The candidate at {directory} has a tensor of another shape than its base.",
+                    f"The candidate at {ours.directory} has a tensor of another shape than its base.",
                     tensor=name,
                     candidate=mine,
                     base=shape,
@@ -151,63 +167,82 @@ def _check_weights(sources: Sequence[Source]) -> None:
             )
 
 
-def _made(steps: list[Format], base: Path, out: Path, run: str) -> Candidate:
-    """The directory for these inputs, made unless it is there."""
+def _made(steps: list[Format], base: ModelDescription, out: Path, given: list[tuple[str, str]], run: str) -> Candidate:
+    """The directory for these inputs, made unless it is there. `given`: files that a person gave beside the steps'."""
+    hashes = [[(path, sha256_of(path)) for path in step.files] for step in steps]
     inputs = {
         "version": VERSION,
-        "base": digest_of(base),
+        "base": base.digest,
         "sources": [
             {
                 "kind": step.words,
-                "files": [sha256_of(path) for path in step.files],
+                "files": [digest for _, digest in files],
                 "names": [path.name for path in step.files] if step.tokens else [],  # a file's name is the word
                 "weight": step.source.weight,
                 "cover": step.source.cover.value,
             }
-            for step in steps
+            for step, files in zip(steps, hashes, strict=True)
         ],
     }
-    digest = _digest(inputs)
-    place = out / digest
+    place = out / key_of(inputs)
     words = " + ".join(step.words + (f" × {step.source.weight:g}" if isinstance(step, Lora) else "") for step in steps)
     tokens = tuple(token for step in steps for token in step.tokens)
-    made = _whole(place, digest, run)
-    if made is None:
-        parent = ModelFiles(base)
-        edits = _merged(steps, parent)
+    parent = ModelFiles(base)
+    notes = tuple(remark for step in steps for remark in step.remarks(parent))
+
+    def write(folder: Path) -> None:
+        _write(folder, parent, _merged(steps, parent), steps)
+        for files in hashes:
+            for path, digest in files:
+                if sha256_of(path) != digest:
+                    raise UserError(sentence(f"{path} was changed while it was read.", do="Give it again."))
+
+    made = published(place, inputs, write, run=run)
+    for step, files in zip(steps, hashes, strict=True):
+        folder = step.source.path if step.source.path.is_dir() else step.source.path.parent
+        given = given + [(path.relative_to(folder).as_posix(), digest) for path, digest in files]
+    words = f"{words} on {base.directory.name}"
+    return Candidate(base=located(place, words, made), words=words, tokens=tokens, files=named(given), notes=notes)
+
+
+def published(place: Path, inputs: dict[str, Any], write: Callable[[Path], None], *, run: str = "") -> str:
+    """The digest of the directory `place`, written unless it is there, whole, made of `inputs` and ours to use.
+
+    It is written under another name and then renamed. `run`: a fresh run uses only what it made itself.
+    """
+    if (made := _whole(place, inputs, run)) is not None:
+        return made
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix=f".{place.name[:16]}-", dir=place.parent))
         try:
-            out.mkdir(parents=True, exist_ok=True)
-            folder = Path(tempfile.mkdtemp(prefix=f".{digest[:16]}-", dir=out))
+            write(folder)
+            made = digest_of(folder)
+            note = sealed({"made_from": inputs, "digest": made, "run": run}, purpose=PURPOSE)
+            (folder / NOTE).write_text(json.dumps(note, indent=2), encoding="utf-8")
+            if place.exists() and _whole(place, inputs, run) is None:
+                shutil.rmtree(place)
+            folder.chmod(0o755)
             try:
-                _write(folder, parent, edits, steps)
-                made = digest_of(folder)
-                note = sealed({"made_from": inputs, "digest": made, "tokens": tokens, "run": run}, purpose=PURPOSE)
-                (folder / NOTE).write_text(json.dumps(note, indent=2), encoding="utf-8")
-                if place.exists() and _whole(place, digest, run) is None:
-                    shutil.rmtree(place)
-                folder.chmod(0o755)
-                try:
-                    os.replace(folder, place)
-                except OSError:
-                    if _whole(place, digest, run) is None:  # else another process was first with the same
-                        raise
-            finally:
-                shutil.rmtree(folder, ignore_errors=True)
-        except OSError as problem:
-            raise UserError(
-                sentence(
-                    f"The candidate cannot be written to {out}.",
-                    problem=problem,
-                    do="Give a directory that can be written, with room for a whole model.",
-                )
-            ) from None
-    return Candidate(
-        base=_located(place, f"{words} on {base.name}", made), words=f"{words} on {base.name}", tokens=tokens
-    )
+                os.replace(folder, place)
+            except OSError:
+                if _whole(place, inputs, run) is None:  # else another process was first with the same
+                    raise
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+    except OSError as problem:
+        raise UserError(
+            sentence(
+                f"The candidate cannot be written to {place.parent}.",
+                problem=problem,
+                do="Give a directory that can be written, with room for a whole model.",
+            )
+        ) from None
+    return made
 
 
-def _whole(place: Path, asked: str, run: str) -> str | None:
-    """Digest of a directory made of what is asked for that still holds what was written; None where there is none."""
+def _whole(place: Path, inputs: dict[str, Any], run: str) -> str | None:
+    """Digest of a directory made of `inputs` that still holds what was written; None where there is none."""
     if not (place / NOTE).is_file():
         return None
     try:
@@ -215,10 +250,11 @@ def _whole(place: Path, asked: str, run: str) -> str | None:
     except UserError:
         return None
     ours = counts(seal_of(note, purpose=PURPOSE)) and run in ("", note.get("run"))
-    return digest if ours and note.get("digest") == digest and _digest(note.get("made_from")) == asked else None
+    return digest if ours and note.get("digest") == digest and key_of(note.get("made_from")) == key_of(inputs) else None
 
 
-def _digest(inputs: object) -> str:
+def key_of(inputs: object) -> str:
+    """The name of the directory that is made of these inputs."""
     return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
 
 
@@ -239,33 +275,60 @@ def _merged(steps: list[Format], parent: ModelFiles) -> dict[str, list[Edit]]:
                 )
             replacing |= dict.fromkeys(changes, step.source.path)
         for name, edit in changes.items():
+            before = [one for one in merged.get(name, []) if one.added]
+            if edit.added and before and (edit.alone or any(one.alone for one in before)):
+                raise UserError(
+                    sentence(
+                        f"{step.source.path} and another LoRA change the same layer, and one of them is a DoRA.",
+                        layer=name,
+                        do="Give one of them, or the merged model: programs differ about what both together are.",
+                    )
+                )
             merged.setdefault(name, []).append(edit)
     return merged
 
 
 def _write(folder: Path, parent: ModelFiles, edits: dict[str, list[Edit]], steps: list[Format]) -> None:
     """A whole directory: the parent's, with these edits."""
-    index = read_json(parent.directory / "model_index.json")
-    index |= {"safety_checker": [None, None], "feature_extractor": [None, None], "requires_safety_checker": False}
-    (folder / "model_index.json").write_text(json.dumps(index, indent=2), encoding="utf-8")
-    for part, names in SETTINGS.items():
-        (folder / part).mkdir()
-        for name in names:
-            if (path := parent.directory / part / name).is_file():
-                shutil.copyfile(path, folder / part / name)
+    write_index(folder, parent.description)
+    for part in ("unet", "vae", "text_encoder", "scheduler", "tokenizer"):
+        copy_settings(folder, part, parent.description)
     for part, stem in WEIGHTS.items():
         if any(name.startswith(f"{part}.") for name in edits):
-            _write_part(folder / part / f"{stem}.safetensors", part, parent.parts[part], edits)
+            write_part(folder / part / f"{stem}.safetensors", part, parent.parts[part], edits)
         else:
-            for path in weight_files(parent.directory, part):
-                shutil.copyfile(path, folder / part / path.name)
-            for path in (parent.directory / part).glob("*.index*.json"):
-                shutil.copyfile(path, folder / part / path.name)
+            copy_weights(folder, part, parent.description)
     for step in steps:
         step.settle(folder)
 
 
-def _write_part(path: Path, part: str, files: list[TensorFile], edits: dict[str, list[Edit]]) -> None:
+def write_index(folder: Path, model: ModelDescription) -> None:
+    """The model's model_index.json, without a safety checker."""
+    index = read_json(model.directory / "model_index.json")
+    index |= {"safety_checker": [None, None], "feature_extractor": [None, None], "requires_safety_checker": False}
+    (folder / "model_index.json").write_text(json.dumps(index, indent=2), encoding="utf-8")
+
+
+def copy_settings(folder: Path, part: str, model: ModelDescription) -> None:
+    """The described files of a component beside its weights, as they were read."""
+    (folder / part).mkdir()
+    for name, data in model.data(part).items():
+        (folder / part / name).write_bytes(data)
+
+
+def copy_weights(folder: Path, part: str, model: ModelDescription) -> None:
+    """The described weight files of a component; UserError where they are not those that were hashed."""
+    weights = model.chosen[part]
+    if weights.listing is not None:
+        name, data = weights.listing
+        (folder / part / name).write_bytes(data)
+    for file in model.weights(part):
+        shutil.copyfile(file.path, folder / part / file.path.name)
+        if sha256_of(folder / part / file.path.name) != file.sha256:
+            raise UserError(sentence(f"{file.path} was changed while it was read.", do="Give it again."))
+
+
+def write_part(path: Path, part: str, files: list[TensorFile], edits: dict[str, list[Edit]]) -> None:
     """One file for the part, whatever number of shards the parent has."""
     described: list[Described] = []
     places: list[tuple[TensorFile, str, list[Edit]]] = []
@@ -297,7 +360,8 @@ def _values(part: str, places: list[tuple[TensorFile, str, list[Edit]]]) -> Iter
         yield np.asarray(values, np.float32)
 
 
-def _located(directory: Path, name: str, digest: str) -> Base:
+def located(directory: Path, name: str, digest: str) -> Base:
+    """A directory as the start of a recipe."""
     return Base(digest=digest, name=name, location=str(directory.absolute()))
 
 

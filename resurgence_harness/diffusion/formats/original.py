@@ -1,6 +1,6 @@
-"""A single file in the original layout of SD 1.x and 2.x: the U-Net, the VAE and the text encoder under one roof.
+"""A single file in the original layout of SD 1.x and 2.x: the U-Net, the VAE and the text encoder together.
 
-    model.diffusion_model.…      U-Net                        model_ema.…                left aside, as diffusers does
+    model.diffusion_model.…      U-Net                        model_ema.…                not read, only noted
     first_stage_model.…          VAE                          betas, alphas_cumprod, …   must be the base's schedule
     cond_stage_model.transformer.…  CLIP (v1)                 cond_stage_model.model.…   OpenCLIP (v2)
 
@@ -18,9 +18,10 @@ from typing import Any, ClassVar, final
 
 import numpy as np
 
-from resurgence_harness.diffusion.formats.contract import Changes, Format, Piece, replaced
+from resurgence_harness.diffusion.formats.contract import Changes, Format, Piece, replaced, whole_numbers
+from resurgence_harness.diffusion.formats.predicting import check_prediction
 from resurgence_harness.diffusion.model_files import ModelFiles, canonical
-from resurgence_harness.diffusion.tensor_files import TensorFile, read_json, shown
+from resurgence_harness.diffusion.tensor_files import TensorFile, is_index, read_json, shown
 from resurgence_harness.errors import UserError, sentence
 
 UNET, VAE, CLIP, OPEN_CLIP = (
@@ -29,6 +30,8 @@ UNET, VAE, CLIP, OPEN_CLIP = (
     "cond_stage_model.transformer.",
     "cond_stage_model.model.",
 )
+EMA, COUNTERS = "model_ema.", frozenset({"decay", "num_updates"})
+"""An averaged copy of the U-Net, and what counts its averaging."""
 SCHEDULE = frozenset(
     {
         *("betas", "alphas_cumprod", "alphas_cumprod_prev", "sqrt_alphas_cumprod", "sqrt_one_minus_alphas_cumprod"),
@@ -62,13 +65,16 @@ class Original(Format):
     def changes(self, parent: ModelFiles) -> Changes:
         """Every weight of every part that the file holds, replaced."""
         self._check_schedule(parent)
-        pieces = {
-            name: Piece(file=self.file, name=name)
-            for name, entry in self.file.entries.items()
-            if entry.floating and name not in SCHEDULE and not name.startswith("model_ema.")
-        }
+        pieces: dict[str, Piece] = {}
+        for name, entry in self.file.entries.items():
+            if name in SCHEDULE or name.startswith(EMA) or is_index(name):
+                continue
+            if not entry.floating:
+                raise whole_numbers(self.file, name)
+            pieces[name] = Piece(file=self.file, name=name)
         if any(name.startswith("input_blocks.") for name in pieces):  # a U-Net without its roof
             pieces = {UNET + name: piece for name, piece in pieces.items()}
+        self._check_average(pieces)
         left = dict(pieces)
         changes: Changes = {}
         for part, prefix in (("unet", UNET), ("vae", VAE), ("text_encoder", CLIP), ("text_encoder", OPEN_CLIP)):
@@ -76,6 +82,14 @@ class Original(Format):
             if not mine:
                 continue
             found = {canonical(part, name): piece for name, piece in _converted(prefix, mine, parent).items()}
+            if twice := next((name for name in changes if name.startswith(f"{part}.")), None):
+                raise UserError(
+                    sentence(
+                        f"{self.file.path} holds two text encoders, so it is not clear which one is meant.",
+                        second=f"{prefix}…, after {twice}",
+                        do="Give a file with one text encoder: CLIP's for v1, OpenCLIP's for v2.",
+                    )
+                )
             changes |= replaced(part, found, parent, self.source)
             used = {piece.name for piece in found.values()}
             left = {name: piece for name, piece in left.items() if piece.name not in used}
@@ -90,29 +104,54 @@ class Original(Format):
             )
         return changes
 
-    def _check_schedule(self, parent: ModelFiles) -> None:
-        """Raise where the file says that it has another noise schedule or prediction type than the base."""
-        settings = read_json(parent.directory / "scheduler" / "scheduler_config.json")
-        predicts = settings.get("prediction_type", "epsilon")
-        noted = self.file.metadata.get("modelspec.prediction_type", "")
-        said = "v_prediction" if noted.startswith("v") or "v_pred" in self.file.entries else None
-        said = "epsilon" if noted.startswith("eps") else said
-        if said not in (None, predicts):
+    def remarks(self, parent: ModelFiles) -> tuple[str, ...]:
+        """Parts that it does not hold, and an averaged copy that was not looked at."""
+        del parent
+        names = self.file.entries
+        parts = {
+            "U-Net": any(name.startswith((UNET, "input_blocks.")) for name in names),
+            "VAE": any(name.startswith(VAE) for name in names),
+            "text encoder": any(name.startswith((CLIP, OPEN_CLIP)) for name in names),
+        }
+        lacking = [part for part, there in parts.items() if not there]
+        found = []
+        if self._averaged():
+            found.append(
+                f"{shown(self.file.path.name)} holds an averaged copy of its U-Net (model_ema), too; it was not "
+                "judged: the plain weights were, as diffusers takes them."
+            )
+        if lacking and len(lacking) < len(parts) and "U-Net" in lacking:
+            name = shown(self.file.path.name)
+            found.append(f"{name} holds no {' and no '.join(lacking)}: its parent's were drawn with.")
+        return tuple(found)
+
+    def _averaged(self) -> list[str]:
+        """Tensors of an averaged copy, its counters apart."""
+        return [name for name in self.file.entries if name.startswith(EMA) and name.removeprefix(EMA) not in COUNTERS]
+
+    def _check_average(self, pieces: Mapping[str, Piece]) -> None:
+        """Raise where an averaged copy is all there is of the U-Net: the parent's would be drawn with in its place."""
+        averaged = self._averaged()
+        if averaged and not any(name.startswith(UNET) for name in pieces):
             raise UserError(
                 sentence(
-                    f"{self.file.path} does not predict what the base predicts.",
-                    file_says=said,
-                    base=predicts,
-                    do="Give the base of its kind: sd21 predicts velocity, sd14 and sd21-base predict noise.",
+                    f"{self.file.path} holds its U-Net only as an averaged copy (EMA), which is not read here.",
+                    tensors=f"{len(averaged)}, first {shown(min(averaged))}",
+                    do="Load it where it was trained, put the averaged weights into the model, and save that.",
                 )
             )
-        if "alphas_cumprod" not in self.file.entries and "ztsnr" not in self.file.entries:
+
+    def _check_schedule(self, parent: ModelFiles) -> None:
+        """Raise where the file says that it has another noise schedule or prediction type than the base."""
+        check_prediction(self.file, parent)
+        if "alphas_cumprod" not in self.file.entries:
             return
+        settings = read_json(parent.directory / "scheduler" / "scheduler_config.json")
         from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 
         ours = DDIMScheduler.from_config(settings, clip_sample=False).alphas_cumprod.numpy()
-        theirs = self.file.values("alphas_cumprod") if "alphas_cumprod" in self.file.entries else None
-        if theirs is None or theirs.shape != ours.shape or not np.allclose(theirs, ours, rtol=0, atol=TOLERANCE):
+        theirs = self.file.values("alphas_cumprod")
+        if theirs.shape != ours.shape or not np.allclose(theirs, ours, rtol=0, atol=TOLERANCE):
             raise UserError(
                 sentence(
                     f"{self.file.path} has another noise schedule than the base.",

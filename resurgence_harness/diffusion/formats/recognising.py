@@ -6,11 +6,14 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from resurgence_harness.diffusion.base_files import WEIGHTS, weights_at
+from resurgence_harness.diffusion.description import opened
+from resurgence_harness.diffusion.formats.adapter_settings import CONFIG
 from resurgence_harness.diffusion.formats.component import Component
 from resurgence_harness.diffusion.formats.contract import Format, Source
 from resurgence_harness.diffusion.formats.embedding import Embedding
-from resurgence_harness.diffusion.formats.lora import CONFIG, Lora
+from resurgence_harness.diffusion.formats.lora import Lora
 from resurgence_harness.diffusion.formats.original import CLIP, OPEN_CLIP, UNET, VAE, Original
+from resurgence_harness.diffusion.settings import resolved
 from resurgence_harness.diffusion.tensor_files import (
     PICKLES,
     Entry,
@@ -39,7 +42,11 @@ REFUSED: Mapping[str, tuple[str, ...]] = {
     "an IP-Adapter": ("ip_adapter.", "image_proj."),
     "an AnimateDiff motion module": ("motion_modules.",),
     "a LoHa, LoKr, OFT or GLoRA": ("hada_", "lokr_", "oft_", "glora_", ".a1.weight", "boft_"),
-    "a DoRA": ("dora_scale", "lora_magnitude_vector"),
+    "an update of whole layers by LyCORIS": ("diff_b", "w_norm", "b_norm"),
+    "quantised": (
+        *("quant_state.", ".absmax", ".quant_map", ".nested_absmax", ".SCB", ".weight_format"),  # bitsandbytes
+        *(".qweight", ".qzeros", ".scale_weight", "scaled_fp8", ".weight_scale", "._scale", "._data"),
+    ),
     "a Tucker-decomposed LoCon": ("lora_mid.",),
     "a diffusion transformer": ("transformer_blocks.0.", "adaln_single.", "x_embedder.", "patchify_proj."),
     "of Stable Cascade": ("clip_txt_mapper.", "channelwise."),
@@ -47,9 +54,12 @@ REFUSED: Mapping[str, tuple[str, ...]] = {
 """What it is → a piece of a tensor's name that tells. Looked for in this order."""
 SUPPORTED = (
     "Give a Stable Diffusion v1 or v2: a directory in diffusers' layout, a single file in the original layout, "
-    "a U-Net, a text encoder, a LoRA of diffusers, peft or kohya, or a textual-inversion embedding."
+    "a U-Net, a text encoder, a LoRA or DoRA of diffusers, peft or kohya, or a textual-inversion embedding."
 )
-_LORA = (".lora_down.", ".lora_up.", ".lora.down.", ".lora.up.", "_lora.down.", "_lora.up.", ".lora_A.", ".lora_B.")
+_LORA = (
+    *(".lora_down.", ".lora_up.", ".lora.down.", ".lora.up.", "_lora.down.", "_lora.up.", ".lora_A.", ".lora_B."),
+    *(".dora_scale", ".lora_magnitude_vector"),
+)
 _LORA_TEXT = "lora_linear_layer."
 _UNET = ("down_blocks.", "mid_block.", "up_blocks.", "conv_in.", "conv_out.", "conv_norm_out.", "time_embedding.")
 _TEXT = ("encoder.layers.", "embeddings.", "final_layer_norm.")
@@ -75,12 +85,15 @@ def _folder(path: Path, source: Source) -> Format:
         settings = read_json(path / "config.json")
         kinds = [settings.get("_class_name"), *(settings.get("architectures") or ["CLIPTextModel"])]
         part = {"UNet2DConditionModel": "unet", "CLIPTextModel": "text_encoder"}.get(str(kinds[0] or kinds[1]))
+        if settings.get("quantization_config"):
+            raise _refused(path, "quantised", "quantization_config in its config.json")
         if part is None:
             raise _refused(path, f"a {shown(str(kinds[0] or kinds[1]))}", "its config.json")
-        files = tuple(read_header(file) for file in weights_at(path, path, WEIGHTS[part])[1])
+        known = resolved(part, settings, path / "config.json")
+        files = tuple(opened(weights_at(path, path, WEIGHTS[part]), path))
         for file in files:
             check_finite(file)
-        return Component(source=source, part=part, opened=files)
+        return Component(source=source, part=part, opened=files, settings=known)
     files_here = sorted(path.glob("*.safetensors"))
     if len(files_here) != 1:
         pickles = sorted(file for file in path.iterdir() if file.suffix.lower() in PICKLES)

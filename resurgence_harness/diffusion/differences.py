@@ -1,0 +1,103 @@
+"""In what a model differs from its parent beside the weights of U-Net and text encoder: what fine-tuning leaves alone.
+
+    settings_difference("candidate", "unlearned")  →  ("tokenizer: 10 words have other numbers, first 'alba</w>'", …)
+
+Configs are compared with their defaults filled in, tokenizers as transformers builds them, and the VAE by its numbers.
+Ignored is what cannot change an image: provenance and versions, the scheduler's class (DDIM always draws), the settings
+that `settings.SETTINGS` marks so, the size of the embedding (the tokenizer says which rows are read), numbers that
+differ only because one file has them in half precision, and how the vocabulary is spelled in files. No torch.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+from resurgence_harness.diffusion.base_files import SETTINGS, Settings, check_settings
+from resurgence_harness.diffusion.description import ModelDescription
+from resurgence_harness.diffusion.lineage import same_numbers
+from resurgence_harness.diffusion.model_files import ModelFiles
+from resurgence_harness.diffusion.settings import differing
+from resurgence_harness.diffusion.tokenizing import tokenizer_of
+from resurgence_harness.errors import shown
+
+NAMED = 3
+"""Words that are named where some differ; the rest is counted."""
+
+
+def settings_difference(child: str | Path | ModelFiles, parent: str | Path | ModelFiles) -> tuple[str, ...]:
+    """What differs, each thing in a phrase that begins with its component; empty where nothing can change an image."""
+    ours, theirs = (one if isinstance(one, ModelFiles) else ModelFiles(one) for one in (child, parent))
+    mine, other = check_settings(ours.description), check_settings(theirs.description)
+    found = [*_tokenizers(ours.description, theirs.description, mine, other)]
+    for part in SETTINGS:
+        if part != "tokenizer":
+            found += [
+                f"{part}: {name} is {shown(str(mine[part][name]))}, the parent's {shown(str(other[part][name]))}"
+                for name in differing(part, mine[part], other[part])
+            ]
+    return (*found, *_autoencoders(ours, theirs))
+
+
+def _autoencoders(ours: ModelFiles, theirs: ModelFiles) -> Iterator[str]:
+    names = sorted({name for files in (ours, theirs) for name in files if name.startswith("vae.")})
+    moved = [name for name in names if not (name in ours and name in theirs and same_numbers(ours[name], theirs[name]))]
+    if moved:
+        yield f"vae: {len(moved)} of {len(names)} tensors of its weights, first {moved[0].removeprefix('vae.')}"
+
+
+def _tokenizers(ours: ModelDescription, theirs: ModelDescription, mine: Settings, other: Settings) -> Iterator[str]:
+    """What a text becomes in one and not in the other."""
+    places = [settings["text_encoder"]["max_position_embeddings"] for settings in (mine, other)]
+    if ours.data("tokenizer") == theirs.data("tokenizer") and places[0] == places[1]:
+        return
+    built = [tokenizer_of(one.data("tokenizer"), one.directory / "tokenizer") for one in (ours, theirs)]
+    said = [json.loads(one.backend_tokenizer.to_str()) for one in built]
+    yield from _vocabularies(*(one["model"] for one in said))
+    yield from _added(*(one["added_tokens"] for one in said))
+    rules = ("normalizer", "pre_tokenizer", "post_processor")
+    yield from (f"tokenizer: {name}" for name in rules if said[0][name] != said[1][name])
+    for name in ("bos_token", "eos_token", "unk_token", "pad_token"):
+        a, b = ((getattr(one, name), getattr(one, f"{name}_id")) for one in built)
+        if a != b:
+            yield f"tokenizer: {name} is {shown(str(a[0]))!r}, number {a[1]}; the parent's {shown(str(b[0]))!r}, {b[1]}"
+    for name in ("padding_side", "truncation_side", "split_special_tokens"):
+        if getattr(built[0], name) != getattr(built[1], name):
+            yield f"tokenizer: {name} is {getattr(built[0], name)}, the parent's {getattr(built[1], name)}"
+    a, b = (min(one.model_max_length, length) for one, length in zip(built, places, strict=True))
+    if a != b:
+        yield f"tokenizer: it reads {a} tokens, the parent's {b}"
+
+
+def _vocabularies(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> Iterator[str]:
+    mine, other = ours["vocab"], theirs["vocab"]
+    moved = [word for word in mine if word in other and mine[word] != other[word]]
+    if moved:
+        yield f"tokenizer: {len(moved)} words have other numbers, {_first(moved)}"
+    if extra := [word for word in mine if word not in other]:
+        yield f"tokenizer: {len(extra)} words that the parent's vocabulary lacks, {_first(extra)}"
+    if missing := [word for word in other if word not in mine]:
+        yield f"tokenizer: it lacks {len(missing)} words of the parent's vocabulary, {_first(missing)}"
+    pairs = list(zip_longest(ours["merges"], theirs["merges"]))
+    if odd := [one for one, twin in pairs if one != twin]:
+        yield f"tokenizer: {len(odd)} merges are others or in another order"
+    rest = {name for name in ours if name not in ("vocab", "merges") and ours[name] != theirs.get(name)}
+    yield from (f"tokenizer: model.{name}" for name in sorted(rest))
+
+
+def _added(ours: list[dict[str, Any]], theirs: list[dict[str, Any]]) -> Iterator[str]:
+    mine, other = ({token["content"]: token for token in tokens} for tokens in (ours, theirs))
+    if words := [word for word in mine if word not in other]:
+        yield f"tokenizer: {len(words)} added words, {_first(words)}"
+    if words := [word for word in other if word not in mine]:
+        yield f"tokenizer: it lacks {len(words)} of the parent's added words, {_first(words)}"
+    if words := [word for word in mine if word in other and mine[word] != other[word]]:
+        yield f"tokenizer: {len(words)} added words are treated otherwise, {_first(words)}"
+
+
+def _first(words: list[str]) -> str:
+    named = ", ".join(repr(shown(word, limit=40)) for word in words[:NAMED])
+    return f"first {named}" if len(words) > NAMED else named

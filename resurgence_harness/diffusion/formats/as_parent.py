@@ -1,0 +1,76 @@
+"""A candidate's U-Net and text encoder with everything else of its parent: what it draws when it is asked in the
+parent's words, with the parent's scheduler and autoencoder.
+
+The weights are the candidate's, bit for bit; words that it added have no row, since the parent's tokenizer never reads
+them. A component whose weights do not have the shapes of the parent's config keeps its own config.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from resurgence_harness.diffusion.base_files import WEIGHTS, check_settings, check_tensors
+from resurgence_harness.diffusion.formats.contract import Edit
+from resurgence_harness.diffusion.formats.materialising import (
+    copy_settings,
+    copy_weights,
+    key_of,
+    located,
+    published,
+    write_index,
+    write_part,
+)
+from resurgence_harness.diffusion.model_files import ModelFiles
+from resurgence_harness.errors import UserError
+from resurgence_harness.specs import Base
+
+VERSION = 1
+"""Raised when the same two models are made into another."""
+EMBEDDING = "text_encoder.embeddings.token_embedding.weight"
+
+
+def as_parent(child: ModelFiles, parent: ModelFiles, out: Path, *, run: str = "") -> Base:
+    """The directory, made below `out` unless it is there. UserError where it cannot be written."""
+    inputs = {"as_parent": VERSION, "child": child.description.digest, "parent": parent.description.digest}
+    place = out / key_of(inputs)
+
+    def write(folder: Path) -> None:
+        write_index(folder, parent.description)
+        for part in ("tokenizer", "scheduler", "vae"):
+            copy_settings(folder, part, parent.description)
+        copy_weights(folder, "vae", parent.description)
+        for part in ("unet", "text_encoder"):
+            cut = _rows(child, parent) if part == "text_encoder" else {}
+            copy_settings(folder, part, parent.description if _fits(part, child, parent) else child.description)
+            if cut:
+                write_part(folder / part / f"{WEIGHTS[part]}.safetensors", part, child.parts[part], cut)
+            else:
+                copy_weights(folder, part, child.description)
+
+    digest = published(place, inputs, write, run=run)
+    return located(place, f"{child.directory.name} with the settings of {parent.directory.name}", digest)
+
+
+def _rows(child: ModelFiles, parent: ModelFiles) -> dict[str, list[Edit]]:
+    """How the embedding loses the rows that the parent does not have; empty where it has no more than those."""
+    mine, rows = child[EMBEDDING].entry.shape[0], parent[EMBEDDING].entry.shape[0]
+    return {EMBEDDING: [Edit(apply=_first(rows), rows=rows - mine)]} if mine > rows else {}
+
+
+def _first(rows: int) -> Callable[[np.ndarray], np.ndarray]:
+    return lambda table: table[:rows]
+
+
+def _fits(part: str, child: ModelFiles, parent: ModelFiles) -> bool:
+    """Whether the parent's config describes the child's weights, apart from added words."""
+    settings = dict(check_settings(parent.description)[part])
+    if part == "text_encoder":
+        settings["vocab_size"] = max(settings["vocab_size"], child[EMBEDDING].entry.shape[0])
+    try:
+        check_tensors(part, child.parts[part], settings, child.directory)
+    except UserError:
+        return False
+    return True

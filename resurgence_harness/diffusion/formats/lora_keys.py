@@ -1,0 +1,149 @@
+"""The names of a LoRA's tensors: which layer of the base each one means, and which of its tensors it is."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import final
+
+from resurgence_harness.diffusion.model_files import ModelFiles
+from resurgence_harness.diffusion.tensor_files import TensorFile, shown
+from resurgence_harness.errors import UserError, sentence
+
+ROLE = re.compile(
+    r"(?P<layer>.+?)(?P<old>_lora)?\."
+    r"(?:(?:lora|lora_linear_layer)\.)?"
+    r"(?P<role>down|up|lora_down|lora_up|lora_A|lora_B|alpha|lora_magnitude_vector|dora_scale)"
+    r"(?:\.(?!(?:weight|bias)$)(?P<adapter>\w+))?(?:\.weight)?"
+)
+"""How a key ends: the layer, which of its tensors this is, and the adapter's name where peft's own names have it."""
+DOWN, UP, ALPHA, MAGNITUDE = "down", "up", "alpha", "magnitude"
+_ROLES = {
+    **dict.fromkeys(("down", "lora_down", "lora_A"), DOWN),
+    **dict.fromkeys(("up", "lora_up", "lora_B"), UP),
+    **dict.fromkeys(("lora_magnitude_vector", "dora_scale"), MAGNITUDE),
+    "alpha": ALPHA,
+}
+_OLD_TEXT = {"to_q": "q_proj", "to_k": "k_proj", "to_v": "v_proj", "to_out": "out_proj"}
+_PEFT = "base_model.model."
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class Layer:
+    """A layer of the base as a LoRA names it."""
+
+    keys: Mapping[str, str]
+    """down, up, alpha, magnitude → the tensor's name."""
+    wrapped: bool
+    """Whether "text_model." stands in front, as in releases of transformers before 5."""
+    peft: bool
+    """Whether the names are those inside peft's model, which say nothing of the scale."""
+    bare: bool
+    """Whether no part is named."""
+
+
+def layers_of(file: TensorFile, parent: ModelFiles) -> dict[str, Layer]:
+    """Name of a weight of the parent → how the file changes it; a UserError where a key means no layer."""
+    spelled: dict[str, str] = {}
+    for name in parent:
+        part, _, rest = name.partition(".")
+        if part != "vae" and rest.endswith(".weight") and len(parent[name].entry.shape) >= 2:
+            spelled |= dict.fromkeys(_spellings(part, rest.removesuffix(".weight")), name)
+    layers: dict[str, dict[str, str]] = {}
+    unknown, adapters = [], set()
+    for key in file.entries:
+        match = ROLE.fullmatch(key)
+        meant = spelled.get(_layer(match)) if match else None
+        if match is None or meant is None:
+            unknown.append(key)
+            continue
+        adapters.add(match["adapter"] or "")
+        role = _ROLES[match["role"]]
+        if role in layers.setdefault(meant, {}):
+            raise UserError(
+                sentence(
+                    f"The LoRA {file.path} changes a layer twice.",
+                    layer=meant,
+                    keys=f"{shown(layers[meant][role])} and {shown(key)}",
+                    do="Give a file with one pair of matrices per layer.",
+                )
+            )
+        layers[meant][role] = key
+    _check_known(file, unknown)
+    if len(adapters) > 1:
+        raise UserError(
+            sentence(
+                f"The LoRA {file.path} holds several adapters.",
+                names=shown(", ".join(name or "one without a name" for name in sorted(adapters))),
+                do="Save each with save_pretrained(), and give the one that is to be judged.",
+            )
+        )
+    for name, keys in layers.items():
+        if not keys.keys() >= {DOWN, UP}:
+            raise UserError(
+                sentence(
+                    f"The LoRA {file.path} has only half of a layer.",
+                    layer=name,
+                    found=", ".join(sorted(keys)),
+                    do="Copy or download the file again.",
+                )
+            )
+    named = bool(adapters - {""})
+    return {name: _described(keys, named=named) for name, keys in layers.items()}
+
+
+def _described(keys: Mapping[str, str], *, named: bool) -> Layer:
+    key = keys[DOWN]
+    plain = key.removeprefix(_PEFT)
+    wrapped = plain.removeprefix("text_encoder.").startswith(("text_model.", "lora_te_text_model_", "lora_te1_"))
+    bare = not plain.startswith(("unet.", "text_encoder.", "lora_unet_", "lora_te"))
+    return Layer(keys=keys, wrapped=wrapped, peft=named or key.startswith(_PEFT), bare=bare)
+
+
+def _check_known(file: TensorFile, unknown: list[str]) -> None:
+    if not unknown:
+        return
+    bias = next((key for key in unknown if key.endswith(".bias") and "lora_" in key), None)
+    if bias is not None:
+        raise UserError(
+            sentence(
+                f"The LoRA {file.path} has a setting that is not supported.",
+                setting=f"lora_bias, by {shown(bias)}",
+                do="Fuse it into the model where it was trained, and give the fused model.",
+            )
+        )
+    raise UserError(
+        sentence(
+            f"The LoRA {file.path} has keys that match no layer of the base.",
+            unmatched=f"{len(unknown)} of {len(file.entries)}, first {shown(unknown[0])}",
+            do="Give a LoRA for Stable Diffusion v1 or v2 in the layout of diffusers, peft or kohya, "
+            "and the base of its version.",
+        )
+    )
+
+
+def _spellings(part: str, layer: str) -> list[str]:
+    """Every way in which a layer's name is written; `_layer` brings a key to one of them."""
+    prefix = "lora_unet_" if part == "unet" else "lora_te_text_model_"
+    return [f"{part}.{layer}", prefix + layer.replace(".", "_")]
+
+
+def _layer(match: re.Match[str]) -> str:
+    """The layer that a key means, as `_spellings` has it."""
+    layer = match["layer"].removeprefix(_PEFT)
+    if layer.startswith("lora_"):
+        return layer.replace("lora_te1_", "lora_te_", 1) if layer.startswith("lora_te1_") else layer
+    for part in ("unet", "text_encoder"):
+        if layer.startswith(f"{part}."):
+            rest = layer.removeprefix(f"{part}.")
+            break
+    else:
+        part, rest = ("text_encoder" if layer.startswith(("text_model.", "encoder.layers.")) else "unet"), layer
+    rest = rest.removeprefix("text_model.")
+    if match["old"]:  # attention processors of diffusers before peft: attn1.processor.to_q_lora, self_attn.to_q_lora
+        before, _, last = rest.replace(".processor.", ".").rpartition(".")
+        last = _OLD_TEXT.get(last, last) if part == "text_encoder" else last
+        rest = f"{before}.{last}"
+    return f"{part}.{rest}.0" if part == "unet" and rest.endswith(".to_out") else f"{part}.{rest}"

@@ -1,0 +1,174 @@
+"""The parts of a model, built from what was hashed: each described file is read once, and its bytes are the model.
+
+The libraries' own loaders open files by names of their choosing; here they are given resolved settings and build empty
+modules, which are filled tensor by tensor from the described files, hashed while they are read. So nothing that is
+exchanged between the check of a model and its loading can draw: the bytes that were read have the digest that was asked
+for, or there is no model. The result is bit for bit what from_pretrained() gives in float32.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from resurgence_harness.diffusion.base_files import WEIGHTS, canonical, check_settings, check_tensors
+from resurgence_harness.diffusion.description import ModelDescription, describe, digest_of_files
+from resurgence_harness.diffusion.tensor_files import TensorFile, is_index, reading, shown
+from resurgence_harness.diffusion.tokenizing import tokenizer_of
+from resurgence_harness.errors import BuildError, UserError, sentence
+
+if TYPE_CHECKING:
+    import torch
+
+PLACES = "embeddings.position_ids"
+"""The one buffer that no file holds: 0, 1, 2, … of the text encoder's places."""
+
+
+class Exchanged(UserError):
+    """The bytes that were read are not those of the digest that was asked for."""
+
+    def __init__(self, directory: Path, *, wanted: str, found: str) -> None:
+        self.found = found
+        super().__init__(
+            sentence(
+                f"The files of the base at {directory} are not those that were checked.",
+                wanted=wanted,
+                found=found,
+                do="They were changed or replaced; name the base anew.",
+            )
+        )
+
+
+def load_parts(directory: Path, digest: str = "") -> dict[str, Any]:
+    """unet, vae and text_encoder in float32, frozen, on the CPU; tokenizer; scheduler (DDIM, whatever the model names).
+
+    UserError where the files are no Stable Diffusion, or, with `digest`, not those of that digest.
+    """
+    import torch
+
+    description = describe(directory)
+    settings = check_settings(description)
+    hashes = {file.name: file.sha256 for file in description.files if file.data is not None}
+    parts: dict[str, Any] = {}
+    with _reading(directory), torch.random.fork_rng(devices=[]):
+        for part in WEIGHTS:
+            files = description.opened(part)
+            check_tensors(part, files, settings[part], directory)
+            parts[part] = _empty(part, settings[part])
+            hashes |= _fill(parts[part], part, files)
+        parts["scheduler"] = _scheduler(settings["scheduler"])
+    if digest and (found := digest_of_files(hashes)) != digest:
+        raise Exchanged(directory, wanted=digest, found=found)
+    tokenizer = _tokenizer(description, settings)
+    return {**parts, "tokenizer": tokenizer}
+
+
+def _empty(part: str, settings: Mapping[str, Any]) -> Any:
+    """A module of these settings, its memory allocated and not yet written."""
+    import torch
+    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+    from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    with torch.device("meta"):
+        if part == "text_encoder":
+            module: Any = CLIPTextModel(CLIPTextConfig(**settings, dtype="float32", architectures=["CLIPTextModel"]))
+        else:
+            kind: Any = UNet2DConditionModel if part == "unet" else AutoencoderKL
+            module = kind.from_config({**settings, "_class_name": kind.__name__})
+    module = module.to_empty(device="cpu").float()
+    for name, buffer in module.named_buffers():
+        if name != PLACES:
+            raise BuildError(sentence(f"The {part} has a buffer that no file holds.", buffer=name))
+        buffer.copy_(torch.arange(buffer.shape[-1]).expand(buffer.shape))
+    return module.requires_grad_(False).eval()
+
+
+def _fill(module: Any, part: str, files: list[TensorFile]) -> dict[str, str]:
+    """Write every tensor of the files into its place; name of each file → sha256 of the bytes that were read.
+
+    The places are torch's own memory, contiguous: in a mapped file numbers lie at any address, where kernels round
+    unlike elsewhere, and a model and its copy would differ in the last bit.
+    """
+    import torch
+
+    places = module.state_dict()
+    hashes, filled = {}, set()
+    for file in files:
+        total = hashlib.sha256()
+        for entry, data in reading(file, total):
+            name = canonical(part, entry.name)
+            if is_index(entry.name):
+                continue
+            place = places.get(name)
+            if place is None or tuple(place.shape) != entry.shape:
+                raise BuildError(sentence(f"The {part} was built without a place for {shown(name)}.", file=file.path))
+            with torch.no_grad():
+                place.copy_(_tensor(data, entry.dtype).reshape(entry.shape))
+            filled.add(name)
+        hashes[f"{part}/{file.path.name}"] = total.hexdigest()
+    if missing := sorted(places.keys() - filled):
+        raise BuildError(sentence(f"The {part} was built with tensors that no file holds.", first=missing[0]))
+    return hashes
+
+
+def _tensor(data: bytearray, dtype: str) -> torch.Tensor:
+    """The numbers of a tensor, flat, as they lie in the file."""
+    import torch
+
+    kinds = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+    kinds |= {"F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2}
+    if dtype not in kinds:
+        raise UserError(
+            sentence(
+                f"Weights of the type {dtype} cannot be loaded.",
+                do="Give weights in float32, float16 or bfloat16; quantised ones cannot be judged here.",
+            )
+        )
+    return torch.frombuffer(data, dtype=kinds[dtype]) if data else torch.empty(0)
+
+
+def _scheduler(settings: Mapping[str, Any]) -> Any:
+    from diffusers.schedulers.scheduling_ddim import DDIMScheduler
+
+    # SD's latents are not clipped to [-1, 1]; DDIM's own default would, where a PNDM file does not say.
+    return DDIMScheduler.from_config({**settings, "clip_sample": False, "_class_name": "DDIMScheduler"})
+
+
+def _tokenizer(description: ModelDescription, settings: Mapping[str, Mapping[str, Any]]) -> Any:
+    folder = description.directory / "tokenizer"
+    tokenizer = tokenizer_of(description.data("tokenizer"), folder)
+    size, places = len(tokenizer), settings["text_encoder"]["vocab_size"]
+    # transformers can build a tokenizer that maps every word to <unk> without an error; this is where it is noticed.
+    if not places // 2 < size <= places:
+        raise UserError(
+            sentence(
+                f"The tokenizer of the base at {description.directory} does not belong to its text encoder.",
+                tokenizer=f"{size:,} tokens",
+                text_encoder=f"{places:,} embeddings",
+                do="Give the tokenizer's vocab.json and merges.txt, or its tokenizer.json, of this very model.",
+            )
+        )
+    length = settings["text_encoder"]["max_position_embeddings"]
+    tokenizer.model_max_length = min(tokenizer.model_max_length, length)
+    return tokenizer
+
+
+@contextmanager
+def _reading(directory: Path) -> Iterator[None]:
+    """Whatever a library makes of settings that passed the checks is one sentence all the same."""
+    try:
+        yield
+    except (UserError, BuildError, MemoryError):
+        raise
+    except Exception as problem:
+        raise UserError(
+            sentence(
+                f"The base at {directory} cannot be loaded.",
+                problem=shown(next(iter(str(problem).strip().splitlines()), type(problem).__name__), limit=300),
+                do="Give a Stable Diffusion v1 or v2 in diffusers' layout; check it with StableDiffusionPipeline.",
+            )
+        ) from problem
