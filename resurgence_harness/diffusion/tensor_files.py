@@ -242,7 +242,7 @@ def _check_index(file: TensorFile, name: str) -> None:
 def _widened(values: np.ndarray, dtype: str) -> np.ndarray:
     """Stored numbers as floats: float64 stays, shorter ones become float32; whole numbers stay as they are."""
     if dtype == "BF16":
-        return (values.astype("<u4") << 16).view("<f4")
+        return np.asarray((values.astype("<u4") << 16).view("<f4"))
     if dtype in _EIGHT_BITS:
         return np.asarray(_EIGHT_BITS[dtype][values])
     return values.astype("<f4") if dtype == "F16" else values
