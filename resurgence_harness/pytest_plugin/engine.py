@@ -10,7 +10,6 @@ import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
-from datetime import date
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -36,6 +35,7 @@ from resurgence_harness.statistics import (
     Verdict,
     decide,
 )
+from resurgence_harness.statistics.policies import day_in_utc
 from resurgence_harness.storing import Store
 from resurgence_harness.tasks import Task
 
@@ -367,7 +367,7 @@ class Claim:
             inquiry, evidence, verdict, along=along, nodeid=self._item.nodeid, limits=limits.digest
         )
         settings = self._engine.settings(plan)
-        applied = acceptance if acceptance is not None and acceptance.counts(date.today(), settings) else None
+        applied = acceptance if acceptance is not None and acceptance.counts(day_in_utc(), settings) else None
         record["acceptance"] = json.loads(json.dumps(asdict(applied), default=str)) if applied else None
         record["settings"] = settings
         record["seconds"] = round(time.monotonic() - self._began, 3)
