@@ -5,7 +5,7 @@
 One document in UTF-8; keys are text, each once. Numbers are decimal (5, -0.1, 1e-3); `true`, `false`, `null` and `~`
 are what they say; a day is text for whoever expects one. Refused, each in a sentence with its line and its key:
 anchors, aliases, tags (`!!set`), merge keys, words that YAML 1.1 and 1.2 read differently (yes, no, on, off, 010, 0x1F,
-1_000, 1:30), deep nesting and more than `MOST` values. Time and memory are linear in the size of the file, which is bounded.
+1_000, 1:30), deep nesting and more than `MOST` values. Time and memory are linear in the size of the file.
 """
 
 from __future__ import annotations
@@ -28,8 +28,9 @@ _NULL, _TRUE, _FALSE = {"", "~", "null", "Null", "NULL"}, {"true", "True", "TRUE
 _WHOLE = re.compile(r"-?(0|[1-9][0-9]*)")
 _NUMBER = re.compile(r"-?((0|[1-9][0-9]*)(\.[0-9]*)?|\.[0-9]+)([eE][-+]?[0-9]+)?")
 _TRUTH = re.compile(r"yes|no|on|off|y|n", re.I)
+_NO_NUMBER = re.compile(r"[-+]?\.(inf|nan)", re.I)
 _ODD_NUMBER = re.compile(
-    r"[-+]?([0-9][0-9_]*(\.[0-9_]*)?([eE][-+]?[0-9_]+)?|\.[0-9][0-9_]*([eE][-+]?[0-9_]+)?|\.(inf|nan)"
+    r"[-+]?([0-9][0-9_]*(\.[0-9_]*)?([eE][-+]?[0-9_]+)?|\.[0-9][0-9_]*([eE][-+]?[0-9_]+)?"
     r"|0[xX][0-9a-fA-F_]+|0o[0-7_]+|0b[01_]+|[0-9][0-9_]*(:[0-5]?[0-9])+(\.[0-9_]*)?)",
     re.I,
 )
@@ -103,6 +104,8 @@ def plain(word: str) -> Any:
         return number
     if _TRUTH.fullmatch(word):
         raise NotStrict(f"is {word}, which some readers of YAML take for true or false: text needs quotes")
+    if _NO_NUMBER.fullmatch(word):
+        raise NotStrict(f"is {word}, which is no number: write a decimal, or quotes around text")
     if _ODD_NUMBER.fullmatch(word):
         raise NotStrict(
             f"is {shown(word, limit=40)}, which readers of YAML take for different numbers: write plain decimals, "
@@ -190,7 +193,8 @@ class _Building:
         if event.anchor is not None:
             raise NotStrict(f"the anchor &{shown(event.anchor, limit=40)} is not read, write the value out", line)
         if event.tag is not None:
-            raise NotStrict(f"the tag {shown(event.tag, limit=60)} is not read, write plain values", line)
+            tag = event.tag.replace("tag:yaml.org,2002:", "!!")
+            raise NotStrict(f"the tag {shown(tag, limit=60)} is not read, write plain values", line)
 
     def _scalar(self, event: Any, line: int) -> None:
         top = self._open[-1] if self._open else None

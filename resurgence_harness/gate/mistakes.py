@@ -42,7 +42,9 @@ _EXPECTED: Mapping[str, Callable[[Context], str]] = {
 
 def wrong(path: str, content: Any, error: ValidationError) -> UserError:
     """The first mistake in a sentence, the next ones beside it. `content`: what the file says."""
-    first, *others = error.errors(include_url=False)
+    every = error.errors(include_url=False)
+    within = {one["loc"][:length] for one in every for length in range(len(one["loc"]))}
+    first, *others = [one for one in every if one["loc"] not in within]  # causes, not what they cause
     facts = {"value": told(first["input"])} if first["type"] == "extra_forbidden" else {}
     if others:
         facts["also"] = "; ".join(_words(content, other) for other in others[:5])
@@ -65,8 +67,10 @@ def _words(content: Any, error: Any) -> str:
         return f"{where} is not a known key"
     if kind == "missing":
         return f"{where} is missing"
-    expected = _EXPECTED.get(kind, lambda _: "another value is expected")(error.get("ctx", {}))
-    return f"{where or 'the file'} is {told(error['input'])}: {shown(expected, limit=300)}"
+    expected = shown(_EXPECTED.get(kind, lambda _: "another value is expected")(error.get("ctx", {})), limit=300)
+    if kind == "value_error" and isinstance(error["input"], Mapping | list | tuple):
+        return f"{where}: {expected}" if where else expected
+    return f"{where or 'the file'} is {told(error['input'])}: {expected}"
 
 
 def _place(content: Any, parts: Sequence[int | str], *, missing: bool) -> str:

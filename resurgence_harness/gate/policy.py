@@ -145,11 +145,11 @@ class Limits:
         return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
 
-def load_limits(path: str | Path) -> Limits:
+def load_limits(path: str | Path, *, what: str = "limits file") -> Limits:
     """Read a limits file; UserError, naming field and value, for whatever is wrong with it."""
     path = Path(path)
     file, document = read_file(
-        path, LimitsFile, "limits file", "Give a YAML file, or leave the option out for the default limits."
+        path, LimitsFile, what, "Give a YAML file, or leave the option out for the default limits."
     )
     for name, value in (
         ("policy.alpha", file.policy.alpha),

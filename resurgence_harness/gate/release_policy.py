@@ -28,6 +28,7 @@ from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 
 from resurgence_harness.errors import UserError, hides, sentence, shown
 from resurgence_harness.gate.acceptances import Entry, Word
+from resurgence_harness.gate.mistakes import told
 from resurgence_harness.gate.policy import Limits, PolicyEntry, load_limits, read_file, reading
 from resurgence_harness.reviewed_text import check_inside, read_reviewed
 from resurgence_harness.specs import Cell, Concept, Prompt, Sampler
@@ -354,7 +355,7 @@ def _accepted(file: PolicyFile, folder: Path) -> Limits:
     if file.acceptances is None:
         return Limits()
     _check_beside(folder / file.acceptances, folder, "acceptances file")
-    accepted = load_limits(folder / file.acceptances)
+    accepted = load_limits(folder / file.acceptances, what="acceptances file")
     if accepted.file.cells or accepted.file.policy.model_fields_set:
         raise UserError(
             sentence(
@@ -385,7 +386,7 @@ def _list(
                 _plain(word)
             except ValueError as problem:
                 raise UserError(
-                    sentence(f"{where}: {shown(repr(word))} is no name: {problem}.", do="Give one name a line.")
+                    sentence(f"{where}: {told(word)} is no name: {problem}.", do="Give one name a line.")
                 ) from None
         if len(synonyms) > MOST_SYNONYMS:
             raise UserError(
