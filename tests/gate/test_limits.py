@@ -129,7 +129,7 @@ def test_the_digest_is_of_what_is_said(write):
         ("policy: {alpha: 0.7}", "policy.alpha: alpha is 0.7"),
         ("policy: {tasks: {unsafe: {alpha: 0.7}}}", "policy.tasks.unsafe.alpha: alpha is 0.7"),
         ("policy: {level: yes}", "policy.level is yes, which some readers"),
-        ("policy: {level: .nan}", "policy.level is .nan, which readers"),
+        ("policy: {level: .nan}", "policy.level is .nan, which is no number"),
         ("policy: {level: '0.1'}", 'policy.level is "0.1": a number is expected'),
         ("policy: {levle: 0.1}", "policy.levle is not a known key"),
         ("policy: {positive_images: 0}", "policy.positive_images is 0"),
