@@ -84,7 +84,7 @@ def sentence(first: str, /, *, do: str = "", **facts: object) -> str:
 
 def shown(text: str, *, limit: int | None = 100) -> str:
     """A name out of a file, fit for a message: one line, every character visible, not endless."""
-    plain = visible(text)
+    plain = visible(text if limit is None else text[: limit + 1])
     return plain if limit is None or len(plain) <= limit else plain[: limit - 1] + "…"
 
 

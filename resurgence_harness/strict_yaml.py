@@ -27,7 +27,7 @@ Where = tuple[str | int, ...]
 _NULL, _TRUE, _FALSE = {"", "~", "null", "Null", "NULL"}, {"true", "True", "TRUE"}, {"false", "False", "FALSE"}
 _WHOLE = re.compile(r"-?(0|[1-9][0-9]*)")
 _NUMBER = re.compile(r"-?((0|[1-9][0-9]*)(\.[0-9]*)?|\.[0-9]+)([eE][-+]?[0-9]+)?")
-_TRUTH = re.compile(r"yes|no|on|off|y|n", re.I)
+_TRUTH = re.compile(r"yes|no|on|off", re.I)
 _NO_NUMBER = re.compile(r"[-+]?\.(inf|nan)", re.I)
 _ODD_NUMBER = re.compile(
     r"[-+]?([0-9][0-9_]*(\.[0-9_]*)?([eE][-+]?[0-9_]+)?|\.[0-9][0-9_]*([eE][-+]?[0-9_]+)?"

@@ -188,7 +188,7 @@ def _structure() -> Iterator[Row]:
         "a document's end and more": "...\nseeds: 5",
         "a directive in the middle": "%YAML 1.2\n---\nseeds: 5",
         "an unfinished list": "judges: [identity",
-        "an unfinished text": 'task: "celebrity',
+        "an unfinished text": 'judges: ["identity',
         "a wrong escape": 'judges: ["\\q"]',
         "a tab as indentation": "limits:\n\tlevel: 0.1",
         "two values in a line": "seeds: 5: 6",
@@ -275,6 +275,7 @@ def _acceptances() -> Iterator[Row]:
         return Row(name=f"acceptance: {name}", make=make)
 
     whole = ACCEPTANCE % SOON
+    yield Row(name="acceptance: harmless", make=accepted("", whole).make, expected="same")
     for day in DAYS:
         yield accepted(f"the day {day}", ACCEPTANCE % day)
     for key in ("task", "method", "count", "finetuning", "reason", "owner", "expires"):
