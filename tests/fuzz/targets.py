@@ -3,7 +3,7 @@
     header(data)     diffusion.tensor_files.read_header, and every tensor that it promises
     entries(data)    the same, data being the header's JSON alone: its length and the numbers are put around it
     policy(data)     gate.release_policy.load_policy and resolve, beside a list of names
-    directory(data)  diffusion.base_files.check_base and texts.check_texts, one settings file of a whole model being this
+    directory(data)  diffusion.base_files.check_base and texts.check_texts, one settings file of a model being this
     lora(data)       diffusion.formats.recognise and its changes of a small base, by a header and an adapter_config.json
 
 Anything else than a UserError in the house's shape is a finding. What the header's reader accepts, the reference reader
