@@ -132,7 +132,7 @@ def _imitations(text: str) -> set[int]:
     found.update(
         place
         for place, c in enumerate(text)
-        if not c.isascii() and c.isalnum() and unicodedata.normalize("NFKC", c).isascii()
+        if not c.isascii() and (c.isalpha() or c.isdecimal()) and unicodedata.normalize("NFKC", c).isascii()
     )
     return found
 

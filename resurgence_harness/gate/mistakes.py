@@ -67,7 +67,9 @@ def _words(content: Any, error: Any) -> str:
         return f"{where} is not a known key"
     if kind == "missing":
         return f"{where} is missing"
-    expected = shown(_EXPECTED.get(kind, lambda _: "another value is expected")(error.get("ctx", {})), limit=300)
+    expected = shown(
+        _EXPECTED[kind](error.get("ctx", {})) if kind in _EXPECTED else "another value is expected", limit=300
+    )
     if kind == "value_error" and isinstance(error["input"], Mapping | list | tuple):
         return f"{where}: {expected}" if where else expected
     return f"{where or 'the file'} is {told(error['input'])}: {expected}"
