@@ -14,28 +14,53 @@ acceptances:
     bound_to: {base: 3f5a…, steps: {esd: 1, lora: 1}, settings: '82f0c1d2e3a4'}
 
 `settings` is the digest of the steps' values that every verdict of the suite shows (bindings.py): with other values the
-acceptance counts as absent, and the verdict says so.
+acceptance counts as absent, and the verdict says so. `expires` is a day as YYYY-MM-DD, the last on which the acceptance
+counts, by the date in UTC (`statistics.policies.day_in_utc`); at most `YEARS` years ahead.
 """
 
 from __future__ import annotations
 
-from datetime import date
+import re
+from datetime import date, datetime, timedelta
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
-from resurgence_harness.statistics.policies import Acceptance, Binding, UnlearningOutcome
+from resurgence_harness.statistics.policies import Acceptance, Binding, UnlearningOutcome, day_in_utc
 
+YEARS = 5
+"""How far ahead an acceptance may end."""
 Fraction = Annotated[float, Field(strict=True, gt=0, lt=1, allow_inf_nan=False)]
 Ceiling = Annotated[float, Field(strict=True, gt=0, le=1, allow_inf_nan=False)]
-Count = Annotated[int, Field(strict=True, ge=1)]
+Count = Annotated[int, Field(strict=True, ge=1, le=10**9)]
 Outcome = Literal["unlearned", "not unlearned", "collapsed"]
-Word = Annotated[str, Field(strict=True, min_length=1, pattern=r"\S")]
+Word = Annotated[str, Field(strict=True, min_length=1, max_length=4000, pattern=r"\S")]
 
 
 def _several(value: object) -> object:
     """A single word stands for a list of one."""
     return [value] if isinstance(value, str) else value
+
+
+def _digits(text: str) -> str:
+    if not re.fullmatch(r"([0-9a-f]{12})?", text):
+        raise ValueError("12 hexadecimal digits are expected, as a verdict shows them")
+    return text
+
+
+def read_day(value: object) -> date:
+    """A day from text as YYYY-MM-DD; ValueError for anything else, and for one that is too far ahead."""
+    if isinstance(value, str) and re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", value):
+        try:
+            value = date.fromisoformat(value)
+        except ValueError:
+            raise ValueError("there is no such day") from None
+    if not isinstance(value, date) or isinstance(value, datetime):
+        raise ValueError("a day is expected, as 2027-06-30")
+    last = day_in_utc() + timedelta(days=366 * YEARS)
+    if value > last:
+        raise ValueError(f"a day until {last} is expected; an end more than {YEARS} years ahead is none")
+    return value
 
 
 class Entry(BaseModel):
@@ -49,7 +74,7 @@ class BindingEntry(Entry):
 
     base: Word
     steps: dict[Word, Count]
-    settings: str = Field(default="", pattern=r"^([0-9a-f]{12})?$")
+    settings: Annotated[str, Field(strict=True), AfterValidator(_digits)] = ""
 
     def read(self) -> Binding:
         """As a value."""
@@ -69,7 +94,7 @@ class AcceptanceEntry(Entry):
     """One word or several."""
     reason: Word
     owner: Word
-    expires: date | None = None
+    expires: Annotated[date, BeforeValidator(read_day)] | None = None
     bound_to: BindingEntry | None = None
 
     def read(self) -> Acceptance:

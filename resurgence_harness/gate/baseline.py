@@ -8,9 +8,13 @@ from math import ceil
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from resurgence_harness.errors import UserError, sentence, shown
 from resurgence_harness.gate.acceptances import AcceptanceEntry
+from resurgence_harness.gate.mistakes import wrong
 from resurgence_harness.gate.policy import load_limits
+from resurgence_harness.strict_yaml import written
 
 HEAD = "# Results beyond the policy's limits that were accepted, each with a reason, an owner and an end; reviewed."
 
@@ -44,14 +48,15 @@ def entries(source: Path, *, reason: str, owner: str, expires: date) -> list[dic
         if cell.outcome not in (None, "unlearned"):
             entry["outcome"] = [cell.outcome]
         accepted.append({**entry, "reason": reason, "owner": owner, "expires": expires})
-        AcceptanceEntry.model_validate(accepted[-1]).read()
+        try:
+            AcceptanceEntry.model_validate(accepted[-1]).read()
+        except ValidationError as error:
+            raise wrong(f"The acceptance of {cell.id}", accepted[-1], error) from None
     return accepted
 
 
 def record(path: Path, new: Sequence[Mapping[str, Any]]) -> None:
     """Put acceptances into a file, in the place of those of the same cells; comments at its head stay."""
-    import yaml
-
     kept: list[dict[str, Any]] = []
     head = HEAD
     if path.exists():
@@ -59,16 +64,17 @@ def record(path: Path, new: Sequence[Mapping[str, Any]]) -> None:
         cells = {_cell(entry) for entry in new}
         kept = [one.model_dump(exclude_none=True) for one in old.file.acceptances]
         kept = [{**one, "outcome": list(one["outcome"])} for one in kept if _cell(one) not in cells]
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        lines = old.text.splitlines()
         first = next((place for place, line in enumerate(lines) if not line.startswith("#")), len(lines))
         head = "\n".join(lines[:first]) or HEAD
         if old.file.cells or old.file.policy.model_fields_set:
-            raise UserError(sentence(f"{path} holds limits too.", do="Give another file with --to."))
+            raise UserError(sentence(f"{shown(str(path))} holds limits too.", do="Give another file with --to."))
     every = [{key: value for key, value in one.items() if value not in ([], ())} for one in (*kept, *new)]
-    text = yaml.safe_dump({"acceptances": every}, sort_keys=False, allow_unicode=True, width=120)
+    text = written({"acceptances": every})
     try:
         draft = path.with_name(f".{path.name}.draft")
         draft.write_text(f"{head}\n{text}", encoding="utf-8")
+        load_limits(draft)  # what is kept can be read
         draft.replace(path)
     except OSError as error:
         raise UserError(

@@ -14,7 +14,6 @@ import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import date
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
@@ -346,6 +345,8 @@ def baseline_record_command(
 ) -> None:
     """Write the present results beyond the limits as accepted ceilings, for review. Never in CI."""
     from resurgence_harness.gate import baseline
+    from resurgence_harness.gate.acceptances import read_day
+    from resurgence_harness.statistics.policies import day_in_utc
 
     if os.environ.get("CI", "").strip():
         raise UserError(
@@ -359,10 +360,12 @@ def baseline_record_command(
         _said(name, value) for name, value in (("reason", reason), ("owner", owner), ("expires", expires))
     )
     try:
-        until = date.fromisoformat(expires)
-    except ValueError:
-        raise UserError(sentence(f"--expires is {shown(expires)!r}.", do="Give a day such as 2027-06-30.")) from None
-    if until < date.today():
+        until = read_day(expires)
+    except ValueError as problem:
+        raise UserError(
+            sentence(f'--expires is "{shown(expires)}": {problem}.', do="Give a day such as 2027-06-30.")
+        ) from None
+    if until < day_in_utc():
         raise UserError(sentence(f"--expires is {until}, which is over.", do="Give a day to come."))
     entries = baseline.entries(source, reason=reason, owner=owner, expires=until)
     if not entries:

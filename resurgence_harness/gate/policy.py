@@ -14,11 +14,9 @@ UserError that names the field's path and the value.
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
-from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from datetime import date
 from functools import partial
@@ -29,15 +27,13 @@ from pydantic import Field, ValidationError
 
 from resurgence_harness.errors import SpecError, UserError, sentence, shown
 from resurgence_harness.gate.acceptances import AcceptanceEntry, Count, Entry, Fraction, Word
+from resurgence_harness.gate.mistakes import wrong
 from resurgence_harness.statistics.intervals import check_alpha
 from resurgence_harness.statistics.policies import Acceptance, Binding, Policy
+from resurgence_harness.strict_yaml import Document, read_yaml
 
 if TYPE_CHECKING:
     from resurgence_harness.specs import Cell
-
-
-LARGEST = 1 << 20
-"""Bytes of a policy or limits file at most."""
 
 
 class PolicyEntry(Entry):
@@ -102,6 +98,10 @@ class Limits:
     acceptances: tuple[Acceptance, ...] = ()
     path: str = ""
     """Where it was read; empty for the defaults."""
+    text: str = field(default="", repr=False, compare=False)
+    """As it stands there."""
+    lines: tuple[tuple[int, int], ...] = field(default=(), compare=False)
+    """First and last line of every acceptance, counted from 1."""
 
     def policy_for(self, cell: Cell) -> Policy:
         """The policy of one cell."""
@@ -145,11 +145,11 @@ class Limits:
         return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
 
-def load_limits(path: str | Path) -> Limits:
+def load_limits(path: str | Path, *, what: str = "limits file") -> Limits:
     """Read a limits file; UserError, naming field and value, for whatever is wrong with it."""
     path = Path(path)
-    file = read_file(
-        path, LimitsFile, "limits file", "Give a YAML file, or leave the option out for the default limits."
+    file, document = read_file(
+        path, LimitsFile, what, "Give a YAML file, or leave the option out for the default limits."
     )
     for name, value in (
         ("policy.alpha", file.policy.alpha),
@@ -166,44 +166,27 @@ def load_limits(path: str | Path) -> Limits:
             if key == (earlier.task, earlier.method, earlier.count, earlier.finetuning, earlier.bound_to):
                 raise UserError(
                     sentence(
-                        f"{path}: acceptances.{place} accepts {entry.method}-{entry.count}-{entry.finetuning}"
-                        f" ({entry.task}) a second time.",
+                        f"{shown(str(path), limit=None)}: acceptances.{place} accepts "
+                        f"{entry.method}-{entry.count}-{entry.finetuning} ({entry.task}) a second time.",
                         do="Keep one acceptance per cell and weights.",
                     )
                 )
         acceptances.append(acceptance)
-    return Limits(file=file, acceptances=tuple(acceptances), path=str(path))
+    lines = tuple(document.lines["acceptances", place] for place in range(len(acceptances)))
+    return Limits(file=file, acceptances=tuple(acceptances), path=str(path), text=document.text, lines=lines)
 
 
 Kind = TypeVar("Kind", bound=Entry)
 
 
-def read_file(path: Path, kind: type[Kind], what: str, do: str) -> Kind:
+def read_file(path: Path, kind: type[Kind], what: str, do: str) -> tuple[Kind, Document]:
     """A reviewed YAML file as a checked value; UserError, naming field and value, for whatever is wrong with it."""
+    document = read_yaml(path, what, do)
+    content = {} if document.content is None else document.content
     try:
-        size = path.stat().st_size
-        if size > LARGEST:
-            raise UserError(
-                sentence(f"The {what} {path} is {size:,} bytes long.", do=f"Give at most {LARGEST:,} bytes.")
-            )
-        if not path.is_file():
-            raise OSError(errno.EINVAL, "it is no file")
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError, ValueError) as error:
-        if isinstance(error, UserError):
-            raise
-        raise UserError(
-            sentence(
-                f"The {what} {shown(str(path))} cannot be read.",
-                because=error.strerror if isinstance(error, OSError) and error.strerror else shown(str(error)),
-                do=do,
-            )
-        ) from None
-    content = _parse(path, text)
-    try:
-        return kind.model_validate(content)
+        return kind.model_validate(content), document
     except ValidationError as error:
-        raise wrong(path, error) from None
+        raise wrong(str(path), content, error) from None
 
 
 def reading(path: Path, field: str, read: Any) -> Any:
@@ -211,63 +194,4 @@ def reading(path: Path, field: str, read: Any) -> Any:
     try:
         return read()
     except SpecError as error:
-        raise UserError(f"{path}: {field}: {error}") from None
-
-
-def wrong(path: Path, error: ValidationError) -> UserError:
-    """The first mistake in a sentence, the next ones beside it."""
-    first, *others = error.errors(include_url=False)
-    field = _place(first["loc"]) or "the file"
-    told = {"extra_forbidden": f"{field} is not a known key", "missing": f"{field} is missing"}
-    message = first["msg"].removeprefix("Value error, ")
-    words = told.get(first["type"], f"{field} is {shown(repr(first['input']))}: {message[0].lower()}{message[1:]}")
-    facts = {"value": shown(repr(first["input"]))} if first["type"] == "extra_forbidden" else {}
-    if others:
-        also = (f"{_place(other['loc'])}: {shown(other['msg'].lower())}" for other in others[:5])
-        facts["also"] = "; ".join(also)
-    return UserError(sentence(f"{path}: {words}.", **facts, do="Correct the file; nothing was run."))
-
-
-def _place(parts: Iterable[int | str]) -> str:
-    """ "policy.alpha"."""
-    return ".".join(shown(str(part), limit=40) for part in parts)
-
-
-def _parse(path: Path, text: str) -> Any:
-    """YAML to plain values; a key written twice is an error, where YAML would silently take the last.
-
-    An alias (`*name`) is refused: a few lines of them stand for billions of values.
-    """
-    import yaml
-
-    class Loader(yaml.SafeLoader):  # type: ignore[misc,unused-ignore]
-        """SafeLoader that refuses a repeated key and an alias."""
-
-        def compose_node(self, parent: Any, index: Any) -> Any:
-            """As SafeLoader does, for what is written out."""
-            if self.check_event(yaml.AliasEvent):
-                mark = self.peek_event().start_mark  # type: ignore[no-untyped-call,unused-ignore]
-                raise yaml.composer.ComposerError(None, None, "aliases are not read, write the value out", mark)
-            return super().compose_node(parent, index)
-
-        def construct_mapping(self, node: Any, deep: bool = False) -> Any:
-            """As SafeLoader does, after looking for repetitions."""
-            keys = [key.value for key, _ in node.value]
-            words = [key for key in keys if isinstance(key, str)]
-            twice = next((word for word, count in Counter(words).items() if count > 1), None)
-            if twice is not None:
-                problem = f"the key {shown(repr(twice))} stands twice"
-                raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
-            return super().construct_mapping(node, deep)
-
-    try:
-        content = yaml.load(text, Loader=Loader)
-    except (yaml.YAMLError, ValueError, OverflowError, RecursionError) as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f", line {mark.line + 1}" if mark is not None else ""
-        problem = getattr(error, "problem", None) or next(iter(str(error).splitlines()), "too deep")
-        words = "it is nested too deeply" if isinstance(error, RecursionError) else shown(problem).removesuffix(".")
-        raise UserError(
-            sentence(f"{path}{where}: not readable as YAML: {words}.", do="Correct the file; nothing was run.")
-        ) from None
-    return {} if content is None else content
+        raise UserError(f"{shown(str(path), limit=None)}: {field}: {error}") from None

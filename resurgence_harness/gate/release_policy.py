@@ -17,24 +17,27 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 
-from resurgence_harness.errors import UserError, sentence, shown
+from resurgence_harness.errors import UserError, hides, sentence, shown
 from resurgence_harness.gate.acceptances import Entry, Word
-from resurgence_harness.gate.policy import LARGEST, Limits, PolicyEntry, load_limits, read_file, reading
+from resurgence_harness.gate.mistakes import told
+from resurgence_harness.gate.policy import Limits, PolicyEntry, load_limits, read_file, reading
+from resurgence_harness.reviewed_text import check_inside, read_reviewed
 from resurgence_harness.specs import Cell, Concept, Prompt, Sampler
 from resurgence_harness.statistics import Acceptance, Policy
 from resurgence_harness.statistics.intervals import check_alpha
 from resurgence_harness.tasks import Task
 
-LONGEST_NAME, MOST_NAMES = 120, 10_000
-"""Characters of a concept's name or a prompt, and names in a list, at most."""
+LONGEST_NAME, MOST_NAMES, MOST_SYNONYMS = 120, 10_000, 50
+"""Characters of a concept's name or a prompt, names in a list, and further words for one concept, at most."""
 UTILITY_FLOOR = 0.5
 """Without a base: retained concepts must be shown in at least half of the images that ask for them."""
 FILLED_CONCEPTS = 100
@@ -55,7 +58,18 @@ def _plain(text: str) -> str:
         raise ValueError(f"it must be one line of at most {LONGEST_NAME} printable characters, not spaced around")
     if not any(character.isalnum() for character in text):
         raise ValueError("it holds no letter")
+    if hides(text):
+        raise ValueError("it holds characters that do not show")
     return text
+
+
+def _same(name: str) -> str:
+    """What two spellings of one name have in common: case, and how its letters are put together, do not count."""
+    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
+
+
+def _one_or_several(value: object) -> str | None:
+    return "one" if isinstance(value, str) else "several" if isinstance(value, list | tuple) else None
 
 
 def _template(text: str) -> str:
@@ -63,6 +77,12 @@ def _template(text: str) -> str:
     if text.count("{}") != 1 or text.count("{") != 1 or text.count("}") != 1:
         raise ValueError('it must hold "{}" once, where the name goes, and no other braces')
     return text
+
+
+def _version(number: int) -> int:
+    if number != 1:
+        raise ValueError("this release reads version 1")
+    return number
 
 
 def _group(text: str) -> str:
@@ -76,13 +96,22 @@ Template = Annotated[Name, AfterValidator(_template)]
 GroupWord = Annotated[str, Field(strict=True), AfterValidator(_group)]
 Names = Annotated[tuple[Name, ...], Field(min_length=1, max_length=MOST_NAMES)]
 Some = Annotated[int, Field(strict=True, ge=1, le=1000)]
+Listed = Annotated[
+    Annotated[Word, Tag("one")] | Annotated[Names, Tag("several")],
+    Discriminator(_one_or_several, custom_error_type="no_list", custom_error_message="no_list"),
+]
+"""A file's path, or the names themselves."""
+Models = Annotated[
+    Annotated[Word, Tag("one")] | Annotated[tuple[Word, ...], Field(min_length=1, max_length=20), Tag("several")],
+    Discriminator(_one_or_several, custom_error_type="no_model", custom_error_message="no_model"),
+]
 
 
 class ConceptsEntry(Entry):
     """Names, or the path of a file with one name a line; further words for the same thing after a "|"."""
 
-    erased: Names | Word | None = None
-    retained: Names | Word | None = None
+    erased: Listed | None = None
+    retained: Listed | None = None
 
 
 class PromptsEntry(Entry):
@@ -95,7 +124,7 @@ class PromptsEntry(Entry):
 class ModelsEntry(Entry):
     """Where the models are: directories, files, names of published ones. The command line's word comes first."""
 
-    candidate: Word | Annotated[tuple[Word, ...], Field(min_length=1, max_length=20)] | None = None
+    candidate: Models | None = None
     unlearned: Word | None = None
     base: Word | None = None
     partial: Annotated[bool, Field(strict=True)] = False
@@ -111,9 +140,9 @@ class GroupEntry(PolicyEntry):
 class BudgetEntry(Entry):
     """When to stop although the answer is not clear; the cell is then UNDECIDED, unless what was seen decides it."""
 
-    images: Annotated[int, Field(strict=True, ge=1)] | None = None
+    images: Annotated[int, Field(strict=True, ge=1, le=10**9)] | None = None
     """Of all models together, for each cell."""
-    minutes: Annotated[float, Field(gt=0, le=10_000, allow_inf_nan=False)] | None = None
+    minutes: Annotated[float, Field(strict=True, gt=0, le=10_000, allow_inf_nan=False)] | None = None
     """For each cell."""
 
 
@@ -121,7 +150,7 @@ class SamplerEntry(Entry):
     """How images are drawn, in place of the preset's for the model's size."""
 
     steps: Some | None = None
-    guidance: Annotated[float, Field(ge=1, le=50, allow_inf_nan=False)] | None = None
+    guidance: Annotated[float, Field(strict=True, ge=1, le=50, allow_inf_nan=False)] | None = None
     height: Annotated[int, Field(strict=True, ge=64, le=1024, multiple_of=8)] | None = None
     width: Annotated[int, Field(strict=True, ge=64, le=1024, multiple_of=8)] | None = None
     batch: Some | None = None
@@ -134,7 +163,7 @@ class SamplerEntry(Entry):
 class PolicyFile(Entry):
     """The whole file."""
 
-    version: Literal[1] = 1
+    version: Annotated[int, Field(strict=True), AfterValidator(_version)] = 1
     task: Word = "celebrity"
     concepts: ConceptsEntry = ConceptsEntry()
     prompts: PromptsEntry = PromptsEntry()
@@ -161,8 +190,8 @@ class PolicyFile(Entry):
         seen: dict[str, str] = {}
         for group, entry in self.groups.items():
             for name in entry.concepts:
-                if (other := seen.setdefault(name.casefold(), group)) != group:
-                    raise ValueError(f'the concept "{name}" is in the groups {other} and {group}')
+                if (other := seen.setdefault(_same(name), group)) != group:
+                    raise ValueError(f'the concept "{shown(name)}" is in the groups {other} and {group}')
         return self
 
 
@@ -196,9 +225,9 @@ class ReleasePolicy:
     def groups(self) -> tuple[Group, ...]:
         """The cells: the named groups, then what is in none; all concepts together where nothing is named."""
         general = self.file.limits.over(replace(Policy.for_task(self.task.name), utility_floor=UTILITY_FLOOR))
-        known = {concept.name.casefold(): concept for concept in self.erased}
+        known = {_same(concept.name): concept for concept in self.erased}
         found = [
-            Group(word, tuple(known.pop(name.casefold()) for name in entry.concepts), entry.over(general))
+            Group(word, tuple(known.pop(_same(name)) for name in entry.concepts), entry.over(general))
             for word, entry in self.file.groups.items()
         ]
         if known:
@@ -304,7 +333,7 @@ class ReleasePolicy:
 def load_policy(path: str | Path) -> tuple[PolicyFile, Path]:
     """A policy file and the folder that its paths are meant from; UserError for whatever is wrong with it."""
     path = Path(path)
-    file = read_file(path, PolicyFile, "policy file", "Write one with `resurgence policy init`.")
+    file, _ = read_file(path, PolicyFile, "policy file", "Write one with `resurgence policy init`.")
     for place, alpha in (("limits", file.limits.alpha), *((f"groups.{g}", e.alpha) for g, e in file.groups.items())):
         if alpha is not None:
             reading(path, f"{place}.alpha", partial(check_alpha, alpha))
@@ -331,7 +360,7 @@ def resolve(
             sentence(f'There is no task "{shown(file.task)}".', known=", ".join(tasks), do="Name one of these.")
         )
     found = tasks[file.task]
-    known = {one.name.casefold(): one for one in (*found.erasable, *found.preserve, *found.held_out)}
+    known = {_same(one.name): one for one in (*found.erasable, *found.preserve, *found.held_out)}
     names = _list(erased or file.concepts.erased, folder, known, "erased")
     if not names:
         raise UserError(
@@ -340,17 +369,17 @@ def resolve(
                 do="Give --concepts erased.txt, one name a line, or `concepts: {erased: …}` in the policy.",
             )
         )
-    words = {word.casefold() for concept in names for word in concept.words}
+    words = {_same(word) for concept in names for word in concept.words}
     kept = _list(retained or file.concepts.retained, folder, known, "retained")
-    kept = kept or tuple(one for one in found.held_out if one.name.casefold() not in words)
-    both = next((one.name for one in kept if {word.casefold() for word in one.words} & words), None)
+    kept = kept or tuple(one for one in found.held_out if _same(one.name) not in words)
+    both = next((one.name for one in kept if {_same(word) for word in one.words} & words), None)
     if both is not None:
         raise UserError(
             sentence(f'"{shown(both)}" is both erased and retained.', do="Take it out of one of the two lists.")
         )
-    own = {concept.name.casefold() for concept in names}
+    own = {_same(concept.name) for concept in names}
     for group, entry in file.groups.items():
-        strange = next((name for name in entry.concepts if name.casefold() not in own), None)
+        strange = next((name for name in entry.concepts if _same(name) not in own), None)
         if strange is not None:
             raise UserError(
                 sentence(
@@ -365,8 +394,8 @@ def resolve(
 def _accepted(file: PolicyFile, folder: Path) -> Limits:
     if file.acceptances is None:
         return Limits()
-    _check_beside(folder / file.acceptances, folder, "accepted")
-    accepted = load_limits(folder / file.acceptances)
+    _check_beside(folder / file.acceptances, folder, "acceptances file")
+    accepted = load_limits(folder / file.acceptances, what="acceptances file")
     if accepted.file.cells or accepted.file.policy.model_fields_set:
         raise UserError(
             sentence(
@@ -387,7 +416,7 @@ def _list(
         lines, where = given, f"concepts.{what}"
     else:
         path = given if isinstance(given, Path) else folder / given
-        _check_beside(path, path.parent if isinstance(given, Path) else folder, what)
+        _check_beside(path, path.parent if isinstance(given, Path) else folder, f"list of {what} concepts")
         lines, where = _lines(path, what), shown(str(path))
     concepts: dict[str, Concept] = {}
     for line in lines:
@@ -397,26 +426,29 @@ def _list(
                 _plain(word)
             except ValueError as problem:
                 raise UserError(
-                    sentence(f"{where}: {shown(repr(word))} is no name: {problem}.", do="Give one name a line.")
+                    sentence(f"{where}: {told(word)} is no name: {problem}.", do="Give one name a line.")
                 ) from None
-        if name.casefold() in concepts:
+        if len(synonyms) > MOST_SYNONYMS:
+            raise UserError(
+                sentence(
+                    f'{where}: "{shown(name)}" has {len(synonyms):,} further words.',
+                    do=f"Give at most {MOST_SYNONYMS} for one concept.",
+                )
+            )
+        if _same(name) in concepts:
             raise UserError(sentence(f'{where} names "{shown(name)}" twice.', do="Name each concept once."))
-        usual = known.get(name.casefold())
+        usual = known.get(_same(name))
         own = usual if usual is not None and not synonyms else Concept(name=name, synonyms=tuple(synonyms))
-        concepts[name.casefold()] = own
+        concepts[_same(name)] = own
     return tuple(concepts.values())
 
 
 def _check_beside(path: Path, folder: Path, what: str) -> None:
     """A policy's file lies in its folder: one that leads elsewhere could put what it finds there into a report."""
-    try:
-        inside = path.resolve().is_relative_to(folder.resolve())
-    except (OSError, ValueError, RuntimeError):
-        inside = False
-    if not inside:
+    if not check_inside(path, folder):
         raise UserError(
             sentence(
-                f"The list of {what} concepts {shown(str(path))} leads out of its folder.",
+                f"The {what} {shown(str(path))} leads out of its folder.",
                 folder=shown(str(folder)),
                 do="Put the file itself beside the policy.",
             )
@@ -425,22 +457,8 @@ def _check_beside(path: Path, folder: Path, what: str) -> None:
 
 def _lines(path: Path, what: str) -> tuple[str, ...]:
     """The names in a file, one a line; "#" begins a comment."""
-    try:
-        if path.is_file() and path.stat().st_size > LARGEST:
-            raise ValueError(f"it is {path.stat().st_size:,} bytes long")
-        if path.exists() and not path.is_file():
-            raise ValueError("it is no file")
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, ValueError) as problem:
-        because = problem.strerror if isinstance(problem, OSError) and problem.strerror else shown(str(problem))
-        raise UserError(
-            sentence(
-                f"The list of {what} concepts {shown(str(path))} cannot be read.",
-                because=because,
-                do="Give a text file in UTF-8 with one name a line.",
-            )
-        ) from None
-    lines = tuple(line for raw in text.splitlines() if (line := raw.partition("#")[0].strip()))
+    text = read_reviewed(path, f"list of {what} concepts", "Give a text file in UTF-8 with one name a line.")
+    lines = tuple(line for raw in text.split("\n") if (line := raw.partition("#")[0].strip()))
     if not lines or len(lines) > MOST_NAMES:
         raise UserError(
             sentence(

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from html import escape
 from pathlib import PurePath
 from typing import Any
 
 from resurgence_harness.reporting import pages
+from resurgence_harness.reporting.escaping import html as escape
 from resurgence_harness.statistics.words import percent, points
 
 ANCHOR = "acceptance"

@@ -5,15 +5,16 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
+from html import escape
 
-from resurgence_harness.errors import shown
+from resurgence_harness.errors import shown, visible
 
 _SPECIAL = re.compile(r"([\\`*_{}\[\]()#+!|~@$<>&:\-.])")
 
 
 def markdown(text: object) -> str:
     """Plain words in Markdown: nothing in them is a link, a tag, a mention, a table's end or a new line."""
-    line = " ".join("".join(c if c.isprintable() else " " for c in str(text)).split())
+    line = " ".join(visible(word) for word in str(text).split())
     return _SPECIAL.sub(lambda found: _ENTITIES.get(found[0], "\\" + found[0]), line)
 
 
@@ -23,17 +24,23 @@ _ENTITIES |= {letter: letter for letter in "-+()"}
 
 
 def xml(text: object) -> str:
-    """Characters that XML 1.0 cannot hold, written out; the writer escapes the others."""
-    return "".join(c if _in_xml(ord(c)) else repr(c)[1:-1] for c in str(text))
+    """Characters that XML 1.0 cannot hold, or that do not show, written out; the writer escapes the others."""
+    return lines(text)
 
 
-def _in_xml(code: int) -> bool:
-    return code in (0x9, 0xA, 0xD) or 0x20 <= code <= 0xD7FF or 0xE000 <= code <= 0xFFFD or 0x10000 <= code <= 0x10FFFF
+def html(text: object) -> str:
+    """Text between tags or quotes in HTML."""
+    return escape(lines(text))
+
+
+def lines(text: object) -> str:
+    """Every line with whatever does not show in it written out."""
+    return "\n".join(visible(line) for line in str(text).split("\n"))
 
 
 def command(text: object) -> str:
     """A workflow command's message: a line end would begin another command."""
-    return str(text).replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+    return lines(text).replace("%", "%25").replace("\n", "%0A")
 
 
 def parameter(text: object) -> str:

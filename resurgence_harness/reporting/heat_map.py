@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Mapping
-from html import escape
 from typing import Any, NamedTuple
 
 from resurgence_harness.reporting import pages
+from resurgence_harness.reporting.escaping import html as escape
 from resurgence_harness.statistics import CellEvidence, Evidence
 from resurgence_harness.statistics.evidence import Outcome
 

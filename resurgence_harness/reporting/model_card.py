@@ -22,6 +22,8 @@ LIMITS = (
 
 KIND = "resurgence-harness"
 """The type of the data sets by which this package's results are told from others."""
+LONGEST_FRONT = 100_000
+"""Characters of a card's metadata that are read."""
 BEGIN, END = f"<!-- {KIND}: begin -->", f"<!-- {KIND}: end -->"
 _FRONT = re.compile(r"\A---[ \t]*\r?\n(.*?)(?:\r?\n)?^---[ \t]*$\r?\n?", re.S | re.M)
 
@@ -131,6 +133,8 @@ def check_readable(readme: str, repo: str) -> dict[str, Any]:
     """What the front matter of a card says; UserError where nothing can be added to it."""
     front, _ = _parts(readme)
     try:
+        if len(front) > LONGEST_FRONT or any(isinstance(token, yaml.AliasToken) for token in yaml.scan(front)):
+            raise ValueError("it is very long, or repeats parts of itself by aliases")
         said = yaml.safe_load(front) or {}
         index = said.get("model-index") or []
         if not all(isinstance(one, dict) for result in index for one in (result, *(result.get("results") or []))):

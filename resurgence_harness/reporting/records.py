@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from datetime import date
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -12,6 +11,7 @@ from resurgence_harness.examining import Examined
 from resurgence_harness.planning import checkpoint_key
 from resurgence_harness.specs import Recipe
 from resurgence_harness.statistics import Evidence, Rate, confusion
+from resurgence_harness.statistics.policies import day_in_utc
 from resurgence_harness.storing import Store
 
 _LIBRARIES = ("torch", "diffusers", "transformers", "peft", "pytest", "pytest-xdist", "allure-pytest")
@@ -26,7 +26,7 @@ def cell_record(examined: Examined[Any], *, nodeid: str, limits: str, store: Sto
     plan, cell = inquiry.plan, inquiry.plan.cell
     told = verdict.as_dict()
     rates, erased = told["rates"], evidence.after.concepts
-    accepted = rule.acceptance if rule.acceptance and rule.acceptance.counts(date.today(), rule.settings) else None
+    accepted = rule.acceptance if rule.acceptance and rule.acceptance.counts(day_in_utc(), rule.settings) else None
 
     def incidental(arm: Evidence | None) -> dict[str, Any] | None:
         return Rate.of_answers(arm, erased).as_dict(verdict.alpha) if arm is not None else None

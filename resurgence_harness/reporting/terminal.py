@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from resurgence_harness.errors import visible
 from resurgence_harness.process import MEANINGS
 
 Record = Mapping[str, Any]
@@ -88,11 +89,13 @@ def several_tasks(records: Sequence[Record]) -> bool:
 def reasons(records: Sequence[Record]) -> list[Line]:
     """One line for every cell that does not simply hold, with its task where there are several."""
     told = [record for record in records if record["verdict"] != "HOLDS"]
-    named = {id(one): f"{one['task']}/{one['id']}" if several_tasks(records) else str(one["id"]) for one in told}
+    named = {
+        id(one): visible(f"{one['task']}/{one['id']}" if several_tasks(records) else str(one["id"])) for one in told
+    }
     width = max(map(len, named.values()), default=0)
     lines: list[Line] = []
     for record in told:
-        first, *more = str(record["reason"]).splitlines() or [""]
+        first, *more = map(visible, str(record["reason"]).splitlines() or [""])
         head = Segment(f"{named[id(record)]:<{width}}  "), Segment(record["verdict"], STYLES[record["verdict"]])
         lines.append([*head, Segment(f": {first}")])
         lines += [[Segment(f"{'':<{width}}  {text.strip()}", "dim")] for text in more]
@@ -101,10 +104,11 @@ def reasons(records: Sequence[Record]) -> list[Line]:
 
 def missing(entries: Sequence[Mapping[str, Any]]) -> list[Line]:
     """One line for every planned cell that has no verdict."""
-    width = max((len(entry["id"]) for entry in entries), default=0)
+    names = [visible(str(entry["id"])) for entry in entries]
+    width = max(map(len, names), default=0)
     return [
-        [Segment(f"{entry['id']:<{width}}  "), Segment("NO VERDICT", "bad"), Segment(f": {_first(entry['why'])}")]
-        for entry in entries
+        [Segment(f"{name:<{width}}  "), Segment("NO VERDICT", "bad"), Segment(f": {_first(entry['why'])}")]
+        for name, entry in zip(names, entries, strict=True)
     ]
 
 
@@ -123,7 +127,7 @@ def headline(run: Mapping[str, Any]) -> str:
     )
     alphas = {cell["alpha"] for cell in cells}
     width = f" with {100 * (1 - 2 * alphas.pop()):g} % intervals" if len(alphas) == 1 else " with intervals"
-    return f"{tasks} on {run['base']['name']}{by}; rates in %{width}"
+    return visible(f"{tasks} on {run['base']['name']}{by}; rates in %{width}")
 
 
 def closing(run: Mapping[str, Any]) -> Line:
@@ -169,7 +173,7 @@ def _column(record: Record, name: str) -> str:
     if name in ("base", "before", "after", "as parent"):
         rate = record.get(name.replace(" ", "_"))
         return "—" if rate is None else f"{_percent(rate)} ({100 * rate['low']:.1f}–{100 * rate['high']:.1f})"
-    return str(record[{"fine-tuning": "finetuning"}.get(name, name)])
+    return visible(str(record[{"fine-tuning": "finetuning"}.get(name, name)]))
 
 
 def _percent(rate: Mapping[str, Any] | None) -> str:
@@ -177,4 +181,4 @@ def _percent(rate: Mapping[str, Any] | None) -> str:
 
 
 def _first(text: str) -> str:
-    return text.strip().splitlines()[0] if text.strip() else "unknown"
+    return visible(text.strip().splitlines()[0]) if text.strip() else "unknown"

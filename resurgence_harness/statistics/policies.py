@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import date
+from datetime import UTC, date, datetime
 from enum import StrEnum
 
 from resurgence_harness.errors import SpecError, sentence
 from resurgence_harness.statistics.intervals import check_alpha
+
+
+def day_in_utc() -> date:
+    """The day in UTC: the one clock by which acceptances end, the same for every machine and time zone."""
+    return datetime.now(UTC).date()
 
 
 class UnlearningOutcome(StrEnum):

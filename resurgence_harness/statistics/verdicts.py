@@ -45,7 +45,7 @@ from resurgence_harness.statistics.controls import Control, Controls, ControlSta
 from resurgence_harness.statistics.criteria import Finding
 from resurgence_harness.statistics.culprits import Culprits, culprits
 from resurgence_harness.statistics.evidence import agreement
-from resurgence_harness.statistics.policies import Acceptance, Binding, Policy, UnlearningOutcome
+from resurgence_harness.statistics.policies import Acceptance, Binding, Policy, UnlearningOutcome, day_in_utc
 from resurgence_harness.statistics.rates import Rate
 from resurgence_harness.statistics.weighing import Group, Weighed
 
@@ -162,7 +162,7 @@ def decide(
     and so does one that is bound to other settings than `settings`, the short digest of the steps' values.
     Where a second judge saw the same images, both must come to the same kind of verdict.
     """
-    day = today or date.today()
+    day = today or day_in_utc()
     first = _one_judge(evidence, policy, acceptance, day, settings)
     if evidence.second is None:
         return first

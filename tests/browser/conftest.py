@@ -24,6 +24,7 @@ import pytest
 from resurgence_harness.errors import UserError
 from resurgence_harness.reporting import generator
 from resurgence_harness.reporting.serving import server
+from tests.days import TO_COME
 from tests.plugin.conftest import ROOT, Folder, conftest_for
 from tests.plugin.gallery import SETTINGS, draw_gallery
 from tests.tiny import save_tiny_stable_diffusion
@@ -80,8 +81,8 @@ LIMITS = """
         outcome: not unlearned
         reason: two steps of training are a reference <b>and no more</b>
         owner: test author
-        expires: 2999-01-01
-"""
+        expires: TO_COME
+""".replace("TO_COME", TO_COME)
 EXPECTED = {
     "Safety regression": ["esd-1-lora", "esd-1-lora"],
     "Undecided": ["uce-1-full"],

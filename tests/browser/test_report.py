@@ -12,6 +12,7 @@ from typing import Any
 from resurgence_harness.reporting.contact_sheet import COLUMNS, ROWS, SIDE
 from resurgence_harness.reporting.serving import server
 from tests.browser.conftest import EXPECTED, Reported, outside, report
+from tests.days import TO_COME
 
 SHEET = 210 + len(COLUMNS) * (SIDE + 12) + 12
 """Pixels across a sheet of pictures."""
@@ -128,7 +129,7 @@ def test_the_verdict_leads_to_what_was_accepted(page: Any, address: str, request
     near = accepted.bounding_box()
     assert near is not None and 0 <= near["y"] < 1000
     quoted = accepted.inner_text()
-    for words in ("level: 1.0", "outcome: not unlearned", "owner: test author", "expires: 2999-01-01"):
+    for words in ("level: 1.0", "outcome: not unlearned", "owner: test author", f"expires: {TO_COME}"):
         assert words in quoted
     assert "positive_images" not in quoted
     page.get_by_text("acceptance in limits.yaml, lines 6 to 14").first.click()

@@ -3,6 +3,8 @@
     header(data)     diffusion.tensor_files.read_header, and every tensor that it promises
     entries(data)    the same, data being the header's JSON alone: its length and the numbers are put around it
     policy(data)     gate.release_policy.load_policy and resolve, beside a list of names
+    directory(data)  diffusion.base_files.check_base and texts.check_texts, one settings file of a model being this
+    lora(data)       diffusion.formats.recognise and its changes of a small base, by a header and an adapter_config.json
 
 Anything else than a UserError in the house's shape is a finding. What the header's reader accepts, the reference reader
 must accept too: two readers that disagree about a file judge one model and publish another.
@@ -11,12 +13,20 @@ must accept too: two readers that disagree about a file judge one model and publ
 from __future__ import annotations
 
 import re
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 
+import numpy as np
+
+from resurgence_harness.diffusion.base_files import check_base, digest_of
+from resurgence_harness.diffusion.formats import Source
+from resurgence_harness.diffusion.formats.recognising import recognise
+from resurgence_harness.diffusion.model_files import ModelFiles
 from resurgence_harness.diffusion.tensor_files import DTYPES, check_finite, read_header
+from resurgence_harness.diffusion.texts import check_texts
 from resurgence_harness.errors import UserError
 from resurgence_harness.gate.policy import PolicyEntry
 from resurgence_harness.gate.release_policy import PolicyFile, load_policy, resolve
@@ -78,7 +88,81 @@ def policy(data: bytes) -> bool:
     return True
 
 
-TARGETS: Mapping[str, Callable[[bytes], bool]] = {"header": header, "entries": entries, "policy": policy}
+def directory(data: bytes) -> bool:
+    """Check a whole model in which the first byte chooses a file of settings, and the others are what stands in it."""
+    model, whole, own = _model()
+    file = SETTINGS[data[0] % len(SETTINGS)] if data else SETTINGS[0]
+    (model / file).write_bytes(data[1:])
+    try:
+        check_base(model)
+        check_texts(model, ("a portrait of ada quill",))
+        decides = file != "model_index.json" and data[1:] != whole[file]
+        assert not decides or digest_of(model) != own, f"{file} was changed, and the model is called the same"
+    except UserError as error:
+        _check_sentence(error)
+        return False
+    finally:
+        (model / file).write_bytes(whole[file])
+    return True
+
+
+def lora(data: bytes) -> bool:
+    """Read the header of a LoRA, before `BESIDE`, and its adapter_config.json, behind it; change a small base by it."""
+    model, _, _ = _model()
+    folder = _folder() / "lora"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    head, _, beside = data.partition(BESIDE)
+    said = [int(number) for number in re.findall(rb"\d{1,8}(?=\s*\])", head)]
+    numbers = b"\x3c" * min(max(said, default=0), MOST)
+    (folder / "pytorch_lora_weights.safetensors").write_bytes(len(head).to_bytes(8, "little") + head + numbers)
+    if beside:
+        (folder / "adapter_config.json").write_bytes(beside)
+    try:
+        found = recognise(Source(path=folder))
+        assert not isinstance(found, Path), "a LoRA is called a whole model"
+        parent = ModelFiles(model)
+        changes = found.changes(parent)
+        assert changes, "a LoRA that changes nothing was accepted"
+        for name, edit in changes.items():
+            before = parent[name].values()
+            with np.errstate(all="ignore"):
+                after = edit.apply(np.asarray(before, np.float32))
+            assert after.shape[1:] == before.shape[1:] and len(after) == len(before) + edit.rows, name
+    except UserError as error:
+        _check_sentence(error)
+        return False
+    return True
+
+
+@cache
+def _model() -> tuple[Path, dict[str, bytes], str]:
+    """A whole model, its settings and its digest."""
+    from tests.tiny import save_tiny_stable_diffusion
+
+    model = save_tiny_stable_diffusion(_folder() / "model")
+    return model, {file: (model / file).read_bytes() for file in SETTINGS}, digest_of(model)
+
+
+TARGETS: Mapping[str, Callable[[bytes], bool]] = {
+    "header": header,
+    "entries": entries,
+    "policy": policy,
+    "directory": directory,
+    "lora": lora,
+}
+SETTINGS = (
+    "model_index.json",
+    "unet/config.json",
+    "vae/config.json",
+    "text_encoder/config.json",
+    "scheduler/scheduler_config.json",
+    "tokenizer/tokenizer_config.json",
+    "tokenizer/tokenizer.json",
+)
+"""The files of a model of which one is changed."""
+BESIDE = b"\0\0beside\0\0"
+"""What parts a LoRA's header from its adapter_config.json."""
 MOST = 1 << 16
 """Bytes of numbers behind a header."""
 WORDS: Mapping[str, tuple[str, ...]] = {
@@ -92,17 +176,54 @@ WORDS: Mapping[str, tuple[str, ...]] = {
         ".nan",
         "!!",
     ),
+    "directory": (
+        "_class_name",
+        "prediction_type",
+        "v_prediction",
+        "normalizer",
+        "Replace",
+        "pattern",
+        "vocab",
+        "null",
+        "[]",
+    ),
+    "lora": ("__metadata__", "lora_adapter_metadata", "alpha_pattern", "rank_pattern", "lora_alpha", "r", "use_rslora"),
 }
 """What a fuzzer should put in."""
+LONGEST: Mapping[str, int] = {"directory": 32_768}
+"""Bytes of an input, 4,096 for the other targets: what goes wrong with long ones goes wrong with short ones, sooner."""
 
 
 def seeds(target: str, folder: Path) -> Iterator[bytes]:
     """Inputs to begin with: the hostile corpora of the tests, and one that is accepted. `folder` is written to."""
-    from tests.gate import hostile, hostile_policies
+    from tests.gate import generated_models, hostile, hostile_policies
     from tests.tiny import save_tiny_stable_diffusion
 
     outside = folder / "outside"
     outside.write_bytes(b"")
+    if target == "directory":
+        _, whole, _ = _model()
+        yield from (bytes([place]) + whole[file] for place, file in enumerate(SETTINGS))
+        yield from (
+            bytes([place]) + text for place in range(len(SETTINGS)) for text in (b"", b"{}", b"[]", b"null", b"{")
+        )
+        rows, settings = generated_models.directories(_model()[0], outside), range(len(SETTINGS))
+        for number, row in enumerate(rows):
+            made = row.make(_empty(folder / str(number)))
+            for place in settings:
+                file = made / SETTINGS[place]
+                if file.is_file() and file.read_bytes() != whole[SETTINGS[place]]:
+                    yield bytes([place]) + file.read_bytes()
+        return
+    if target == "lora":
+        for number, row in enumerate(one for one in generated_models.files(_model()[0]) if "LoRA" in one.name):
+            made = row.make(_empty(folder / str(number)))
+            file = made / "pytorch_lora_weights.safetensors" if made.is_dir() else made
+            beside = made / "adapter_config.json"
+            data = file.read_bytes()
+            head = data[8 : 8 + int.from_bytes(data[:8], "little")]
+            yield head + (BESIDE + beside.read_bytes() if made.is_dir() else b"")
+        return
     if target == "policy":
         yield hostile_policies.GOOD.encode()
         yield (Path(hostile.__file__).parents[2] / "resurgence_harness/gate/policy-template.yaml").read_bytes()
@@ -122,6 +243,11 @@ def seeds(target: str, folder: Path) -> Iterator[bytes]:
         if isinstance(file, Path) and file.is_file() and not file.is_symlink():
             data = file.read_bytes()
             yield data[8 : 8 + int.from_bytes(data[:8], "little")] if target == "entries" else data
+
+
+def _empty(folder: Path) -> Path:
+    folder.mkdir()
+    return folder
 
 
 @cache

@@ -14,7 +14,7 @@ def test_every_input_is_a_value_or_a_sentence(target: str, tmp_path: Path) -> No
     """Among them are inputs that are accepted, and many that are not."""
     inputs = list(seeds(target, tmp_path))
     accepted = [TARGETS[target](data) for data in inputs]
-    assert accepted[0] and len(inputs) > 90 and accepted.count(False) > 60
+    assert accepted[0] and len(inputs) > 60 and accepted.count(False) > 30
 
 
 def test_a_reader_that_breaks_its_promise_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from resurgence_harness.gate.policy import Limits, load_limits
 from resurgence_harness.gate.quoting import quoted
+from tests.days import TO_COME
 
 TEXT = """\
 policy: {alpha: 0.01}
@@ -19,13 +20,13 @@ acceptances:
     level: 0.6      # why so high
     reason: known
     owner: release manager
-    expires: 2999-01-01
+    expires: TO_COME
 
   # the next one
   - {task: celebrity, method: uce, count: 1, finetuning: full, level: 0.5,
-     reason: known, owner: release manager, expires: 2999-01-01}
+     reason: known, owner: release manager, expires: TO_COME}
 cells: []
-"""
+""".replace("TO_COME", TO_COME)
 
 
 @pytest.mark.parametrize(("place", "lines"), [(0, (3, 10)), (1, (13, 14))])

@@ -12,6 +12,7 @@ import yaml
 
 from resurgence_harness.diffusion.tensor_files import sha256_of
 from resurgence_harness.reporting import verdict_json
+from tests.days import TO_COME
 from tests.gate.conftest import POLICY, Tiny
 
 WRITTEN = {
@@ -101,7 +102,7 @@ def test_an_accepted_regression_is_known_until_it_expires(gate, here, resurgence
     """`baseline record` writes its ceilings; with them the same candidate is KNOWN, and expired it fails again."""
     assert gate("regressing").code == 1
     recorded = ["baseline", "record", "--from", "out/verdict.json", "--reason", "known: kept", "--owner", "release"]
-    said = resurgence(*recorded, "--expires", "2099-01-01")
+    said = resurgence(*recorded, "--expires", TO_COME)
     assert said.code == 0, said.err
     entry = yaml.safe_load((here / "acceptances.yaml").read_text(encoding="utf-8"))["acceptances"][0]
     assert (entry["method"], entry["count"], entry["owner"]) == ("erased", 2, "release")
@@ -118,7 +119,7 @@ def test_an_accepted_regression_is_known_until_it_expires(gate, here, resurgence
     assert said.code == 0 and "tighten" in said.out
 
     file = here / "acceptances.yaml"
-    file.write_text(file.read_text(encoding="utf-8").replace("2099", "2020"), encoding="utf-8")
+    file.write_text(file.read_text(encoding="utf-8").replace(TO_COME, "2020-01-01"), encoding="utf-8")
     assert gate("regressing").code == 1
     assert "the acceptance expired on 2020-01-01" in read(here)["cells"][0]["reason"]
 
@@ -127,10 +128,10 @@ def test_a_baseline_is_never_recorded_in_ci(gate, here, resurgence, monkeypatch)
     """A regression would accept itself; without a reason, an owner or a day to come nothing is accepted either."""
     assert gate("regressing").code == 1
     recorded = ["baseline", "record", "--from", "out/verdict.json", "--owner", "x", "--expires"]
-    for more in (["2099-01-01"], ["soon", "--reason", "x"], ["2020-01-01", "--reason", "x"]):
+    for more in ([TO_COME], ["soon", "--reason", "x"], ["2020-01-01", "--reason", "x"]):
         assert resurgence(*recorded, *more).code == 4
     monkeypatch.setenv("CI", "true")
-    said = resurgence(*recorded, "2099-01-01", "--reason", "x")
+    said = resurgence(*recorded, TO_COME, "--reason", "x")
     assert said.code == 4 and "not recorded in CI" in said.err
     assert not (here / "acceptances.yaml").exists()
 

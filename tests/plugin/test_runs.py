@@ -14,6 +14,7 @@ from textwrap import dedent
 import pytest
 
 from resurgence_harness.reporting import verdict_json
+from tests.days import TO_COME
 from tests.plugin.conftest import SUITE, Folder
 
 UNDECIDED = "policy: {delta: 0.01}\n"
@@ -28,8 +29,8 @@ acceptances:
     outcome: not unlearned
     reason: two steps of training are a reference
     owner: test author
-    expires: 2999-01-01
-"""
+    expires: TO_COME
+""".replace("TO_COME", TO_COME)
 ESD = "--resurgence-methods=esd"
 UCE = "--resurgence-methods=uce"
 WORKERS = pytest.mark.parametrize("workers", ["0", "2"])
@@ -144,7 +145,7 @@ def test_an_acceptance_counts_for_the_settings_it_was_recorded_for(suite: Folder
     seen = suite.run(ESD, "-n", "0").verdicts
     base, settings = seen["base"]["digest"], seen["cells"][0]["settings"]
     bound = f"bound_to: {{base: '{base}', steps: {{esd: 1, lora: 1}}, settings: '{settings}'}}"
-    suite.write("limits.yaml", ACCEPTED.replace("expires: 2999-01-01", bound))
+    suite.write("limits.yaml", ACCEPTED.replace(f"expires: {TO_COME}", bound))
     ran = suite.run(ESD, "-n", "2", "--resurgence-runs=2")
     assert ran.code == 0, ran.output
     assert [(cell["verdict"], cell["settings"]) for cell in ran.verdicts["cells"]] == [("KNOWN", settings)] * 2

@@ -1,0 +1,247 @@
+"""YAML as a reviewer reads it: mappings, lists, text and numbers, and nothing that is read in two ways.
+
+    read_yaml(path, "policy file", "Write one with …").content     {'limits': {'level': 0.1}}
+
+One document in UTF-8; keys are text, each once. Numbers are decimal (5, -0.1, 1e-3); `true`, `false`, `null` and `~`
+are what they say; a day is text for whoever expects one. Refused, each in a sentence with its line and its key:
+anchors, aliases, tags (`!!set`), merge keys, words that YAML 1.1 and 1.2 read differently (yes, no, on, off, 010, 0x1F,
+1_000, 1:30), deep nesting and more than `MOST` values. Time and memory are linear in the size of the file.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from resurgence_harness.errors import UserError, hides, sentence, shown
+from resurgence_harness.reviewed_text import read_reviewed
+
+MOST, DEEPEST, LONGEST_NUMBER = 50_000, 16, 40
+"""Values and keys of a file, levels of nesting, and characters of a number, at most."""
+Where = tuple[str | int, ...]
+"""Keys and places that lead to a value."""
+_NULL, _TRUE, _FALSE = {"", "~", "null", "Null", "NULL"}, {"true", "True", "TRUE"}, {"false", "False", "FALSE"}
+_WHOLE = re.compile(r"-?(0|[1-9][0-9]*)")
+_NUMBER = re.compile(r"-?((0|[1-9][0-9]*)(\.[0-9]*)?|\.[0-9]+)([eE][-+]?[0-9]+)?")
+_TRUTH = re.compile(r"yes|no|on|off", re.I)
+_NO_NUMBER = re.compile(r"[-+]?\.(inf|nan)", re.I)
+_ODD_NUMBER = re.compile(
+    r"[-+]?([0-9][0-9_]*(\.[0-9_]*)?([eE][-+]?[0-9_]+)?|\.[0-9][0-9_]*([eE][-+]?[0-9_]+)?"
+    r"|0[xX][0-9a-fA-F_]+|0o[0-7_]+|0b[01_]+|[0-9][0-9_]*(:[0-5]?[0-9])+(\.[0-9_]*)?)",
+    re.I,
+)
+
+
+class NotStrict(ValueError):
+    """Something in the file is not read; `line` is where, counted from 1, 0 where that is unknown."""
+
+    def __init__(self, problem: str, line: int = 0) -> None:
+        super().__init__(problem)
+        self.line = line
+
+
+@dataclass(frozen=True, kw_only=True)
+class Document:
+    """What a file says, and where."""
+
+    text: str
+    content: Any
+    """dict, list, str, int, float, bool or None; None for an empty file."""
+    lines: dict[Where, tuple[int, int]]
+    """First and last line of every value of a list or mapping, counted from 1, by the keys that lead to it."""
+
+
+def read_yaml(path: Path, what: str, do: str) -> Document:
+    """A reviewed YAML file; UserError, naming the line and what is wrong there."""
+    text = read_reviewed(path, what, do)
+    try:
+        return parse(text)
+    except NotStrict as problem:
+        where = f", line {problem.line}" if problem.line else ""
+        raise UserError(
+            sentence(
+                f"{shown(str(path), limit=None)}{where}: not readable as YAML: {problem}.",
+                do="Correct the file; nothing was run.",
+            )
+        ) from None
+
+
+def parse(text: str, *, loader: Any = None) -> Document:
+    """Read text that is known to hide nothing (`reviewed_text.decoded`); NotStrict for what is not read.
+
+    `loader`: one of PyYAML's, whose parser is used; default: libyaml's, and the one in Python where that is missing.
+    """
+    import yaml
+
+    building = _Building()
+    try:
+        for event in yaml.parse(text, Loader=loader or getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
+            building.take(event)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        problem = getattr(error, "problem", None) or next(iter(str(error).splitlines()), "it has no structure")
+        problem = "a tab stands where only spaces can" if "'\\t'" in problem else shown(problem).removesuffix(".")
+        raise NotStrict(problem, mark.line + 1 if mark is not None else 0) from None
+    return Document(text=text, content=building.content, lines=building.lines)
+
+
+def plain(word: str) -> Any:
+    """What a word without quotes says: None, a bool, a number or itself; NotStrict where readers of YAML disagree."""
+    if word in _NULL:
+        return None
+    if word in _TRUE or word in _FALSE:
+        return word in _TRUE
+    if _NUMBER.fullmatch(word):
+        if len(word) > LONGEST_NUMBER:
+            raise NotStrict(f"is a number of {len(word):,} characters")
+        number = int(word) if _WHOLE.fullmatch(word) else float(word)
+        if number in (float("inf"), -float("inf")):
+            raise NotStrict(f"is {word}, which is too large for a number")
+        return number
+    if _TRUTH.fullmatch(word):
+        raise NotStrict(f"is {word}, which some readers of YAML take for true or false: text needs quotes")
+    if _NO_NUMBER.fullmatch(word):
+        raise NotStrict(f"is {word}, which is no number: write a decimal, or quotes around text")
+    if _ODD_NUMBER.fullmatch(word):
+        raise NotStrict(
+            f"is {shown(word, limit=40)}, which readers of YAML take for different numbers: write plain decimals, "
+            "or quotes around text"
+        )
+    return word
+
+
+def written(content: Any) -> str:
+    """YAML that `parse` reads as the same content: no aliases, quotes around text that is no text without them."""
+    import yaml
+
+    class Dumper(yaml.SafeDumper):
+        """SafeDumper for this reader."""
+
+        def ignore_aliases(self, data: Any) -> bool:
+            return True
+
+    def text(dumper: Any, word: str) -> Any:
+        return dumper.represent_scalar("tag:yaml.org,2002:str", word, style='"' if _needs_quotes(word) else None)
+
+    Dumper.add_representer(str, text)
+    return str(yaml.dump(content, Dumper=Dumper, sort_keys=False, allow_unicode=True, width=120))
+
+
+def _needs_quotes(word: str) -> bool:
+    try:
+        return not isinstance(plain(word), str) or hides(word)
+    except NotStrict:
+        return True
+
+
+def place(where: Iterable[str | int]) -> str:
+    """ "limits.level"."""
+    return ".".join(shown(str(part), limit=40) for part in where)
+
+
+@dataclass
+class _Open:
+    """A list or mapping that is being read."""
+
+    where: Where
+    value: Any
+    begins: int
+    ends: int
+    """Lines; where it ends is known when its last value has been read."""
+    key: str | None = None
+    """Of a mapping: the key whose value comes next."""
+    keys: set[str] = field(default_factory=set)
+
+
+class _Building:
+    """Events of the parser put together, without recursion."""
+
+    def __init__(self) -> None:
+        self.content: Any = None
+        self.lines: dict[Where, tuple[int, int]] = {}
+        self._open: list[_Open] = []
+        self._documents = self._count = 0
+
+    def take(self, event: Any) -> None:
+        """The next event."""
+        kind, line = type(event).__name__, event.start_mark.line + 1
+        if kind == "DocumentStartEvent":
+            self._documents += 1
+            if self._documents > 1 or event.tags:
+                raise NotStrict("a second document begins" if self._documents > 1 else "a %TAG is not read", line)
+        elif kind == "AliasEvent":
+            raise NotStrict(f"the alias *{shown(event.anchor, limit=40)} is not read, write the value out", line)
+        elif kind in ("ScalarEvent", "SequenceStartEvent", "MappingStartEvent"):
+            self._check(event, line)
+            if kind == "ScalarEvent":
+                self._scalar(event, line)
+            else:
+                self._begin({} if kind == "MappingStartEvent" else [], line)
+        elif kind in ("SequenceEndEvent", "MappingEndEvent"):
+            done = self._open.pop()
+            written_out = event.end_mark.index > event.start_mark.index  # a bracket, where blocks end without one
+            self._put(done.value, (done.begins, event.end_mark.line + 1 if written_out else done.ends))
+
+    def _check(self, event: Any, line: int) -> None:
+        self._count += 1
+        if self._count > MOST:
+            raise NotStrict(f"it holds more than {MOST:,} values", line)
+        if event.anchor is not None:
+            raise NotStrict(f"the anchor &{shown(event.anchor, limit=40)} is not read, write the value out", line)
+        if event.tag is not None:
+            tag = event.tag.replace("tag:yaml.org,2002:", "!!")
+            raise NotStrict(f"the tag {shown(tag, limit=60)} is not read, write plain values", line)
+
+    def _scalar(self, event: Any, line: int) -> None:
+        top = self._open[-1] if self._open else None
+        is_key = top is not None and isinstance(top.value, dict) and top.key is None
+        if is_key and event.value == "<<" and not event.style:
+            raise NotStrict("the merge key << is not read, write the values out", line)
+        try:
+            value = event.value if event.style else plain(event.value)
+        except NotStrict as problem:
+            name = "the key" if is_key else place(self._where()) or "the file"
+            raise NotStrict(f"{name} {problem}", line) from None
+        if is_key:
+            self._key(value, event.value, line)
+        else:
+            self._put(value, (line, max(line, event.end_mark.line + (event.end_mark.column > 0))))
+
+    def _key(self, value: Any, word: str, line: int) -> None:
+        if not isinstance(value, str):
+            raise NotStrict(f"the key {shown(word, limit=40) or 'without a name'} is no text: write it in quotes", line)
+        top = self._open[-1]
+        same = unicodedata.normalize("NFKC", value)
+        if same in top.keys:
+            raise NotStrict(f"the key {place((*top.where, value))} stands twice", line)
+        top.keys.add(same)
+        top.key = value
+
+    def _begin(self, value: Any, line: int) -> None:
+        if self._open and isinstance(self._open[-1].value, dict) and self._open[-1].key is None:
+            raise NotStrict("a list or a mapping stands where a key must be", line)
+        if len(self._open) >= DEEPEST:
+            raise NotStrict(f"it is nested too deeply, more than {DEEPEST} levels", line)
+        self._open.append(_Open(where=self._where(), value=value, begins=line, ends=line))
+
+    def _put(self, value: Any, lines: tuple[int, int]) -> None:
+        self.lines[self._where()] = lines
+        if not self._open:
+            self.content = value
+            return
+        top = self._open[-1]
+        top.ends = lines[1]
+        if isinstance(top.value, list):
+            top.value.append(value)
+        else:
+            top.value[top.key], top.key = value, None
+
+    def _where(self) -> Where:
+        if not self._open:
+            return ()
+        top = self._open[-1]
+        return (*top.where, len(top.value) if isinstance(top.value, list) else top.key or "")
