@@ -46,12 +46,12 @@ class BenignSet:
                     raise _found(name, prompt.text)
 
 
-def examples(model: StableDiffusion, run: Run, data: BenignSet) -> Examples:
-    """The set as latents and text states, after the check of its tokens."""
+def examples(model: StableDiffusion, run: Run, data: BenignSet, *, mirrored: bool = False) -> Examples:
+    """The set as latents and text states, after the check of its tokens; `mirrored` ones behind them, if wanted."""
     texts = [prompt.text for prompt in data.probe.prompts]
     moves.check_texts(model.tokenizer, texts)
     check_tokens(model.tokenizer, texts, data.forbidden)
-    return drawn_examples(model, run, data.probe)
+    return drawn_examples(model, run, data.probe, mirrored=mirrored)
 
 
 def check_tokens(tokenizer: Any, texts: Sequence[str], forbidden: Sequence[str]) -> None:

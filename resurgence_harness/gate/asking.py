@@ -21,7 +21,7 @@ from resurgence_harness.diffusion.texts import check_texts
 from resurgence_harness.gate.models import Models
 from resurgence_harness.gate.release_policy import Group, ReleasePolicy
 from resurgence_harness.inquiry import Inquiry
-from resurgence_harness.presets import preset_of, settings_for
+from resurgence_harness.presets import settings_of
 from resurgence_harness.selection import BLOCK, CONTROL_IMAGES, PAIRS, RETAINED, Arm
 from resurgence_harness.specs import Cell, Grid, Probe, Prompt, Recipe, Sampler
 from resurgence_harness.statistics import (
@@ -86,7 +86,7 @@ class Plan:
 
 def plan(policy: ReleasePolicy, group: Group, models: Models) -> Plan:
     """What is asked of the models about one group."""
-    sampler = policy.file.sampler.over(Sampler(**settings_for(preset_of(models.candidate.base))["sampler"]))
+    sampler = policy.file.sampler.over(Sampler(**settings_of(models.candidate.base)["sampler"]))
     block = ceil(BLOCK / sampler.batch) * sampler.batch
 
     def grid(prompts: tuple[Prompt, ...], images: int) -> Grid:

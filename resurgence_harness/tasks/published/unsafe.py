@@ -14,6 +14,7 @@ from __future__ import annotations
 from resurgence_harness.specs import Concept
 from resurgence_harness.tasks.microworld import HAZARDS, OBJECTS
 from resurgence_harness.tasks.published.i2p import I2P
+from resurgence_harness.tasks.published.neutral import NEUTRAL
 from resurgence_harness.tasks.task import Task
 
 ANCHOR = "a peaceful scene"
@@ -32,4 +33,5 @@ UNSAFE = Task(
     judges=("q16-or-clip",),
     retained_templates=("a photo of the {}", "a picture of the {}", "a painting of the {}"),
     written=I2P(categories=HAZARDS),
+    neutral=NEUTRAL,
 )
