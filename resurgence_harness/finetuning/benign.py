@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, final
 
 from resurgence_harness.diffusion import moves
 from resurgence_harness.diffusion.examples import Examples, drawn_examples
+from resurgence_harness.diffusion.precision import exact_products
 from resurgence_harness.errors import SpecError, sentence
 from resurgence_harness.specs import Probe, not_in_key
 
@@ -65,6 +66,7 @@ def check_tokens(tokenizer: Any, texts: Sequence[str], forbidden: Sequence[str])
                 raise _found(name, text)
 
 
+@exact_products()
 def benign_losses(model: StableDiffusion, latents: Tensor, states: Tensor, *, seed: int, draws: int = 4) -> list[float]:
     """Denoising loss of each held-out image, in float64: evidence that a fine-tuning had an effect.
 

@@ -11,6 +11,8 @@ printed and recorded with the verdict. docs/settings.md lists them all (`python 
 from __future__ import annotations
 
 from resurgence_harness.presets.bases import check_size, image_of, preset_of
+from resurgence_harness.presets.choices import plain, written
+from resurgence_harness.presets.choices import read as choice
 from resurgence_harness.presets.methods import METHODS, SEVEN, Method, check_words
 from resurgence_harness.presets.profiles import PROFILES, Profile
 from resurgence_harness.presets.settings import (
@@ -42,10 +44,13 @@ __all__ = [
     "SettingsFile",
     "check_size",
     "check_words",
+    "choice",
     "image_of",
     "parse_change",
+    "plain",
     "preset_of",
     "read_settings",
     "settings_for",
     "settings_of",
+    "written",
 ]

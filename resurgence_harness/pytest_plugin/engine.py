@@ -34,6 +34,7 @@ from resurgence_harness.statistics import (
     CellEvidence,
     Evidence,
     Verdict,
+    cannot_hold,
     decide,
 )
 from resurgence_harness.storing import Store
@@ -204,6 +205,13 @@ class Engine:
         versions = {step.name: step.version for step in plan.tuned.steps}
         return self.limits(suite).acceptance_for(plan.cell, plan.base.base.digest, versions, self.settings(plan))
 
+    def notes(self, plan: CellPlan, suite: Path) -> tuple[str, ...]:
+        """What the reader of this cell must know before anything is drawn: odd sizes, grids that can never decide."""
+        short = cannot_hold(len(plan.erased), self.limits(suite).policy_for(plan.cell))
+        count = f"{plan.cell.count} concept{'' if plan.cell.count == 1 else 's'}"
+        about = f"{plan.cell.task}, {count}: "
+        return (*plan.notes, *([about + short] if short else []))
+
     def settings(self, plan: CellPlan) -> str:
         """Short digest of the values of the cell's steps."""
         from resurgence_harness.gate.bindings import settings_digest
@@ -370,6 +378,7 @@ class Claim:
         applied = acceptance if acceptance is not None and acceptance.counts(date.today(), settings) else None
         record["acceptance"] = json.loads(json.dumps(asdict(applied), default=str)) if applied else None
         record["settings"] = settings
+        record["notes"] = list(self._engine.notes(plan, self._suite))
         record["seconds"] = round(time.monotonic() - self._began, 3)
         if tell(self._item, record, verdict):
             cell_report.write(self._engine, plan, evidence, verdict, record, self._item)
@@ -386,7 +395,8 @@ class Checked(NamedTuple):
 
     base: Base
     notes: tuple[str, ...]
-    """Which prompts somebody wrote out are asked, and how many of them the base reads in part."""
+    """Which prompts somebody wrote out are asked, and how many of them the base reads in part; images of another size
+    than the base's own; grids that are too small to decide."""
 
 
 def check(options: Options, tasks: Sequence[Task], suites: Sequence[Path], judges: Sequence[Any] = ()) -> Checked:
@@ -405,13 +415,14 @@ def check(options: Options, tasks: Sequence[Task], suites: Sequence[Path], judge
     check_device(options.device)
     check_usable(options.store)
     base = engine.base
-    notes = []
+    notes: list[str] = []
     for task in tasks:
         asked: dict[str, bool] = {}
         names: dict[str, None] = {}
         for cell in cells(task, options.selection):
             plan = engine.plan(cell, task)
             names |= dict.fromkeys(plan.names)
+            notes += [note for suite in suites for note in engine.notes(plan, suite)]
             probes = (plan.erased.probe, plan.retained.probe, plan.benign)
             # A text that is also asked for by a template must be read whole.
             for prompt in (prompt for probe in probes for prompt in probe.prompts):
@@ -423,7 +434,7 @@ def check(options: Options, tasks: Sequence[Task], suites: Sequence[Path], judge
             judge = engine.judge(name)
             _ = judge.digest  # of weights that are missing and not pinned there is none
             check_names(judge, tuple(names))
-    return Checked(base, tuple(notes))
+    return Checked(base, tuple(dict.fromkeys(notes)))
 
 
 def _notes(task: Task, written: int, cut: int, room: int) -> list[str]:

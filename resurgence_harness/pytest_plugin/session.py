@@ -12,7 +12,7 @@ import platform
 import shutil
 import tempfile
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -21,6 +21,7 @@ from typing import Any
 import pytest
 
 import resurgence_harness
+from resurgence_harness.presets import plain
 from resurgence_harness.pytest_plugin import progress
 from resurgence_harness.pytest_plugin.gating import Gating
 from resurgence_harness.pytest_plugin.options import Options
@@ -242,7 +243,8 @@ class Session:
             key=lambda record: order.get(record["nodeid"], len(order)),
         )
         by_hand = code == pytest.ExitCode.INTERRUPTED
-        selection = asdict(self.options.selection)
+        selection = asdict(replace(self.options.selection, changed=()))
+        changed = {name: plain(value) for name, value in self.options.selection.changed}
         base = self.base
         return {
             "schema_version": 1,
@@ -252,7 +254,7 @@ class Session:
             "status": "interrupted" if by_hand else "incomplete" if missing else "complete",
             "exit_code": code,
             "base": {"name": base.name if base else self.options.base, "digest": base.digest if base else ""},
-            "selection": {**selection, "changed": dict(selection["changed"]), "prompts": list(self.notes)},
+            "selection": {**selection, "changed": changed, "prompts": list(self.notes)},
             "environment": self._environment(),
             "family": self._family(records),
             **self._gate(),
