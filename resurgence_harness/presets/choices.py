@@ -102,6 +102,15 @@ def checked(key: str, value: object) -> Any:
     return value
 
 
+def kinds_of(group: str, name: str) -> list[str]:
+    """Names of the kinds among which a field is chosen; none for one that is a number, text or a list."""
+    hint = chosen_fields(group)[name]
+    options = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+    if CaptionSample in options or not all(_is_kind(option) for option in options):
+        return []
+    return sorted(_name(kind) for option in options for kind in _kinds(option))
+
+
 def plain(value: object) -> Any:
     """The value as it is written: numbers, text, lists and mappings."""
     if isinstance(value, Concept):
