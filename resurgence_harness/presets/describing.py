@@ -95,7 +95,7 @@ def _protocol() -> Iterator[str]:
         ("sampler.batch", sampler["batch"], "ours: memory; in the key, since a batch's shape changes rounding"),
         (
             "benign.names × benign.seeds",
-            f"{sd.PRESET['benign']['names']} × {sd.PRESET['benign']['seeds']}",
+            f"{benign['names']} × {benign['seeds']}",
             "250: theirs",
         ),
         ("pictures.forget, pictures.retain", sd.PRESET["pictures"]["forget"], "code: SalUn's 800 of each"),
@@ -110,9 +110,10 @@ def _protocol() -> Iterator[str]:
         ],
     )
     yield (
-        f"{paper.runs} runs, {', '.join(paper.finetunings)}. Thirty images can never show that nothing came back: with\n"
-        "no hit, 14.2 % remain possible at 99 % confidence, and the limit is 10 %. `resurgence plan`, the end of a run\n"
-        "and the cell's `notes` in verdict.json say so. `resurgence paper` takes the same numbers on a real base.\n"
+        f"{paper.runs} runs, {', '.join(paper.finetunings)}. Thirty images can never show that nothing came back:\n"
+        "with no hit, 14.2 % remain possible at 99 % confidence, and the limit is 10 %. `resurgence plan`, the end\n"
+        "of a run and the cell's `notes` in verdict.json say so. `resurgence paper` takes the same numbers on a real\n"
+        "base.\n"
     )
 
 
