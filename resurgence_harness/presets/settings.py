@@ -77,7 +77,7 @@ def parse_change(text: str) -> tuple[str, Any]:
     hint = choices.chosen_fields(group).get(name)
     if hint is None or hint in (int, float):
         return key, _number(text, key if equals else "", value)
-    if not equals or not value:
+    if not equals or (not value and hint is not str):
         raise UserError(
             sentence(f'"{text}" sets nothing.', do="Write --resurgence-set GROUP.NAME=VALUE, as in docs/settings.md.")
         )
