@@ -1,0 +1,68 @@
+"""A file of settings from the command line to the verdict, and what a small grid says of itself."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+
+from resurgence_harness.presets import choice
+from tests.plugin.conftest import Folder
+
+UCE = "--resurgence-methods=uce"
+
+
+def test_a_file_of_settings_is_recorded_with_its_digest(suite: Folder) -> None:
+    """Its values reach the cell and verdict.json; the command line comes before it; the cell's line repeats them."""
+    path = suite.write(
+        "settings.yaml",
+        """
+        uce: {templates: ["{}", "a photo of {}"], ridge: 0.75, erase_scale: 0.5}
+        lora: {schedule: {kind: cosine}, flip: random, steps: 7}
+        """,
+    )
+    ran = suite.run(UCE, "--resurgence-settings=settings.yaml", *[f"--resurgence-set={s}" for s in suite.settings])
+    assert ran.code in (0, 1, 10), ran.output + ran.errors
+    selection = ran.verdicts["selection"]
+    assert selection["settings"] == hashlib.sha256(path.read_bytes()).hexdigest()
+    changed = selection["changed"]
+    assert changed["uce.templates"] == ["{}", "a photo of {}"] and changed["uce.ridge"] == 0.75
+    assert changed["lora.schedule"] == "cosine" and changed["lora.flip"] == "random"
+    assert changed["lora.steps"] == 2  # the folder's own --resurgence-set
+    for name, value in changed.items():
+        assert choice(name, value) is not None
+    assert "lora.flip=random" in ran.output
+    (result,) = ran.results
+    pages = [suite.path / "reports/out/allure-results" / one["source"] for one in result["attachments"]]
+    told = " ".join(
+        page.read_text(encoding="utf-8", errors="ignore") for page in pages if page.suffix in (".html", ".txt")
+    )
+    assert "--resurgence-set=lora.schedule=cosine" in told and "schedule cosine" in told
+
+
+def test_a_wrong_setting_is_exit_code_4_with_its_path(suite: Folder) -> None:
+    """Before anything is built, and without a traceback."""
+    suite.write("settings.yaml", "shs: {projection: {kind: gradient-memory, margin: big}}\n")
+    for arguments, words in (
+        (["--resurgence-settings=settings.yaml"], "shs.projection.margin is 'big'"),
+        (["--resurgence-settings=nowhere.yaml"], "cannot be read"),
+        (["--resurgence-captions=nowhere.txt"], "cannot be read"),
+        (["--resurgence-set=shs.projection=sideways"], "shs.projection is 'sideways'"),
+        (["--resurgence-set=esd.subset=everything"], "choose --resurgence-methods=esd-all"),
+    ):
+        ran = suite.run("--resurgence-methods=esd", *arguments)
+        assert ran.code == 4, ran.output + ran.errors
+        assert words.casefold() in ran.errors.casefold() and "Traceback" not in ran.errors
+    assert not (suite.path / "reports").exists()
+
+
+def test_a_grid_that_can_never_decide_says_so_in_advance(suite: Folder) -> None:
+    """In the run's last lines, in verdict.json, and for the cell itself."""
+    ran = suite.run(UCE, "--resurgence-seeds=6", "--resurgence-engine=fixed")
+    assert ran.code == 10, ran.output + ran.errors
+    told = "cannot show that nothing came back"
+    (cell,) = ran.verdicts["cells"]
+    assert told in cell["notes"][0] and cell["notes"][0].startswith("tiny, 1 concept: 30 images")
+    assert "14.2 %" in cell["notes"][0] and cell["verdict"] == "UNDECIDED"
+    assert any(told in note for note in ran.verdicts["selection"]["prompts"])
+    assert told in ran.output
+    assert json.dumps(ran.verdicts)
