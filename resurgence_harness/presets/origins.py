@@ -23,7 +23,11 @@ FILLED: dict[str, tuple[str, str]] = {
 }
 """Fields that a cell fills in: (what with, where that is from)."""
 DEFAULTS: dict[str, dict[str, str]] = {
-    "uce": {"preserve": "ours: the task's retained concepts that methods may see", "tokens": "the method's word"},
+    "uce": {
+        "anchor": "paper's: an abstract class; the authors give one for a whole run (Chewbacca towards bear)",
+        "preserve": "ours: the task's retained concepts that methods may see",
+        "tokens": "the method's word",
+    },
     "esd": {"subset": "the method's word"},
     "mace": {
         "anchor": "code: mapping_concept, which the task's concepts have as their kind",

@@ -156,7 +156,6 @@ def _uce(
 
 
 _UCE_FILE = "train-scripts/train_erase.py"
-_UCE_KIND = ("", "each concept's kind; the authors give one word for a whole run (Chewbacca towards bear)")
 _UCE_NEUTRAL = (FromTask.WITH_NEUTRAL, "theirs preserves nothing here, at which users report noise (issues 2, 4, 27)")
 _UCE_EMPTY = {"anchor": " "}
 
@@ -319,11 +318,11 @@ RECIPES: dict[str, dict[str, Recipe]] = {
         },
     },
     "uce": {
-        "celebrity": _uce("UCE, 2023, concepts towards a kind", _UCE_FILE, ours={"anchor": _UCE_KIND}),
+        "celebrity": _uce("UCE, 2023, concepts towards a kind", _UCE_FILE, ours={}),
         "copyright": _uce(
             "UCE, 2023, a character towards its kind",
             f"{_UCE_FILE}, data/info/erased-chewbacca-towards_bear-preserve_true-sd_1_4-method_replace.txt",
-            ours={"anchor": _UCE_KIND, "preserve": _UCE_NEUTRAL},
+            ours={"preserve": _UCE_NEUTRAL},
         ),
         "object": _uce(
             "UCE, 2023, Imagenette classes towards the empty text",

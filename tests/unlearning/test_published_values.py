@@ -14,9 +14,9 @@ from resurgence_harness.presets import METHODS, OF_TASK, OF_VARIANT, SEVEN, ByCo
 from resurgence_harness.presets.finetune_recipes import FINETUNE_RECIPES
 from resurgence_harness.presets.recipes import RECIPES
 from resurgence_harness.selection import CellPlan, Selection, plan_cell
-from resurgence_harness.specs import Base, Cell
+from resurgence_harness.specs import Base, Cell, Concept
 from resurgence_harness.storing import key
-from resurgence_harness.tasks import PUBLISHED, TASKS
+from resurgence_harness.tasks import PUBLISHED, TASKS, Task
 from resurgence_harness.tasks.captions import CAPTIONS
 from resurgence_harness.unlearning import (
     CaptionSample,
@@ -206,3 +206,27 @@ def test_a_variant_cannot_be_changed_into_another() -> None:
     with pytest.raises(UserError, match="shs-gem"):
         step("object", "shs-gem", 1, changed=(("shs.projection", NoProjection()),))
     assert step("object", "shs", 1, changed=(("shs.projection", GradientMemory()),)).projection == GradientMemory()
+
+
+def test_a_task_of_ones_own_keeps_its_anchor() -> None:
+    """The family's recipes stand for it, and say nothing of what its concepts are turned into, but for EraseDiff's."""
+    own = Task(
+        name="night",
+        erasable=(Concept(name="night"),),
+        counts=(1,),
+        preserve=(Concept(name="noon"),),
+        held_out=(Concept(name="dusk"),),
+        templates=("a photo of {}", "{}"),
+        anchor="a sky",
+        severity="normal",
+        judges=("darkness",),
+    )
+    for method in METHODS:
+        plan = plan_cell(
+            Cell(task="night", method=method, count=1, finetuning="lora"), SD, task=own, selection=Selection()
+        )
+        made: Any = plan.unlearned.steps[0]
+        if method.startswith(("uce", "mace", "salun", "shs")):
+            assert made.anchor == "a sky"
+        assert len(key("checkpoint", plan.tuned)) == 64
+    assert step("celebrity", "uce", 1).preserve_scale == 0.1
