@@ -395,8 +395,7 @@ class Checked(NamedTuple):
 
     base: Base
     notes: tuple[str, ...]
-    """Which prompts somebody wrote out are asked, and how many of them the base reads in part; images of another size
-    than the base's own; grids that are too small to decide."""
+    """Which prompts somebody wrote out are asked, and how many of them the base reads in part."""
 
 
 def check(options: Options, tasks: Sequence[Task], suites: Sequence[Path], judges: Sequence[Any] = ()) -> Checked:
@@ -415,14 +414,13 @@ def check(options: Options, tasks: Sequence[Task], suites: Sequence[Path], judge
     check_device(options.device)
     check_usable(options.store)
     base = engine.base
-    notes: list[str] = []
+    notes = []
     for task in tasks:
         asked: dict[str, bool] = {}
         names: dict[str, None] = {}
         for cell in cells(task, options.selection):
             plan = engine.plan(cell, task)
             names |= dict.fromkeys(plan.names)
-            notes += [note for suite in suites for note in engine.notes(plan, suite)]
             probes = (plan.erased.probe, plan.retained.probe, plan.benign)
             # A text that is also asked for by a template must be read whole.
             for prompt in (prompt for probe in probes for prompt in probe.prompts):
@@ -434,7 +432,7 @@ def check(options: Options, tasks: Sequence[Task], suites: Sequence[Path], judge
             judge = engine.judge(name)
             _ = judge.digest  # of weights that are missing and not pinned there is none
             check_names(judge, tuple(names))
-    return Checked(base, tuple(dict.fromkeys(notes)))
+    return Checked(base, tuple(notes))
 
 
 def _notes(task: Task, written: int, cut: int, room: int) -> list[str]:

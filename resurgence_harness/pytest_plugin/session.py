@@ -191,6 +191,8 @@ class Session:
             words = ", ".join(f"{name}={value}" for name, value in changed.items())
             lines.append([telling.Segment(f"Changed from the preset: {words}", "warn")])
         lines += [[telling.Segment(note, "warn")] for note in self.notes]
+        known = dict.fromkeys(note for cell in run["cells"] for note in cell.get("notes", ()))
+        lines += [[telling.Segment(note, "warn")] for note in known]
         if run["cells"]:
             lines += [[telling.Segment(words, "dim")] for words in over_recipes(run["cells"])]
             lines.append([telling.Segment(sentence_of(run["family"]), "dim")])
