@@ -20,7 +20,7 @@ from typing import Any
 
 import resurgence_harness
 from resurgence_harness.errors import HarnessError, UserError, sentence, shown
-from resurgence_harness.gate.asking import ENGINE, Gate
+from resurgence_harness.gate.asking import ENGINE, Gate, size_notes
 from resurgence_harness.gate.audit import figure
 from resurgence_harness.gate.models import Models
 from resurgence_harness.gate.release_policy import Group, ReleasePolicy
@@ -140,7 +140,7 @@ def about(policy: ReleasePolicy, models: Models) -> dict[str, Any]:
         "policy": policy.told(),
         "candidate": models.words,
         "files": models.files,
-        "notes": list(models.notes),
+        "notes": [*models.notes, *size_notes(policy, models)],
         "audit": found and {"undone": found.undone, "cosine": found.total.cosine, "words": found.words},
     }
 
