@@ -382,7 +382,7 @@ def unlearning_step(
         "forget": forget,
         "retain": retain,
     }
-    values = {name: value for name, value in offered.items() if name in has}
+    values: dict[str, Any] = {name: value for name, value in offered.items() if name in has}
     values |= {**own, **method.fixed}
     retained = task.retained_templates if values.get("templates") is FromTask.ALL_TEMPLATES else ()
     told: dict[str, Any] = {
