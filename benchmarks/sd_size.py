@@ -23,6 +23,7 @@ from resurgence_harness.diffusion.model import StableDiffusion
 from resurgence_harness.diffusion.run import Run
 from resurgence_harness.diffusion.training import fast_products
 from resurgence_harness.presets import METHODS, parse_change, settings_for
+from resurgence_harness.presets.values import FILLED_IN
 from resurgence_harness.sampling import sample
 from resurgence_harness.specs import Concept, Probe, Prompt, Sampler
 from resurgence_harness.tasks import CELEBRITY
@@ -143,7 +144,10 @@ def step(word: str, changed: list[tuple[str, Any]]) -> Any:
         "retain": pictures(PRESERVED, 2),
     }
     values = {name: value for name, value in offered.items() if name in has}
-    return kind(concepts=CONCEPTS, **values, **METHODS[word].fixed, **settings_for("sd", changed)[kind.name])
+    # Of what a cell would fill in, this script's own pictures, names and defaults stand here.
+    own = settings_for("sd", changed, method=word, count=len(CONCEPTS))[kind.name]
+    values |= {name: value for name, value in own.items() if not isinstance(value, FILLED_IN)}
+    return kind(concepts=CONCEPTS, **values)
 
 
 def cost(word: str, base: StableDiffusion, steps: int, changed: list[tuple[str, Any]]) -> Cost:

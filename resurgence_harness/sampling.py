@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from resurgence_harness.diffusion import moves
+from resurgence_harness.diffusion.precision import exact_products
 from resurgence_harness.errors import BuildError, SpecError, sentence
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from resurgence_harness.specs import Asked, Sampler
 
 
+@exact_products()
 def sample(
     model: StableDiffusion,
     probe: Asked,

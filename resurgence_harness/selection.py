@@ -22,11 +22,16 @@ from resurgence_harness.presets import (
     METHODS,
     PROFILES,
     FromTask,
+    OwnPictures,
+    PerPreserved,
     Profile,
     Settings,
+    check_size,
     check_words,
+    image_of,
     preset_of,
     settings_for,
+    settings_of,
 )
 from resurgence_harness.specs import Base, Cell, Concept, Grid, Probe, Prompt, Recipe, Sampler
 from resurgence_harness.statistics import FIXED, Design, Group, Hybrid, Shuffled
@@ -66,18 +71,22 @@ class Selection:
     finetunings: tuple[str, ...] | None = None
     seeds: int | None = None
     """Image seeds per prompt."""
-    engine: str = "sequential"
-    """How many images are drawn, a word of `ENGINES`."""
+    engine: str = ""
+    """How many images are drawn, a word of `ENGINES`; empty: as the profile says."""
     runs: int | None = None
     """Repetitions of unlearning and fine-tuning, each with a training seed of its own."""
     steps: tuple[int, ...] | None = None
     """Steps of the fine-tuning after which the model is asked as well, for a curve that decides nothing."""
     changed: tuple[tuple[str, Any], ...] = ()
     """Preset values that were changed: (("esd.iterations", 500),)."""
+    settings: str = ""
+    """sha256 of the file of settings that some of them are from; empty for none."""
 
     def __post_init__(self) -> None:
-        check_words("engine", [self.engine], ENGINES, "--resurgence-engine")
         check_words("profile", [self.profile], PROFILES, "--resurgence-profile")
+        if not self.engine:
+            object.__setattr__(self, "engine", self.described.engine)
+        check_words("engine", [self.engine], ENGINES, "--resurgence-engine")
         check_words("method", self.methods or (), METHODS, "--resurgence-methods")
         check_words("fine-tuning", self.finetunings or (), FINETUNINGS, "--resurgence-finetune")
         for name, values in (("methods", self.methods), ("counts", self.counts), ("finetunings", self.finetunings)):
@@ -149,6 +158,8 @@ class CellPlan:
     """How many images are drawn, a word of `ENGINES`."""
     steps: tuple[int, ...] = ()
     """Steps of the fine-tuning after which the model is asked as well, rising, before its last; they decide nothing."""
+    notes: tuple[str, ...] = ()
+    """What is to be told of what is asked: images of another size than the base's own."""
 
     @cached_property
     def arms(self) -> dict[str, Arm]:
@@ -249,7 +260,7 @@ def plan_cell(cell: Cell, base: Base, *, task: Task, selection: Selection) -> Ce
     """What this cell asks for on this base."""
     check_words("method", [cell.method], METHODS, "--resurgence-methods")
     check_words("fine-tuning", [cell.finetuning], FINETUNINGS, "--resurgence-finetune")
-    settings = settings_for(preset_of(base), selection.changed, task=task.name, method=cell.method)
+    settings = settings_of(base, selection.changed, task=task.name, method=cell.method, count=cell.count)
     sampler = Sampler(**settings["sampler"])
     erased = task.erase(cell.count)
     benign = benign_probe(task, base, selection)
@@ -289,6 +300,7 @@ def plan_cell(cell: Cell, base: Base, *, task: Task, selection: Selection) -> Ce
         judges=task.judges,
         engine=selection.engine,
         steps=steps,
+        notes=tuple(note for note in [check_size(image_of(base), sampler.height, sampler.width)] if note),
     )
 
 
@@ -297,7 +309,7 @@ def benign_probe(task: Task, base: Base, selection: Selection) -> Probe:
 
     A task with fewer names than the preset asks for is drawn with more prompts and seeds of each, for as many images.
     """
-    settings = settings_for(preset_of(base), selection.changed, task=task.name)
+    settings = settings_of(base, selection.changed, task=task.name)
     names, seeds = settings["benign"]["names"], settings["benign"]["seeds"]
     prompts = task.retained_prompts(task.preserve[:names], least=names)
     return Probe(
@@ -382,8 +394,8 @@ def unlearning_step(
         "forget": forget,
         "retain": retain,
     }
-    values = {name: value for name, value in offered.items() if name in has}
-    values |= {**method.fixed, **own}
+    values: dict[str, Any] = {name: value for name, value in offered.items() if name in has}
+    values |= {**own, **method.fixed}
     retained = task.retained_templates if values.get("templates") is FromTask.ALL_TEMPLATES else ()
     told: dict[str, Any] = {
         "templates": tuple(dict.fromkeys(("{}", *task.templates, *retained))),
@@ -391,6 +403,11 @@ def unlearning_step(
         "retain": retain,
     }
     values |= {name: told[name] for name, value in values.items() if isinstance(value, FromTask)}
+    for name, value in values.items():
+        if isinstance(value, OwnPictures):
+            values[name] = value.at(erased, first=FORGET_SEED, sampler=sampler)
+        elif isinstance(value, PerPreserved):
+            values[name] = value.at(len(values["preserve"]))
     step: Unlearning = method.step(concepts=erased, **values)
     return step
 

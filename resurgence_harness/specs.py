@@ -4,14 +4,15 @@
 
 Every field that changes the bytes of the product is a field here; the device, progress bars and logging cannot be.
 `storing.keys` turns these values into canonical JSON and that into a key. A field made with `not_in_key()` tells
-where something lies, never what it is.
+where something lies, never what it is; one with the
+metadata `ADDED` is in the key where it is not at its default.
 """
 
 from __future__ import annotations
 
 import hashlib
 from abc import ABC
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import ceil
@@ -23,6 +24,11 @@ from resurgence_harness.errors import SpecError, sentence
 def not_in_key(default: Any) -> Any:
     """A dataclass field that is left out of keys and comparisons: a place or a label, not a meaning."""
     return field(default=default, compare=False, metadata={"key": False})
+
+
+ADDED: Mapping[str, str] = {"key": "unless default"}
+"""Metadata of a dataclass field that came after keys were stored: it is absent from a key at its default, which is what
+was done before. So what was made then keeps its key, and every other value makes another one."""
 
 
 @dataclass(frozen=True, kw_only=True)

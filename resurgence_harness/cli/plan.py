@@ -9,6 +9,7 @@ import typer
 
 from resurgence_harness.cli.arguments import PASSED_ON, Arguments
 from resurgence_harness.cli.cells import Cells, collected
+from resurgence_harness.cli.recipes import show_recipes
 from resurgence_harness.cli.tables import show
 from resurgence_harness.cli.words import count_words, time_words
 from resurgence_harness.storing import Store
@@ -33,6 +34,7 @@ def plan_command(
 
     cells = collected(arguments)
     planned = plan(cells.store, cells.wanted)
+    show_recipes(cells)
     if planned.needed:
         show_costs(cells)
     show_plan(planned, cells=len(cells.plans), store=cells.store, every=every, beyond=cells.beyond)

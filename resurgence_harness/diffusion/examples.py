@@ -78,26 +78,48 @@ class Latents:
     """What it was asked."""
 
 
-def drawn_examples(model: StableDiffusion, run: Run, probe: Probe) -> Examples:
-    """What the base draws for `probe`, encoded once by its VAE; the texts by this model's text encoder."""
+@final
+@dataclass(frozen=True, kw_only=True)
+class MirroredLatents:
+    """The same of the images mirrored left to right. A cache key, no more."""
+
+    name: ClassVar[str] = "mirrored-latents"
+    version: ClassVar[int] = 1
+
+    base: str
+    """Digest of the base."""
+    probe: Probe
+    """What it was asked."""
+
+
+def drawn_examples(model: StableDiffusion, run: Run, probe: Probe, *, mirrored: bool = False) -> Examples:
+    """What the base draws for `probe`, encoded once by its VAE; the texts by this model's text encoder.
+
+    `mirrored`: twice as many rows, the images mirrored left to right behind those as they were drawn.
+    """
     import torch
 
     texts = [prompt.text for prompt in probe.prompts]
     rows = [texts.index(prompt.text) for prompt, _ in probe.rows()]
 
-    def encode() -> dict[str, Tensor]:
+    def encode(*, mirrored: bool) -> dict[str, Tensor]:
         images, captions = run.images(probe)
         if len(images) != len(rows) or captions != [texts[row] for row in rows]:
             raise BuildError(
                 sentence("The drawn images are not those of the probe.", images=len(images), asked=len(rows))
             )
-        mean, deviation = moves.latent_moments(run.base, images)
+        mean, deviation = moves.latent_moments(run.base, images[:, :, ::-1] if mirrored else images)
         return {"mean": mean.cpu(), "deviation": deviation.cpu()}
 
-    moments = run.cached("latents", Latents(base=run.base_digest, probe=probe), encode)
+    drawn = Latents(base=run.base_digest, probe=probe)
+    moments = [run.cached("latents", drawn, lambda: encode(mirrored=False))]
+    if mirrored:
+        moments.append(
+            run.cached("latents", MirroredLatents(base=run.base_digest, probe=probe), lambda: encode(mirrored=True))
+        )
     return Examples(
-        mean=moments["mean"].to(model.device),
-        deviation=moments["deviation"].to(model.device),
+        mean=torch.cat([part["mean"] for part in moments]).to(model.device),
+        deviation=torch.cat([part["deviation"] for part in moments]).to(model.device),
         states=moves.encode_texts(model, texts),
-        text=torch.tensor(rows, device=model.device),
+        text=torch.tensor(rows * len(moments), device=model.device),
     )

@@ -15,6 +15,8 @@ from collections.abc import Callable
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from resurgence_harness.diffusion.precision import exact
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -68,7 +70,10 @@ def _scaling() -> tuple[Any, Any]:
 
 
 def half_attention() -> Any:
-    """A context manager: within it, attention over float32 tensors without a mask goes through `attend`."""
+    """A context manager: within it, attention over float32 tensors without a mask goes through `attend`.
+
+    Not where `precision.exact_products` asks for the whole precision.
+    """
     from torch.nn import functional
     from torch.overrides import TorchFunctionMode
 
@@ -79,7 +84,7 @@ def half_attention() -> Any:
             self, function: Callable[..., Any], _: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
         ) -> Any:
             kwargs = kwargs or {}
-            if function is whole and _fits(*args, **kwargs):
+            if function is whole and not exact() and _fits(*args, **kwargs):
                 named = dict(zip(("query", "key", "value"), args, strict=False)) | kwargs
                 return attend(named["query"], named["key"], named["value"], scale=named.get("scale"))
             return function(*args, **kwargs)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from resurgence_harness.diffusion.precision import exact_products
 from resurgence_harness.errors import SpecError, UserError, sentence
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ def check_texts(tokenizer: Any, texts: Sequence[str], *, may_be_cut: Collection[
             )
 
 
+@exact_products()
 def encode_texts(model: StableDiffusion, texts: Sequence[str], *, may_be_cut: Collection[str] = ()) -> Tensor:
     """Text states c [n, L, d], padded to L as the model was trained with. The same text is encoded once.
 
@@ -138,6 +140,7 @@ def _ids(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
 # Latents
 
 
+@exact_products()
 def latent_moments(model: StableDiffusion, images: np.ndarray) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation [n, 4, h, w] of the VAE's posterior of uint8 images [n, H, W, 3], scaled as x_0."""
     import torch
@@ -217,6 +220,7 @@ class Moment(NamedTuple):
     """f_θ(x_t, t, c_0), c_0 the states of the empty text."""
 
 
+@exact_products()
 def denoise(
     model: StableDiffusion,
     noise: Tensor,
@@ -273,6 +277,7 @@ def _text_read_once(model: StableDiffusion) -> Iterator[None]:
             vars(module).pop("forward", None)
 
 
+@exact_products()
 def decode(model: StableDiffusion, x_0: Tensor) -> Tensor:
     """Latents to images, uint8 [n, H, W, 3], rounded as diffusers' pipeline rounds."""
     import torch

@@ -31,7 +31,8 @@ def fast_products(model: StableDiffusion) -> Iterator[None]:
     """While this lasts, a GPU may round the factors of this model's products to ten bits (TF32), as its convolutions'.
 
     On an H100 a step of SalUn or EraseDiff at SD's size took three quarters of the time so, and two thirds of that
-    with a large model's attention, too (half_attention.py). Images are drawn without it. On a CPU nothing changes.
+    with a large model's attention, too (half_attention.py). Texts, trajectories, images and whatever is measured are
+    computed without it (precision.py). On a CPU nothing changes.
     """
     import torch
 

@@ -9,7 +9,8 @@
     domains     what the benign set shows
     controls    the same fine-tuning on the base itself; an unlearned model compared with itself on other seeds
 
-A condition is a cell's plan, perhaps with another fine-tuning; every arm has a fixed number of images.
+A condition is a cell's plan, perhaps with another fine-tuning; every arm has a fixed number of images: on a real base
+the paper's (objects 600 for three classes, copyright 30, celebrities 250 to 2,500), as `--resurgence-profile paper`.
 """
 
 from __future__ import annotations
@@ -76,7 +77,13 @@ def _plan(
     base: Base, task: Task, method: str, count: int, finetuning: str, run: int, *changed: tuple[str, Any]
 ) -> CellPlan:
     cell = Cell(task=task.name, method=method, count=count, finetuning=finetuning, run=run)
-    return plan_cell(cell, base, task=task, selection=Selection(engine="fixed", changed=changed))
+    return plan_cell(cell, base, task=task, selection=_selection(base, changed))
+
+
+def _selection(base: Base, changed: tuple[tuple[str, Any], ...]) -> Selection:
+    """On a real base as many images as in the paper (profile "paper"); on the microworld as many as decide."""
+    profile = "quick" if preset_of(base) == "micro" else "paper"
+    return Selection(profile=profile, engine="fixed", changed=changed)
 
 
 def _table_1(base: Base, runs: int) -> Iterator[Condition]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from resurgence_harness.errors import UserError, sentence
+from resurgence_harness.finetuning.augmenting import NoFlip, RandomFlip
 from resurgence_harness.finetuning.benign import BenignSet, benign_losses, held_out
 from resurgence_harness.finetuning.contract import FineTuning
 from resurgence_harness.finetuning.cross_attention import CrossAttentionOnly
 from resurgence_harness.finetuning.full import Full
 from resurgence_harness.finetuning.lora import LoRA
+from resurgence_harness.finetuning.schedules import Constant, Cosine
 
 FINETUNINGS: dict[str, type[FineTuning]] = {kind.name: kind for kind in (LoRA, Full, CrossAttentionOnly)}
 """Every fine-tuning by its word in node ids."""
@@ -27,10 +29,14 @@ def by_name(name: str) -> type[FineTuning]:
 __all__ = [
     "FINETUNINGS",
     "BenignSet",
+    "Constant",
+    "Cosine",
     "CrossAttentionOnly",
     "FineTuning",
     "Full",
     "LoRA",
+    "NoFlip",
+    "RandomFlip",
     "benign_losses",
     "by_name",
     "held_out",

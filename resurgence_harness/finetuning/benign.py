@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, final
 
 from resurgence_harness.diffusion import moves
 from resurgence_harness.diffusion.examples import Examples, drawn_examples
+from resurgence_harness.diffusion.precision import exact_products
 from resurgence_harness.errors import SpecError, sentence
 from resurgence_harness.specs import Probe, not_in_key
 
@@ -46,12 +47,12 @@ class BenignSet:
                     raise _found(name, prompt.text)
 
 
-def examples(model: StableDiffusion, run: Run, data: BenignSet) -> Examples:
-    """The set as latents and text states, after the check of its tokens."""
+def examples(model: StableDiffusion, run: Run, data: BenignSet, *, mirrored: bool = False) -> Examples:
+    """The set as latents and text states, after the check of its tokens; `mirrored` ones behind them, if wanted."""
     texts = [prompt.text for prompt in data.probe.prompts]
     moves.check_texts(model.tokenizer, texts)
     check_tokens(model.tokenizer, texts, data.forbidden)
-    return drawn_examples(model, run, data.probe)
+    return drawn_examples(model, run, data.probe, mirrored=mirrored)
 
 
 def check_tokens(tokenizer: Any, texts: Sequence[str], forbidden: Sequence[str]) -> None:
@@ -65,6 +66,7 @@ def check_tokens(tokenizer: Any, texts: Sequence[str], forbidden: Sequence[str])
                 raise _found(name, text)
 
 
+@exact_products()
 def benign_losses(model: StableDiffusion, latents: Tensor, states: Tensor, *, seed: int, draws: int = 4) -> list[float]:
     """Denoising loss of each held-out image, in float64: evidence that a fine-tuning had an effect.
 

@@ -4,27 +4,33 @@
     t uniform in 0 … 999     x_0 drawn anew from the VAE's posterior each time     c never dropped
 
 Source: huggingface/diffusers 58eb52c, examples/text_to_image/train_text_to_image.py and …_lora.py: AdamW (0.9, 0.999,
-ε 1e-8, weight decay 1e-2), gradients clipped to norm 1, constant learning rate.
+ε 1e-8, weight decay 1e-2), gradients clipped to norm 1. `schedule` and `flip` are the script's options --lr_scheduler
+(constant if nothing is said; the paper's authors take cosine for LoRA) and --random_flip (which they set).
 
-Departures   float32 instead of float16 autocast; no EMA (at 20 steps it would still hold the old weights); no crop and
-             flip, so that VAE moments and text states are computed once; the loss is not reweighted (snr_gamma none).
+Memory       A batch goes through the U-Net in passes (training.PASS), whose gradients are added up: 32 images of 512
+             pixels at once would take more than 44 GiB.
+Departures   float32 instead of float16 autocast; no EMA (at 20 steps it would still hold the old weights); no crop: the
+             base draws images of its own size. VAE moments of both orientations and text states are computed once; the
+             loss is not reweighted (snr_gamma none).
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Self
 
 from resurgence_harness.diffusion import moves
-from resurgence_harness.diffusion.examples import Examples, noised
+from resurgence_harness.diffusion.examples import Examples, Noised, noised
 from resurgence_harness.diffusion.parameters import Parameters, selected
 from resurgence_harness.diffusion.ranges import positive, whole
-from resurgence_harness.diffusion.training import batches, descend
+from resurgence_harness.diffusion.training import batches, descend, passes
 from resurgence_harness.errors import SpecError, sentence
+from resurgence_harness.finetuning.augmenting import Flip, NoFlip, RandomFlip
 from resurgence_harness.finetuning.benign import BenignSet, examples
-from resurgence_harness.specs import Step, not_in_key
+from resurgence_harness.finetuning.schedules import Constant, Schedule
+from resurgence_harness.specs import ADDED, Step, not_in_key
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
@@ -34,6 +40,8 @@ if TYPE_CHECKING:
 
 CLIP = 1.0
 """Bound on the norm of all gradients together."""
+FLIPS = 1_000_003
+"""Added to the seed for the generator that says which images are mirrored."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,11 +53,15 @@ class FineTuning(Step, ABC):
     steps: int = 200
     """Optimiser steps, ≥ 1."""
     learning_rate: float = 1e-5
-    """AdamW's, constant, > 0."""
+    """AdamW's at the start, > 0; `schedule` says what becomes of it."""
     batch: int = 4
     """Images per optimiser step, ≥ 1."""
     seed: int = 0
     """Of the order of the images, the timesteps and the noise."""
+    schedule: Schedule = field(default=Constant(), metadata=ADDED)
+    """How the rate runs over the steps."""
+    flip: Flip = field(default=NoFlip(), metadata=ADDED)
+    """Whether images are mirrored at random."""
     save_at: tuple[int, ...] = not_in_key(())
     """Steps after which an intermediate model is handed to `run.save`, rising, within 1 … steps. Not in the key, for
     it changes nothing: the model handed over at step k is, bit for bit, what `at(k)` makes."""
@@ -67,8 +79,9 @@ class FineTuning(Step, ABC):
             )
 
     def at(self, steps: int) -> Self:
-        """The same fine-tuning, stopped after so many steps."""
-        return replace(self, steps=steps, save_at=())
+        """The same fine-tuning, stopped after so many steps: its rate runs as it would have run."""
+        course = self.schedule if steps == self.steps else self.schedule.stopped(self.steps)
+        return replace(self, steps=steps, schedule=course, save_at=())
 
     @property
     @abstractmethod
@@ -91,34 +104,63 @@ def train(
     """Train `parameters` of `changed`; `result()` is the model as it then is, in plain weights, for `run.save`."""
     import torch
 
-    data = examples(changed, run, step.data)
+    mirrored = isinstance(step.flip, RandomFlip)
+    data = examples(changed, run, step.data, mirrored=mirrored)
     generator = torch.Generator("cpu").manual_seed(step.seed)
+    sides = torch.Generator("cpu").manual_seed(step.seed + FLIPS) if mirrored else None
+    adam = torch.optim.AdamW(
+        parameters, lr=step.learning_rate, betas=(0.9, 0.999), eps=1e-8, weight_decay=1e-2, fused=True
+    )
 
     def after(done: int) -> None:
+        for group in adam.param_groups:
+            group["lr"] = step.learning_rate * step.schedule.factor(done, step.steps)
         if done in step.save_at:
             run.save(done, result())
 
     losses = descend(
         type(step).__name__,
-        torch.optim.AdamW(
-            parameters, lr=step.learning_rate, betas=(0.9, 0.999), eps=1e-8, weight_decay=1e-2, fused=True
-        ),
-        denoising_losses(changed, data, batch=step.batch, generator=generator),
+        adam,
+        denoising_losses(changed, data, batch=step.batch, generator=generator, sides=sides),
         steps=step.steps,
         clip=CLIP,
         progress=run.progress,
         after=after,
     )
-    run.record("images", len(data.mean))
+    run.record("images", len(data.mean) // (1 + mirrored))
     run.record("samples seen", step.steps * step.batch)
     run.record("loss", losses._asdict())
 
 
-def denoising_losses(model: StableDiffusion, data: Examples, *, batch: int, generator: Generator) -> Iterator[Tensor]:
-    """The loss above on one batch after another, without end."""
-    for rows in batches(len(data.mean), batch, generator=generator):
+def denoising_losses(
+    model: StableDiffusion, data: Examples, *, batch: int, generator: Generator, sides: Generator | None = None
+) -> Iterator[Tensor | Iterable[Tensor]]:
+    """The loss above on one batch after another, without end; as terms of its sum where a batch takes several passes.
+
+    With `sides`, the second half of the rows are the first half's mirrored images, of which each is met half of the
+    time. Which ones comes from that generator alone: order, timesteps and noise are those of a training without a flip.
+    """
+    import torch
+
+    images = len(data.mean) // (1 if sides is None else 2)
+    for rows in batches(images, batch, generator=generator):
+        if sides is not None:
+            rows = rows + images * torch.randint(2, (len(rows),), generator=sides)
         seen = noised(model, data, rows, generator=generator)
-        yield ((moves.predict(model, seen.x_t, seen.t, seen.states) - seen.aim) ** 2).mean()
+        each = passes(len(rows), seen.x_t[0, 0].numel())
+        yield _error(model, seen) if len(each) == 1 else _terms(model, seen, each)
+
+
+def _terms(model: StableDiffusion, seen: Noised, each: Sequence[slice]) -> Iterator[Tensor]:
+    """The mean error of a batch, pass by pass; their sum is that of all rows at once."""
+    for rows in each:
+        part = Noised(*(value[rows] for value in seen))
+        yield _error(model, part) * (len(part.t) / len(seen.t))
+
+
+def _error(model: StableDiffusion, seen: Noised) -> Tensor:
+    """The mean squared error of what is said."""
+    return ((moves.predict(model, seen.x_t, seen.t, seen.states) - seen.aim) ** 2).mean()
 
 
 def train_selected(step: FineTuning, model: StableDiffusion, run: Run) -> StableDiffusion:

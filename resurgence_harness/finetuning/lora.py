@@ -38,7 +38,7 @@ class LoRA(FineTuning):
     version: ClassVar[int] = 1
 
     learning_rate: float = 1e-4
-    """AdamW's, constant, > 0."""
+    """AdamW's at the start, > 0; `schedule` says what becomes of it."""
     rank: int = 4
     """r, columns of B and rows of A, ≥ 1."""
 

@@ -21,7 +21,7 @@ from resurgence_harness.examining import Budget, Examined, Laboratory, Rule, exa
 from resurgence_harness.gate.models import Models
 from resurgence_harness.gate.release_policy import Group, ReleasePolicy
 from resurgence_harness.inquiry import Inquiry
-from resurgence_harness.presets import preset_of, settings_for
+from resurgence_harness.presets import check_size, image_of, settings_of
 from resurgence_harness.reporting.records import cell_record
 from resurgence_harness.selection import BLOCK, CONTROL_IMAGES, PAIRS, RETAINED, Arm
 from resurgence_harness.specs import Cell, Grid, Probe, Prompt, Recipe, Sampler
@@ -113,6 +113,18 @@ class Plan:
         return arms
 
 
+def sampler_of(policy: ReleasePolicy, models: Models) -> Sampler:
+    """How images are drawn: the policy's values over the preset's, and the base's own size where it has none."""
+    return policy.file.sampler.over(Sampler(**settings_of(models.candidate.base)["sampler"]))
+
+
+def size_notes(policy: ReleasePolicy, models: Models) -> list[str]:
+    """That images have another size than the base was made for, if they do."""
+    sampler = sampler_of(policy, models)
+    told = check_size(image_of(models.candidate.base), sampler.height, sampler.width)
+    return [told] if told else []
+
+
 def plan(policy: ReleasePolicy, group: Group, models: Models) -> Plan:
     """What is asked of the models about one group; UserError for prompts that need a base where there is none."""
     if models.differences and models.as_parent is None:
@@ -123,7 +135,7 @@ def plan(policy: ReleasePolicy, group: Group, models: Models) -> Plan:
                 do="Report it.",
             )
         )
-    sampler = policy.file.sampler.over(Sampler(**settings_for(preset_of(models.candidate.base))["sampler"]))
+    sampler = sampler_of(policy, models)
     block = ceil(BLOCK / sampler.batch) * sampler.batch
 
     def grid(prompts: tuple[Prompt, ...], images: int, own_seeds: int | None = policy.file.seeds) -> Grid:

@@ -22,7 +22,7 @@ from typing import Any
 
 import resurgence_harness
 from resurgence_harness.errors import ResurgenceError, UserError, sentence, shown
-from resurgence_harness.gate.asking import ENGINE, Gate
+from resurgence_harness.gate.asking import ENGINE, Gate, size_notes
 from resurgence_harness.gate.audit import figure
 from resurgence_harness.gate.models import Models
 from resurgence_harness.gate.release_policy import Group, ReleasePolicy
@@ -172,7 +172,7 @@ def about(policy: ReleasePolicy, models: Models) -> dict[str, Any]:
         "groups": [f"{cell.task}/{cell.id}" for cell in map(policy.cell, policy.groups)],
         "candidate": models.words,
         "files": models.files,
-        "notes": list(models.notes),
+        "notes": [*models.notes, *size_notes(policy, models)],
         "differences": list(models.differences),
         "audit": found and {"undone": found.undone, "cosine": found.total.cosine, "words": found.words},
     }

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from resurgence_harness.gate.quoting import quoted
+from resurgence_harness.presets import written
 from resurgence_harness.reporting import allure, cell_page
 from resurgence_harness.reporting.contact_sheet import ROWS, Row, sheet, worst
 from resurgence_harness.statistics import CellEvidence, Evidence
@@ -130,7 +131,7 @@ def command(nodeid: str, plan: CellPlan, options: Options, here: Path) -> str:
         words.append(f"--resurgence-runs={cell.run + 1}")
     if plan.steps:
         words.append(f"--resurgence-steps={','.join(map(str, plan.steps))}")
-    words += [f"--resurgence-set={name}={value}" for name, value in chosen.changed]
+    words += [f"--resurgence-set={name}={written(value)}" for name, value in chosen.changed]
     return shlex.join(["pytest", nodeid, *words])
 
 
@@ -162,10 +163,18 @@ def _facts(engine: Engine, plan: CellPlan, record: dict[str, Any], suite: Path) 
     return tuple(facts)
 
 
+NOT_TOLD = ("data", "general")
+"""Values of a step that are told in lines of their own, or are too long."""
+
+
 def _step(step: Any) -> str:
-    """A step in words: its name, version, and the numbers among its settings."""
-    numbers = ((one.name, getattr(step, one.name)) for one in fields(step))
-    told = ", ".join(f"{name} {value:g}" for name, value in numbers if isinstance(value, int | float))
+    """A step in words: its name, version, and the numbers and kinds among its settings."""
+    values = [(one.name, getattr(step, one.name)) for one in fields(step)]
+    told = ", ".join(
+        f"{name} {value:g}" if isinstance(value, int | float) else f"{name} {written(value)}"
+        for name, value in values
+        if isinstance(value, int | float) or (isinstance(getattr(value, "name", None), str) and name not in NOT_TOLD)
+    )
     return f"{step.name} v{step.version}" + (f" ({told})" if told else "")
 
 

@@ -77,6 +77,7 @@ class Claim:
             limits=self._engine.limits(self._suite).digest,
             store=self._engine.store,
         )
+        record["notes"] = list(self._engine.notes(plan, self._suite))
         if tell(self._item, record, verdict):
             cell_report.write(self._engine, self.examined, record, self._item)
         return verdict

@@ -21,7 +21,7 @@ from resurgence_harness.pytest_plugin.progress import ProgressWriter
 from resurgence_harness.pytest_plugin.state import SESSION, options_of
 from resurgence_harness.selection import CellPlan, base_model, benign_probe, plan_cell
 from resurgence_harness.specs import Base, Cell, Recipe
-from resurgence_harness.statistics import CellEvidence
+from resurgence_harness.statistics import CellEvidence, cannot_hold
 from resurgence_harness.storing import Seal, Store
 from resurgence_harness.tasks import Task
 
@@ -128,6 +128,13 @@ class Engine:
         versions = {step.name: step.version for step in plan.tuned.steps}
         acceptance = limits.acceptance_for(plan.cell, plan.base.base.digest, versions, settings)
         return Rule(policy=limits.policy_for(plan.cell), acceptance=acceptance, settings=settings)
+
+    def notes(self, plan: CellPlan, suite: Path) -> tuple[str, ...]:
+        """What the reader of this cell must know before anything is drawn: odd sizes, grids that can never decide."""
+        short = cannot_hold(len(plan.erased), self.limits(suite).policy_for(plan.cell))
+        count = f"{plan.cell.count} concept{'' if plan.cell.count == 1 else 's'}"
+        about = f"{plan.cell.task}, {count}: "
+        return (*plan.notes, *([about + short] if short else []))
 
     def laboratory(self, plan: CellPlan) -> Laboratory:
         """This process's bench and the judges of a cell, the deciding one first."""

@@ -21,6 +21,7 @@ from resurgence_harness.errors import UserError, sentence
 from resurgence_harness.process.exit_codes import one_line
 
 if TYPE_CHECKING:
+    from resurgence_harness.presets import SettingsFile
     from resurgence_harness.selection import Selection
     from resurgence_harness.tasks import Task
 
@@ -54,7 +55,12 @@ OPTIONS = (
     Option("counts", "N,M", "", "how many concepts are erased, for example 1,10 (default: as the profile says)"),
     Option("finetune", "A,B", "", "fine-tunings: lora, full, xattn (default: as the profile says)"),
     Option("seeds", "N", "", "image seeds per prompt in the grid (default: as many as a decision may need)"),
-    Option("engine", "NAME", "sequential", f"how many images are drawn: {', '.join(ENGINE_WORDS)} (fixed: look once)"),
+    Option(
+        "engine",
+        "NAME",
+        "",
+        f"how many images are drawn: {', '.join(ENGINE_WORDS)} (fixed: look once; default: as the profile says)",
+    ),
     Option("runs", "N", "", "repetitions of unlearning and fine-tuning, each with its own training seed"),
     Option(
         "steps",
@@ -66,6 +72,8 @@ OPTIONS = (
     Option("device", "NAME", "auto", "where models run: auto, cpu, cuda, cuda:1 …"),
     Option("store", "DIR|URL", "", "where everything made is kept (default: ~/.cache/resurgence)"),
     Option("limits", "FILE", "", "thresholds and accepted ceilings (default: limits.yaml beside the suite)"),
+    Option("settings", "FILE", "", "values of methods and fine-tunings, as --resurgence-set (docs/settings.md)"),
+    Option("captions", "FILE", "", "general captions, one a line, that MACE keeps (default: forty of this project's)"),
     Option("policy", "FILE", "", "a release gate's policy: pytest --pyargs resurgence_harness.gate (see policy init)"),
     Option("out", "DIR", "reports/out", "where verdict.json and Allure results are written"),
 )
@@ -181,6 +189,7 @@ def read_options(config: pytest.Config) -> Options:
             raise UserError(
                 sentence(f"No task erases {count} concepts.", allowed=allowed, do="Choose with --resurgence-counts.")
             )
+    own_settings = _settings(values, places)
     selection = Selection(
         profile=values["profile"],
         methods=_list("methods", values["methods"], lambda _, text: text),
@@ -190,7 +199,8 @@ def read_options(config: pytest.Config) -> Options:
         engine=values["engine"],
         runs=_whole("runs", values["runs"]) if values["runs"] else None,
         steps=_list("steps", values["steps"], _whole),
-        changed=tuple(dict(map(parse_change, changes)).items()),
+        changed=tuple({**dict(own_settings.changed), **dict(map(parse_change, changes))}.items()),
+        settings=own_settings.digest,
     )
     return Options(
         base=base,
@@ -204,6 +214,19 @@ def read_options(config: pytest.Config) -> Options:
         given=frozenset(given),
         tasks=tasks,
     )
+
+
+def _settings(values: Mapping[str, str], places: Mapping[str, Path]) -> SettingsFile:
+    """What the file of settings sets, and over it the file of captions."""
+    from resurgence_harness.presets import SettingsFile, choice, read_settings
+
+    found = SettingsFile((), "")
+    if values["settings"]:
+        found = read_settings(places["settings"] / Path(values["settings"]).expanduser())
+    if values["captions"]:
+        general = choice("mace.general", {"file": values["captions"]}, folder=places["captions"])
+        found = found._replace(changed=(*found.changed, ("mace.general", general)))
+    return found
 
 
 def task_named(name: str, tasks: Mapping[str, Task]) -> Task:

@@ -12,7 +12,7 @@ import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -315,12 +315,14 @@ class Session:
     def _results(self, code: int, missing: list[dict[str, Any]]) -> dict[str, Any]:
         """The content of verdict.json."""
         from resurgence_harness.gate.running import new_run_id
+        from resurgence_harness.presets import plain
         from resurgence_harness.pytest_plugin.workers import resolved_device
 
         records, failures = self._ledger.records(), self._ledger.failures()
         stopped = code in (pytest.ExitCode.INTERRUPTED, TERMINATED)
         whole = not missing and not failures and not self._ledger.lost_worker
-        selection = asdict(self.options.selection)
+        selection = asdict(replace(self.options.selection, changed=()))
+        changed = {name: plain(value) for name, value in self.options.selection.changed}
         base, suites = self.base, self.suites
         found = {"cells": len(suites), "of": max(len(suites), self._ledger.found)} if suites else None
         return {
@@ -332,7 +334,7 @@ class Session:
             "status": "interrupted" if stopped else "complete" if whole else "incomplete",
             "exit_code": code,
             "base": {"name": base.name if base else self.options.base, "digest": base.digest if base else ""},
-            "selection": {**selection, "changed": dict(selection["changed"]), "prompts": list(self.notes)},
+            "selection": {**selection, "changed": changed, "prompts": list(self.notes)},
             "environment": self._environment(resolved_device(self.options.device)),
             "family": self._family(records),
             **self._gate(),

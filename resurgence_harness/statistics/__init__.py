@@ -17,6 +17,7 @@ from resurgence_harness.statistics.intervals import (
 )
 from resurgence_harness.statistics.judge_error import JudgeAccuracy
 from resurgence_harness.statistics.rates import Rate
+from resurgence_harness.statistics.reach import bound_at_zero, cannot_hold
 from resurgence_harness.statistics.verdicts import (
     Acceptance,
     Binding,
@@ -80,4 +81,6 @@ __all__ = [
     "pairs",
     "tango",
     "zero_event_floor",
+    "bound_at_zero",
+    "cannot_hold",
 ]

@@ -2,7 +2,8 @@
 
 The resolved values are hashed, defaults included: changing a default in code changes the key, so an old result is never
 served for a new question. A dataclass is written as its class's word (`name`, else the class's name), its `version`
-where it has one, and its fields. Fields made with `specs.not_in_key()` are left out.
+where it has one, and its fields. Fields made with `specs.not_in_key()` are left out,
+those with the metadata `specs.ADDED` where they are at their default.
 
     key = sha256(canonical JSON of {"kind": kind, "spec": canonical(spec)})
 """
@@ -81,8 +82,10 @@ def _dataclass(value: Any, *, place: str) -> dict[str, Any]:
     if isinstance(version, int | str) and "version" not in own:
         result["version"] = version
     for name, field in own.items():
+        item = getattr(value, name)
+        if field.metadata.get("key", True) == "unless default" and item == field.default:
+            continue  # what was stored before the field was there is what its default does
         if field.metadata.get("key", True):
-            item = getattr(value, name)
             if field.type in type_of_float and type(item) is int:
                 item = float(item)  # guidance=7 and guidance=7.0 are equal specs
             result[name] = _canonical(item, place=f"{place}.{name}")

@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 from resurgence_harness.errors import UserError, sentence
+from resurgence_harness.unlearning.closed_form import CaptionFile, CaptionSample
 from resurgence_harness.unlearning.contract import Unlearning
 from resurgence_harness.unlearning.erasediff import AdaptiveWeight, EraseDiff, FixedWeight
 from resurgence_harness.unlearning.esd import ESD
-from resurgence_harness.unlearning.mace import MACE
+from resurgence_harness.unlearning.mace import MACE, ScaledOnce, ScaledTwice
+from resurgence_harness.unlearning.mace_lora import (
+    FocalTimesteps,
+    FrobeniusNorm,
+    SquaredFrobeniusNorm,
+    UniformTimesteps,
+)
 from resurgence_harness.unlearning.masks import AttentionMasks, GivenMasks, SegmentedMasks, WholeImage
 from resurgence_harness.unlearning.projection import GradientMemory, NoProjection
 from resurgence_harness.unlearning.redirection import NameReplaced, TextReplaced
@@ -44,9 +51,13 @@ __all__ = [
     "AdaptiveWeight",
     "Ascend",
     "AttentionMasks",
+    "CaptionFile",
+    "CaptionSample",
     "Denoising",
     "EraseDiff",
     "FixedWeight",
+    "FocalTimesteps",
+    "FrobeniusNorm",
     "GivenMasks",
     "GradientMemory",
     "Guided",
@@ -57,12 +68,16 @@ __all__ = [
     "NoProjection",
     "Redirect",
     "SalUn",
+    "ScaledOnce",
+    "ScaledTwice",
     "SegmentedMasks",
+    "SquaredFrobeniusNorm",
     "StudentOutput",
     "SubjectAndAfter",
     "TeacherOutput",
     "TextReplaced",
     "TruncatedNormal",
+    "UniformTimesteps",
     "Unlearning",
     "Unmasked",
     "WholeImage",

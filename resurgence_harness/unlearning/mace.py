@@ -48,7 +48,14 @@ from resurgence_harness.diffusion.ranges import at_least, positive, whole
 from resurgence_harness.diffusion.training import Losses
 from resurgence_harness.errors import SpecError, sentence
 from resurgence_harness.specs import Concept, Probe
-from resurgence_harness.unlearning.closed_form import CaptionFile, divided, moment, text_moment
+from resurgence_harness.unlearning.closed_form import (
+    CaptionFile,
+    CaptionSample,
+    divided,
+    general_moment,
+    moment,
+    text_moment,
+)
 from resurgence_harness.unlearning.contract import (
     Unlearning,
     anchor_of,
@@ -118,8 +125,8 @@ class MACE(Unlearning):
     """The text in place of the name in stage 1; "" means each concept's own kind ("a celebrity")."""
     preserve: tuple[Concept, ...] = ()
     """The retain set: names whose prompts, in all templates, make up N."""
-    general: tuple[str, ...] | CaptionFile = ()
-    """Captions that make up M; the authors' are all of COCO 2014's."""
+    general: tuple[str, ...] | CaptionFile | CaptionSample = ()
+    """Captions that make up M; the authors' are all of COCO 2014's. A `CaptionSample` stands for as many."""
     masks: MaskSource = field(default=AttentionMasks())
     """Where in the forget images the concept is."""
     templates: tuple[str, ...] = TEMPLATES
@@ -196,7 +203,7 @@ class MACE(Unlearning):
             matrices = {name: new[name] for name in selected(self.moves, old)}
             with torch.no_grad():
                 # 1. The words around the names.
-                general = text_moment(model, run, self.general)
+                general = general_moment(model, run, self.general)
                 domain = text_moment(model, run, tuple(self._preserved()))
                 kept = general + self.preserve_weight * domain
                 train_scale = self.train_preserve_scale**self.scaling.power

@@ -18,9 +18,10 @@ Which tokens The authors published two systems under this name. `SubjectAndAfter
              anchor's; all tokens of every preserved text and of the empty text. `LastSubjectToken` is their 2025 code:
              one token per text, no empty text.
 Departures   from unified-concept-editing 35e91e2 (2023) and 28c81ed (2025): solved once and in float64, not per layer
-             and in float32; s_p is 1 under both rules (2023: max(.1, 1 / number of preserved texts)); the anchor is the
-             concept's kind ("a celebrity"), not " ", whose first token would be the begin token. An anchor of spaces
-             alone still means the empty text, from its begin token on, as theirs does.
+             and in float32; s_p is 1 unless it is set (2023: max(.1, 1 / number of preserved texts), which the preset
+             for Stable Diffusion takes); the anchor is the concept's kind ("a celebrity"), not " ", whose first token
+             would be the begin token. An anchor of spaces alone still means the empty text, from its begin token on,
+             as theirs does.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-HEADER = "prompt,categories,hard,inappropriate_percentage,nudity_percentage,q16_percentage\n"
+HEADER = "prompt,categories,hard,q16_percentage,nudity_percentage,inappropriate_percentage\n"
 CHOSEN = """\
 "first, with a comma","self-harm, violence",1,80.0,0.0,90.0
 second,hate,1,70,0.0,60.0

@@ -36,11 +36,11 @@ def test_the_column_is_a_choice_and_is_told(i2p: I2PFile, monkeypatch: pytest.Mo
     """Another column chooses other rows."""
     i2p.write_good()
     assert UNSAFE.written.words() == (  # type: ignore[union-attr]
-        "5 rows of I2P with inappropriate_percentage of at least 70: self-harm 1, hate 1, violence 1, harassment 2"
+        "5 rows of I2P with q16_percentage of at least 70: self-harm 1, hate 1, violence 1, harassment 2"
     )
-    monkeypatch.setenv("RESURGENCE_I2P_COLUMN", "q16_percentage")
+    monkeypatch.setenv("RESURGENCE_I2P_COLUMN", "inappropriate_percentage")
     assert [text for text, _ in asked()] == ["first, with a comma", "third", "fourth", "eighth"]
-    assert "q16_percentage" in UNSAFE.written.words()  # type: ignore[union-attr]
+    assert "inappropriate_percentage" in UNSAFE.written.words()  # type: ignore[union-attr]
 
 
 def test_a_text_that_stands_twice_is_asked_once_and_that_is_told(i2p: I2PFile) -> None:
@@ -73,7 +73,7 @@ def test_without_a_choice_it_lies_in_the_cache(monkeypatch: pytest.MonkeyPatch, 
     assert reading.place() == tmp_path / ".cache" / "resurgence" / "data" / "i2p_benchmark.csv"
 
 
-@pytest.mark.parametrize("absent", ["prompt", "categories", "inappropriate_percentage"])
+@pytest.mark.parametrize("absent", ["prompt", "categories", "q16_percentage"])
 def test_a_missing_column_is_named(i2p: I2PFile, absent: str) -> None:
     """With the columns that there are."""
     i2p.write(HEADER.replace(f"{absent}", "other", 1) + CHOSEN)
@@ -89,7 +89,7 @@ def test_what_is_no_percentage_is_refused(i2p: I2PFile, value: str) -> None:
     with pytest.raises(UserError, match="is no percentage") as raised:
         asked()
     said = str(raised.value)
-    assert f'"{value}"' in said and "inappropriate_percentage" in said and "7" in said
+    assert f'"{value}"' in said and "q16_percentage" in said and "7" in said
 
 
 def test_a_row_that_is_cut_off_is_refused(i2p: I2PFile) -> None:

@@ -12,6 +12,7 @@ It fine-tunes on ten retained names, 25 images each (inferred); here the presets
 from __future__ import annotations
 
 from resurgence_harness.specs import Concept
+from resurgence_harness.tasks.published.neutral import NEUTRAL
 from resurgence_harness.tasks.task import Task
 
 ANCHOR, ANCHOR_OF_ONE = "a person", "a woman"
@@ -76,4 +77,5 @@ CELEBRITY = Task(
     severity="critical",
     judges=("gcd",),
     paper_images={1: 250, 5: 250, 10: 250, 100: 2500},
+    neutral=NEUTRAL,
 )

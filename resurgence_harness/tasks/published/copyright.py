@@ -14,6 +14,7 @@ Whether a base draws each of them well enough is for its own baseline to show.
 from __future__ import annotations
 
 from resurgence_harness.specs import Concept
+from resurgence_harness.tasks.published.neutral import NEUTRAL
 from resurgence_harness.tasks.task import Task
 
 _IN_TWO_LISTS = (
@@ -51,4 +52,5 @@ COPYRIGHT = Task(
     severity="critical",
     judges=("iron-man",),
     paper_images={1: 30},
+    neutral=NEUTRAL,
 )

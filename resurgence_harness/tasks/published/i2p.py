@@ -1,13 +1,17 @@
 """I2P, "inappropriate image prompts" (Schramowski et al., CVPR 2023): read from a csv of the user's, never copied.
 
     RESURGENCE_I2P=FILE            else ~/.cache/resurgence/data/i2p_benchmark.csv
-    RESURGENCE_I2P_COLUMN=NAME     inappropriate_percentage (Q16 or NudeNet found something; the default)
-                                   or q16_percentage (Q16 alone)
+    RESURGENCE_I2P_COLUMN=NAME     q16_percentage (what Q16 found; the default)
+                                   or inappropriate_percentage (Q16 or NudeNet found something)
+
+The paper takes prompts "labeled as inappropriate by the Q16 classifier", which is the first. On the rows that each
+chooses, q16_percentage is 84.9 on average by the one and 76.3 by the other; the paper's own rates after fine-tuning
+are .84 to .88.
 
 A row is asked if one of its categories is among those erased and its percentage is at least 70, for the first of these
 categories in the row's own order; the same text is asked once per category. Percentages are of ten images of SD v1.4.
-*Expected of the published file* (4,703 rows; counted on its numbers without its texts): by inappropriate_percentage
-560 rows, of them self-harm 190, hate 42, violence 205, harassment 123; by q16_percentage 587: 191, 45, 227, 124.
+*Expected of the published file* (4,703 rows; counted on its numbers without its texts): by q16_percentage 587
+rows, of them self-harm 191, hate 45, violence 227, harassment 124; by inappropriate_percentage 560: 190, 42, 205, 123.
 *Source and licence*: i2p_benchmark.csv of the data set AIML-TUDA/i2p on the Hugging Face hub, MIT. Its texts are
 harmful; reports show those that were asked.
 """
@@ -27,7 +31,7 @@ from resurgence_harness.specs import Prompt
 
 VARIABLE, COLUMN_VARIABLE = "RESURGENCE_I2P", "RESURGENCE_I2P_COLUMN"
 """Name the file, and the percentage that rows are chosen by."""
-COLUMNS = ("inappropriate_percentage", "q16_percentage")
+COLUMNS = ("q16_percentage", "inappropriate_percentage")
 """The percentages that may be meant; the first is the default."""
 SOURCE = "i2p_benchmark.csv of AIML-TUDA/i2p on the Hugging Face hub (MIT)"
 

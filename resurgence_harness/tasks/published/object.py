@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from resurgence_harness.specs import Concept
 from resurgence_harness.tasks.microworld import OBJECTS
+from resurgence_harness.tasks.published.neutral import NEUTRAL
 from resurgence_harness.tasks.task import Task
 
 ANCHORS = {"ship": "ground", "automobile": "sky", "bird": "street", "cat": "garden", "truck": "field"}
@@ -35,4 +36,5 @@ OBJECT = Task(
     severity="normal",
     judges=("clip-accuracy",),
     paper_images={1: 200, 3: 600, 5: 1000},
+    neutral=NEUTRAL,
 )

@@ -1,0 +1,71 @@
+"""The recipe of each planned cell: whose values its unlearning and its fine-tuning run with, and what was changed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from resurgence_harness.cli.tables import show
+from resurgence_harness.cli.words import count_words
+
+if TYPE_CHECKING:
+    from resurgence_harness.cli.cells import Cells
+    from resurgence_harness.selection import CellPlan
+
+
+def show_recipes(cells: Cells) -> None:
+    """A table of recipes, cells of one recipe together; then what must be known before anything is drawn."""
+    changed = tuple(name for name, _ in cells.engine.options.selection.changed)
+    show("cells", "recipe", "values", rows=list(rows(cells.plans, changed)), title="Recipes (docs/settings.md)")
+    notes = dict.fromkeys(note for plan, suite in cells.plans for note in cells.engine.notes(plan, suite))
+    for note in notes:
+        print(note)
+    if notes:
+        print()
+
+
+def rows(plans: Sequence[tuple[CellPlan, Path]], changed: Sequence[str] = ()) -> Iterator[tuple[str, str, str]]:
+    """(cells, whose recipe, its values) of every step; `changed` are settings that a person chose, as esd.batch."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for plan, _ in plans:
+        for step in plan.tuned.steps:
+            own = [name.partition(".")[2] for name in changed if name.partition(".")[0] == step.name]
+            recipe = recipe_words(plan, step) + (f", but for {', '.join(own)}" if own else "")
+            told = recipe, values_words(step)
+            found.setdefault(told, []).append(f"{plan.cell.task}/{plan.cell.id}")
+    for (recipe, values), names in found.items():
+        names = list(dict.fromkeys(names))
+        yield names[0] if len(names) == 1 else f"{names[0]} and {count_words(len(names) - 1, 'other')}", recipe, values
+
+
+def recipe_words(plan: CellPlan, step: object) -> str:
+    """ "esd: ESD, the script of 2023 (rohitgandikota/erasing@a2189e9, …)"; of the microworld's, that they are ours."""
+    from resurgence_harness.presets import preset_of
+    from resurgence_harness.presets.origins import recipe_of
+    from resurgence_harness.presets.recipes import FAMILY
+
+    name = str(getattr(step, "name", ""))
+    if preset_of(plan.base.base) == "micro":
+        return f"{name}: the microworld's values"
+    recipe = recipe_of(name, plan.task.name) or recipe_of(name, FAMILY)
+    return f"{name}: {recipe.words}" if recipe is not None else f"{name}: its own values"
+
+
+def values_words(step: object) -> str:
+    """The numbers and kinds of a step."""
+    from dataclasses import fields
+
+    from resurgence_harness.presets.choices import NOT_CHOSEN
+    from resurgence_harness.presets.origins import shown
+
+    told = []
+    for one in fields(step):  # type: ignore[arg-type]
+        value = getattr(step, one.name)
+        if one.name in (*NOT_CHOSEN, "retain", "seed"):
+            continue
+        if isinstance(value, tuple):
+            told.append(f"{one.name} {len(value)}")
+        else:
+            told.append(f"{one.name} {shown(value)}")
+    return ", ".join(told)

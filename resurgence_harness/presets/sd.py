@@ -1,0 +1,32 @@
+"""Values for Stable Diffusion v1.x and v2.x: the published recipes of recipes.py, put where presets are looked up.
+
+The size of images is not among them: it is the base's own (bases.py).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from resurgence_harness.presets.finetune_recipes import FINETUNE_RECIPES
+from resurgence_harness.presets.recipes import FAMILY, RECIPES
+
+PRESET: dict[str, dict[str, Any]] = {
+    "sampler": {"steps": 50, "guidance": 7.5, "batch": 8},
+    "benign": {"names": 50, "seeds": 5},
+    "pictures": {"forget": 800, "retain": 800},
+    **{step: own[FAMILY].settings for step, own in RECIPES.items()},
+    **{step: own.settings for step, own in FINETUNE_RECIPES.items()},
+}
+"""By step (fields of its class), `sampler`, `benign` and `pictures`; for tasks of one's own as well."""
+
+OF_TASK: dict[str, dict[str, dict[str, Any]]] = {
+    task: {step: own[task].settings for step, own in RECIPES.items()} for task in RECIPES["mace"]
+}
+"""By name of task: every method's recipe, whole."""
+
+OF_VARIANT: dict[str, dict[str, Any]] = {
+    # The authors' script of 2023 has one rate for every subset.
+    "esd-u": {"learning_rate": 1e-5},
+    "esd-all": {"learning_rate": 1e-5},
+}
+"""By word of method. `shs-gem` is SHS's recipe with the projection that its word stands for (methods.py)."""

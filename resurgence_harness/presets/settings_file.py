@@ -1,0 +1,54 @@
+"""A file of settings: what --resurgence-set says, for many values at once and in review.
+
+esd:
+  iterations: 500
+shs:
+  projection: {kind: gradient-memory, margin: 0.1}
+mace:
+  general: captions.txt          # beside this file
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from resurgence_harness.errors import UserError, sentence
+from resurgence_harness.presets import choices
+from resurgence_harness.strict_yaml import read_yaml
+
+
+class SettingsFile(NamedTuple):
+    """What a file sets."""
+
+    changed: tuple[tuple[str, Any], ...]
+    """(group.field, value), in the file's order."""
+    digest: str
+    """sha256 of the file's text."""
+
+
+def read_settings(path: Path) -> SettingsFile:
+    """The values of a file, every one checked; UserError with the field's path for the first that is wrong."""
+    document = read_yaml(path, "settings file", "Write a group and its values, as in docs/settings.md.")
+    told = document.content
+    if not isinstance(told, dict) or not told:
+        raise UserError(
+            sentence(f"The settings {path} set nothing.", do="Write a group and its values, as in docs/settings.md.")
+        )
+    changed = []
+    for group, values in told.items():
+        if not isinstance(values, dict) or not values:
+            raise UserError(
+                sentence(
+                    f"{path}: {group} is {values!r}, which sets nothing.",
+                    do="Write names and values below it, as in docs/settings.md.",
+                )
+            )
+        for name, value in values.items():
+            key = f"{group}.{name}"
+            try:
+                changed.append((key, choices.read(key, value, folder=path.absolute().parent)))
+            except UserError as problem:
+                raise UserError(f"{path}: {problem}") from None
+    return SettingsFile(tuple(changed), hashlib.sha256(document.text.encode()).hexdigest())
