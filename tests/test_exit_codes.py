@@ -23,7 +23,7 @@ import pytest
 
 from resurgence_harness.process import MEANINGS, ExitCode, combined, one_line
 from tests.gate.conftest import POLICY, Tiny, tiny
-from tests.plugin.conftest import INSTALLED, STRANGERS, SUITE, conftest_for
+from tests.plugin.conftest import INSTALLED, STRANGERS, conftest_for
 from tests.plugin.gallery import SEEDS, SETTINGS
 
 __all__ = ["tiny"]
@@ -57,6 +57,18 @@ if os.environ.get("FAULT"):
 """
 """A sitecustomize.py: a user without an entry, no folder for temporary files, and faults where Python imports or opens
 something: an exception, a full disk, or a signal."""
+
+SUITE = """\
+import pytest
+
+pytestmark = pytest.mark.resurgence(task="tiny")
+
+
+def test_stays_erased(claim):
+    import colorsys  # which nothing else imports: the moment of a signal
+
+    claim.stays_erased()
+"""
 
 CLI = """
 from resurgence_harness import judging, tasks
@@ -182,8 +194,8 @@ def rows() -> Iterator[Row]:
     for name, code in (("SIGINT", 2), ("SIGTERM", 143)):
         drawing = {"FAULT": f"os.mkdir|/fresh/tmp/|{name}"}
         yield Row(command="cold", wrong=name, code=code, says="nothing of any model", env=drawing)
-        planning = {"FAULT": f"import|resurgence_harness.inquiry|{name}"}
-        yield Row(command="plugin", wrong=name, code=code, env=planning)
+        judging = {"FAULT": f"import|colorsys|{name}"}
+        yield Row(command="plugin", wrong=name, code=code, env=judging)
 
     # Command lines and files of a person
     for command in ("gate", "ls", "report", "plan"):
@@ -219,7 +231,7 @@ def place(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Path:
     (suite / "pytest.ini").write_text("[pytest]\nresurgence_methods = uce\nresurgence_counts = 1\n", encoding="utf-8")
     lines = [line[8:] for line in conftest_for(tiny.gallery).splitlines()]
     (suite / "conftest.py").write_text("\n".join(lines), encoding="utf-8")
-    (suite / "test_tiny.py").write_text("\n".join(line[4:] for line in SUITE.splitlines()), encoding="utf-8")
+    (suite / "test_tiny.py").write_text(SUITE, encoding="utf-8")
     other = folder / "other"
     other.mkdir()
     (other / "test_other.py").write_text("def test_other():\n    pass\n", encoding="utf-8")

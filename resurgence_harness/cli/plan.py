@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from resurgence_harness.cli.arguments import PASSED_ON, Arguments
+from resurgence_harness.cli.arguments import PASSED_ON, Arguments, opened
 from resurgence_harness.cli.cells import Cells, collected
 from resurgence_harness.cli.tables import show
 from resurgence_harness.cli.words import count_words, time_words
@@ -32,6 +32,7 @@ def plan_command(
     from resurgence_harness.planning import plan
 
     cells = collected(arguments)
+    opened(cells.store.name)
     planned = plan(cells.store, cells.wanted)
     if planned.needed:
         show_costs(cells)
