@@ -232,7 +232,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 def _begin(config: pytest.Config, collected: collecting.Collected) -> None:
     """Check what was not in sight before collection, then start the run."""
     session = config.stash[SESSION]
-    if config.option.collectonly:
+    if old_results.shows_only(config.option):
         session.gate |= any(entry.get("gate") for entry in collected.cells)
         return
     suites = [entry for entry in collected.cells if not entry.get("gate")]

@@ -21,7 +21,7 @@ import pytest
 
 import resurgence_harness
 from resurgence_harness.errors import ResurgenceError, UserError, sentence, shown
-from resurgence_harness.pytest_plugin import closing, run_folder
+from resurgence_harness.pytest_plugin import closing, old_results, run_folder
 from resurgence_harness.pytest_plugin.ledger import Ledger
 from resurgence_harness.pytest_plugin.sight import Sight
 from resurgence_harness.pytest_plugin.state import gating_in, options_of
@@ -181,7 +181,7 @@ class Session:
         usage = int(pytest.ExitCode.USAGE_ERROR)
         if status == usage or (self._ledger.mistakes and not self._ledger.violated):
             return usage
-        if self._config.option.collectonly:
+        if old_results.shows_only(self._config.option):
             return INCOMPLETE if self.gate and status in (0, pytest.ExitCode.NO_TESTS_COLLECTED) else status
         try:
             if self.gate:
