@@ -60,7 +60,7 @@ class Session:
         self.settled: int | None = None
         """The exit code, once it is known; None for a run without cells."""
         self._ledger = Ledger()
-        self._begun = self._by_hand = self._by_plugin = self._bad_collection = False
+        self._begun = self._told = self._by_hand = self._by_plugin = self._bad_collection = False
         self._problems: list[str] = []
         self._commands: list[str] = []
         self._started = datetime.now(UTC)
@@ -242,6 +242,7 @@ class Session:
 
     def summarize(self, terminal: Any) -> None:
         """Print the table, the reasons, and what the exit code says."""
+        self._told = True
         lines = self._lines()
         if lines:
             terminal.section("resurgence", sep="=")
@@ -253,8 +254,8 @@ class Session:
             terminal.write("\n")
 
     def tell(self) -> None:
-        """The same on stderr, where pytest has no terminal."""
-        if lines := self._lines():
+        """The same on stderr, where pytest has no terminal or did not come to its summary."""
+        if not self._told and (lines := self._lines()):
             from resurgence_harness.reporting.terminal import plain
 
             with suppress(OSError, ValueError):

@@ -34,13 +34,16 @@ HOOKS = {
     "a passing report": "def pytest_runtest_call(item): item.obj = lambda **given: None",
     "exit with 0": "import pytest\ndef pytest_runtest_setup(): pytest.exit('enough', returncode=0)",
     "exit with 1": "import pytest\ndef pytest_runtest_setup(): pytest.exit('enough', returncode=1)",
-    "exit at the end": "import pytest\ndef pytest_sessionfinish(): pytest.exit('enough', returncode=0)",
-    "a code that is put right": (
-        "import pytest\n@pytest.hookimpl(trylast=True)\ndef pytest_sessionfinish(session): session.exitstatus = 0"
-    ),
     "a timeout": "import pytest\ndef pytest_runtest_setup(): pytest.fail('Timeout (>1.0s) from pytest-timeout.')",
 }
 """What a plugin can do to the gate's tests; all of them stand in for plugins that people have installed."""
+LEAVING = {
+    "pytest.exit": "import pytest\ndef pytest_sessionfinish(): pytest.exit('enough', returncode=0)",
+    "another code": (
+        "import pytest\n@pytest.hookimpl(trylast=True)\ndef pytest_sessionfinish(session): session.exitstatus = 0"
+    ),
+}
+"""Ways to leave with 0 after everything was judged."""
 OPTIONS = {
     "-k": ("-k", "nothing"),
     "-m": ("-m", "nothing"),
@@ -81,6 +84,18 @@ def test_a_group_that_a_plugin_makes_vanish_is_missing(gate: Folder, how: str) -
     """Whatever a hook does to items, reports, the session or the exit code."""
     gate.write("vanish.py", HOOKS[how])
     incomplete(gate, gate.run(*GATE, "-n", "0"))
+
+
+@pytest.mark.parametrize("how", LEAVING)
+def test_a_regression_stands_whatever_a_plugin_says_at_the_end(gate: Folder, how: str) -> None:
+    """The embedded model was never unlearned: 1 and FAILED, though a plugin leaves with 0."""
+    gate.write("vanish.py", LEAVING[how])
+    ran = gate.run(*GATE, "-n", "0", "--resurgence-store=store")
+    assert ran.code == 1, ran.output + ran.errors
+    assert {one["verdict"] for one in ran.verdicts["cells"]} == {"VIOLATED"}
+    assert "2 cells: 2 violated. Exit code 1" in ran.output + ran.errors
+    statement = json.loads((gate.path / "reports/out/attestation.json").read_text(encoding="utf-8"))
+    assert statement["predicate"]["result"] == "FAILED"
 
 
 @pytest.mark.parametrize("how", OPTIONS)
