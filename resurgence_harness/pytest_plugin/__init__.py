@@ -93,6 +93,7 @@ def pytest_cmdline_main(config: pytest.Config) -> Generator[None, Any, Any]:
     finally:
         config.stash[_SIGTERM].disarm()
     if session.involved:
+        session.tell()
         code = ending.code_of(config, session, int(code or 0))
         ending.flushed()
     return code
@@ -232,7 +233,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 def _begin(config: pytest.Config, collected: collecting.Collected) -> None:
     """Check what was not in sight before collection, then start the run."""
     session = config.stash[SESSION]
-    if config.option.collectonly:
+    if old_results.shows_only(config.option):
         session.gate |= any(entry.get("gate") for entry in collected.cells)
         return
     suites = [entry for entry in collected.cells if not entry.get("gate")]
@@ -297,8 +298,6 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     config.stash[_SIGTERM].deaf()
     own.ignored |= _ignored(config)
     session.exitstatus = own.finish(int(exitstatus))
-    if own.involved and not config.pluginmanager.has_plugin("terminalreporter"):
-        own.tell()
 
 
 def _ignored(config: pytest.Config) -> dict[str, Seal]:

@@ -104,7 +104,6 @@ def after(session: Session, error: BaseException) -> int:
     code = session.broke(error)
     with suppress(OSError, ValueError):
         print(f"resurgence: {message}", file=sys.stderr)
-    session.tell()
     return code
 
 
