@@ -48,14 +48,14 @@ def sheet_name(group: Group) -> str:
 
 def forget(out: Path, *, option: str = "--out") -> None:
     """Remove what an earlier run, of the command or of pytest, left here, so that nobody takes it for this one's."""
-    from resurgence_harness.reporting import allure
+    from resurgence_harness.reporting.old_results import clean
 
     try:
         for name in (VERDICT, JUNIT, SUMMARY, ATTESTATION, CARD, AUDIT):
             (out / name).unlink(missing_ok=True)
         for sheet in out.glob("contact-sheet-*.jpg"):
             sheet.unlink(missing_ok=True)
-        allure.clean(out / ALLURE)
+        clean(out / ALLURE)
     except (OSError, ValueError) as error:
         raise _unwritable(out, error, option) from None
 
