@@ -171,7 +171,7 @@ def rows() -> Iterator[Row]:
         yield Row(command=command, wrong="a summary nowhere", code=code, says="summary cannot be written", env=nowhere)
     for name in ("verdict.json", "contact-sheet-erased.jpg"):
         for command, code in (("gate", 12), ("regression", 1))[: 2 if name == "verdict.json" else 1]:
-            full = {"FAULT": f"open|/out/.{name}.|OSError"}
+            full = {"FAULT": f"open|out/.{name}.|OSError"}
             yield Row(command=command, wrong=f"no room for {name}", code=code, says="cannot be written", env=full)
     for command, file in (("gate", "out"), ("report", "figures")):
         shell = f'touch {file}; "$@"'
