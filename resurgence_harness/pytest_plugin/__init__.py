@@ -108,6 +108,7 @@ def _session(config: pytest.Config) -> Session:
     config.stash[_SIGTERM] = ending.Terminated(session)
     if not (sight.uses or sight.gate) or (old_results.shows_only(config.option) and not config.option.collectonly):
         return session
+    ending.opened()
     try:
         if sight.claims and not config.option.collectonly:
             old_results.forget(config, config.option)
