@@ -55,6 +55,7 @@ def unprinted(config: pytest.Config) -> str:
 
 def flushed() -> None:
     """Flush stdout and stderr; what they do not take is thrown away, so that Python does not fail over it at exit."""
+    opened()  # pytest's capture puts back what was there
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
