@@ -108,6 +108,7 @@ def _session(config: pytest.Config) -> Session:
     config.stash[_SIGTERM] = ending.Terminated(session)
     if not (sight.uses or sight.gate) or (old_results.shows_only(config.option) and not config.option.collectonly):
         return session
+    ending.opened()
     try:
         if sight.claims and not config.option.collectonly:
             old_results.forget(config, config.option)
@@ -121,9 +122,9 @@ def _session(config: pytest.Config) -> Session:
     if sight.claims and not config.option.collectonly:
         config.stash[_SIGTERM].arm()
         if getattr(config.option, "allure_report_dir", "not installed") is None:
-            from resurgence_harness.gate.running import ALLURE
+            from resurgence_harness.reporting.old_allure import FOLDER
 
-            session.allure = config.option.allure_report_dir = str(options.out / ALLURE)
+            session.allure = config.option.allure_report_dir = str(options.out / FOLDER)
     return session
 
 

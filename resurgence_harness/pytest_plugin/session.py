@@ -302,7 +302,7 @@ class Session:
         if self.terminated:
             return TERMINATED
         if status == pytest.ExitCode.INTERNAL_ERROR:
-            return status
+            return REGRESSION if self._ledger.violated else status  # what breaks pytest takes no verdict back
         if status == pytest.ExitCode.INTERRUPTED and (self._by_hand or self._bad_collection):
             return status
         broken = sum(entry["kind"] == "harness error" for entry in missing)
