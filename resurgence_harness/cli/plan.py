@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from resurgence_harness.cli.arguments import PASSED_ON, Arguments
+from resurgence_harness.cli.arguments import PASSED_ON, Arguments, opened
 from resurgence_harness.cli.cells import Cells, collected
 from resurgence_harness.cli.recipes import show_recipes
 from resurgence_harness.cli.tables import show
@@ -33,6 +33,7 @@ def plan_command(
     from resurgence_harness.planning import plan
 
     cells = collected(arguments)
+    opened(cells.store.name)
     planned = plan(cells.store, cells.wanted)
     show_recipes(cells)
     if planned.needed:

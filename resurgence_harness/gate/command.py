@@ -256,7 +256,7 @@ def judge(gate: Gate, *, out: Path) -> tuple[dict[str, Any], list[Path], Telling
     if written:
         print(f"Written: {', '.join(str(path) for path in written if path.name not in sheets)}")
     telling.part(lambda: job_summary.append(found))
-    for line in job_summary.annotations(found):
+    for line in job_summary.workflow_commands(found):
         print(line)
     return found, written, telling
 

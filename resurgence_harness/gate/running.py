@@ -37,8 +37,6 @@ VERDICT, JUNIT, SUMMARY, ATTESTATION, CARD, AUDIT = (
     "model-card.md",
     "audit.svg",
 )
-ALLURE = "allure-results"
-"""Below --resurgence-out: a pytest run's Allure results, unless --alluredir names another folder."""
 
 
 def sheet_name(group: Group) -> str:
@@ -48,14 +46,14 @@ def sheet_name(group: Group) -> str:
 
 def forget(out: Path, *, option: str = "--out") -> None:
     """Remove what an earlier run, of the command or of pytest, left here, so that nobody takes it for this one's."""
-    from resurgence_harness.reporting import allure
+    from resurgence_harness.reporting import old_allure
 
     try:
         for name in (VERDICT, JUNIT, SUMMARY, ATTESTATION, CARD, AUDIT):
             (out / name).unlink(missing_ok=True)
         for sheet in out.glob("contact-sheet-*.jpg"):
             sheet.unlink(missing_ok=True)
-        allure.clean(out / ALLURE)
+        old_allure.clean(out / old_allure.FOLDER)
     except (OSError, ValueError) as error:
         raise _unwritable(out, error, option) from None
 

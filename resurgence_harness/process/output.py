@@ -84,7 +84,7 @@ class Streams:
         """Take over sys.stdout and sys.stderr as they are."""
         self._before = (sys.stdout, sys.stderr)
         self.out, self.err = _taken(sys.stdout), _taken(sys.stderr)
-        sys.stdout, sys.stderr = self.out, self.err  # type: ignore[assignment]
+        sys.stdout, sys.stderr = self.out, self.err
 
     def finished(self, code: ExitCode) -> ExitCode:
         """Flush both; gives the code, which is 12 where stdout could not be written."""

@@ -93,6 +93,7 @@ def pytest_cmdline_main(config: pytest.Config) -> Generator[None, Any, Any]:
     finally:
         config.stash[_SIGTERM].disarm()
     if session.involved:
+        session.tell()
         code = ending.code_of(config, session, int(code or 0))
         ending.flushed()
     return code
@@ -107,6 +108,7 @@ def _session(config: pytest.Config) -> Session:
     config.stash[_SIGTERM] = ending.Terminated(session)
     if not (sight.uses or sight.gate) or (old_results.shows_only(config.option) and not config.option.collectonly):
         return session
+    ending.opened()
     try:
         if sight.claims and not config.option.collectonly:
             old_results.forget(config, config.option)
@@ -120,9 +122,9 @@ def _session(config: pytest.Config) -> Session:
     if sight.claims and not config.option.collectonly:
         config.stash[_SIGTERM].arm()
         if getattr(config.option, "allure_report_dir", "not installed") is None:
-            from resurgence_harness.gate.running import ALLURE
+            from resurgence_harness.reporting.old_allure import FOLDER
 
-            session.allure = config.option.allure_report_dir = str(options.out / ALLURE)
+            session.allure = config.option.allure_report_dir = str(options.out / FOLDER)
     return session
 
 
@@ -232,7 +234,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 def _begin(config: pytest.Config, collected: collecting.Collected) -> None:
     """Check what was not in sight before collection, then start the run."""
     session = config.stash[SESSION]
-    if config.option.collectonly:
+    if old_results.shows_only(config.option):
         session.gate |= any(entry.get("gate") for entry in collected.cells)
         return
     suites = [entry for entry in collected.cells if not entry.get("gate")]
@@ -297,8 +299,6 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     config.stash[_SIGTERM].deaf()
     own.ignored |= _ignored(config)
     session.exitstatus = own.finish(int(exitstatus))
-    if own.involved and not config.pluginmanager.has_plugin("terminalreporter"):
-        own.tell()
 
 
 def _ignored(config: pytest.Config) -> dict[str, Seal]:

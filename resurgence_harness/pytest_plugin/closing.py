@@ -39,10 +39,10 @@ def lines(
 
 
 def nothing_judged() -> list[Line]:
-    """The lines of a gate under --collect-only."""
+    """The lines of a gate under --collect-only and the like."""
     from resurgence_harness.reporting.terminal import Segment
 
-    words = "No group of the policy was judged: --collect-only draws nothing. "
+    words = "No group of the policy was judged: pytest was to show something, not to run tests. "
     return [[Segment(words), Segment("Exit code 11: incomplete.", "warn")]]
 
 

@@ -24,6 +24,13 @@ KEPT = (1, 2, 3, 4, HARNESS_ERROR, TERMINATED)
 """Codes that say more than that something could not be printed."""
 
 
+def opened() -> None:
+    """Give a process whose stdout or stderr was closed before it began one that throws everything away."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 - as long as the process
+
+
 def steady(config: pytest.Config) -> None:
     """Let pytest's terminal be one that may go away or be full: the run goes on, and its files are written."""
     from resurgence_harness.process.output import Stream
@@ -48,6 +55,7 @@ def unprinted(config: pytest.Config) -> str:
 
 def flushed() -> None:
     """Flush stdout and stderr; what they do not take is thrown away, so that Python does not fail over it at exit."""
+    opened()  # pytest's capture puts back what was there
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
@@ -104,7 +112,6 @@ def after(session: Session, error: BaseException) -> int:
     code = session.broke(error)
     with suppress(OSError, ValueError):
         print(f"resurgence: {message}", file=sys.stderr)
-    session.tell()
     return code
 
 

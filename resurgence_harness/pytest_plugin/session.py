@@ -21,7 +21,7 @@ import pytest
 
 import resurgence_harness
 from resurgence_harness.errors import ResurgenceError, UserError, sentence, shown
-from resurgence_harness.pytest_plugin import closing, run_folder
+from resurgence_harness.pytest_plugin import closing, old_results, run_folder
 from resurgence_harness.pytest_plugin.ledger import Ledger
 from resurgence_harness.pytest_plugin.sight import Sight
 from resurgence_harness.pytest_plugin.state import gating_in, options_of
@@ -60,7 +60,7 @@ class Session:
         self.settled: int | None = None
         """The exit code, once it is known; None for a run without cells."""
         self._ledger = Ledger()
-        self._begun = self._by_hand = self._by_plugin = self._bad_collection = False
+        self._begun = self._told = self._by_hand = self._by_plugin = self._bad_collection = False
         self._problems: list[str] = []
         self._commands: list[str] = []
         self._started = datetime.now(UTC)
@@ -181,7 +181,7 @@ class Session:
         usage = int(pytest.ExitCode.USAGE_ERROR)
         if status == usage or (self._ledger.mistakes and not self._ledger.violated):
             return usage
-        if self._config.option.collectonly:
+        if old_results.shows_only(self._config.option):
             return INCOMPLETE if self.gate and status in (0, pytest.ExitCode.NO_TESTS_COLLECTED) else status
         try:
             if self.gate:
@@ -242,6 +242,7 @@ class Session:
 
     def summarize(self, terminal: Any) -> None:
         """Print the table, the reasons, and what the exit code says."""
+        self._told = True
         lines = self._lines()
         if lines:
             terminal.section("resurgence", sep="=")
@@ -253,8 +254,8 @@ class Session:
             terminal.write("\n")
 
     def tell(self) -> None:
-        """The same on stderr, where pytest has no terminal."""
-        if lines := self._lines():
+        """The same on stderr, where pytest has no terminal or did not come to its summary."""
+        if not self._told and (lines := self._lines()):
             from resurgence_harness.reporting.terminal import plain
 
             with suppress(OSError, ValueError):
@@ -301,7 +302,7 @@ class Session:
         if self.terminated:
             return TERMINATED
         if status == pytest.ExitCode.INTERNAL_ERROR:
-            return status
+            return REGRESSION if self._ledger.violated else status  # what breaks pytest takes no verdict back
         if status == pytest.ExitCode.INTERRUPTED and (self._by_hand or self._bad_collection):
             return status
         broken = sum(entry["kind"] == "harness error" for entry in missing)

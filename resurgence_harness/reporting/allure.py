@@ -24,17 +24,6 @@ from resurgence_harness.statistics import CellEvidence
 Record = Mapping[str, Any]
 """A cell's object in verdict.json."""
 
-_OURS = (
-    "*-result.json",
-    "*-container.json",
-    "*-attachment*",
-    "*-globals.json",
-    "*-check.json",
-    "*-perf.json",
-    "environment.properties",
-    "executor.json",
-    "categories.json",
-)
 _PREFIX = "resurgence-run"
 _ARMS = (
     "base",
@@ -49,13 +38,6 @@ _ARMS = (
     "synonyms_before",
     "synonyms_after",
 )
-
-
-def clean(directory: Path) -> None:
-    """Remove an earlier run's results; other files and folders stay. For the controller, before any test runs."""
-    for pattern in _OURS:
-        for path in directory.glob(pattern):
-            path.unlink(missing_ok=True)
 
 
 def label(

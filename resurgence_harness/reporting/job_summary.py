@@ -95,7 +95,7 @@ def append(run: Mapping[str, Any], environ: Mapping[str, str] = os.environ) -> N
         ) from error
 
 
-def annotations(run: Mapping[str, Any], environ: Mapping[str, str] = os.environ) -> list[str]:
+def workflow_commands(run: Mapping[str, Any], environ: Mapping[str, str] = os.environ) -> list[str]:
     """The workflow commands to print in a GitHub workflow, none elsewhere."""
     return errors(run) if environ.get("GITHUB_ACTIONS") == "true" else []
 
@@ -103,7 +103,7 @@ def annotations(run: Mapping[str, Any], environ: Mapping[str, str] = os.environ)
 def tell_ci(run: Mapping[str, Any], environ: Mapping[str, str] = os.environ) -> list[str]:
     """Append the summary, and give the annotations to print."""
     append(run, environ)
-    return annotations(run, environ)
+    return workflow_commands(run, environ)
 
 
 def _identity(run: Mapping[str, Any]) -> str:

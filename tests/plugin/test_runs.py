@@ -159,13 +159,16 @@ def test_an_acceptance_counts_for_the_settings_it_was_recorded_for(suite: Folder
 
 
 def test_the_worst_code_wins(suite: Folder) -> None:
-    """A failed plain test is 1 though the cell holds; a cell whose test fails by the user's own assertion as well."""
+    """A failed plain test is 11 though the cell holds; a cell whose test fails by the user's own assertion as well."""
     suite.write("test_plain.py", "def test_plain(): assert False")
-    assert suite.run(UCE, "-n", "0").code == 1
+    ran = suite.run(UCE, "-n", "0")
+    assert ran.code == 11 and ran.verdicts["failed_tests"] == ["test_plain.py::test_plain"]
+    assert "test_plain.py::test_plain  FAILED" in ran.output
+    assert suite.run("-n", "0").code == 1  # a regression beside it
     (suite.path / "test_plain.py").unlink()
     suite.write("test_tiny.py", dedent(SUITE) + "    assert claim.verdict.alpha > 1\n")
     ran = suite.run(UCE, "-n", "0")
-    assert ran.code == 1 and ran.verdicts["cells"][0]["verdict"] == "HOLDS"
+    assert ran.code == 11 and ran.verdicts["cells"][0]["verdict"] == "HOLDS"
 
 
 def test_a_harness_error_is_exit_code_12(suite: Folder) -> None:

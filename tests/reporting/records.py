@@ -73,6 +73,7 @@ def run(*cells: dict[str, Any], missing: tuple[dict[str, Any], ...] = (), exit_c
     return {
         "schema_version": 1,
         "tool": "resurgence-harness 0.0",
+        "run_id": "00000000-0000-4000-8000-000000000000",
         "started": "2026-01-01T00:00:00+00:00",
         "finished": "2026-01-01T00:04:00+00:00",
         "status": "incomplete" if missing else "complete",
@@ -90,6 +91,9 @@ def run(*cells: dict[str, Any], missing: tuple[dict[str, Any], ...] = (), exit_c
         },
         "cells": list(cells),
         "missing": list(missing),
+        "selected": {"cells": len(cells) + len(missing), "of": len(cells) + len(missing)},
+        "failed_tests": [],
+        "lost_worker": False,
     }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from resurgence_harness.reporting import allure
+from resurgence_harness.reporting import allure, old_allure
 from tests.reporting.records import UNRUN, record, run
 
 
@@ -27,7 +27,7 @@ def test_cleaning_takes_results_and_leaves_the_rest(tmp_path: Path) -> None:
     for name in ("a-result.json", "b-container.json", "c-attachment.jpg", "environment.properties", "notes.txt"):
         (tmp_path / name).write_text("x", encoding="utf-8")
     (tmp_path / "history").mkdir()
-    allure.clean(tmp_path)
+    old_allure.clean(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["history", "notes.txt"]
 
 
