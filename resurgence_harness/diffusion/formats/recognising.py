@@ -12,7 +12,7 @@ from resurgence_harness.diffusion.formats.component import Component
 from resurgence_harness.diffusion.formats.contract import Format, Source
 from resurgence_harness.diffusion.formats.embedding import Embedding
 from resurgence_harness.diffusion.formats.lora import Lora
-from resurgence_harness.diffusion.formats.original import CLIP, OPEN_CLIP, UNET, VAE, Original
+from resurgence_harness.diffusion.formats.original import CLIP, EMA, OPEN_CLIP, UNET, VAE, Original
 from resurgence_harness.diffusion.settings import resolved
 from resurgence_harness.diffusion.tensor_files import (
     PICKLES,
@@ -118,7 +118,7 @@ def _one_file(path: Path, source: Source) -> Format:
     found: Format | None = None
     if any(sign in name for name in names for sign in (*_LORA, _LORA_TEXT)):
         found = Lora(source=source, file=file)
-    elif any(name.startswith((UNET, VAE, CLIP, OPEN_CLIP, "input_blocks.", "output_blocks.")) for name in names):
+    elif any(name.startswith((UNET, VAE, CLIP, OPEN_CLIP, EMA, "input_blocks.", "output_blocks.")) for name in names):
         found = Original(source=source, file=file)
     elif part := _part(names):
         found = Component(source=source, part=part, opened=(file,))
