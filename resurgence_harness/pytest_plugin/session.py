@@ -191,8 +191,7 @@ class Session:
             words = ", ".join(f"{name}={value}" for name, value in changed.items())
             lines.append([telling.Segment(f"Changed from the preset: {words}", "warn")])
         lines += [[telling.Segment(note, "warn")] for note in self.notes]
-        known = dict.fromkeys(note for cell in run["cells"] for note in cell.get("notes", ()))
-        lines += [[telling.Segment(note, "warn")] for note in known]
+        lines += [[telling.Segment(note, "warn")] for note in run["selection"].get("notes", ())]
         if run["cells"]:
             lines += [[telling.Segment(words, "dim")] for words in over_recipes(run["cells"])]
             lines.append([telling.Segment(sentence_of(run["family"]), "dim")])
@@ -240,8 +239,9 @@ class Session:
         """The content of verdict.json."""
         lost = {entry["nodeid"] for entry in missing}
         order = {nodeid: place for place, nodeid in enumerate(self._planned)}
+        notes = dict.fromkeys(note for record in self._records.values() for note in record.get("notes", ()))
         records = sorted(
-            (record for nodeid, record in self._records.items() if nodeid not in lost),
+            (_without_notes(record) for nodeid, record in self._records.items() if nodeid not in lost),
             key=lambda record: order.get(record["nodeid"], len(order)),
         )
         by_hand = code == pytest.ExitCode.INTERRUPTED
@@ -256,7 +256,7 @@ class Session:
             "status": "interrupted" if by_hand else "incomplete" if missing else "complete",
             "exit_code": code,
             "base": {"name": base.name if base else self.options.base, "digest": base.digest if base else ""},
-            "selection": {**selection, "changed": changed, "prompts": list(self.notes)},
+            "selection": {**selection, "changed": changed, "prompts": list(self.notes), "notes": list(notes)},
             "environment": self._environment(),
             "family": self._family(records),
             **self._gate(),
@@ -334,6 +334,11 @@ def read_mistake(folder: Path) -> str | None:
     """What a worker found wrong."""
     path = folder / "mistake.txt"
     return path.read_text(encoding="utf-8") if path.is_file() else None
+
+
+def _without_notes(record: dict[str, Any]) -> dict[str, Any]:
+    """A cell's object of verdict.json; what was known before it was drawn stands once, with the selection."""
+    return {name: value for name, value in record.items() if name != "notes"}
 
 
 def _moment(moment: datetime) -> str:
