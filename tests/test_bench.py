@@ -24,7 +24,7 @@ from resurgence_harness.judging import Calibration
 from resurgence_harness.planning import HELD_OUT, checkpoint_key, images_key, judgments_key
 from resurgence_harness.specs import Base, Concept, Probe, Prompt, Recipe, Sampler, Step
 from resurgence_harness.statistics import Outcome, Rate
-from resurgence_harness.storing import Condition, Store, StoreWarning
+from resurgence_harness.storing import Condition, Store, StoreWarning, keeping
 from resurgence_harness.unlearning import ESD, UCE
 from tests.tiny import save_tiny_stable_diffusion
 
@@ -435,7 +435,7 @@ def test_judgments_outlive_images_and_checkpoints(bench: Bench, tuned: Recipe) -
     """What was judged stays judged after the large files are cleared away."""
     evidence = bench.evidence(tuned, ASKED, Brightness())
     losses = bench.losses(tuned)
-    bench.store.gc(older_than_days=-1, keep_kinds=["judgments", "losses"])
+    keeping.gc(bench.store, older_than_days=-1, keep_kinds=["judgments", "losses"])
     later = Bench(bench.store)
     assert later.evidence(tuned, ASKED, Brightness()) == evidence
     assert later.losses(tuned) == losses

@@ -13,7 +13,7 @@ from resurgence_harness.cli.arguments import StoreOption, opened
 from resurgence_harness.cli.tables import show
 from resurgence_harness.cli.words import age_words, count_words, size_words, time_words
 from resurgence_harness.process import ExitCode, one_line
-from resurgence_harness.storing import Artifact, Seal, Store, default_root
+from resurgence_harness.storing import Artifact, Seal, Store, default_root, keeping
 from resurgence_harness.storing.keeping import Checked
 from resurgence_harness.storing.sealing import VARIABLE, store_key
 
@@ -56,7 +56,7 @@ def verify_command(store: StoreOption = None) -> None:
     Says how the entries are sealed, too. With RESURGENCE_STORE_KEY, one that another key sealed counts as damage.
     """
     found = opened(store)
-    _tell_checked(found, found.verify())
+    _tell_checked(found, keeping.verify(found))
 
 
 @store_app.command("seal")
@@ -70,7 +70,7 @@ def seal_command(store: StoreOption = None) -> None:
         "Sealing vouches for what is there: whoever could write to this store until now may have changed it. "
         "Where that matters, start an empty store, or run the gate with --fresh."
     )
-    _tell_checked(found, found.seal())
+    _tell_checked(found, keeping.seal(found))
 
 
 @store_app.command("gc")
@@ -82,7 +82,7 @@ def gc_command(
 ) -> None:
     """Remove what was not used for long, and what killed builders left. All of it can be made again."""
     found = opened(store)
-    removed = found.gc(older_than_days=older_than, keep_kinds=keep or [], dry_run=dry_run)
+    removed = keeping.gc(found, older_than_days=older_than, keep_kinds=keep or [], dry_run=dry_run)
     for one in removed:
         print(f"{size_words(one.size):>9}  {one.words}  ({one.reason})")
     verb = "would be removed from" if dry_run else "removed from"

@@ -112,7 +112,7 @@ def _protocol() -> Iterator[str]:
     yield (
         f"{paper.runs} runs, {', '.join(paper.finetunings)}. Thirty images can never show that nothing came back:\n"
         "with no hit, 14.2 % remain possible at 99 % confidence, and the limit is 10 %. `resurgence plan`, the end\n"
-        "of a run and the cell's `notes` in verdict.json say so. `resurgence paper` takes the same numbers on a real\n"
+        "of a run and `selection.notes` in verdict.json say so. `resurgence paper` takes the same numbers on a real\n"
         "base.\n"
     )
 

@@ -22,7 +22,7 @@ from resurgence_harness.errors import UserError
 from resurgence_harness.pytest_plugin import (
     collecting,
     ending,
-    gating,
+    gate_groups,
     hookspecs,
     old_results,
     reruns,
@@ -44,8 +44,17 @@ from resurgence_harness.pytest_plugin.fixtures import (
 )
 from resurgence_harness.pytest_plugin.options import add_options
 from resurgence_harness.pytest_plugin.properties import HARNESS_PROPERTY, KNOWN_PROPERTY, MISTAKE_PROPERTY
-from resurgence_harness.pytest_plugin.session import Session
-from resurgence_harness.pytest_plugin.state import ENGINE, GATING, OPTIONS, SESSION, engine_in, gating_in, options_of
+from resurgence_harness.pytest_plugin.session import SESSION, Session
+from resurgence_harness.pytest_plugin.state import (
+    ENGINE,
+    GATING,
+    OPTIONS,
+    SHARE,
+    engine_in,
+    gating_in,
+    options_of,
+    own_judges,
+)
 
 if TYPE_CHECKING:
     from resurgence_harness.storing import Seal
@@ -104,7 +113,7 @@ def _session(config: pytest.Config) -> Session:
     if SESSION in config.stash:
         return config.stash[SESSION]
     sight = old_results.seen(config, config.args, config.option)
-    config.stash[SESSION] = session = Session(config, sight)
+    config.stash[SESSION] = config.stash[SHARE] = session = Session(config, sight)
     config.stash[_SIGTERM] = ending.Terminated(session)
     if not (sight.uses or sight.gate) or (old_results.shows_only(config.option) and not config.option.collectonly):
         return session
@@ -184,7 +193,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """One test per chosen cell; after those who parametrize a `cell` of their own."""
     collecting.parametrize(metafunc)
-    if mistakes := gating.parametrize(metafunc):
+    if mistakes := gate_groups.parametrize(metafunc):
         metafunc.config.stash.setdefault(collecting.MISTAKES, []).extend(mistakes)
 
 
@@ -256,7 +265,7 @@ def _begin(config: pytest.Config, collected: collecting.Collected) -> None:
 def _checked(config: pytest.Config, tasks: Sequence[Task], folders: Sequence[Path]) -> Any:
     from resurgence_harness.pytest_plugin.checking import check
 
-    return check(options_of(config), tasks, folders, gating.own_judges(config))
+    return check(options_of(config), tasks, folders, own_judges(config))
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -303,8 +312,9 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
 
 def _ignored(config: pytest.Config) -> dict[str, Seal]:
     """Entries of the store that counted as absent in this process."""
-    parts = [config.stash[key].ignored for key in (GATING, ENGINE) if key in config.stash]
-    return {name: seal for part in parts for name, seal in part.items()}
+    of_gate = config.stash[GATING].ignored if GATING in config.stash else {}
+    of_engine = config.stash[ENGINE].ignored if ENGINE in config.stash else {}
+    return {**of_gate, **of_engine}
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:

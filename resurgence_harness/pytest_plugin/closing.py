@@ -56,8 +56,7 @@ def _about(run: Mapping[str, Any], notes: Sequence[str]) -> list[Line]:
         words = ", ".join(f"{name}={value}" for name, value in changed.items())
         told.append([Segment(f"Changed from the preset: {words}", "warn")])
     told += [[Segment(note, "warn")] for note in notes]
-    of_cells = dict.fromkeys(note for cell in run["cells"] for note in cell.get("notes", ()))
-    told += [[Segment(note, "warn")] for note in of_cells]
+    told += [[Segment(note, "warn")] for note in run["selection"].get("notes", ())]
     if run["cells"]:
         told += [[Segment(words, "dim")] for words in over_recipes(run["cells"])]
         told.append([Segment(sentence_of(run["family"]), "dim")])

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pytest
 
 from resurgence_harness.errors import HarnessError, UserError, sentence
-from resurgence_harness.pytest_plugin import gating
+from resurgence_harness.pytest_plugin import gate_groups
 from resurgence_harness.pytest_plugin.options import task_named
 from resurgence_harness.pytest_plugin.sight import MARKER, check_marker
 from resurgence_harness.pytest_plugin.state import options_of
@@ -119,7 +119,7 @@ def required_cell_of(item: Any) -> Cell:
 
 def is_cell(item: Any) -> bool:
     """Whether this test owes a verdict: one that uses `claim`, itself or through another fixture."""
-    if gating.word_of(item) is not None:
+    if gate_groups.word_of(item) is not None:
         return True
     return CLAIMED in getattr(item, "fixturenames", ()) and _param(item) not in (None, _NOT_CHOSEN)
 
@@ -184,7 +184,7 @@ def collected(config: pytest.Config, left: Iterable[Any]) -> Collected:
 
 def _entry(item: Any, options: Options) -> dict[str, Any] | None:
     """A collected cell as plain values; `key` is what the tests of one cell have in common."""
-    if (group := gating.planned(item)) is not None:
+    if (group := gate_groups.planned(item)) is not None:
         return group
     cell = cell_of(item, options)
     if cell is None:

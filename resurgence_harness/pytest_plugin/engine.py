@@ -16,9 +16,7 @@ from resurgence_harness.errors import HarnessError
 from resurgence_harness.examining import Examined, Laboratory, Recalled, Rule, examine
 from resurgence_harness.gate.bindings import settings_digest
 from resurgence_harness.inquiry import Question
-from resurgence_harness.pytest_plugin.gating import own_judges
 from resurgence_harness.pytest_plugin.progress import ProgressWriter
-from resurgence_harness.pytest_plugin.state import SESSION, options_of
 from resurgence_harness.selection import CellPlan, base_model, benign_probe, plan_cell
 from resurgence_harness.specs import Base, Cell, Recipe
 from resurgence_harness.statistics import CellEvidence, cannot_hold
@@ -27,7 +25,6 @@ from resurgence_harness.tasks import Task
 
 if TYPE_CHECKING:
     import numpy as np
-    import pytest
 
     from resurgence_harness.bench import Bench
     from resurgence_harness.diffusion.model import StableDiffusion
@@ -199,20 +196,6 @@ class Engine:
         """Let go of loaded models."""
         if "bench" in self.__dict__:
             self.bench.release()
-
-
-def of_process(config: pytest.Config) -> Engine:
-    """The engine of this pytest process; a worker's has the base that the controller has checked."""
-    inputs = getattr(config, "workerinput", None)
-    if inputs is None:
-        session = config.stash[SESSION]
-        base, folder, name = session.base, session.folder, "main"
-    else:
-        given = inputs["resurgence"]
-        base = Base(**given["base"]) if given["base"] else None
-        folder, name = Path(given["folder"]), inputs["workerid"]
-    progress = ProgressWriter(folder / f"progress-{name}.json")
-    return Engine(options_of(config), base=base, judges=own_judges(config), progress=progress)
 
 
 def harness_message(error: BaseException) -> str:

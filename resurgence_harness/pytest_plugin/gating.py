@@ -15,7 +15,6 @@ import pytest
 from resurgence_harness.diffusion.devices import resolved_device
 from resurgence_harness.errors import UserError, sentence
 from resurgence_harness.pytest_plugin.claims import passed, tell
-from resurgence_harness.pytest_plugin.state import gating_in, options_of
 
 if TYPE_CHECKING:
     from resurgence_harness.gate.asking import Answer, Gate
@@ -26,13 +25,6 @@ if TYPE_CHECKING:
     from resurgence_harness.statistics import Verdict
     from resurgence_harness.storing import Seal
     from resurgence_harness.tasks import Task
-
-FIXTURE = "gate_claim"
-"""The fixture whose tests are the groups of the policy."""
-
-
-class GroupWord(str):
-    """A group's word as a test's parameter."""
 
 
 class Gating:
@@ -127,23 +119,6 @@ class Gating:
             self.gate.release()
 
 
-def of_process(config: pytest.Config) -> Gating:
-    """The gate of this process; a worker's knows what the controller has found."""
-    inputs = getattr(config, "workerinput", None)
-    own, judges = own_tasks(config), own_judges(config)
-    return Gating(options_of(config), own=own, judges=judges, found=inputs["resurgence"]["gate"] if inputs else None)
-
-
-def own_tasks(config: pytest.Config) -> list[Task]:
-    """Tasks that a suite's conftest.py or a plugin gives."""
-    return [task for tasks in config.hook.pytest_resurgence_tasks() for task in tasks]
-
-
-def own_judges(config: pytest.Config) -> list[Any]:
-    """Judges that a suite's conftest.py or a plugin gives."""
-    return [judge for judges in config.hook.pytest_resurgence_judges() for judge in judges]
-
-
 class GateClaim:
     """One group's claim: the candidate does not draw these erased concepts, and still draws what it should."""
 
@@ -202,41 +177,3 @@ class GateClaim:
         """Pass if the verdict is HOLDS or KNOWN; raise Violated or Undecided, with its arithmetic, if it is not."""
         __tracebackhide__ = True
         return passed(self.verdict)
-
-
-def parametrize(metafunc: pytest.Metafunc) -> list[str]:
-    """One test per group of the policy; gives what is wrong, if anything is."""
-    if FIXTURE not in metafunc.fixturenames:
-        return []
-    wrong: list[str] = []
-    words: dict[str, str] = {}
-    try:
-        gating = gating_in(metafunc.config)
-        words = {group.word: gating.policy.cell(group).id for group in gating.policy.groups}
-    except UserError as error:
-        wrong = [str(error)]
-    metafunc.parametrize(FIXTURE, [GroupWord(word) for word in words], indirect=True, ids=list(words.values()))
-    return wrong
-
-
-def planned(item: Any) -> dict[str, Any] | None:
-    """A collected group, as plain values that a worker can send; None for any other test."""
-    word = word_of(item)
-    if word is None:
-        return None
-    gating = gating_in(item.config)
-    return {**group_entry(gating.policy, gating.group(word)), "nodeid": item.nodeid, "folder": str(item.path.parent)}
-
-
-def group_entry(policy: ReleasePolicy, group: Group) -> dict[str, Any]:
-    """A group of the policy as a planned cell, before any test of it is known."""
-    cell = policy.cell(group)
-    about = {"key": f"gate {cell.task}/{cell.id}", "id": cell.id, "task": cell.task, "nodeid": f"gate[{cell.id}]"}
-    return {**about, "method": cell.method, "concepts": cell.count, "folder": "", "gate": True}
-
-
-def word_of(item: Any) -> str | None:
-    """The group that a test is about."""
-    callspec = getattr(item, "callspec", None)
-    word = callspec.params.get(FIXTURE) if callspec is not None else None
-    return word if isinstance(word, GroupWord) else None

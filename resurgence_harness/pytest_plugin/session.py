@@ -37,6 +37,10 @@ REGRESSION, INCOMPLETE, HARNESS_ERROR, TERMINATED = 1, 11, 12, 143
 VERDICT_FILE = "verdict.json"
 
 
+SESSION: pytest.StashKey[Session] = pytest.StashKey()
+"""What the controller knows of the whole run; absent in workers."""
+
+
 class Session:
     """One run, seen from the controller (or from the only process there is)."""
 
@@ -66,6 +70,16 @@ class Session:
         self._started = datetime.now(UTC)
         self._progress: ProgressLine | None = None
         self._run: dict[str, Any] | None = None
+
+    @property
+    def name(self) -> str:
+        """Of this process, as a worker has its id."""
+        return "main"
+
+    @property
+    def found(self) -> None:
+        """The controller looks at a gate's models itself."""
+        return None
 
     @property
     def options(self) -> Options:
@@ -283,7 +297,7 @@ class Session:
 
     def _groups(self) -> list[dict[str, Any]]:
         """Every group of the gate's policy as a planned cell."""
-        from resurgence_harness.pytest_plugin.gating import group_entry
+        from resurgence_harness.pytest_plugin.gate_groups import group_entry
 
         policy = gating_in(self._config).policy
         return [group_entry(policy, group) for group in policy.groups]
@@ -320,6 +334,8 @@ class Session:
         from resurgence_harness.pytest_plugin.workers import resolved_device
 
         records, failures = self._ledger.records(), self._ledger.failures()
+        notes = dict.fromkeys(note for record in records for note in record.get("notes", ()))
+        records = [{name: value for name, value in record.items() if name != "notes"} for record in records]
         stopped = code in (pytest.ExitCode.INTERRUPTED, TERMINATED)
         whole = not missing and not failures and not self._ledger.lost_worker
         selection = asdict(replace(self.options.selection, changed=()))
@@ -335,7 +351,7 @@ class Session:
             "status": "interrupted" if stopped else "complete" if whole else "incomplete",
             "exit_code": code,
             "base": {"name": base.name if base else self.options.base, "digest": base.digest if base else ""},
-            "selection": {**selection, "changed": changed, "prompts": list(self.notes)},
+            "selection": {**selection, "changed": changed, "prompts": list(self.notes), "notes": list(notes)},
             "environment": self._environment(resolved_device(self.options.device)),
             "family": self._family(records),
             **self._gate(),

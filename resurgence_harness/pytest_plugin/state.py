@@ -6,7 +6,8 @@ imports what they are made of, and never hears of a mistake in them.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import pytest
 
@@ -14,7 +15,8 @@ if TYPE_CHECKING:
     from resurgence_harness.pytest_plugin.engine import Engine
     from resurgence_harness.pytest_plugin.gating import Gating
     from resurgence_harness.pytest_plugin.options import Options
-    from resurgence_harness.pytest_plugin.session import Session
+    from resurgence_harness.specs import Base
+    from resurgence_harness.tasks import Task
 
 OPTIONS: pytest.StashKey[Options] = pytest.StashKey()
 """The choices of this run, once they are read."""
@@ -22,8 +24,37 @@ ENGINE: pytest.StashKey[Engine] = pytest.StashKey()
 """The bench of this process, once it is made; the fixtures stand on it."""
 GATING: pytest.StashKey[Gating] = pytest.StashKey()
 """The gate of this process, once it is needed."""
-SESSION: pytest.StashKey[Session] = pytest.StashKey()
-"""What the controller knows of the whole run; absent in workers."""
+SHARE: pytest.StashKey[Share] = pytest.StashKey()
+"""What this process takes part with, once that is known."""
+
+
+class Share(Protocol):
+    """What a process of the run has been given: the controller's is its session."""
+
+    @property
+    def base(self) -> Base | None:
+        """The published model, where the controller has read and checked it."""
+
+    @property
+    def folder(self) -> Path:
+        """The run's folder, into which progress is written."""
+
+    @property
+    def name(self) -> str:
+        """ "main", or the worker's id."""
+
+    @property
+    def found(self) -> dict[str, Any] | None:
+        """What the controller found out about a gate's models; None in the controller itself."""
+
+
+class WorkerShare(NamedTuple):
+    """A worker's."""
+
+    base: Base | None
+    folder: Path
+    name: str
+    found: dict[str, Any] | None
 
 
 def options_of(config: pytest.Config) -> Options:
@@ -38,9 +69,12 @@ def options_of(config: pytest.Config) -> Options:
 def engine_in(config: pytest.Config) -> Engine:
     """The bench of this process."""
     if ENGINE not in config.stash:
-        from resurgence_harness.pytest_plugin.engine import of_process
+        from resurgence_harness.pytest_plugin.engine import Engine
+        from resurgence_harness.pytest_plugin.progress import ProgressWriter
 
-        config.stash[ENGINE] = of_process(config)
+        share = _share_of(config)
+        progress = ProgressWriter(share.folder / f"progress-{share.name}.json")
+        config.stash[ENGINE] = Engine(options_of(config), base=share.base, judges=own_judges(config), progress=progress)
     return config.stash[ENGINE]
 
 
@@ -52,7 +86,31 @@ def engine_of(request: pytest.FixtureRequest) -> Engine:
 def gating_in(config: pytest.Config) -> Gating:
     """The gate of this process."""
     if GATING not in config.stash:
-        from resurgence_harness.pytest_plugin.gating import of_process
+        from resurgence_harness.pytest_plugin.gating import Gating
 
-        config.stash[GATING] = of_process(config)
+        own, judges = own_tasks(config), own_judges(config)
+        found = _share_of(config).found
+        config.stash[GATING] = Gating(options_of(config), own=own, judges=judges, found=found)
     return config.stash[GATING]
+
+
+def own_tasks(config: pytest.Config) -> list[Task]:
+    """Tasks that a suite's conftest.py or a plugin gives."""
+    return [task for tasks in config.hook.pytest_resurgence_tasks() for task in tasks]
+
+
+def own_judges(config: pytest.Config) -> list[Any]:
+    """Judges that a suite's conftest.py or a plugin gives."""
+    return [judge for judges in config.hook.pytest_resurgence_judges() for judge in judges]
+
+
+def _share_of(config: pytest.Config) -> Share:
+    """A worker's comes with its input."""
+    inputs = getattr(config, "workerinput", None)
+    if inputs is None:
+        return config.stash[SHARE]
+    from resurgence_harness.specs import Base
+
+    given = inputs["resurgence"]
+    base = Base(**given["base"]) if given["base"] else None
+    return WorkerShare(base, Path(given["folder"]), inputs["workerid"], given["gate"])

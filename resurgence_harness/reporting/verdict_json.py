@@ -141,7 +141,6 @@ class CellResult(_Part):
     findings: list[dict[str, Any]] = Field(description="Each criterion: estimate, bounds, limit, holds, broken.")
     outcome: str | None = Field(description="Of the unlearning: unlearned, not unlearned or collapsed; or null.")
     acceptance: dict[str, Any] | None = Field(description="The acceptance that was applied, if any.")
-    notes: list[str] = Field([], description="Known before anything was drawn: odd image sizes, grids too small.")
     settings: str = Field("", description="Short digest of the steps' values, training seeds aside; or empty.")
     controls: list[dict[str, Any]] = Field(description="The mandatory controls and what they showed.")
     agreement: dict[str, list[int]] = Field(description="Per arm, images on which both judges agree, of how many.")

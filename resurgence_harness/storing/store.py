@@ -21,16 +21,14 @@ import shutil
 import time
 import uuid
 import warnings
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from resurgence_harness.errors import Corrupt, ReadOnly, StoreError, Unreachable, Unwritable, UserError, sentence, shown
-from resurgence_harness.storing import keeping
 from resurgence_harness.storing.artifacts import Artifact, Condition, Seal
 from resurgence_harness.storing.disk import make_directory, write_last
-from resurgence_harness.storing.keeping import Checked, Removed
 from resurgence_harness.storing.manifests import described, manifest_bytes, parsed, verify, verify_size
 from resurgence_harness.storing.places import ANOTHER, cache, default_root, expanded
 from resurgence_harness.storing.remote import MANIFEST, Remote, discreet
@@ -192,14 +190,6 @@ class Store:
         except Corrupt:
             return None
 
-    def verify(self) -> Iterator[Checked]:
-        """Read every byte of every artifact and tell which are whole."""
-        return keeping.verify(self)
-
-    def seal(self) -> Iterator[Checked]:
-        """Seal what carries no keyed seal, after reading every byte of it; gives every entry as it is afterwards."""
-        return keeping.seal(self)
-
     def replace_manifest(self, artifact: Artifact, change: Callable[[bytes], bytes]) -> None:
         """Write an artifact's manifest anew, here and far away, if it is still the same artifact."""
         path = artifact.path / MANIFEST
@@ -210,13 +200,6 @@ class Store:
             write_last(path, manifest)
             if self.remote is not None:
                 self.remote.push_manifest(artifact.key, manifest)
-
-    def gc(self, *, older_than_days: float, keep_kinds: Collection[str] = (), dry_run: bool = False) -> list[Removed]:
-        """Take away what was last used more than `older_than_days` ago, and what killed builders left behind.
-
-        Anything removed can be made again. Artifacts that are being made now are left alone.
-        """
-        return keeping.gc(self, older_than_days=older_than_days, keep_kinds=keep_kinds, dry_run=dry_run)
 
     # Inside
 

@@ -41,9 +41,8 @@ def test_a_file_of_settings_is_recorded_with_its_digest(suite: Folder) -> None:
     told = " ".join(
         page.read_text(encoding="utf-8", errors="ignore") for page in pages if page.suffix in (".html", ".txt")
     )
-    (cell,) = ran.verdicts["cells"]
-    (note,) = cell["notes"]
-    assert note.startswith("tiny, 1 concept: 10 images cannot show that nothing came back")
+    (note,) = selection["notes"]
+    assert note.startswith("tiny, 1 concept: 2 images cannot show that nothing came back")
     assert note in " ".join(ran.output.split()) and "never HOLDS" in note
     assert "--resurgence-set=lora.schedule=cosine" in told and "schedule cosine" in told
 

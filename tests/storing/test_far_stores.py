@@ -19,7 +19,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 from resurgence_harness import cli
 from resurgence_harness.errors import ReadOnly, Unreachable, Unwritable, UserError
-from resurgence_harness.storing import Store, check_usable, key
+from resurgence_harness.storing import Store, check_usable, keeping, key
 
 KEY, OTHER = key("thing", "one"), key("thing", "two")
 
@@ -203,12 +203,12 @@ def test_gc_clears_old_far_files_that_no_manifest_names(tmp_path: Path, monkeypa
         fs.pipe_file(path, b"left")
     for path in old:
         fs.store[path].modified = datetime.now(UTC) - timedelta(days=2)
-    told = store.gc(older_than_days=1000, dry_run=True)
+    told = keeping.gc(store, older_than_days=1000, dry_run=True)
     assert sorted(one.place for one in told) == sorted(old) and {one.size for one in told} == {4}
-    assert len(store.gc(older_than_days=1000)) == 2
-    assert store.gc(older_than_days=1000) == []
+    assert len(keeping.gc(store, older_than_days=1000)) == 2
+    assert keeping.gc(store, older_than_days=1000) == []
     assert fs.exists(young) and not any(map(fs.exists, old))
-    assert [one.problem for one in store.verify()] == [""] and store.open(KEY).digest == made.digest
+    assert [one.problem for one in keeping.verify(store)] == [""] and store.open(KEY).digest == made.digest
 
 
 # A real server

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from resurgence_harness.errors import Unwritable, UserError
-from resurgence_harness.storing import Store, check_usable, key
+from resurgence_harness.storing import Store, check_usable, keeping, key
 
 KEY = key("thing", "one")
 BUILDER = """
@@ -99,7 +99,7 @@ def test_gc_leaves_a_running_build_alone(tmp_path: Path) -> None:
     log, root = tmp_path / "log", tmp_path / "store"
     process = builder(root, log, "slow", 1)
     wait_for(log, process)
-    assert Store(root).gc(older_than_days=-1) == []
+    assert keeping.gc(Store(root), older_than_days=-1) == []
     assert process.communicate(timeout=60)[0].startswith("slow ")
 
 

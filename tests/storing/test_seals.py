@@ -17,7 +17,7 @@ import pytest
 
 from resurgence_harness import cli
 from resurgence_harness.errors import Corrupt, UserError
-from resurgence_harness.storing import Artifact, Condition, Seal, Store, content_of, ignored_words, key
+from resurgence_harness.storing import Artifact, Condition, Seal, Store, content_of, ignored_words, keeping, key
 
 KEY, OTHER = key("thing", "one"), key("thing", "two")
 MINE, THEIRS = "0123456789abcdef" * 4, "fedcba9876543210" * 4
@@ -259,7 +259,7 @@ def test_a_stale_mirror_gives_way_to_a_sealed_far_entry(
     make(Store(url))
     use_key(MINE)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "another machine"))
-    assert [checked.seal for checked in Store(url).seal()] == [Seal.SEALED]
+    assert [checked.seal for checked in keeping.seal(Store(url))] == [Seal.SEALED]
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     store = Store(url)
     assert store.condition(KEY) is Condition.PRESENT
@@ -320,7 +320,7 @@ def test_sealing_is_whole_or_not_at_all(tmp_path: Path) -> None:
         make(Store(root), name=name)
     script = (
         "import sys; from resurgence_harness.storing import Store; "
-        "print(1, flush=True); list(Store(sys.argv[1]).seal())"
+        "print(1, flush=True); list(keeping.seal(Store(sys.argv[1])))"
     )
     env = {**os.environ, "RESURGENCE_STORE_KEY": MINE, "PYTHONPATH": os.pathsep.join(sys.path)}
     for delay in (0.0, 0.01, 0.03):
@@ -329,12 +329,12 @@ def test_sealing_is_whole_or_not_at_all(tmp_path: Path) -> None:
         time.sleep(delay)
         process.send_signal(signal.SIGKILL)
         process.communicate(timeout=60)
-        checked = list(Store(root).verify())
+        checked = list(keeping.verify(Store(root)))
         assert [one.problem for one in checked] == [""] * 40
     subprocess.run(
         [sys.executable, "-c", script, str(root)], env=env, check=True, stdout=subprocess.DEVNULL, timeout=60
     )
-    assert {one.seal for one in Store(root).verify()} == {Seal.UNCHECKED}
+    assert {one.seal for one in keeping.verify(Store(root))} == {Seal.UNCHECKED}
 
 
 # Fresh runs
@@ -399,7 +399,7 @@ def test_a_file_of_another_age_is_listed(tmp_path: Path, seconds: float) -> None
     except (OSError, OverflowError):
         pytest.skip("the file system has no such time")
     assert [artifact.key for artifact in store.ls()] == [KEY]
-    assert len(store.gc(older_than_days=0, dry_run=True)) == 1
+    assert len(keeping.gc(store, older_than_days=0, dry_run=True)) == 1
 
 
 def test_what_is_exchanged_after_the_check_is_not_read(tmp_path: Path) -> None:

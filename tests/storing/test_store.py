@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from resurgence_harness.errors import BuildError, Corrupt, ResurgenceError, StoreError, Unwritable, UserError
-from resurgence_harness.storing import Artifact, Condition, Store, StoreWarning, default_root, key
+from resurgence_harness.storing import Artifact, Condition, Store, StoreWarning, default_root, keeping, key
 
 KEY = key("thing", "one")
 OTHER = key("thing", "two")
@@ -128,7 +128,7 @@ def test_a_remade_input_is_seen_without_making_anything(local: Store) -> None:
     make(local, Building(a=b"second"), key=OTHER, changed="yes")
     assert local.condition(KEY) is Condition.CHANGED
     assert local.current(KEY) is None
-    local.gc(older_than_days=-1, keep_kinds=[])
+    keeping.gc(local, older_than_days=-1, keep_kinds=[])
     make(local, Building(), **{OTHER: parent.digest})
     assert local.condition(KEY) is Condition.PRESENT
 
@@ -362,8 +362,8 @@ def test_ls_tells_what_is_finished(store: Store) -> None:
 def test_ls_of_no_store_is_empty_and_makes_none(local: Store) -> None:
     """Looking does not create."""
     assert local.ls() == []
-    assert list(local.verify()) == []
-    assert local.gc(older_than_days=0) == []
+    assert list(keeping.verify(local)) == []
+    assert keeping.gc(local, older_than_days=0) == []
     assert not local.root.exists()
 
 
@@ -372,7 +372,7 @@ def test_verify_names_what_is_broken(local: Store) -> None:
     make(local, Building())
     damage_bits(make(local, Building(), key=OTHER))
     damage_manifest(make(local, Building(), key=key("thing", 3)))
-    checked = {one.key: one.problem for one in local.verify()}
+    checked = {one.key: one.problem for one in keeping.verify(local)}
     assert checked[KEY] == ""
     assert "a of thing" in checked[OTHER]
     assert "manifest" in checked[key("thing", 3)]
@@ -390,14 +390,14 @@ def test_gc_takes_what_was_not_used_for_long(local: Store) -> None:
     age(old, 40)
     age(new, 40)
     local.open(OTHER)
-    assert local.gc(older_than_days=30, keep_kinds=["thing"]) == []
-    told = local.gc(older_than_days=30, dry_run=True)
+    assert keeping.gc(local, older_than_days=30, keep_kinds=["thing"]) == []
+    told = keeping.gc(local, older_than_days=30, dry_run=True)
     assert [(one.place, one.words, one.reason) for one in told] == [
         (str(old.path), "thing: a thing", "last used 40 days ago")
     ]
     assert told[0].size > old.size
     assert local.find(KEY) is not None
-    assert len(local.gc(older_than_days=30)) == 1
+    assert len(keeping.gc(local, older_than_days=30)) == 1
     assert [artifact.key for artifact in local.ls()] == [OTHER]
 
 
@@ -409,7 +409,7 @@ def test_gc_clears_what_was_never_finished(local: Store) -> None:
     (leftover / "a").write_bytes(b"half")
     unfinished = local.root / OTHER[:2] / OTHER
     unfinished.mkdir(parents=True)
-    reasons = {one.reason for one in local.gc(older_than_days=1000)}
+    reasons = {one.reason for one in keeping.gc(local, older_than_days=1000)}
     assert reasons == {"left by a builder that was stopped", "never finished"}
     assert not leftover.exists() and not unfinished.exists()
     assert local.open(KEY)
@@ -420,7 +420,7 @@ def test_gc_reaches_a_remote_store(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     store = Store(f"memory://gc-{tmp_path.name}")
     make(store, Building())
-    assert len(store.gc(older_than_days=-1)) == 1
+    assert len(keeping.gc(store, older_than_days=-1)) == 1
     assert store.find(KEY) is None
     assert store.keys() == []
 

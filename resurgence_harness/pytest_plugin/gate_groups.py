@@ -1,0 +1,58 @@
+"""The groups of a release gate's policy as tests."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from resurgence_harness.errors import UserError
+from resurgence_harness.pytest_plugin.state import gating_in
+
+if TYPE_CHECKING:
+    from resurgence_harness.gate.release_policy import Group, ReleasePolicy
+
+FIXTURE = "gate_claim"
+"""The fixture whose tests are the groups of the policy."""
+
+
+class GroupWord(str):
+    """A group's word as a test's parameter."""
+
+
+def parametrize(metafunc: pytest.Metafunc) -> list[str]:
+    """One test per group of the policy; gives what is wrong, if anything is."""
+    if FIXTURE not in metafunc.fixturenames:
+        return []
+    wrong: list[str] = []
+    words: dict[str, str] = {}
+    try:
+        gating = gating_in(metafunc.config)
+        words = {group.word: gating.policy.cell(group).id for group in gating.policy.groups}
+    except UserError as error:
+        wrong = [str(error)]
+    metafunc.parametrize(FIXTURE, [GroupWord(word) for word in words], indirect=True, ids=list(words.values()))
+    return wrong
+
+
+def planned(item: Any) -> dict[str, Any] | None:
+    """A collected group, as plain values that a worker can send; None for any other test."""
+    word = word_of(item)
+    if word is None:
+        return None
+    gating = gating_in(item.config)
+    return {**group_entry(gating.policy, gating.group(word)), "nodeid": item.nodeid, "folder": str(item.path.parent)}
+
+
+def group_entry(policy: ReleasePolicy, group: Group) -> dict[str, Any]:
+    """A group of the policy as a planned cell, before any test of it is known."""
+    cell = policy.cell(group)
+    about = {"key": f"gate {cell.task}/{cell.id}", "id": cell.id, "task": cell.task, "nodeid": f"gate[{cell.id}]"}
+    return {**about, "method": cell.method, "concepts": cell.count, "folder": "", "gate": True}
+
+
+def word_of(item: Any) -> str | None:
+    """The group that a test is about."""
+    callspec = getattr(item, "callspec", None)
+    word = callspec.params.get(FIXTURE) if callspec is not None else None
+    return word if isinstance(word, GroupWord) else None
