@@ -319,7 +319,7 @@ def test_sealing_is_whole_or_not_at_all(tmp_path: Path) -> None:
     for name in names:
         make(Store(root), name=name)
     script = (
-        "import sys; from resurgence_harness.storing import Store; "
+        "import sys; from resurgence_harness.storing import Store, keeping; "
         "print(1, flush=True); list(keeping.seal(Store(sys.argv[1])))"
     )
     env = {**os.environ, "RESURGENCE_STORE_KEY": MINE, "PYTHONPATH": os.pathsep.join(sys.path)}
