@@ -153,7 +153,7 @@ def _metadata() -> Iterator[Row]:
     """What a LoRA says of itself, within the file and beside it."""
     values: dict[str, tuple[Any, ...]] = {
         "r": (0, -1, "2", None, 10**9, True, [2], 3),
-        "lora_alpha": (0, -8, "8", None, 1e308, True, [8], {"a": 1}, 8),
+        "lora_alpha": (-8, "8", None, 1e308, True, [8], {"a": 1}, 8),
         "alpha_pattern": (
             {"to_q": -1},
             {"(a+)+$": 2},
