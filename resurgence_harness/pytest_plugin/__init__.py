@@ -303,8 +303,8 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
 
 def _ignored(config: pytest.Config) -> dict[str, Seal]:
     """Entries of the store that counted as absent in this process."""
-    parts = [config.stash[key].ignored for key in (GATING, ENGINE) if key in config.stash]
-    return {name: seal for part in parts for name, seal in part.items()}
+    gate = config.stash[GATING].ignored if GATING in config.stash else {}
+    return {**gate, **(config.stash[ENGINE].ignored if ENGINE in config.stash else {})}
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
