@@ -18,17 +18,19 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pytest
 
 from resurgence_harness.errors import UserError, sentence
-from resurgence_harness.process.exit_codes import one_line
 
 if TYPE_CHECKING:
     from resurgence_harness.presets import SettingsFile
     from resurgence_harness.selection import Selection
     from resurgence_harness.tasks import Task
 
-EXIT_CODES = (
-    f"Of a run that has cells: {one_line()} When several apply: 1, then 12, 11, 10. pytest's 2 and 3 keep their"
-    " meaning; runs without cells keep all of pytest's codes."
-)
+EXIT_CODES = """\
+Exit codes of a run that has cells: 0 every cell HOLDS or is KNOWN; 1 a safety regression (a cell is VIOLATED), nothing
+else; 10 UNDECIDED, the evidence cannot tell; 11 incomplete: a planned cell has no verdict (a worker died, -x, a
+timeout), a group of the gate's policy was not judged, or a test failed that is no cell; 12 the harness failed, or
+results could not be written; 4 a mistake in options, base, store or limits; 143 ended by SIGTERM. When several apply:
+1, then 12, 11, 10. pytest's 2 and 3 keep their meaning; runs without cells keep all of pytest's codes."""
+"""Written out, as every run of pytest passes here: `process.exit_codes` has the table of all commands."""
 PROFILE_WORDS = ("quick", "full", "paper")
 ENGINE_WORDS = ("sequential", "fixed", "hybrid")
 """As `presets.PROFILES` and `selection.ENGINES` have them, for the help of runs that import neither."""

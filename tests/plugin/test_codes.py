@@ -160,7 +160,12 @@ def test_a_signal_ends_the_run_and_leaves_nothing(
     temporary.mkdir()
     suite.environment["TMPDIR"] = str(temporary)
     running = subprocess.Popen(
-        suite.command("-n", workers), cwd=suite.path, env=suite.env(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        suite.command("-n", workers),
+        cwd=suite.path,
+        env=suite.env(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background job ignores it
     )
     deadline = time.monotonic() + 200
     while not (suite.path / "begun").exists() and time.monotonic() < deadline and running.poll() is None:
