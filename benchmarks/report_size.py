@@ -137,14 +137,21 @@ def results(count: int, root: Path) -> Path:
         raise SystemExit(done.stdout[-2000:] + done.stderr[-2000:])
     records = [json.loads((root / "records" / f"{cell}.json").read_text(encoding="utf-8")) for cell in cells(count)]
     run = {
-        "schema_version": 1,
+        "schema_version": 2,
         "tool": "resurgence-harness",
         "started": began,
         "finished": run_moment(),
         "status": "complete",
         "exit_code": 1,
         "base": {"name": "micro", "digest": "0" * 64},
-        "selection": {"profile": "full", "changed": {}},
+        "selection": {
+            "engine": "sequential",
+            "changed": {},
+            "settings": "",
+            "prompts": [],
+            "notes": [],
+            "choices": {"profile": "full"},
+        },
         "environment": {"python": "3.11", "device": "cpu"},
         "family": together(records, []),
         "cells": records,

@@ -66,8 +66,8 @@ class Bench:
         self.making = Making(store)
         self._progress: Progress = progress or (lambda stage, done, total, loss: None)
 
-    def tell(self, progress: Progress) -> None:
-        """Tell somebody else from now on."""
+    def set_progress(self, progress: Progress) -> None:
+        """Report progress to this function from now on."""
         self._progress = progress
 
     # Checkpoints

@@ -8,7 +8,7 @@
     resurgence report [--single-file] [--open] [--figures DIR]
     resurgence paper --table 1 [--base micro]
 
-One file for each command or group; the gate's are in gate/command.py. What follows `plan` and `build` is given to
+One file for each command or group; the gate's are in cli/gate.py. What follows `plan` and `build` is given to
 pytest, which collects the suite: they see the cells that pytest sees.
 """
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import typer
-from rich.console import Console
 
 from resurgence_harness.cli.arguments import PASSED_ON, Arguments
 from resurgence_harness.cli.cells import Cells, collected
 from resurgence_harness.cli.plan import summary
+from resurgence_harness.cli.progress_bar import shown_progress
 from resurgence_harness.cli.words import count_words
 from resurgence_harness.storing import check_usable
 
@@ -33,28 +33,12 @@ def build_command(arguments: Arguments) -> None:
 
 
 def make_everything(cells: Cells) -> None:
-    """Ask for every cell until its answer is clear, with a bar for the whole and one for what is being done."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    """Examine every cell until its answer is clear."""
     engine = cells.engine
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
-        whole = bars.add_task("cells", total=len(cells.plans))
-        part = bars.add_task("starting", total=None)
-        stage = ""
-
-        def progress(words: str, done: int, total: int, loss: float | None) -> None:
-            nonlocal stage
-            if words != stage:
-                stage = words
-                bars.reset(part)
-            told = words if loss is None else f"{words}, loss {loss:.4f}"
-            bars.update(part, description=told, completed=done, total=total)
-
-        engine.bench.tell(progress)
-        try:
+    try:
+        with shown_progress(engine.bench.set_progress, cells=len(cells.plans)) as advance:
             for plan, suite in cells.plans:
                 engine.examine(plan, suite)
-                bars.advance(whole)
-        finally:
-            engine.release()
+                advance()
+    finally:
+        engine.release()

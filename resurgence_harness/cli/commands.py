@@ -8,8 +8,7 @@ from typing import Annotated, Any
 import typer
 
 import resurgence_harness
-from resurgence_harness.cli import build, paper, plan, report, store, theory, validate
-from resurgence_harness.gate import command as gate
+from resurgence_harness.cli import build, gate, paper, plan, report, store, theory, validate
 from resurgence_harness.process import ExitCode, one_line
 
 app = typer.Typer(

@@ -226,11 +226,11 @@ class Gate:
             self._benches[digest] = Bench(self.store, device=self.device, progress=self._progress)
         return self._benches[digest]
 
-    def tell(self, progress: Progress) -> None:
-        """Tell somebody else from now on."""
+    def set_progress(self, progress: Progress) -> None:
+        """Report progress to this function from now on."""
         self._progress = progress
         for bench in self._benches.values():
-            bench.tell(progress)
+            bench.set_progress(progress)
 
     def acceptance(self, group: Group) -> Acceptance | None:
         """What was accepted for a group on its base, if anything."""

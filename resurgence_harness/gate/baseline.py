@@ -11,9 +11,9 @@ from typing import Any
 from pydantic import ValidationError
 
 from resurgence_harness.errors import UserError, sentence, shown
-from resurgence_harness.gate.acceptances import AcceptanceEntry
-from resurgence_harness.gate.mistakes import wrong
-from resurgence_harness.gate.policy import load_limits
+from resurgence_harness.limits.acceptances import AcceptanceEntry
+from resurgence_harness.limits.limits_file import load_limits
+from resurgence_harness.limits.mistakes import wrong
 from resurgence_harness.strict_yaml import written
 
 HEAD = "# Results beyond the policy's limits that were accepted, each with a reason, an owner and an end; reviewed."

@@ -27,9 +27,9 @@ from typing import Annotated, Any, NamedTuple
 from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 
 from resurgence_harness.errors import UserError, hides, sentence, shown
-from resurgence_harness.gate.acceptances import Entry, Word
-from resurgence_harness.gate.mistakes import told
-from resurgence_harness.gate.policy import Limits, PolicyEntry, load_limits, read_file, reading
+from resurgence_harness.limits.acceptances import Entry, Word
+from resurgence_harness.limits.limits_file import Limits, PolicyEntry, load_limits, read_file, reading
+from resurgence_harness.limits.mistakes import told
 from resurgence_harness.reviewed_text import check_inside, read_reviewed
 from resurgence_harness.specs import Cell, Concept, Prompt, Sampler
 from resurgence_harness.statistics import Acceptance, Policy

@@ -12,15 +12,12 @@ a concept or a prompt.
 from __future__ import annotations
 
 import json
-import platform
-import uuid
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-import resurgence_harness
 from resurgence_harness.errors import ResurgenceError, UserError, sentence, shown
 from resurgence_harness.gate.asking import ENGINE, Gate, size_notes
 from resurgence_harness.gate.audit import figure
@@ -82,11 +79,6 @@ def _unwritable(out: Path, error: Exception, option: str) -> UserError:
     return UserError(sentence(first, reason=reason, do=f"Give another folder with {option}."))
 
 
-def new_run_id() -> str:
-    """What tells one run's files from another's: a random UUID, in verdict.json and every report written beside it."""
-    return str(uuid.uuid4())
-
-
 def run(gate: Gate, told: Callable[[Group, dict[str, Any]], None]) -> tuple[dict[str, Any], dict[str, bytes]]:
     """Ask every group; `told` receives each record. A group that broke is missing.
 
@@ -116,50 +108,21 @@ def run(gate: Gate, told: Callable[[Group, dict[str, Any]], None]) -> tuple[dict
         gate.release()
     kinds = [VerdictKind(record["verdict"]) for record in records]
     code = exit_code(kinds, harness_errors=len(missing))
-    from resurgence_harness.reporting.about_store import about_store
+    from resurgence_harness.reporting.run_document import Chosen, MadeOn, document
 
-    found = results(gate.policy, gate.models, records, missing, code=code, started=started, device=gate.device)
-    found["environment"] |= about_store(gate.store.ignored, gate.store.run)
+    policy, models = gate.policy, gate.models
+    found = document(
+        records,
+        missing,
+        code=code,
+        started=started,
+        base=models.base.base if models.base is not None else None,
+        chosen=Chosen(engine=ENGINE, choices=policy.file.model_dump(mode="json", exclude={"models"})),
+        made_on=MadeOn(device=gate.device, folder=Path.cwd(), ignored=gate.store.ignored, fresh=gate.store.run),
+        declared=[f"{cell.task}/{cell.id}" for cell in map(policy.cell, policy.groups)],
+        gate=about(policy, models),
+    )
     return found, sheets
-
-
-def results(
-    policy: ReleasePolicy,
-    models: Models,
-    records: list[dict[str, Any]],
-    missing: list[dict[str, Any]],
-    *,
-    code: int,
-    started: datetime,
-    device: str,
-) -> dict[str, Any]:
-    """The content of verdict.json."""
-    from resurgence_harness.reporting.records import libraries
-    from resurgence_harness.reporting.together import together
-
-    base = models.base.base if models.base is not None else None
-    declared = [f"{cell.task}/{cell.id}" for cell in map(policy.cell, policy.groups)]
-    return {
-        "schema_version": 1,
-        "tool": f"resurgence-harness {resurgence_harness.__version__}",
-        "run_id": new_run_id(),
-        "started": started.isoformat(timespec="seconds"),
-        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-        "status": "incomplete" if missing else "complete",
-        "exit_code": code,
-        "base": {"name": base.name if base else "no base", "digest": base.digest if base else ""},
-        "selection": {"engine": ENGINE, **policy.file.model_dump(mode="json", exclude={"models"})},
-        "environment": {
-            "python": platform.python_version(),
-            "platform": platform.platform(),
-            "device": device,
-            **libraries(),
-        },
-        "family": together(records, declared),
-        "gate": about(policy, models),
-        "cells": records,
-        "missing": missing,
-    }
 
 
 def about(policy: ReleasePolicy, models: Models) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from resurgence_harness.gate.quoting import quoted
+from resurgence_harness.limits.quoting import quoted
 from resurgence_harness.presets import written
 from resurgence_harness.reporting import allure, cell_page
 from resurgence_harness.reporting.contact_sheet import ROWS, Row, sheet, worst

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from resurgence_harness.diffusion.devices import resolved_device
 from resurgence_harness.errors import HarnessError
 from resurgence_harness.examining import Examined, Laboratory, Recalled, Rule, examine
-from resurgence_harness.gate.bindings import settings_digest
 from resurgence_harness.inquiry import Question
+from resurgence_harness.limits.bindings import settings_digest
 from resurgence_harness.pytest_plugin.progress import ProgressWriter
 from resurgence_harness.selection import CellPlan, base_model, benign_probe, plan_cell
 from resurgence_harness.specs import Base, Cell, Recipe
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from resurgence_harness.bench import Bench
     from resurgence_harness.diffusion.model import StableDiffusion
-    from resurgence_harness.gate.policy import Limits
+    from resurgence_harness.limits.limits_file import Limits
     from resurgence_harness.pytest_plugin.options import Options
 
 LIMITS_FILE = "limits.yaml"
@@ -111,7 +111,7 @@ class Engine:
 
     def limits(self, suite: Path) -> Limits:
         """The limits for tests in this folder."""
-        from resurgence_harness.gate.policy import Limits, load_limits
+        from resurgence_harness.limits.limits_file import Limits, load_limits
 
         beside = suite / LIMITS_FILE
         path = self.options.limits or (beside if beside.is_file() else None)

@@ -18,7 +18,7 @@ from resurgence_harness.pytest_plugin.claims import passed, tell
 
 if TYPE_CHECKING:
     from resurgence_harness.gate.asking import Answer, Gate
-    from resurgence_harness.gate.command import Asked
+    from resurgence_harness.gate.inputs import GateInputs
     from resurgence_harness.gate.models import Models
     from resurgence_harness.gate.release_policy import Group, ReleasePolicy
     from resurgence_harness.pytest_plugin.options import Options
@@ -45,13 +45,13 @@ class Gating:
     @cached_property
     def policy(self) -> ReleasePolicy:
         """The policy of --resurgence-policy."""
-        from resurgence_harness.gate.command import read_policy
+        from resurgence_harness.gate.inputs import read_policy
 
-        return read_policy(self._asked, own=self._own)
+        return read_policy(self._inputs, own=self._own)
 
     @cached_property
-    def _asked(self) -> Asked:
-        from resurgence_harness.gate.command import read_asked
+    def _inputs(self) -> GateInputs:
+        from resurgence_harness.gate.inputs import read_inputs
 
         if self._options.policy is None:
             raise UserError(
@@ -60,17 +60,17 @@ class Gating:
                     do="Give --resurgence-policy policy.yaml; `resurgence policy init` writes one.",
                 )
             )
-        return read_asked(self._options.policy)
+        return read_inputs(self._options.policy)
 
     @cached_property
     def models(self) -> Models:
         """The policy's models."""
-        from resurgence_harness.gate.command import read_models
+        from resurgence_harness.gate.inputs import read_models
         from resurgence_harness.gate.models import Models
 
         if self._found is not None:
             return Models.read(self._found)
-        return read_models(self._asked, store=self._options.store, run=self._options.run)
+        return read_models(self._inputs, store=self._options.store, run=self._options.run)
 
     @cached_property
     def gate(self) -> Gate:
@@ -152,7 +152,7 @@ class GateClaim:
 
     def _attach(self, answer: Answer) -> None:
         """The group's page in the report."""
-        from resurgence_harness.gate.quoting import quoted
+        from resurgence_harness.limits.quoting import quoted
         from resurgence_harness.reporting import allure, cell_page
 
         record, policy = answer.record, self._gating.policy

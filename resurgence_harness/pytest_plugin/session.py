@@ -7,7 +7,6 @@ have collected. A planned cell without a record is missing: its worker died, -x 
 from __future__ import annotations
 
 import os
-import platform
 import shutil
 import sys
 from collections.abc import Iterator
@@ -19,9 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-import resurgence_harness
 from resurgence_harness.errors import ResurgenceError, UserError, sentence, shown
-from resurgence_harness.pytest_plugin import closing, old_results, run_folder
+from resurgence_harness.pytest_plugin import old_results, run_folder
 from resurgence_harness.pytest_plugin.ledger import Ledger
 from resurgence_harness.pytest_plugin.sight import Sight
 from resurgence_harness.pytest_plugin.state import gating_in, options_of
@@ -256,6 +254,8 @@ class Session:
 
     def summarize(self, terminal: Any) -> None:
         """Print the table, the reasons, and what the exit code says."""
+        from resurgence_harness.reporting.closing import PYTEST
+
         self._told = True
         lines = self._lines()
         if lines:
@@ -264,7 +264,7 @@ class Session:
             terminal.write_line(command)
         for line in lines:
             for segment in line:
-                terminal.write(segment.text, **closing.MARKUP[segment.style])
+                terminal.write(segment.text, **PYTEST[segment.style])
             terminal.write("\n")
 
     def tell(self) -> None:
@@ -278,6 +278,8 @@ class Session:
     def _lines(self) -> list[Any]:
         if self.settled is None:
             return []
+        from resurgence_harness.reporting import closing
+
         if self._run is None and not self._ledger.mistakes:
             return closing.nothing_judged() if self.settled == INCOMPLETE else []
         return closing.lines(
@@ -286,6 +288,7 @@ class Session:
             problems=self._problems,
             notes=self._notes(),
             where=self._shown(self.options.out / VERDICT_FILE),
+            full=self._config.option.verbose > 0,
         )
 
     def _notes(self) -> tuple[str, ...]:
@@ -329,42 +332,51 @@ class Session:
 
     def _results(self, code: int, missing: list[dict[str, Any]]) -> dict[str, Any]:
         """The content of verdict.json."""
-        from resurgence_harness.gate.running import new_run_id
         from resurgence_harness.presets import plain
         from resurgence_harness.pytest_plugin.workers import resolved_device
+        from resurgence_harness.reporting.run_document import Chosen, MadeOn, document
+        from resurgence_harness.specs import Base
 
-        records, failures = self._ledger.records(), self._ledger.failures()
+        records, failures, suites = self._ledger.records(), self._ledger.failures(), self.suites
         notes = dict.fromkeys(note for record in records for note in record.get("notes", ()))
         records = [{name: value for name, value in record.items() if name != "notes"} for record in records]
-        stopped = code in (pytest.ExitCode.INTERRUPTED, TERMINATED)
-        whole = not missing and not failures and not self._ledger.lost_worker
-        selection = asdict(replace(self.options.selection, changed=()))
-        changed = {name: plain(value) for name, value in self.options.selection.changed}
-        base, suites = self.base, self.suites
+        selection = self.options.selection
+        choices = asdict(replace(selection, changed=()))
+        chosen = Chosen(
+            engine=choices.pop("engine") or "sequential",
+            choices={name: value for name, value in choices.items() if name not in ("changed", "settings")},
+            changed={name: plain(value) for name, value in selection.changed},
+            settings=selection.settings,
+            prompts=self.notes,
+            notes=list(notes),
+        )
+        made_on = MadeOn(
+            device=resolved_device(self.options.device),
+            folder=self._config.invocation_params.dir,
+            ignored=self.ignored,
+            fresh=self.options.run,
+            workers=getattr(self._config.option, "numprocesses", None) or 0,
+        )
         found = {"cells": len(suites), "of": max(len(suites), self._ledger.found)} if suites else None
-        return {
-            "schema_version": 1,
-            "tool": f"resurgence-harness {resurgence_harness.__version__}",
-            "run_id": new_run_id(),
-            "started": _moment(self._started),
-            "finished": _moment(datetime.now(UTC)),
-            "status": "interrupted" if stopped else "complete" if whole else "incomplete",
-            "exit_code": code,
-            "base": {"name": base.name if base else self.options.base, "digest": base.digest if base else ""},
-            "selection": {**selection, "changed": changed, "prompts": list(self.notes), "notes": list(notes)},
-            "environment": self._environment(resolved_device(self.options.device)),
-            "family": self._family(records),
-            **self._gate(),
-            "cells": records,
-            "missing": missing,
-            "selected": found,
-            "failed_tests": failures,
-            "lost_worker": self._ledger.lost_worker,
-        }
+        base = self.base or (Base(digest="", name=self.options.base) if suites else None)
+        return document(
+            records,
+            missing,
+            code=code,
+            started=self._started,
+            base=base,
+            chosen=chosen,
+            made_on=made_on,
+            declared=self._declared(),
+            stopped=code in (pytest.ExitCode.INTERRUPTED, TERMINATED),
+            gate=self._gate(),
+            selected=found,
+            failed_tests=failures,
+            lost_worker=self._ledger.lost_worker,
+        )
 
-    def _family(self, records: list[dict[str, Any]]) -> dict[str, Any]:
-        """What all cells together say, over everything that the profile declares for the tasks of this run."""
-        from resurgence_harness.reporting.together import together
+    def _declared(self) -> list[str]:
+        """Every planned cell, and every one that the profile declares for the tasks of this run."""
         from resurgence_harness.selection import Selection, cells
 
         tasks = self.options.tasks
@@ -372,27 +384,16 @@ class Session:
         profile = Selection(profile=self.options.selection.profile)
         for name in dict.fromkeys(entry["task"] for entry in self.suites):
             declared += [f"{name}/{cell.id}" for cell in (cells(tasks[name], profile) if name in tasks else ())]
-        return together(records, list(dict.fromkeys(declared)))
+        return declared
 
-    def _gate(self) -> dict[str, Any]:
+    def _gate(self) -> dict[str, Any] | None:
         """The object `gate` of verdict.json, where the run was one."""
         if not self.gate:
-            return {}
+            return None
         from resurgence_harness.gate import running
 
         gating = gating_in(self._config)
-        return {"gate": running.about(gating.policy, gating.models)}
-
-    def _environment(self, device: str) -> dict[str, str]:
-        from resurgence_harness.reporting.about_store import about_store
-        from resurgence_harness.reporting.records import libraries
-        from resurgence_harness.reporting.surroundings import surroundings
-
-        found = {"python": platform.python_version(), "platform": platform.platform(), "device": device}
-        workers = getattr(self._config.option, "numprocesses", None)
-        found["workers"] = str(workers or 0)
-        found |= about_store(self.ignored, self.options.run)
-        return {**found, **libraries(), **surroundings(self._config.invocation_params.dir)}
+        return running.about(gating.policy, gating.models)
 
     def _write_allure(self, results: Path, run: dict[str, Any]) -> None:
         from resurgence_harness.reporting import allure

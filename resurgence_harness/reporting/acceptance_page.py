@@ -3,34 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import PurePath
 from typing import Any
 
+from resurgence_harness.limits.quoting import Quoted
 from resurgence_harness.reporting import pages
 from resurgence_harness.reporting.escaping import html as escape
 from resurgence_harness.statistics.words import percent, points
 
 ANCHOR = "acceptance"
 """Where the cell's page tells it."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Quoted:
-    """A reviewed file and the lines that were applied."""
-
-    name: str
-    """Of the file, as a reader finds it."""
-    text: str
-    first: int
-    """Line, counted from 1."""
-    last: int
-
-    @property
-    def words(self) -> str:
-        """ "acceptance in limits.yaml, lines 24 to 31"."""
-        lines = f"line {self.first}" if self.first == self.last else f"lines {self.first} to {self.last}"
-        return f"acceptance in {PurePath(self.name).name}, {lines}"
 
 
 def section(record: Mapping[str, Any], file: str, quote: Quoted | None) -> str:

@@ -12,8 +12,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from resurgence_harness.limits.quoting import Quoted
 from resurgence_harness.reporting import acceptance_page, courses, pages
-from resurgence_harness.reporting.acceptance_page import Quoted
 from resurgence_harness.reporting.escaping import html as escape
 from resurgence_harness.statistics import CellEvidence, Rate
 from resurgence_harness.statistics.evidence import pairs

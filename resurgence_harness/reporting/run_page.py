@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import Any
 
 from resurgence_harness.reporting.categories import as_configuration
+from resurgence_harness.reporting.terminal import accepted
 
 Run = Mapping[str, Any]
 """The object of verdict.json."""
@@ -34,19 +35,21 @@ def title(run: Run) -> str:
     }
     told = [f"{_counted(len(found), kind)} ({_few(found)})" for kind, found in kinds.items() if found]
     if told:
-        return f"BLOCKED by {told[0]}" + (f"; also {', '.join(told[1:])}" if told[1:] else "")
+        also = f"; also {', '.join(told[1:])}" if told[1:] else ""
+        known_too = f"; {accepted(run['cells'])}" if accepted(run["cells"]) else ""
+        return f"BLOCKED by {told[0]}{also}{known_too}"
     if run["exit_code"] or run["status"] != "complete" or not run["cells"]:
         return f"BLOCKED: the run ended with exit code {run['exit_code']} ({run['status']})"
-    known = sum(cell["verdict"] == "KNOWN" for cell in run["cells"])
     total = _counted(len(run["cells"]), "cell")
-    return f"NOT BLOCKED: {total} judged" + (f", {known} of them known and accepted" if known else ", every one holds")
+    return f"NOT BLOCKED: {total} judged; {accepted(run['cells']) or 'every one holds'}"
 
 
 def environment(run: Run) -> dict[str, str]:
     """Name and value of what the run was made on and with; what a reader asks for first comes first."""
     selection, made_on = run["selection"], {name: str(value) for name, value in run["environment"].items()}
-    chosen = {name: selection.get(name) for name in ("profile", "engine", "seeds", "runs")}
-    changed = selection.get("changed") or {}
+    choices = {"engine": selection["engine"], **selection["choices"]}
+    chosen = {name: choices.get(name) for name in ("profile", "engine", "seeds", "runs")}
+    changed = selection["changed"]
     first = {name: made_on.pop(name) for name in ("commit", "device", "gpus", "driver") if name in made_on}
     return {
         "base": run["base"]["name"],

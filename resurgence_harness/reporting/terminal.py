@@ -86,20 +86,60 @@ def several_tasks(records: Sequence[Record]) -> bool:
     return len({record["task"] for record in records}) > 1
 
 
+LONGEST = 160
+"""Characters of a reason among the closing lines; the whole stands in verdict.json, and with -v."""
+
+
 def reasons(records: Sequence[Record]) -> list[Line]:
-    """One line for every cell that does not simply hold, with its task where there are several."""
-    told = [record for record in records if record["verdict"] != "HOLDS"]
-    named = {
-        id(one): visible(f"{one['task']}/{one['id']}" if several_tasks(records) else str(one["id"])) for one in told
-    }
-    width = max(map(len, named.values()), default=0)
+    """The whole reason of every cell that does not simply hold, with its task where there are several."""
+    named = _names(records, [record for record in records if record["verdict"] != "HOLDS"])
     lines: list[Line] = []
-    for record in told:
+    for name, record in named:
         first, *more = map(visible, str(record["reason"]).splitlines() or [""])
-        head = Segment(f"{named[id(record)]:<{width}}  "), Segment(record["verdict"], STYLES[record["verdict"]])
-        lines.append([*head, Segment(f": {first}")])
-        lines += [[Segment(f"{'':<{width}}  {text.strip()}", "dim")] for text in more]
+        lines.append([*_head(name, record), Segment(f": {first}")])
+        lines += [[Segment(f"{'':<{len(name)}}  {text.strip()}", "dim")] for text in more]
     return lines
+
+
+def blocked(records: Sequence[Record]) -> list[Line]:
+    """A line for every cell that blocks, its reason cut at `LONGEST`, and one that counts what is accepted."""
+    lines: list[Line] = []
+    for name, record in _names(records, [one for one in records if one["verdict"] in ("VIOLATED", "UNDECIDED")]):
+        first = visible(next(iter(str(record["reason"]).splitlines()), ""))
+        why = first if len(first) <= LONGEST else first[: LONGEST - 1] + "…"
+        lines.append([*_head(name, record), Segment(f": {why}")])
+    if told := accepted(records):
+        lines.append([Segment(f"{told}; -v lists them", "warn")])
+    return lines
+
+
+def accepted(records: Sequence[Record]) -> str:
+    """ "7 known resurgences accepted, up to 100 % of images"; empty where nothing is known."""
+    known = [record for record in records if record["verdict"] == "KNOWN"]
+    if not known:
+        return ""
+    most = max(record["after"]["rate"] for record in known)
+    return f"{len(known)} known resurgence{'' if len(known) == 1 else 's'} accepted, up to {100 * most:.0f} % of images"
+
+
+def needless(records: Sequence[Record]) -> list[Line]:
+    """A line for every cell whose acceptance is no longer needed."""
+    return [
+        [Segment(f"{name}  tighten: its acceptance is no longer needed", "warn")]
+        for name, _ in _names(records, [record for record in records if record["tighten"]])
+    ]
+
+
+def _head(name: str, record: Record) -> Line:
+    return [Segment(f"{name}  "), Segment(record["verdict"], STYLES[record["verdict"]])]
+
+
+def _names(records: Sequence[Record], chosen: Sequence[Record]) -> list[tuple[str, Record]]:
+    """The chosen cells with their names, padded to one width; the task is part of them where there are several."""
+    several = several_tasks(records)
+    names = [visible(f"{one['task']}/{one['id']}" if several else str(one["id"])) for one in chosen]
+    width = max(map(len, names), default=0)
+    return [(f"{name:<{width}}", record) for name, record in zip(names, chosen, strict=True)]
 
 
 def missing(entries: Sequence[Mapping[str, Any]]) -> list[Line]:

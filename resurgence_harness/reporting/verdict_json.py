@@ -1,6 +1,6 @@
 """verdict.json: what a run found, for machines. Its schema is `verdict.schema.json` beside this file.
 
-    {"schema_version": 1, "status": "complete", "exit_code": 0, …, "cells": [{"task": "celebrity", "method": "esd", …}],
+    {"schema_version": 2, "status": "complete", "exit_code": 0, …, "cells": [{"task": "celebrity", "method": "esd", …}],
      "missing": [{"id": "esd-100-lora", "why": "its worker died", …}]}
 
 The file is written once, at the end, by a rename: a reader never sees half of it; a run that was killed leaves none.
@@ -20,7 +20,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from resurgence_harness.errors import UserError, sentence, shown
 from resurgence_harness.reporting.file_set import write_set
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """What this version writes and reads."""
 LARGEST = 200_000_000
 """Bytes of a verdict.json at most; a thousand cells have about four million."""
@@ -224,10 +224,21 @@ class SelectedResult(_Part):
     of: int = Field(ge=0)
 
 
+class SelectionResult(_Part):
+    """What was chosen for the run."""
+
+    engine: Literal["sequential", "fixed", "hybrid"] = Field(description="How many images are drawn.")
+    changed: dict[str, Any] = Field(description="Preset values that were changed.")
+    settings: str = Field(description="sha256 of the settings file; or empty.")
+    prompts: list[str] = Field(description="Where written prompts come from, and how many are read in part.")
+    notes: list[str] = Field(description="Known before anything was drawn: odd image sizes, grids too small.")
+    choices: dict[str, Any] = Field(description="A suite's options, or a gate's policy, by name.")
+
+
 class Verdicts(_Part):
     """The whole file."""
 
-    schema_version: Literal[1]
+    schema_version: Literal[2]
     tool: str = Field(description="resurgence-harness and its version.")
     run_id: str = Field("", description="Random UUID of the run, the same in every report of it; empty in old files.")
     started: Moment = Field(description="ISO 8601, UTC.")
@@ -237,7 +248,7 @@ class Verdicts(_Part):
     )
     exit_code: int
     base: BaseResult
-    selection: dict[str, Any] = Field(description="What was asked for, with every preset value that was changed.")
+    selection: SelectionResult
     environment: dict[str, str] = Field(description="Versions, device and platform.")
     family: FamilyResult
     gate: GateResult | None = Field(None, description="What only a release gate has.")
@@ -281,9 +292,18 @@ def readable(value: Any, *, levels: int) -> str:
 
 
 def read(path: Path) -> Verdicts:
-    """A verdict.json, checked; UserError in a sentence if it is not one."""
+    """A verdict.json, checked; UserError in a sentence if it is not one, or of another schema."""
+    found = parsed(path)
+    schema = found.get("schema_version") if isinstance(found, dict) else None
+    if isinstance(schema, int) and schema != SCHEMA_VERSION:
+        raise UserError(
+            sentence(
+                f"{path} has schema {schema}; this version reads schema {SCHEMA_VERSION}.",
+                do="Run the suite or the gate again with this version.",
+            )
+        )
     try:
-        return Verdicts.model_validate_json(json.dumps(parsed(path)))
+        return Verdicts.model_validate_json(json.dumps(found))
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"])) or "the file"

@@ -28,8 +28,8 @@ from resurgence_harness.diffusion.model_files import ModelFiles
 from resurgence_harness.diffusion.tensor_files import DTYPES, check_finite, read_header
 from resurgence_harness.diffusion.texts import check_texts
 from resurgence_harness.errors import UserError
-from resurgence_harness.gate.policy import PolicyEntry
 from resurgence_harness.gate.release_policy import PolicyFile, load_policy, resolve
+from resurgence_harness.limits.limits_file import PolicyEntry
 from resurgence_harness.tasks import TASKS
 
 

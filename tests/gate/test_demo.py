@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from resurgence_harness.gate import demo
-from resurgence_harness.gate.policy import PolicyEntry
 from resurgence_harness.gate.release_policy import PolicyFile, SamplerEntry
+from resurgence_harness.limits.limits_file import PolicyEntry
 from resurgence_harness.reporting import verdict_json
 
 

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
-from resurgence_harness.gate import command, running
+from resurgence_harness.cli import gate as command
+from resurgence_harness.gate import running
 from resurgence_harness.process import MEANINGS
 
 DOCS = Path(__file__).parents[2] / "docs"

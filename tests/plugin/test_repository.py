@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from resurgence_harness.gate.policy import load_limits
+from resurgence_harness.limits.limits_file import load_limits
 from resurgence_harness.statistics import Policy
 from tests.plugin.conftest import INSTALLED, ROOT
 

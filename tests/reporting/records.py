@@ -71,7 +71,7 @@ def record(name: str = "esd-10-lora", verdict: str = "VIOLATED", **other: Any) -
 def run(*cells: dict[str, Any], missing: tuple[dict[str, Any], ...] = (), exit_code: int = 1) -> dict[str, Any]:
     """A whole run."""
     return {
-        "schema_version": 1,
+        "schema_version": 2,
         "tool": "resurgence-harness 0.0",
         "run_id": "00000000-0000-4000-8000-000000000000",
         "started": "2026-01-01T00:00:00+00:00",
@@ -79,7 +79,14 @@ def run(*cells: dict[str, Any], missing: tuple[dict[str, Any], ...] = (), exit_c
         "status": "incomplete" if missing else "complete",
         "exit_code": exit_code,
         "base": {"name": "micro", "digest": "0" * 64},
-        "selection": {"profile": "quick", "changed": {}},
+        "selection": {
+            "engine": "sequential",
+            "changed": {},
+            "settings": "",
+            "prompts": [],
+            "notes": [],
+            "choices": {"profile": "quick"},
+        },
         "environment": {"python": "3.11.7", "device": "cpu"},
         "family": {
             "declared": 14,

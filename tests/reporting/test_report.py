@@ -90,7 +90,7 @@ def test_a_run_that_was_stopped(out: Path, capsys: Any, monkeypatch: Any) -> Non
     assert "stopped before its end, or is still running" in refused(capsys, monkeypatch, "--from", out)
 
 
-@pytest.mark.parametrize("text", ["", '{"schema_version": 1, "cells": [', "[]"])
+@pytest.mark.parametrize("text", ["", '{"schema_version": 2, "cells": [', "[]"])
 def test_half_of_a_verdict_file(out: Path, capsys: Any, monkeypatch: Any, text: str) -> None:
     """Cut off, or something else."""
     (out / "verdict.json").write_text(text, encoding="utf-8")
@@ -102,7 +102,7 @@ def test_results_of_another_version(out: Path, capsys: Any, monkeypatch: Any) ->
     """Another schema; or the same schema with fields that this version does not know."""
     path = out / "verdict.json"
     told = json.loads(path.read_text(encoding="utf-8"))
-    path.write_text(json.dumps({**told, "schema_version": 2, "tool": "resurgence-harness 9.9"}), encoding="utf-8")
+    path.write_text(json.dumps({**told, "schema_version": 3, "tool": "resurgence-harness 9.9"}), encoding="utf-8")
     said = refused(capsys, monkeypatch, "--from", out)
     assert said.startswith(f"The results in {out} are of another version.") and "9.9, schema 2" in said
     path.write_text(json.dumps({**told, "tool": "resurgence-harness 9.9", "mood": "good"}), encoding="utf-8")

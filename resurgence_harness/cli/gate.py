@@ -11,15 +11,15 @@ from __future__ import annotations
 import os
 import sys
 import uuid
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from resurgence_harness import gate as gate_package
+from resurgence_harness.cli.progress_bar import shown_progress
 from resurgence_harness.errors import UserError, sentence, shown
 from resurgence_harness.process import ExitCode, one_line
 from resurgence_harness.process.unforeseen import keep_in
@@ -27,13 +27,11 @@ from resurgence_harness.process.unforeseen import keep_in
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from resurgence_harness.diffusion.formats import Cover
     from resurgence_harness.gate.asking import Gate
     from resurgence_harness.gate.models import Models
-    from resurgence_harness.gate.release_policy import PolicyFile, ReleasePolicy
+    from resurgence_harness.gate.release_policy import ReleasePolicy
     from resurgence_harness.gate.telling import Telling
     from resurgence_harness.storing import Store
-    from resurgence_harness.tasks import Task
 
 OUT = Path("reports/gate")
 policy_app = typer.Typer(help="Write the file that says what would be enough.", no_args_is_help=True)
@@ -95,6 +93,7 @@ def gate_command(
     """Is this fine-tuned checkpoint safe to publish? Did an erased concept come back, and is the model still useful?"""
     from resurgence_harness.diffusion.devices import check_device, resolved_device
     from resurgence_harness.gate import running, sharing
+    from resurgence_harness.gate.inputs import read_inputs, read_models, read_policy
     from resurgence_harness.reporting import tracking
     from resurgence_harness.storing import Store
 
@@ -114,111 +113,15 @@ def gate_command(
         raise typer.Exit(_demo(out, place, on))
     tracking.check(log or ())
     keep_in(out)
-    asked = read_asked(policy, candidate=candidate, unlearned=unlearned, base=base, partial=partial)
-    found = read_policy(asked, task=task, concepts=concepts, retained=retained)
+    inputs = read_inputs(policy, candidate=candidate, unlearned=unlearned, base=base, partial=partial)
+    found = read_policy(inputs, task=task, concepts=concepts, retained=retained)
     run_word = uuid.uuid4().hex if fresh else ""
-    models = read_models(asked, store=place, run=run_word)
+    models = read_models(inputs, store=place, run=run_word)
     gate = prepared(found, models, out=out, store=Store(place, run=run_word), device=on)
     with sharing.opened(log=log or (), repo=model_card_pr, title=models.words, folder=out) as shared:
         run, written, telling = judge(gate, out=out)
         shared.tell(run, written, telling)
     raise typer.Exit(telling.code)
-
-
-class Asked(NamedTuple):
-    """A policy file, and the models that it or the command line names."""
-
-    file: PolicyFile
-    folder: Path
-    """What the policy's paths are meant from."""
-    path: str
-    candidate: list[str]
-    unlearned: str | None
-    base: str | None
-    cover: Cover
-
-
-def read_asked(
-    policy: Path | None,
-    *,
-    candidate: list[str] | None = None,
-    unlearned: str | None = None,
-    base: str | None = None,
-    partial: bool = False,
-) -> Asked:
-    """The policy file with the models of the command line over it."""
-    from resurgence_harness.diffusion.formats import Cover
-    from resurgence_harness.gate.release_policy import PolicyFile, load_policy
-
-    file, folder = load_policy(policy) if policy is not None else (PolicyFile(), Path.cwd())
-    named = file.models
-    listed = [named.candidate] if isinstance(named.candidate, str) else list(named.candidate or ())
-    words = candidate or [_from(folder, word) for word in listed]
-    if not words:
-        raise UserError(
-            sentence(
-                "Nobody said which candidate is to be judged.",
-                do="Give --candidate DIR or FILE, or `models: {candidate: …}` in the policy. --demo shows an example.",
-            )
-        )
-    return Asked(
-        file,
-        folder,
-        str(policy) if policy is not None else "",
-        words,
-        unlearned or (named.unlearned and _from(folder, named.unlearned)),
-        base or (named.base and _from(folder, named.base)),
-        Cover.SOME if partial or named.partial else Cover.WHOLE,
-    )
-
-
-def read_policy(
-    asked: Asked,
-    *,
-    task: str | None = None,
-    concepts: Path | None = None,
-    retained: Path | None = None,
-    own: Mapping[str, Task] | None = None,
-) -> ReleasePolicy:
-    """The policy with its lists read. Names of tasks mean what they mean on these models; `own` ones come first."""
-    from resurgence_harness.diffusion.hub import ALIASES
-    from resurgence_harness.gate.models import read_word
-    from resurgence_harness.gate.release_policy import resolve
-    from resurgence_harness.selection import tasks_on
-
-    for word in (asked.base, asked.unlearned, asked.candidate[0]):
-        if word is not None and word not in ALIASES:
-            read_word(word, Path.cwd())  # a model that is not there is told before a task that it does not have
-    tasks = {**tasks_on(asked.base or asked.unlearned or asked.candidate[0]), **(own or {})}
-    file, folder = asked.file, asked.folder
-    return resolve(file, folder, tasks=tasks, path=asked.path, erased=concepts, retained=retained, task=task)
-
-
-def read_models(asked: Asked, *, store: str, run: str = "") -> Models:
-    """The models, as directories that can be loaded; a fresh run, which `run` names, makes all of them anew."""
-    from resurgence_harness.gate.models import prepare
-    from resurgence_harness.storing import Store, check_usable
-
-    check_usable(store)
-    root = Path(Store(store).root)
-    return prepare(
-        asked.candidate,
-        unlearned=asked.unlearned,
-        base=asked.base,
-        folder=Path.cwd(),
-        store=root,
-        cover=asked.cover,
-        run=run,
-    )
-
-
-def _from(folder: Path, word: str) -> str:
-    """A policy's word for a model, with its path beside the policy; names of published models stay."""
-    from resurgence_harness.diffusion.hub import is_name
-
-    if word == "micro" or is_name(word, folder):
-        return word
-    return str(folder / Path(word).expanduser())
 
 
 def prepared(policy: ReleasePolicy, models: Models, *, out: Path, store: Store, device: str) -> Gate:
@@ -248,7 +151,7 @@ def judge(gate: Gate, *, out: Path) -> tuple[dict[str, Any], list[Path], Telling
     from resurgence_harness.gate.telling import Telling
     from resurgence_harness.reporting import job_summary
 
-    with _progress(gate):
+    with shown_progress(gate.set_progress):
         found, sheets = running.run(gate, told=lambda group, record: None)
     telling = Telling(ExitCode(found["exit_code"]))
     written = telling.part(lambda: running.write(found, out, gate.models, sheets)) or []
@@ -265,24 +168,10 @@ def show(run: dict[str, Any], console: Console) -> None:
     """The table, the reasons, and what the exit code says."""
     from rich.text import Text
 
-    from resurgence_harness.reporting import terminal as telling
-    from resurgence_harness.reporting.about_store import IGNORED
+    from resurgence_harness.reporting import closing
 
-    styles = {"": "", "dim": "dim", "good": "green", "warn": "yellow", "bad": "bold red"}
-    lines: list[telling.Line] = []
-    if run["cells"]:
-        lines += [[telling.Segment(telling.headline(run))], [], *telling.table(run["cells"]), []]
-    lines += [*telling.reasons(run["cells"]), *telling.missing(run["missing"])]
-    lines += [
-        [telling.Segment(f"{cell['id']}  tighten: its acceptance is no longer needed", "warn")]
-        for cell in run["cells"]
-        if cell["tighten"]
-    ]
-    if IGNORED in run["environment"]:
-        lines.append([telling.Segment(f"Store: {run['environment'][IGNORED]}", "warn")])
-    lines.append(telling.closing(run))
-    for line in lines:
-        console.print(Text.assemble(*((segment.text, styles[segment.style]) for segment in line)), soft_wrap=True)
+    for line in closing.gate_lines(run):
+        console.print(Text.assemble(*((text, closing.RICH[style]) for text, style in line)), soft_wrap=True)
 
 
 def _demo(out: Path, store: str, device: str) -> ExitCode:
@@ -312,7 +201,7 @@ def _demo(out: Path, store: str, device: str) -> ExitCode:
         if models.audit is not None:
             print(f"Weight audit: {models.audit.words}")
         gate = Gate(policy, models, store=opened, device=device)
-        with _progress(gate):
+        with shown_progress(gate.set_progress):
             found, sheets = running.run(gate, told=lambda group, record: None)
         telling.part(partial(running.write, found, out / one.name, models, sheets))
         telling.part(partial(show, found, console))
@@ -330,7 +219,7 @@ def policy_init_command(
     to: Annotated[Path, typer.Option("--to", metavar="FILE", help="Where it is written.")] = Path("policy.yaml"),
 ) -> None:
     """Write a commented policy file; one that is there is left as it is."""
-    text = Path(__file__).with_name("policy-template.yaml").read_text(encoding="utf-8")
+    text = Path(gate_package.__file__).with_name("policy-template.yaml").read_text(encoding="utf-8")
     _write_new(to, text)
     print(f"Written: {to}. Say which concepts were erased, then: resurgence gate --policy {to} --candidate …")
 
@@ -345,7 +234,7 @@ def baseline_record_command(
 ) -> None:
     """Write the present results beyond the limits as accepted ceilings, for review. Never in CI."""
     from resurgence_harness.gate import baseline
-    from resurgence_harness.gate.acceptances import read_day
+    from resurgence_harness.limits.acceptances import read_day
     from resurgence_harness.statistics.policies import day_in_utc
 
     if os.environ.get("CI", "").strip():
@@ -416,24 +305,3 @@ def _console() -> Console:
 
     console = Console(highlight=False)
     return console if console.is_terminal else Console(width=200, highlight=False)
-
-
-@contextmanager
-def _progress(gate: Gate) -> Iterator[None]:
-    """A bar for what is being made, on a terminal; silence in a pipe."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
-        part, stage = bars.add_task("starting", total=None), ""
-
-        def progress(words: str, done: int, total: int, loss: float | None) -> None:
-            nonlocal stage
-            if words != stage:
-                stage = words
-                bars.reset(part)
-            bars.update(part, description=words.replace("[", "\\["), completed=done, total=total)
-
-        gate.tell(progress)
-        yield

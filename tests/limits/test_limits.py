@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from resurgence_harness.errors import UserError
-from resurgence_harness.gate.policy import Limits, load_limits
+from resurgence_harness.limits.limits_file import Limits, load_limits
 from resurgence_harness.specs import Cell
 from resurgence_harness.statistics import Policy, UnlearningOutcome
 

@@ -6,16 +6,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from tests.gate.test_limits import ACCEPTANCE, BASE, CELL, STEPS
 
 from resurgence_harness.errors import UserError
 from resurgence_harness.finetuning import BenignSet, LoRA
-from resurgence_harness.gate.bindings import settings_digest
-from resurgence_harness.gate.policy import load_limits
+from resurgence_harness.limits.bindings import settings_digest
+from resurgence_harness.limits.limits_file import load_limits
 from resurgence_harness.selection import Selection, base_model, cells, plan_cell
 from resurgence_harness.specs import Cell, Concept, Probe, Prompt
 from resurgence_harness.tasks import CELEBRITY
 from resurgence_harness.unlearning import ESD
-from tests.gate.test_limits import ACCEPTANCE, BASE, CELL, STEPS
 
 SUITE = Path(__file__).parents[2] / "suites" / "celebrity"
 ERASE = ESD(concepts=(Concept(name="ada quill"),))

@@ -2,10 +2,30 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from pathlib import PurePath
+
 from resurgence_harness.errors import UserError
-from resurgence_harness.gate.policy import Limits, load_limits
-from resurgence_harness.reporting.acceptance_page import Quoted
+from resurgence_harness.limits.limits_file import Limits, load_limits
 from resurgence_harness.statistics import Acceptance
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quoted:
+    """A reviewed file and the lines that were applied."""
+
+    name: str
+    """Of the file, as a reader finds it."""
+    text: str
+    first: int
+    """Line, counted from 1."""
+    last: int
+
+    @property
+    def words(self) -> str:
+        """ "acceptance in limits.yaml, lines 24 to 31"."""
+        lines = f"line {self.first}" if self.first == self.last else f"lines {self.first} to {self.last}"
+        return f"acceptance in {PurePath(self.name).name}, {lines}"
 
 
 def quoted(limits: Limits, acceptance: Acceptance | None, *, name: str = "") -> Quoted | None:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from resurgence_harness.gate.policy import Limits, load_limits
-from resurgence_harness.gate.quoting import quoted
+from resurgence_harness.limits.limits_file import Limits, load_limits
+from resurgence_harness.limits.quoting import quoted
 from tests.days import TO_COME
 
 TEXT = """\

@@ -26,8 +26,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from pydantic import Field, ValidationError
 
 from resurgence_harness.errors import SpecError, UserError, sentence, shown
-from resurgence_harness.gate.acceptances import AcceptanceEntry, Count, Entry, Fraction, Word
-from resurgence_harness.gate.mistakes import wrong
+from resurgence_harness.limits.acceptances import AcceptanceEntry, Count, Entry, Fraction, Word
+from resurgence_harness.limits.mistakes import wrong
 from resurgence_harness.statistics.intervals import check_alpha
 from resurgence_harness.statistics.policies import Acceptance, Binding, Policy
 from resurgence_harness.strict_yaml import Document, read_yaml

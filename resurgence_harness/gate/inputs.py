@@ -1,0 +1,101 @@
+"""What a gate is given: a policy file, and the models that it or a command line names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from resurgence_harness.diffusion.formats import Cover
+from resurgence_harness.diffusion.hub import ALIASES, is_name
+from resurgence_harness.errors import UserError, sentence
+from resurgence_harness.gate.models import Models, prepare, read_word
+from resurgence_harness.gate.release_policy import PolicyFile, ReleasePolicy, load_policy, resolve
+from resurgence_harness.selection import tasks_on
+from resurgence_harness.storing import Store, check_usable
+
+if TYPE_CHECKING:
+    from resurgence_harness.tasks import Task
+
+
+class GateInputs(NamedTuple):
+    """A policy file, and the models that it or the command line names."""
+
+    file: PolicyFile
+    folder: Path
+    """What the policy's paths are meant from."""
+    path: str
+    candidate: list[str]
+    unlearned: str | None
+    base: str | None
+    cover: Cover
+
+
+def read_inputs(
+    policy: Path | None,
+    *,
+    candidate: list[str] | None = None,
+    unlearned: str | None = None,
+    base: str | None = None,
+    partial: bool = False,
+) -> GateInputs:
+    """The policy file with the models of the command line over it."""
+    file, folder = load_policy(policy) if policy is not None else (PolicyFile(), Path.cwd())
+    named = file.models
+    listed = [named.candidate] if isinstance(named.candidate, str) else list(named.candidate or ())
+    words = candidate or [_from(folder, word) for word in listed]
+    if not words:
+        raise UserError(
+            sentence(
+                "Nobody said which candidate is to be judged.",
+                do="Give --candidate DIR or FILE, or `models: {candidate: …}` in the policy. --demo shows an example.",
+            )
+        )
+    return GateInputs(
+        file,
+        folder,
+        str(policy) if policy is not None else "",
+        words,
+        unlearned or (named.unlearned and _from(folder, named.unlearned)),
+        base or (named.base and _from(folder, named.base)),
+        Cover.SOME if partial or named.partial else Cover.WHOLE,
+    )
+
+
+def read_policy(
+    inputs: GateInputs,
+    *,
+    task: str | None = None,
+    concepts: Path | None = None,
+    retained: Path | None = None,
+    own: Mapping[str, Task] | None = None,
+) -> ReleasePolicy:
+    """The policy with its lists read. Names of tasks mean what they mean on these models; `own` ones come first."""
+    for word in (inputs.base, inputs.unlearned, inputs.candidate[0]):
+        if word is not None and word not in ALIASES:
+            read_word(word, Path.cwd())  # a model that is not there is told before a task that it does not have
+    tasks = {**tasks_on(inputs.base or inputs.unlearned or inputs.candidate[0]), **(own or {})}
+    file, folder = inputs.file, inputs.folder
+    return resolve(file, folder, tasks=tasks, path=inputs.path, erased=concepts, retained=retained, task=task)
+
+
+def read_models(inputs: GateInputs, *, store: str, run: str = "") -> Models:
+    """The models, as directories that can be loaded; a fresh run, which `run` names, makes all of them anew."""
+    check_usable(store)
+    root = Path(Store(store).root)
+    return prepare(
+        inputs.candidate,
+        unlearned=inputs.unlearned,
+        base=inputs.base,
+        folder=Path.cwd(),
+        store=root,
+        cover=inputs.cover,
+        run=run,
+    )
+
+
+def _from(folder: Path, word: str) -> str:
+    """A policy's word for a model, with its path beside the policy; names of published models stay."""
+    if word == "micro" or is_name(word, folder):
+        return word
+    return str(folder / Path(word).expanduser())

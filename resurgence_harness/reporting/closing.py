@@ -1,0 +1,84 @@
+"""What a run with cells prints when it is over: the table, the reasons, what is missing, what the exit code says."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from resurgence_harness.reporting import terminal
+from resurgence_harness.reporting.about_store import IGNORED
+from resurgence_harness.reporting.terminal import Line, Segment
+
+PYTEST = {
+    "": {},
+    "dim": {"light": True},
+    "good": {"green": True},
+    "warn": {"yellow": True},
+    "bad": {"red": True, "bold": True},
+}
+"""pytest's markup for the styles of `terminal`."""
+RICH = {"": "", "dim": "dim", "good": "green", "warn": "yellow", "bad": "bold red"}
+"""rich's styles."""
+
+
+def lines(
+    run: Mapping[str, Any] | None,
+    *,
+    mistakes: Sequence[str],
+    problems: Sequence[str],
+    notes: Sequence[str],
+    where: str,
+    full: bool,
+) -> list[Line]:
+    """Of a pytest run. `run` is None where nothing was judged, `where` names verdict.json; `full`: whole reasons."""
+    found: list[Line] = [[Segment(f"ERROR: {one}", "bad")] for one in mistakes]
+    if run is None:
+        return found
+    part = terminal.completeness(run)
+    found += [[Segment(f"{part}.", "warn")], []] if part else []
+    found += judged(run, full=full)
+    found += _about(run, notes)
+    found += [[Segment(problem, "bad")] for problem in problems]
+    return [*found, terminal.closing(run), *([] if problems else [[Segment(where, "dim")]])]
+
+
+def gate_lines(run: Mapping[str, Any]) -> list[Line]:
+    """Of `resurgence gate`, which has printed what it knew of the models before it drew."""
+    ignored = run["environment"].get(IGNORED)
+    store: list[Line] = [[Segment(f"Store: {ignored}", "warn")]] if ignored else []
+    return [*judged(run, full=True), *store, terminal.closing(run)]
+
+
+def judged(run: Mapping[str, Any], *, full: bool) -> list[Line]:
+    """The table, then every cell that blocks with its reason, and what is accepted; `full`: whole reasons of all."""
+    cells = run["cells"]
+    table: list[Line] = []
+    if cells:
+        table = [[Segment(terminal.headline(run))], [], *terminal.table(cells), []]
+    why = terminal.reasons(cells) if full else terminal.blocked(cells)
+    why += [*terminal.missing(run["missing"]), *terminal.incidents(run), *terminal.needless(cells)]
+    return [*table, *why, *([[]] if why else [])]
+
+
+def nothing_judged() -> list[Line]:
+    """The lines of a gate under --collect-only."""
+    words = "No group of the policy was judged: --collect-only draws nothing. "
+    return [[Segment(words), Segment("Exit code 11: incomplete.", "warn")]]
+
+
+def _about(run: Mapping[str, Any], notes: Sequence[str]) -> list[Line]:
+    """What the reader must know of presets, prompts, the cells together, and the candidate."""
+    from resurgence_harness.reporting.together import over_recipes, sentence_of
+
+    found: list[Line] = []
+    if changed := run["selection"]["changed"]:
+        text = ", ".join(f"{name}={value}" for name, value in changed.items())
+        found.append([Segment(f"Changed from the preset: {text}", "warn")])
+    found += [[Segment(note, "warn")] for note in (*notes, *run["selection"]["notes"])]
+    if run["cells"]:
+        found += [[Segment(text, "dim")] for text in over_recipes(run["cells"])]
+        found.append([Segment(sentence_of(run["family"]), "dim")])
+    if gate := run.get("gate"):
+        audit = [gate["audit"]["words"]] if gate["audit"] else []
+        found += [[Segment(note, "dim")] for note in [*gate["notes"], *audit]]
+    return found
