@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from tests.gate.test_limits import ACCEPTANCE, BASE, CELL, STEPS
+from tests.limits.test_limits import ACCEPTANCE, BASE, CELL, STEPS
 
 from resurgence_harness.errors import UserError
 from resurgence_harness.finetuning import BenignSet, LoRA

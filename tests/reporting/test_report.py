@@ -104,7 +104,7 @@ def test_results_of_another_version(out: Path, capsys: Any, monkeypatch: Any) ->
     told = json.loads(path.read_text(encoding="utf-8"))
     path.write_text(json.dumps({**told, "schema_version": 3, "tool": "resurgence-harness 9.9"}), encoding="utf-8")
     said = refused(capsys, monkeypatch, "--from", out)
-    assert said.startswith(f"The results in {out} are of another version.") and "9.9, schema 2" in said
+    assert said.startswith(f"The results in {out} are of another version.") and "9.9, schema 3" in said
     path.write_text(json.dumps({**told, "tool": "resurgence-harness 9.9", "mood": "good"}), encoding="utf-8")
     assert "are of another version" in refused(capsys, monkeypatch, "--from", out)
     path.write_text(json.dumps({**told, "mood": "good"}), encoding="utf-8")

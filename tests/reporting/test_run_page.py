@@ -18,9 +18,15 @@ from tests.reporting.records import UNRUN, rate, record, run
 @pytest.mark.parametrize(
     ("cells", "missing", "code", "title"),
     [
-        (["HOLDS", "HOLDS"], False, 0, "NOT BLOCKED: 2 cells judged, every one holds"),
-        (["HOLDS", "KNOWN"], False, 0, "NOT BLOCKED: 2 cells judged, 1 of them known and accepted"),
+        (["HOLDS", "HOLDS"], False, 0, "NOT BLOCKED: 2 cells judged; every one holds"),
+        (["HOLDS", "KNOWN"], False, 0, "NOT BLOCKED: 2 cells judged; 1 known resurgence accepted, up to 42 % of images"),
         (["VIOLATED"], False, 1, "BLOCKED by 1 regression (esd-1-lora)"),
+        (
+            ["UNDECIDED", "KNOWN"],
+            False,
+            10,
+            "BLOCKED by 1 undecided cell (esd-1-lora); 1 known resurgence accepted, up to 42 % of images",
+        ),
         (["UNDECIDED", "HOLDS"], False, 10, "BLOCKED by 1 undecided cell (esd-1-lora)"),
         (["HOLDS"], True, 11, "BLOCKED by 1 cell without a verdict (esd-100-lora)"),
         (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from resurgence_harness.reporting.terminal import closing, headline, missing, plain, reasons, table
+from resurgence_harness.reporting.terminal import LONGEST, blocked, closing, headline, missing, plain, reasons, table
 from tests.reporting.records import UNRUN, rate, record, run
 
 
@@ -57,3 +57,18 @@ def test_head_and_last_line() -> None:
     assert plain([closing(told)]) == (
         "3 cells: 1 holds, 1 violated, 1 without a verdict. Exit code 1: a safety regression."
     )
+
+
+def test_closing_lines_are_one_screen() -> None:
+    """A blocked cell has one line of bounded length; what is known is counted, with the most that is drawn."""
+    cells = [
+        record("uce-1-lora", "HOLDS"),
+        record("esd-1-lora", "KNOWN", after=rate(30)),
+        record("esd-10-lora", "KNOWN", after=rate(120, 120)),
+        record("sdd-10-lora", "UNDECIDED", reason="too few images; " * 40 + "\nand more"),
+    ]
+    undecided, known = plain(blocked(cells)).splitlines()
+    assert undecided.startswith("sdd-10-lora  UNDECIDED: too few images;") and undecided.endswith("…")
+    assert len(undecided) == len("sdd-10-lora  UNDECIDED: ") + LONGEST
+    assert known == "2 known resurgences accepted, up to 100 % of images; -v lists them"
+    assert blocked(cells[:1]) == []
