@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +21,7 @@ from resurgence_harness.diffusion.settings import resolved
 from resurgence_harness.diffusion.texts import check_texts
 from resurgence_harness.errors import UserError
 from resurgence_harness.microworld import weights
+from tests.linking import linked
 
 UNET = "unet/diffusion_pytorch_model.safetensors"
 TEXT = "text_encoder/model.safetensors"
@@ -114,7 +114,7 @@ def test_other_files_change_nothing(model: Path, other: str) -> None:
 def test_any_byte_of_a_described_file_counts(v1: Path, tmp_path_factory: pytest.TempPathFactory, data: Any) -> None:
     """Flip one bit of any file that can change an image: another digest, or a refusal."""
     model = tmp_path_factory.mktemp("flipped") / "model"
-    shutil.copytree(v1, model, copy_function=os.link)
+    shutil.copytree(v1, model, copy_function=linked)
     whole = describe(v1)
     file = data.draw(st.sampled_from(whole.files))
     content = bytearray((model / file.name).read_bytes())

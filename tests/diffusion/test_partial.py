@@ -48,8 +48,9 @@ def test_some_layers_with_the_option_and_what_is_not_covered_is_told(model: Any,
 
 def test_the_option_is_in_the_help_and_in_the_policy() -> None:
     """What the refusal advises is there."""
-    from resurgence_harness.cli.app import app
     from typer.testing import CliRunner
+
+    from resurgence_harness.cli.commands import app
 
     said = CliRunner().invoke(app, ["gate", "--help"], env={"COLUMNS": "200", "NO_COLOR": "1"}).stdout
     assert "--partial" in said and "some layers" in said

@@ -22,6 +22,7 @@ from safetensors.numpy import load_file, save_file
 
 from tests.gate.generated_policies import HIDDEN, UNSEEN
 from tests.gate.hostile import LAYER
+from tests.linking import linked
 
 WEIGHTS = {
     "unet": "unet/diffusion_pytorch_model.safetensors",
@@ -437,7 +438,7 @@ def part_of(file: str) -> str:
 
 def copy(base: Path, folder: Path) -> Path:
     """A copy whose files share the base's bytes; `fresh` before a file is changed."""
-    return Path(shutil.copytree(base, folder / "model", copy_function=os.link))
+    return Path(shutil.copytree(base, folder / "model", copy_function=linked))
 
 
 def fresh(path: Path) -> Path:

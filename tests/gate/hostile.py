@@ -23,6 +23,8 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import load_file, save_file
 
+from tests.linking import linked
+
 UNET = "unet/diffusion_pytorch_model.safetensors"
 TEXT = "text_encoder/model.safetensors"
 LAYER = "unet.mid_block.attentions.0.transformer_blocks.0.attn1.to_q"
@@ -387,7 +389,7 @@ def _numbers(base: Path) -> Iterator[Case]:
 
 def _copy(base: Path, folder: Path) -> Path:
     """A copy whose files share the base's bytes; `_fresh` before a file is changed."""
-    return Path(shutil.copytree(base, folder / "model", copy_function=os.link))
+    return Path(shutil.copytree(base, folder / "model", copy_function=linked))
 
 
 def _fresh(path: Path) -> Path:

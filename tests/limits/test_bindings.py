@@ -6,7 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from tests.limits.test_limits import ACCEPTANCE, BASE, CELL, STEPS
 
 from resurgence_harness.errors import UserError
 from resurgence_harness.finetuning import BenignSet, LoRA
@@ -16,6 +15,7 @@ from resurgence_harness.selection import Selection, base_model, cells, plan_cell
 from resurgence_harness.specs import Cell, Concept, Probe, Prompt
 from resurgence_harness.tasks import CELEBRITY
 from resurgence_harness.unlearning import ESD
+from tests.limits.test_limits import ACCEPTANCE, BASE, CELL, STEPS
 
 SUITE = Path(__file__).parents[2] / "suites" / "celebrity"
 ERASE = ESD(concepts=(Concept(name="ada quill"),))

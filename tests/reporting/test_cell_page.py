@@ -9,8 +9,8 @@ from dataclasses import replace
 
 import pytest
 
-from resurgence_harness.reporting import acceptance_page, cell_page, pages
 from resurgence_harness.limits.quoting import Quoted
+from resurgence_harness.reporting import acceptance_page, cell_page, pages
 from resurgence_harness.reporting.cell_page import Details, Strip, per_concept
 from resurgence_harness.reporting.heat_map import heat_map
 from resurgence_harness.statistics import confusion

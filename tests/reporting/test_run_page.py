@@ -19,7 +19,12 @@ from tests.reporting.records import UNRUN, rate, record, run
     ("cells", "missing", "code", "title"),
     [
         (["HOLDS", "HOLDS"], False, 0, "NOT BLOCKED: 2 cells judged; every one holds"),
-        (["HOLDS", "KNOWN"], False, 0, "NOT BLOCKED: 2 cells judged; 1 known resurgence accepted, up to 42 % of images"),
+        (
+            ["HOLDS", "KNOWN"],
+            False,
+            0,
+            "NOT BLOCKED: 2 cells judged; 1 known resurgence accepted, up to 42 % of images",
+        ),
         (["VIOLATED"], False, 1, "BLOCKED by 1 regression (esd-1-lora)"),
         (
             ["UNDECIDED", "KNOWN"],
