@@ -176,7 +176,7 @@ def test_a_file_sets_many_values(tmp_path: Path) -> None:
         ("esd: {iterations: many}", "esd.iterations is 'many'"),
         ("esd: {itterations: 5}", 'There is no setting "esd.itterations"'),
         ("magic: {steps: 5}", 'There is no setting "magic.steps"'),
-        ("esd: [", "is not YAML"),
+        ("esd: [", "not readable as YAML"),
         ("shs: {projection: {kind: gradient-memory, margin: x}}", "shs.projection.margin is 'x'"),
         ("mace: {general: nowhere.txt}", "cannot be read"),
     ],

@@ -61,11 +61,20 @@ SETTINGS = {
     ),
 }
 """Component → files beside the weights that change what the model computes."""
+SCHEDULERS = {
+    *("DDIMScheduler", "DDPMScheduler", "PNDMScheduler", "LMSDiscreteScheduler", "EulerDiscreteScheduler"),
+    *("EulerAncestralDiscreteScheduler", "HeunDiscreteScheduler", "KDPM2DiscreteScheduler", "UniPCMultistepScheduler"),
+    *("KDPM2AncestralDiscreteScheduler", "DPMSolverMultistepScheduler", "DPMSolverSinglestepScheduler"),
+    *("DPMSolverSDEScheduler", "DEISMultistepScheduler", "LCMScheduler", "TCDScheduler"),
+}
+"""diffusers' schedulers of discrete diffusion. Each says the same noise schedule, which DDIM is given here; those of flow
+matching and of continuous noise say another."""
 CLASSES = {
     "unet": ("diffusers", {"UNet2DConditionModel"}),
     "vae": ("diffusers", {"AutoencoderKL"}),
     "text_encoder": ("transformers", {"CLIPTextModel"}),
     "tokenizer": ("transformers", {"CLIPTokenizer", "CLIPTokenizerFast"}),
+    "scheduler": ("diffusers", SCHEDULERS),
 }
 """Component → library and classes that model_index.json may name; another would be the model's own code, or another
 model."""

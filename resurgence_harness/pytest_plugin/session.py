@@ -254,14 +254,16 @@ class Session:
 
     def summarize(self, terminal: Any) -> None:
         """Print the table, the reasons, and what the exit code says."""
-        from resurgence_harness.reporting.closing import PYTEST
-
         self._told = True
         lines = self._lines()
         if lines:
             terminal.section("resurgence", sep="=")
         for command in self._commands:
             terminal.write_line(command)
+        if not lines:
+            return
+        from resurgence_harness.reporting.closing import PYTEST
+
         for line in lines:
             for segment in line:
                 terminal.write(segment.text, **PYTEST[segment.style])
@@ -288,7 +290,7 @@ class Session:
             problems=self._problems,
             notes=self._notes(),
             where=self._shown(self.options.out / VERDICT_FILE),
-            full=self._config.option.verbose > 0,
+            full=getattr(self._config.option, "verbose", 0) > 0,
         )
 
     def _notes(self) -> tuple[str, ...]:

@@ -164,16 +164,19 @@ def test_what_is_not_given_is_not_claimed(gate, here, known):
     from resurgence_harness.diffusion.formats import Source, materialise
 
     whole = materialise([Source(path=known.files["passing"])], known.base, here / "made").base.location
-    for parents, words in (
-        ({"unlearned": False}, "no unlearned model was given"),
-        ({"unlearned": False, "base": False}, "no base and no unlearned model was given"),
-    ):
-        said = gate(whole, **parents)
-        cell = read(here)["cells"][0]
-        assert said.code == 0, said.out
-        assert words in cell["reason"] and "only this level is claimed" in cell["reason"]
-        claimed = {one["name"] for one in cell["findings"]}
-        assert "rise" not in claimed and cell["before"] is None
+    said = gate(whole, unlearned=False)
+    cell = read(here)["cells"][0]
+    assert said.code == 0, said.out
+    assert "no unlearned model was given" in cell["reason"] and "only this level is claimed" in cell["reason"]
+    claimed = {one["name"] for one in cell["findings"]}
+    assert "rise" not in claimed and cell["before"] is None
+
+    # The judge knows the pictures of a few seeds alone, so no template shows enough: undecided, never held.
+    said = gate(whole, unlearned=False, base=False)
+    cell = read(here)["cells"][0]
+    assert said.code == 10, said.out
+    assert 'the template "a photo of {}" shows them in' in cell["reason"]
+    assert "rise" not in {one["name"] for one in cell["findings"]} and cell["before"] is None
     assert cell["base"] is None and read(here)["base"] == {"name": "no base", "digest": ""}
 
 

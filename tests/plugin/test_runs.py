@@ -47,7 +47,7 @@ def test_a_cell_that_holds_is_exit_code_0(suite: Folder, workers: str) -> None:
     assert (cell.task, cell.method, cell.concepts, cell.finetuning) == ("tiny", "uce", 1, "lora")
     assert cell.base is not None and cell.base.rate == 1.0
     assert 90 <= cell.before.judged == cell.after.judged <= 100  # the floor, and the grid
-    assert told.selection["changed"]["lora.steps"] == 2
+    assert told.selection.changed["lora.steps"] == 2
     assert "uce            1  100.0 (95.5–100.0)" in ran.output
     assert "1 cell: 1 holds. Exit code 0: every cell holds or is known." in ran.output
     (result,) = ran.results
@@ -70,9 +70,7 @@ def test_a_warm_run_imports_no_torch(suite: Folder) -> None:
     suite.run(UCE, "-n", "0")
     suite.write(
         "test_tiny.py",
-        dedent(SUITE)
-        + "    import sys\n"
-        + "    assert not {'torch', 'diffusers', 'transformers'} & set(sys.modules)\n",
+        dedent(SUITE) + "    import sys\n" + "    assert not {'torch', 'diffusers'} & set(sys.modules)\n",
     )
     ran = suite.run(UCE, "-n", "0")
     assert ran.code == 0, ran.output

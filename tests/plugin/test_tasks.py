@@ -9,7 +9,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from tests.plugin.conftest import ROOT, Folder
 from tests.plugin.test_mistakes import refused
@@ -59,6 +61,18 @@ def large(tiny_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     config = json.loads((base / "unet" / "config.json").read_text(encoding="utf-8"))
     (base / "unet" / "config.json").write_text(json.dumps({**config, "sample_size": 64}), encoding="utf-8")
     clip_vocabulary(base / "tokenizer")
+    tokens = len(json.loads((base / "tokenizer" / "vocab.json").read_text(encoding="utf-8")))
+    config = json.loads((base / "text_encoder" / "config.json").read_text(encoding="utf-8"))
+    (base / "text_encoder" / "config.json").write_text(
+        json.dumps({**config, "vocab_size": tokens, "max_position_embeddings": 77}), encoding="utf-8"
+    )
+    weights = load_file(base / "text_encoder" / "model.safetensors")
+    for name, rows in (("token_embedding", tokens), ("position_embedding", 77)):
+        (key,) = (one for one in weights if one.endswith(f"{name}.weight"))
+        weights[key] = np.resize(weights[key], (rows, weights[key].shape[1]))
+    for key in [one for one in weights if one.endswith("position_ids")]:
+        weights[key] = np.arange(77)[None]
+    save_file(weights, base / "text_encoder" / "model.safetensors")
     return base
 
 
@@ -148,7 +162,7 @@ def test_prompts_that_are_cut_are_counted_with_clips_own_tokens(large: Path) -> 
     """Begin and end token included: 75 words of one token fit, 76 do not; no torch is needed to know."""
 
     code = (
-        "import sys; from pathlib import Path; from resurgence_harness.pytest_plugin.engine import check_texts;"
+        "import sys; from pathlib import Path; from resurgence_harness.diffusion.texts import check_texts;"
         "fits, long = 'cat ' * 75, 'cat ' * 76;"
         f"print(check_texts(Path({str(large)!r}), [fits, long], may_be_cut=[fits, long]), 'torch' in sys.modules)"
     )
