@@ -67,8 +67,8 @@ SCHEDULERS = {
     *("KDPM2AncestralDiscreteScheduler", "DPMSolverMultistepScheduler", "DPMSolverSinglestepScheduler"),
     *("DPMSolverSDEScheduler", "DEISMultistepScheduler", "LCMScheduler", "TCDScheduler"),
 }
-"""diffusers' schedulers of discrete diffusion. Each says the same noise schedule, which DDIM is given here; those of flow
-matching and of continuous noise say another."""
+"""diffusers' schedulers of discrete diffusion. Each says the same noise schedule, which DDIM is given here; those of
+flow matching and of continuous noise say another."""
 CLASSES = {
     "unet": ("diffusers", {"UNet2DConditionModel"}),
     "vae": ("diffusers", {"AutoencoderKL"}),
