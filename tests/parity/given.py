@@ -6,7 +6,10 @@ library builds its modules nor torch's random numbers change the model on which 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import copy
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from zlib import crc32
@@ -14,6 +17,7 @@ from zlib import crc32
 import numpy as np
 import torch
 from torch import Tensor
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from resurgence_harness.diffusion import moves
 from resurgence_harness.diffusion.examples import Examples
@@ -21,7 +25,7 @@ from resurgence_harness.diffusion.model import StableDiffusion
 from tests.tiny import save_parts, save_tiny_stable_diffusion, tiny_tokenizer
 
 WIDTHS, TEXT_WIDTH, LATENT, TOKENS = (8, 8, 16, 16), 16, 8, 77
-"""Channels of the UNet's levels, width of a text state, side of a latent, tokens of a text (the authors' code has 77)."""
+"""Channels of the UNet's levels, width of a text state, side of a latent, tokens of a text (77 in the authors' code)."""
 WITHIN = 1e-5
 """Largest relative deviation of the product from what the authors' code computed."""
 ERASED, PRESERVED = ("ada quill", "bram quill"), ("cleo marsh", "dov ferris")
@@ -61,6 +65,29 @@ def fill(part: str, module: Any) -> None:
             weight.copy_(torch.from_numpy(drawn))
 
 
+def precise(model: StableDiffusion) -> StableDiffusion:
+    """The same model in float64, but for its autoencoder: what the product computes without rounding."""
+    scheduler = copy.deepcopy(model.scheduler)
+    beta = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2
+    scheduler.alphas_cumprod = (1 - beta).cumprod(0)
+    return replace(
+        model,
+        unet=copy.deepcopy(model.unet).double(),
+        text_encoder=copy.deepcopy(model.text_encoder).double(),
+        scheduler=scheduler,
+    )
+
+
+@contextmanager
+def float64() -> Iterator[None]:
+    """While this lasts, new tensors are float64, random ones too."""
+    torch.set_default_dtype(torch.float64)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
 def pictures(count: int, *, seed: int, side: int = 8 * LATENT) -> np.ndarray:
     """Smooth coloured pictures, uint8 [count, side, side, 3]."""
     rng = np.random.default_rng(seed)
@@ -96,6 +123,22 @@ def fingerprint(tensors: Mapping[str, Any]) -> np.ndarray:
         rng = np.random.default_rng(crc32(f"direction {name}".encode()))
         rows.append((np.linalg.norm(flat), rng.standard_normal(flat.size) @ flat / flat.size**0.5))
     return np.array(rows)
+
+
+@contextmanager
+def gradients(names: Sequence[str]) -> Iterator[list[np.ndarray]]:
+    """Fingerprints of what each optimiser step inside this is taken with, of the parameters of these names."""
+    seen: list[np.ndarray] = []
+
+    def look(optimizer: Any, *_: object) -> None:
+        (group,) = optimizer.param_groups
+        seen.append(fingerprint({name: p.grad for name, p in zip(names, group["params"], strict=True)}))
+
+    handle = register_optimizer_step_post_hook(look)  # after it: what a method makes of a gradient is in it
+    try:
+        yield seen
+    finally:
+        handle.remove()
 
 
 def deviation(ours: Any, theirs: Any) -> float:
