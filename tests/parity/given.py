@@ -25,7 +25,7 @@ from resurgence_harness.diffusion.model import StableDiffusion
 from tests.tiny import save_parts, save_tiny_stable_diffusion, tiny_tokenizer
 
 WIDTHS, TEXT_WIDTH, LATENT, TOKENS = (8, 8, 16, 16), 16, 8, 77
-"""Channels of the UNet's levels, width of a text state, side of a latent, tokens of a text (77 in the authors' code)."""
+"""Channels of the UNet's levels, width of a text state, side of a latent, tokens of a text (77: the authors' code)."""
 WITHIN = 1e-5
 """Largest relative deviation of the product from what the authors' code computed."""
 ERASED, PRESERVED = ("ada quill", "bram quill"), ("cleo marsh", "dov ferris")

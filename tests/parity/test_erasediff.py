@@ -1,11 +1,10 @@
-"""EraseDiff's losses, directions and updates are those of the authors' code; its λ departs as written (docs/parity.md)."""
+"""EraseDiff's losses, directions and updates are those of the authors' code; its λ departs (docs/parity.md)."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import numpy as np
-import pytest
 import torch
 
 from resurgence_harness.diffusion import moves

@@ -1,0 +1,82 @@
+"""ESD's trajectories, targets, losses and updates are those of the authors' 2023 and 2025 code (docs/parity.md)."""
+
+from __future__ import annotations
+
+from typing import Any
+from zlib import crc32
+
+import numpy as np
+import pytest
+import torch
+
+from resurgence_harness.diffusion import moves
+from resurgence_harness.diffusion.model import StableDiffusion
+from resurgence_harness.diffusion.parameters import CrossAttention, Parameters, StrictKeyValue, selected
+from resurgence_harness.unlearning import ESD
+from resurgence_harness.unlearning.esd import esd_target
+from tests.parity import distilling_inputs as given
+from tests.parity.given import agree, fingerprint, float64, precise, recorded
+from tests.tiny import tiny_run
+
+SUBSETS = {"2025 esd-x": CrossAttention(), "2025 esd-x-strict": StrictKeyValue()}
+
+
+def step(subset: Parameters) -> ESD:
+    """The paper's η, which the 2025 code calls 2."""
+    return ESD(
+        concepts=(given.CONCEPT,),
+        subset=subset,
+        away=1.0,
+        guidance=3.0,
+        iterations=given.STEPS,
+        learning_rate=given.RATE,
+        trajectories=given.TRAJECTORIES,
+        trajectory_steps=given.MOMENTS,
+    )
+
+
+@pytest.mark.parametrize("year", ["2025 esd-x", "2023"])
+def test_targets_and_the_first_loss_are_the_authors(base: StableDiffusion, year: str) -> None:
+    """For given x_t, t and c, in float32."""
+    theirs, inputs = recorded("esd"), recorded("esd")
+    x_t, t = torch.from_numpy(inputs["2025 esd-x x_t"]).float(), torch.from_numpy(inputs["2025 esd-x t"])
+    c, c_0 = (moves.encode_texts(base, [text] * len(t)) for text in (given.CONCEPT.name, ""))
+    with torch.no_grad():
+        prompted, empty = moves.predict(base, x_t, t, c), moves.predict(base, x_t, t, c_0)
+    aim = esd_target(empty, prompted, away=1.0)
+
+    agree(f"ESD {year}, targets", aim, theirs[f"{year} targets"])
+    agree(f"ESD {year}, first loss", ((prompted - aim) ** 2).mean((1, 2, 3))[:1], theirs[f"{year} losses"][:1])
+
+
+@pytest.mark.parametrize("method", SUBSETS)
+def test_trajectories_losses_and_updates_are_the_authors(base: StableDiffusion, method: str) -> None:
+    """The whole of their 2025 script and of `ESD.apply`, in float64."""
+    model, theirs, facts, pool = precise(base), recorded("esd"), {}, {}
+
+    def kept(kind: str, _: object, build: Any) -> Any:
+        pool.update(build())
+        return pool
+
+    with float64():
+        run = tiny_run(model, record=facts.__setitem__, cached=kept)
+        changed = step(SUBSETS[method]).apply(model, run)
+    old = dict(model.unet.named_parameters())
+    names = [name.removeprefix("unet.") for name in selected(SUBSETS[method], [f"unet.{name}" for name in old])]
+    moved = {name: value.detach() - old[name] for name, value in changed.unet.named_parameters() if name in names}
+    rows = [row for row, t in enumerate(pool["t"]) for at in theirs[f"{method} x_t"] if near(pool["x_t"][row], at)]
+
+    agree(f"ESD {method}, x_t", pool["x_t"][rows], theirs[f"{method} x_t"][np.argsort(-theirs[f"{method} t"])])
+    agree(f"ESD {method}, losses", list(facts["loss"].values()), theirs[f"{method} losses"][[0, -1]])
+    agree(f"ESD {method}, updates, float64", fingerprint(moved), theirs[f"{method} changes"])
+    assert crc32("\n".join(sorted(names)).encode()) == theirs[f"{method} count"][1]
+
+
+def near(ours: torch.Tensor, theirs: np.ndarray) -> bool:
+    """Whether this is the moment that was recorded."""
+    return float((ours - torch.from_numpy(theirs)).norm()) < 1e-3
+
+
+def test_the_2023_updates_are_the_2025_ones_at_the_same_moments() -> None:
+    """What both systems add to the weights, given the same x_t and t."""
+    agree("ESD 2023 and 2025, updates", recorded("esd")["2023 changes"], recorded("esd")["2025 esd-x changes"])
