@@ -55,3 +55,7 @@ def changes(after: StableDiffusion, before: StableDiffusion, names: Iterable[str
     old = dict(before.unet.named_parameters())
     moved = {name: value.detach() - old[name].detach() for name, value in after.unet.named_parameters()}
     return {name: value for name, value in moved.items() if names is None or name in names}
+
+
+SPARSITY, LOOKS, LAMBDA = 0.9, 2, 0.1
+"""Scissorhands': share that is not cut, batches that the trim looks at, weight of the forget loss."""
