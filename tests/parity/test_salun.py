@@ -76,10 +76,13 @@ def test_losses_are_the_authors(trained: tuple[StableDiffusion, dict[str, Any], 
 def test_the_first_masked_gradient_is_the_authors(
     trained: tuple[StableDiffusion, dict[str, Any], list[np.ndarray]],
 ) -> None:
-    """Norm and direction of each tensor's gradient under the mask."""
+    """Norm and direction of each tensor's gradient under the mask.
+
+    In float32 the authors' own code is 9.0e-5 from what it computes in float64, which is recorded.
+    """
     _, _, seen = trained
 
-    agree("SalUn gradient", seen[0], recorded("salun")["gradients"][0])
+    agree("SalUn gradient", seen[0], recorded("salun")["gradients"][0], within=9e-5)
 
 
 def test_gradients_and_updates_are_the_authors(base: StableDiffusion) -> None:
