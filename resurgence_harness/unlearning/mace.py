@@ -29,9 +29,10 @@ Iterations   `iterations` optimiser steps for each concept, whatever their numbe
              clipping, optimiser state and random numbers are the concept's own, so neither order nor company matters.
 Departures   from MACE 057e7a6: M and N, one matrix per model instead of 32 caches; float64 and λ = 0.1, where λ = 0
              leaves directions that no text has to chance; the images are scaled to [−1, 1] (theirs: by ImageNet's mean
-             and deviation) and encoded once; the masks' sources of masks.py; S holds all padding (theirs: the places of
-             the end token's id, which on v2 are one); prompts are gone through before any comes again. ‖·‖_F is not
-             squared, as in the code; the paper's objective is recalled to be `SquaredFrobeniusNorm`.
+             and deviation) and encoded once; the masks' sources of masks.py, read at the centre of a coarser layer's
+             cell (theirs: at its corner); S holds all padding (theirs: the places of the end token's id, which on v2
+             are one); prompts are gone through before any comes again. ‖·‖_F is not squared, as in the code; the
+             paper's objective is recalled to be `SquaredFrobeniusNorm`.
 """
 
 from __future__ import annotations
