@@ -136,8 +136,10 @@ def _others(item: Any) -> tuple[Any, ...]:
         return (*turned, f"{item} other", f"{{}} {item}", f"{item}{{}}", "0" * 64, "another")
     if isinstance(item, tuple | list) and item:
         kind = type(item)
-        first = [kind([other, *item[1:]]) for other in _others(item[0])]
-        return (kind([*item[1:], item[0]]), *first, kind([*item, *(_others(item[-1])[:1] or (item[-1],))]))
+        others = [kind([other, *item[1:]]) for other in _others(item[0])]
+        others += [kind([*item, *(_others(item[-1])[:1] or (item[-1],))]), kind(item[1:])]
+        turned = kind([*item[1:], item[0]])
+        return tuple(other for other in (turned, *others) if other != item)
     if isinstance(item, tuple | list):
         return tuple(type(item)([one]) for one in ("another", 1, ("another", "another")))
     if isinstance(item, frozenset | set):
