@@ -51,9 +51,9 @@ def check_finetuning(step: FineTuning, model: StableDiffusion, *, run: MakeRun =
 
 def _check_step(step: Any, model: StableDiffusion, run: MakeRun) -> None:
     check_key(step)
+    check_surroundings(step, model, run=run)
     check_repeatable(step, model, run=run)
     check_moves(step, model, run=run)
-    check_surroundings(step, model, run=run)
     check_grad_mode(step, model, run=run)
     check_left_out_of_key(step, model, run=run)
 
