@@ -33,7 +33,7 @@ from resurgence_harness.presets import (
     settings_for,
     settings_of,
 )
-from resurgence_harness.presets.stepping import check_steps, missing_values
+from resurgence_harness.presets.stepping import missing_values
 from resurgence_harness.specs import Base, Cell, Concept, Grid, Probe, Prompt, Recipe, Sampler
 from resurgence_harness.statistics import FIXED, Design, Group, Hybrid, Shuffled
 from resurgence_harness.tasks import PUBLISHED, TASKS, Task
@@ -88,7 +88,6 @@ class Selection:
         if not self.engine:
             object.__setattr__(self, "engine", self.described.engine)
         check_words("engine", [self.engine], ENGINES, "--resurgence-engine")
-        check_steps()
         check_words("method", self.methods or (), METHODS, "--resurgence-methods")
         check_words("fine-tuning", self.finetunings or (), FINETUNINGS, "--resurgence-finetune")
         for name, values in (("methods", self.methods), ("counts", self.counts), ("finetunings", self.finetunings)):
