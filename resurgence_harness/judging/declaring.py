@@ -9,12 +9,9 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from resurgence_harness.errors import UserError, sentence
-
-if TYPE_CHECKING:
-    from resurgence_harness.judging.contract import Judge
 
 EXAMPLES: Mapping[str, str] = {
     "name": 'name = "darkness"',
@@ -78,7 +75,7 @@ def misspelled(judge: object) -> dict[str, str]:
     return similar
 
 
-def labels_of(judge: Judge) -> tuple[str, ...]:
+def labels_of(judge: Any) -> tuple[str, ...]:
     """Every answer that the judge says it can give; UserError where that is no list of different texts."""
     check_declared(judge)
     labels: Any = judge.labels

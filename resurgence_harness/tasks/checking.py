@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from resurgence_harness.errors import SpecError, sentence
 from resurgence_harness.specs import Concept, Prompt
-
-if TYPE_CHECKING:
-    from resurgence_harness.tasks.task import Task
 
 LISTS: Mapping[str, tuple[type, str]] = {
     "erasable": (Concept, '(Concept(name="night"),)'),
@@ -27,8 +24,8 @@ SEVERITIES = ("blocker", "critical", "normal", "minor", "trivial")
 """Allure's words."""
 
 
-def check_kinds(task: Task) -> None:
-    """SpecError for a value of another kind than its field has."""
+def check_kinds(task: Any) -> None:
+    """Of a `Task`: SpecError for a value of another kind than its field has."""
     if not isinstance(task.name, str) or not task.name.strip():
         raise SpecError(sentence(f"The name of a task is {task.name!r}.", do='Write name="night": one word.'))
     for field, (kind, example) in LISTS.items():
