@@ -7,7 +7,7 @@ a hit without a word. No property is evaluated here, since some read weights.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from difflib import get_close_matches
 from typing import Any
 
@@ -101,7 +101,7 @@ def _declared(judge: object, member: str) -> Any:
 def _fits(member: str, value: Any) -> bool:
     """Whether a member can be of its kind; what is computed is believed until it is."""
     if member in METHODS:
-        return isinstance(value, Callable | staticmethod | classmethod)
+        return callable(value) or isinstance(value, staticmethod | classmethod)
     if hasattr(type(value), "__get__") or member not in VALUES:
         return True
     return isinstance(value, VALUES[member]) and not isinstance(value, bool) and value != ""

@@ -132,8 +132,8 @@ def _others(item: Any) -> tuple[Any, ...]:
         return item * 0.5 + 0.1, item * 0.9, item + 1.0
     if isinstance(item, str):
         hexadecimal = len(item) in (40, 64) and not set(item) - set("0123456789abcdef")
-        turned = tuple("0" * len(item) if item != "0" * len(item) else "1" * len(item) for _ in range(hexadecimal))
-        return (*turned, f"{item} other", f"{{}} {item}", f"{item}{{}}", "0" * 64, "another")
+        digits = ("1" if item[0] == "0" else "0") * len(item) if hexadecimal else "0" * 64
+        return (digits, f"{item} other", f"{{}} {item}", f"{item}{{}}", "another")
     if isinstance(item, tuple | list) and item:
         kind = type(item)
         others = [kind([other, *item[1:]]) for other in _others(item[0])]
