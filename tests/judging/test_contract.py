@@ -381,7 +381,7 @@ def test_a_broken_promise_is_named(what: str) -> None:
     """The first line says what is wrong with which member, field or image."""
     make, said = BROKEN[what]
     with pytest.raises(AssertionError, match=re.escape(said)):
-        check_judge(make(), PLAIN.copy())
+        check_judge(make(), np.concatenate([PLAIN] * 8))
 
 
 def test_another_value_is_asked_for_where_none_can_be_made_up() -> None:
