@@ -422,7 +422,7 @@ def _check_complete(word: str, step: type[Any], values: Mapping[str, Any]) -> No
             sentence(
                 f'The step of "{word}" has no value for {", ".join(missing)}.',
                 step=step.__name__,
-                do=f"Give the field a default, or a value in presets: {step.name}.{missing[0]}.",  # type: ignore[attr-defined]
+                do=f"Give the field a default, or a value in presets: {step.name}.{missing[0]}.",
             )
         )
 

@@ -57,7 +57,7 @@ def chosen_fields(group: str) -> Mapping[str, Any]:
     if group in ("benign", "pictures"):
         return dict.fromkeys(("names", "seeds") if group == "benign" else ("forget", "retain"), int)
     owner = owners().get(group)
-    return {} if owner is None else _chosen(owner)
+    return {} if owner is None else _chosen(owner)  # type: ignore[arg-type]
 
 
 @cache

@@ -57,7 +57,7 @@ def _check_class(what: str, step: Any, kind: type) -> None:
         _refuse(
             f"The step of {what} is no dataclass.", f"Write @dataclass(frozen=True, kw_only=True) at {step.__name__}."
         )
-    settings: Any = step.__dataclass_params__  # type: ignore[attr-defined]
+    settings: Any = step.__dataclass_params__
     if not settings.frozen or not settings.eq:
         _refuse(
             f"The step of {what} can be changed after it was made, so it can have no key.",
