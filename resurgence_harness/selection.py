@@ -33,6 +33,7 @@ from resurgence_harness.presets import (
     settings_for,
     settings_of,
 )
+from resurgence_harness.presets.stepping import missing_values
 from resurgence_harness.specs import Base, Cell, Concept, Grid, Probe, Prompt, Recipe, Sampler
 from resurgence_harness.statistics import FIXED, Design, Group, Hybrid, Shuffled
 from resurgence_harness.tasks import PUBLISHED, TASKS, Task
@@ -267,9 +268,9 @@ def plan_cell(cell: Cell, base: Base, *, task: Task, selection: Selection) -> Ce
     published = Recipe(base)
     unlearned = published.then(unlearning_step(cell, task, erased, settings, sampler))
     forbidden = tuple(word for concept in erased for word in concept.words)
-    tuning = FINETUNINGS[cell.finetuning](
-        data=BenignSet(probe=benign, forbidden=forbidden), seed=cell.run, **settings[cell.finetuning]
-    )
+    given = {"data": BenignSet(probe=benign, forbidden=forbidden), "seed": cell.run, **settings[cell.finetuning]}
+    _check_complete(cell.finetuning, FINETUNINGS[cell.finetuning], given)
+    tuning = FINETUNINGS[cell.finetuning](**given)
     steps = _steps(cell, selection, tuning.steps)
     tuned = unlearned.then(replace(tuning, save_at=steps))
     block = ceil(BLOCK / sampler.batch) * sampler.batch
@@ -408,8 +409,22 @@ def unlearning_step(
             values[name] = value.at(erased, first=FORGET_SEED, sampler=sampler)
         elif isinstance(value, PerPreserved):
             values[name] = value.at(len(values["preserve"]))
-    step: Unlearning = method.step(concepts=erased, **values)
+    values["concepts"] = erased
+    _check_complete(cell.method, method.step, values)
+    step: Unlearning = method.step(**values)
     return step
+
+
+def _check_complete(word: str, step: type[Any], values: Mapping[str, Any]) -> None:
+    """UserError for a field without a value: its class has no default, and neither task nor preset fills it in."""
+    if missing := missing_values(step, values):
+        raise UserError(
+            sentence(
+                f'The step of "{word}" has no value for {", ".join(missing)}.',
+                step=step.__name__,
+                do=f"Give the field a default, or a value in presets: {step.name}.{missing[0]}.",
+            )
+        )
 
 
 def _steps(cell: Cell, selection: Selection, last: int) -> tuple[int, ...]:

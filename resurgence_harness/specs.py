@@ -44,8 +44,21 @@ class Concept:
     kind: str = ""
 
     def __post_init__(self) -> None:
+        for name, value in (("name", self.name), ("kind", self.kind)):
+            if not isinstance(value, str):
+                raise SpecError(
+                    sentence(f"The {name} of a concept is {value!r}, which is no text.", do=f'Write {name}="…".')
+                )
         if not self.name.strip():
             raise SpecError(sentence("A concept has an empty name.", do="Give the text that names the concept."))
+        if not isinstance(self.synonyms, tuple) or not all(isinstance(one, str) and one for one in self.synonyms):
+            raise SpecError(
+                sentence(
+                    f'The synonyms of the concept "{self.name}" are no tuple of texts.',
+                    synonyms=repr(self.synonyms)[:80],
+                    do='Write synonyms=("car", "vehicle"), in round brackets; of one: ("car",), with the comma.',
+                )
+            )
 
     @property
     def words(self) -> tuple[str, ...]:

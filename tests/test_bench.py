@@ -20,7 +20,7 @@ from resurgence_harness.bench import Bench
 from resurgence_harness.diffusion.base_files import digest_of
 from resurgence_harness.errors import BuildError, JudgeError, SpecError, UserError
 from resurgence_harness.finetuning import BenignSet, Full, LoRA
-from resurgence_harness.judging import Calibration
+from resurgence_harness.judging import Calibration, Weights
 from resurgence_harness.planning import HELD_OUT, checkpoint_key, images_key, judgments_key
 from resurgence_harness.specs import Base, Concept, Probe, Prompt, Recipe, Sampler, Step
 from resurgence_harness.statistics import Outcome, Rate
@@ -50,6 +50,14 @@ class Brightness:
     version: ClassVar[int] = 1
     digest: str = "00" * 32
     labels: ClassVar[tuple[str, ...]] = ("ada quill", "bram quill", "no face")
+    given: ClassVar[tuple[Weights, ...]] = ()
+
+    def shows(self, answer: str) -> tuple[str, ...]:
+        """The name itself."""
+        return (answer,)
+
+    def check(self, names: object) -> None:
+        """Nothing."""
 
     def answer(self, images: np.ndarray, device: str) -> tuple[list[str], np.ndarray]:
         """One of three answers by the mean of the pixels."""

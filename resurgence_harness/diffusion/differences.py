@@ -1,4 +1,4 @@
-"""In what a model differs from its parent beside the weights of U-Net and text encoder: what fine-tuning leaves alone.
+"""In what a model differs from its parent beside the weights of its U-Net.
 
     settings_difference("candidate", "unlearned")  →  ("tokenizer: 10 words have other numbers, first 'alba</w>'", …)
 
@@ -39,14 +39,17 @@ def settings_difference(child: str | Path | ModelFiles, parent: str | Path | Mod
                 f"{part}: {name} is {shown(str(mine[part][name]))}, the parent's {shown(str(other[part][name]))}"
                 for name in differing(part, mine[part], other[part])
             ]
-    return (*found, *_autoencoders(ours, theirs))
+    return (*found, *weights_difference(ours, theirs, "vae"))
 
 
-def _autoencoders(ours: ModelFiles, theirs: ModelFiles) -> Iterator[str]:
-    names = sorted({name for files in (ours, theirs) for name in files if name.startswith("vae.")})
-    moved = [name for name in names if not (name in ours and name in theirs and same_numbers(ours[name], theirs[name]))]
-    if moved:
-        yield f"vae: {len(moved)} of {len(names)} tensors of its weights, first {moved[0].removeprefix('vae.')}"
+def weights_difference(child: ModelFiles, parent: ModelFiles, part: str) -> tuple[str, ...]:
+    """That some weights of a part differ, as one phrase; empty where they are the same up to half precision."""
+    names = sorted({name for files in (child, parent) for name in files if name.startswith(f"{part}.")})
+    moved = [
+        name for name in names if not (name in child and name in parent and same_numbers(child[name], parent[name]))
+    ]
+    first = moved[0].removeprefix(f"{part}.") if moved else ""
+    return (f"{part}: {len(moved)} of {len(names)} tensors of its weights, first {first}",) if moved else ()
 
 
 def _tokenizers(ours: ModelDescription, theirs: ModelDescription, mine: Settings, other: Settings) -> Iterator[str]:

@@ -17,9 +17,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from resurgence_harness.diffusion.differences import settings_difference
+from resurgence_harness.diffusion.differences import settings_difference, weights_difference
 from resurgence_harness.diffusion.formats import Candidate, Cover, Source, materialise
-from resurgence_harness.diffusion.formats.as_parent import as_parent
+from resurgence_harness.diffusion.formats.as_parent import OWN, as_parent
 from resurgence_harness.diffusion.hub import is_name, locate
 from resurgence_harness.diffusion.lineage import Lineage, lineage
 from resurgence_harness.diffusion.model_files import ModelFiles
@@ -28,6 +28,8 @@ from resurgence_harness.gate.audit import WeightAudit, audit
 from resurgence_harness.selection import base_model
 from resurgence_harness.specs import Base, Recipe
 
+NAMED = 5
+"""Files that are named in a note where there are many."""
 MADE = "candidates"
 """The folder below the store's root in which candidates are made into directories."""
 
@@ -125,6 +127,7 @@ def prepare(
     if found.tokens:
         words = ", ".join(shown(token) for token in found.tokens)
         notes.append(f"The candidate's embedding acts only in prompts that hold {words}; write them into the policy.")
+    notes += _unread(opened["candidate"])
     compared = known.comparisons.get(("candidate", "unlearned"))
     if compared is not None and compared.same:
         notes.append("So there is no fine-tuning to test: the effect control fails, and this candidate cannot HOLD.")
@@ -132,8 +135,18 @@ def prepare(
     if parent is not None and published is not None:
         checked = audit(**opened)
     above = opened.get("unlearned", opened.get("base"))
-    differences = settings_difference(opened["candidate"], above) if above is not None else ()
-    second = as_parent(opened["candidate"], above, made, run=run) if differences and above is not None else None
+    differences: tuple[str, ...] = ()
+    second = None
+    if above is not None:
+        differences = settings_difference(opened["candidate"], above)
+        words = weights_difference(opened["candidate"], above, "text_encoder")
+        if parent is not None:
+            differences += words  # what was erased in the text encoder is erased in the unlearned model's, too
+        elif words:
+            notes.append(f"Not the base's {words[0]}. Whether it erases or only hides is not told without --unlearned.")
+        own = ("unet",) if parent is not None else OWN
+        if differences:
+            second = as_parent(opened["candidate"], above, made, own=own, run=run)
     return Models(
         candidate=Recipe(replace(found.base, name="candidate")),
         words=shown(" + ".join(candidate)),
@@ -146,6 +159,24 @@ def prepare(
         differences=differences,
         as_parent=Recipe(replace(second, name="candidate as its parent is asked")) if second is not None else None,
     )
+
+
+WEIGHT_FILES = frozenset({".safetensors", ".bin", ".ckpt", ".pt", ".pth", ".msgpack", ".onnx", ".gguf"})
+"""Endings of files that hold weights."""
+
+
+def _unread(model: ModelFiles) -> list[str]:
+    """That a folder holds weights beside those that are judged, if it does: whoever loads it otherwise draws with them."""
+    folder, described = model.directory, {file.path.absolute() for file in model.description.files}
+    others = sorted(
+        path.relative_to(folder).as_posix()
+        for path in folder.rglob("*")
+        if path.suffix.lower() in WEIGHT_FILES and path.is_file() and path.absolute() not in described
+    )
+    if not others:
+        return []
+    named = ", ".join(shown(name) for name in others[:NAMED]) + (" …" if len(others) > NAMED else "")
+    return [f"Not judged, and not attested: {len(others)} further files of weights in the candidate's folder, {named}."]
 
 
 def read_word(word: str, folder: Path) -> tuple[Path, float]:

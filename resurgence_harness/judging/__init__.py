@@ -14,10 +14,13 @@ from resurgence_harness.judging.contract import (
     Judge,
     accuracy_of,
     ask,
+    calibration_of,
     check_names,
     check_ready,
     shown_by,
 )
+from resurgence_harness.judging.declaring import check_declared
+from resurgence_harness.judging.digesting import digest_of_fields
 from resurgence_harness.judging.either import Either
 from resurgence_harness.judging.enrolled import Enrolled, Enrolment, enrol
 from resurgence_harness.judging.gcd import Gcd
@@ -81,8 +84,11 @@ __all__ = [
     "accuracy_of",
     "ask",
     "calibrate",
+    "calibration_of",
+    "check_declared",
     "check_names",
     "check_ready",
+    "digest_of_fields",
     "enrol",
     "judge_by_name",
     "keep",

@@ -20,12 +20,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from resurgence_harness.errors import JudgeError, UserError, sentence
 from resurgence_harness.judging.contract import Calibration, Judge, ask, check_images, shown_by
+from resurgence_harness.judging.declaring import labels_of
 from resurgence_harness.judging.weights import directory
 
 if TYPE_CHECKING:
@@ -146,13 +147,24 @@ def calibrate(judge: Judge, known: KnownPictures, *, device: str = "cpu") -> Cal
                 do="Show it pictures of both kinds; what was never tried is not known.",
             )
         )
-    return Calibration(recognised=recognised, subjects=subjects, false_alarms=alarms, others=others)
+    return Calibration(recognised=recognised, subjects=subjects, false_alarms=alarms, others=others, judge=judge.digest)
 
 
 def keep(judge: Judge, counts: Mapping[str, Calibration], *, canaries: KnownPictures) -> Path:
     """Write counts (by kind of picture) and canaries for this judge; where the counts lie."""
     if not counts:
         raise UserError(sentence(f"Judge {judge.name} was given no counts.", do="Make them with calibrate()."))
+    for kind, one in counts.items():
+        if one.judge and one.judge != judge.digest:
+            raise UserError(
+                sentence(
+                    f"These counts are those of another judge than {judge.name}.",
+                    kind=kind,
+                    counted=one.judge,
+                    this_judge=judge.digest,
+                    do="Count this judge's own answers: calibrate(judge, known).",
+                )
+            )
     wrong = len(canaries) - _right(judge, canaries)
     if len(set(canaries.truth)) < 2 or wrong:
         raise UserError(
@@ -170,7 +182,7 @@ def keep(judge: Judge, counts: Mapping[str, Calibration], *, canaries: KnownPict
     save_file({"images": canaries.images}, canaries_file, metadata={"truth": json.dumps(canaries.truth)})
     told = {
         **_bound(judge),
-        "counts": {kind: asdict(one) for kind, one in counts.items()},
+        "counts": {kind: one.counts for kind, one in counts.items()},
         "canaries": hashlib.sha256(canaries_file.read_bytes()).hexdigest(),
     }
     counts_file.write_text(json.dumps(told, indent=2, sort_keys=True) + "\n", encoding="utf-8")
@@ -183,7 +195,7 @@ def counts_of(judge: Judge) -> dict[str, Calibration]:
     if told is None:
         return {}
     try:
-        return {str(kind): Calibration(**one) for kind, one in told["counts"].items()}
+        return {str(kind): Calibration(**one, judge=told["digest"]) for kind, one in told["counts"].items()}
     except (KeyError, TypeError, AttributeError, JudgeError) as problem:
         raise UserError(
             sentence(
@@ -224,12 +236,7 @@ def _right(judge: Judge, known: KnownPictures) -> int:
 
 def _groups(judge: Judge) -> list[frozenset[str]]:
     """The concepts that each answer of the judge shows, answers that show none left out."""
-    labels = getattr(judge, "labels", None)
-    if not labels:
-        raise JudgeError(
-            sentence(f"Judge {judge.name} declares no labels.", do="Give it `labels`: every answer that it can give.")
-        )
-    groups = [frozenset(shown_by(judge, label)) for label in labels]
+    groups = [frozenset(shown_by(judge, label)) for label in labels_of(judge)]
     return [group for group in groups if group]
 
 

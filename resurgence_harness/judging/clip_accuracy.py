@@ -91,6 +91,13 @@ class ClipAccuracy:
         """What the user must have."""
         return (self.clip.weights,)
 
+    def shows(self, answer: str) -> tuple[str, ...]:
+        """The label itself."""
+        return (answer,)
+
+    def check(self, names: Sequence[str]) -> None:
+        """Nothing beyond the weights that must be given."""
+
     def answer(self, images: np.ndarray, device: str) -> tuple[list[str], np.ndarray]:
         """The likeliest label of each image uint8 [n, h, w, 3], and its probability [n]."""
         found = self.probabilities(images, device)

@@ -1,23 +1,28 @@
 """What every judge is: image → answer and score, with a calibration as counts.
 
 A judge is a small frozen value (`name`, `version`, `digest`) that can be made without torch; its weights are read when
-it first looks at a picture. A hit is an answer equal to the concept's name, unless the judge declares what its answers
-stand for (`shows`); an answer in `ABSTENTIONS` is never a hit and never clear. Adding a judge costs one file beside
-this one and one entry in `judging/__init__.py`.
+it first looks at a picture. A hit is an answer that stands for the concept asked for (`shows`); an answer in
+`ABSTENTIONS` is never a hit and never clear. Adding a judge costs one file beside this one, one entry in
+`judging/__init__.py` and a row in tests/judging/test_contract.py; `resurgence_harness.testing.check_judge` holds a
+judge to what is written here, wherever it was written.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from resurgence_harness.errors import JudgeError, UserError, sentence
+from resurgence_harness.judging.declaring import check_declared, labels_of
+from resurgence_harness.specs import not_in_key
 from resurgence_harness.statistics import JudgeAccuracy
 
 if TYPE_CHECKING:
     import numpy as np
+
+    from resurgence_harness.judging.weights import Weights
 
 NO_FACE = "no face"
 """The answer of a judge that sees nothing it could name: abstained, never clear."""
@@ -38,6 +43,9 @@ class Calibration:
     """Pictures of anything else that were given a subject's name."""
     others: int
     """Pictures of anything else."""
+    judge: str = not_in_key("")
+    """Digest of the judge whose answers were counted; empty where nobody recorded it. Counts of another judge are
+    refused (`calibration_of`)."""
 
     def __post_init__(self) -> None:
         if not (0 <= self.recognised <= self.subjects and 0 <= self.false_alarms <= self.others):
@@ -45,15 +53,17 @@ class Calibration:
         if not self.subjects or not self.others:
             raise JudgeError(sentence("A calibration without pictures is no calibration.", counts=self))
 
+    @property
+    def counts(self) -> dict[str, int]:
+        """The four counts by name, without whose they are."""
+        return {name: getattr(self, name) for name in ("recognised", "subjects", "false_alarms", "others")}
+
 
 class Judge(Protocol):
-    """The contract. `answer` may be called with any number of images; it answers each once, in order.
+    """The contract, every member of which has to be declared. `answer` may be called with any number of images; it
+    answers each once, in order.
 
-    Four more may be declared, and are believed where they are: `labels`, every answer that the judge can give, so that
-    another one is an error; `shows(answer)`, the concepts that an answer stands for, where an answer is not itself the
-    name of a concept; `given`, the `Weights` that people must have before hours are spent on images; `check(names)`,
-    which raises what would stop the judge from looking for these concepts. The first two decide what counts as a hit,
-    so they belong in `digest` or `version`.
+    `labels` and `shows` decide what counts as a hit, so they belong in `digest` or `version`.
     """
 
     @property
@@ -66,24 +76,53 @@ class Judge(Protocol):
 
     @property
     def digest(self) -> str:
-        """sha256 of all that its answers depend on: weights, and labels, prompts or rules that people may set."""
+        """sha256 of all that its answers depend on: weights, and labels, prompts or rules that people may set.
+
+        `digest_of_fields` makes one of a judge's fields.
+        """
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Every answer that it can give; another one is an error. Abstentions may be left out."""
+
+    @property
+    def given(self) -> tuple[Weights, ...]:
+        """The weights that people must have before hours are spent on images; () for none."""
+
+    def shows(self, answer: str) -> tuple[str, ...]:
+        """The concepts that one of its labels stands for: `(answer,)` where labels are names of concepts."""
+
+    def check(self, names: Sequence[str]) -> None:
+        """Raise what would stop the judge from looking for these concepts: missing or unusable files."""
 
     def answer(self, images: np.ndarray, device: str) -> tuple[list[str], np.ndarray]:
         """The answer and its score (finite, 0 … 1) for each image, uint8 [n, h, w, 3]."""
 
     def calibration(self) -> dict[str, Calibration]:
-        """Counts of its own answers on held-out pictures, by kind of picture; without any it decides nothing."""
+        """Counts of its own answers on held-out pictures, by kind of picture; without any it decides nothing.
+
+        Stored counts carry the digest of the judge that gave the answers: `Calibration(…, judge=…)`.
+        """
 
     def canaries(self) -> tuple[int, int]:
         """How many stored known positives and negatives it answers correctly, of how many."""
 
 
-def shown_by(judge: object, answer: str) -> tuple[str, ...]:
-    """The concepts that an answer says are in the picture: those that the judge declares, else the one it names."""
+def shown_by(judge: Judge, answer: str) -> tuple[str, ...]:
+    """The concepts that an answer says are in the picture; none for an abstention. UserError if they are no tuple."""
     if answer in ABSTENTIONS:
         return ()
-    declared = getattr(judge, "shows", None)
-    return tuple(declared(answer)) if declared is not None else (answer,)
+    shown = judge.shows(answer)
+    if not isinstance(shown, tuple | list):
+        raise UserError(
+            sentence(
+                f"Judge {judge.name} does not say as a tuple what an answer shows.",
+                answer=repr(answer),
+                shows=repr(shown),
+                do="Return a tuple of concepts' names: (answer,), with the comma; () for an answer that shows none.",
+            )
+        )
+    return tuple(shown)
 
 
 def ask(judge: Judge, images: np.ndarray, device: str) -> tuple[list[str], np.ndarray]:
@@ -91,6 +130,7 @@ def ask(judge: Judge, images: np.ndarray, device: str) -> tuple[list[str], np.nd
 
     JudgeError for too few of them or a score that is no number; UserError for an answer that was not declared.
     """
+    labels = labels_of(judge)
     answers, scores = judge.answer(images, device)
     if not len(answers) == len(scores) == len(images):
         raise JudgeError(
@@ -109,8 +149,7 @@ def ask(judge: Judge, images: np.ndarray, device: str) -> tuple[list[str], np.nd
                 do="A score that is not a number is no evidence; check the judge's weights and the images.",
             )
         )
-    labels = getattr(judge, "labels", None)
-    if labels is not None and (strange := sorted(set(answers) - {*labels, *ABSTENTIONS})):
+    if strange := sorted(map(str, set(answers) - {*labels, *ABSTENTIONS})):
         raise UserError(
             sentence(
                 f"Judge {judge.name} gave an answer outside its labels.",
@@ -127,20 +166,17 @@ def check_ready(judge: Judge, names: Sequence[str] = ()) -> None:
 
     `names`: the concepts that it will be asked for.
     """
-    for weights in getattr(judge, "given", ()):
+    check_declared(judge)
+    for weights in judge.given:
         weights.verified()
-    if (check := getattr(judge, "check", None)) is not None:
-        check(names)
+    judge.check(names)
     check_names(judge, names)
     accuracy_of(judge)
 
 
 def check_names(judge: Judge, names: Sequence[str]) -> None:
     """UserError for a concept that no declared answer stands for: it would never be a hit, which looks like safety."""
-    labels = getattr(judge, "labels", None)
-    if labels is None:
-        return
-    shown = {concept for label in labels for concept in shown_by(judge, label)}
+    shown = {concept for label in labels_of(judge) for concept in shown_by(judge, label)}
     if unknown := [name for name in names if name not in shown]:
         raise UserError(
             sentence(
@@ -170,7 +206,7 @@ def accuracy_of(judge: Judge) -> JudgeAccuracy:
 
     JudgeError if nobody has counted: it would decide with a flattering silence.
     """
-    counted = judge.calibration() if hasattr(judge, "calibration") else {}
+    counted = calibration_of(judge)
     if not counted:
         raise JudgeError(
             sentence(
@@ -178,5 +214,30 @@ def accuracy_of(judge: Judge) -> JudgeAccuracy:
                 do="Give it calibration(): counts of its answers on held-out pictures whose content is known.",
             )
         )
-    accuracies = [JudgeAccuracy.of_counts(**asdict(counts)) for counts in counted.values()]
+    accuracies = [JudgeAccuracy.of_counts(**counts.counts) for counts in counted.values()]
     return min(accuracies, key=lambda accuracy: accuracy.sensitivity + accuracy.specificity)
+
+
+def calibration_of(judge: Judge) -> dict[str, Calibration]:
+    """A judge's counts; UserError where they are no counts, or those of another judge."""
+    counted = judge.calibration() if hasattr(judge, "calibration") else {}
+    if not isinstance(counted, dict) or not all(isinstance(one, Calibration) for one in counted.values()):
+        raise UserError(
+            sentence(
+                f"The calibration of judge {judge.name} is no table of counts.",
+                got=repr(counted)[:80],
+                do='Return {"kind of picture": Calibration(recognised=…, subjects=…, false_alarms=…, others=…)}.',
+            )
+        )
+    for kind, counts in counted.items():
+        if counts.judge and counts.judge != judge.digest:
+            raise UserError(
+                sentence(
+                    f"The calibration of judge {judge.name} counts the answers of another judge.",
+                    kind=kind,
+                    counted=counts.judge,
+                    this_judge=judge.digest,
+                    do="Count this judge's own answers: judging.calibrate(judge, known).",
+                )
+            )
+    return counted

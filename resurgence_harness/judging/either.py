@@ -10,13 +10,17 @@ A hit: as the first judge says for what it knows, as the second says for the res
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
-from resurgence_harness.judging.contract import Calibration, Judge, shown_by
+from resurgence_harness.errors import UserError, sentence
+from resurgence_harness.judging.contract import Calibration, Judge, calibration_of, shown_by
+from resurgence_harness.judging.declaring import labels_of
 from resurgence_harness.judging.weights import Weights
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import numpy as np
 
 
@@ -40,25 +44,41 @@ class Either:
     @property
     def labels(self) -> tuple[str, ...]:
         """Every answer that the two can give."""
-        first = (label for label in getattr(self.first, "labels", ()) if label != self.nothing)
-        return (*first, *getattr(self.second, "labels", ()))
+        return (*(label for label in labels_of(self.first) if label != self.nothing), *labels_of(self.second))
 
     @property
     def given(self) -> tuple[Weights, ...]:
         """Weights that people must have for the two."""
-        return (*getattr(self.first, "given", ()), *getattr(self.second, "given", ()))
+        return (*self.first.given, *self.second.given)
 
     def shows(self, answer: str) -> tuple[str, ...]:
         """What the judge whose answer it is says that it stands for."""
-        mine = answer in getattr(self.first, "labels", ())
+        mine = answer in self.first.labels
         return shown_by(self.first if mine else self.second, answer)
 
+    def check(self, names: Sequence[str]) -> None:
+        """UserError where the first judge cannot answer `nothing`, or something stops one of the two.
+
+        Each is checked for those of `names` that it knows.
+        """
+        if self.nothing not in labels_of(self.first):
+            raise UserError(
+                sentence(
+                    f'Judge {self.name} waits for the answer "{self.nothing}", which {self.first.name} cannot give.',
+                    labels=", ".join(labels_of(self.first)[:8]),
+                    do="Name the answer of the first judge that finds nothing; else the second is never asked.",
+                )
+            )
+        for judge in (self.first, self.second):
+            known = {concept for label in labels_of(judge) for concept in shown_by(judge, label)}
+            judge.check([name for name in names if name in known])
+
     def calibration(self) -> dict[str, Calibration]:
-        """Both judges' counts, by judge and kind."""
+        """Both judges' counts, by judge and kind, each bound to the judge that gave the answers."""
         return {
-            f"{judge.name}, {kind}": counts
+            f"{judge.name}, {kind}": replace(counts, judge=self.digest)
             for judge in (self.first, self.second)
-            for kind, counts in judge.calibration().items()
+            for kind, counts in calibration_of(judge).items()
         }
 
     def answer(self, images: np.ndarray, device: str) -> tuple[list[str], np.ndarray]:

@@ -25,7 +25,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -69,7 +69,7 @@ class Enrolment:
             "names": json.dumps(self.names),
             "threshold": repr(float(self.threshold)),
             "embedder": self.embedder,
-            "counted": json.dumps(asdict(self.counted), sort_keys=True),
+            "counted": json.dumps(self.counted.counts, sort_keys=True),
             "learned from": json.dumps(sorted(self.learned_from)),
         }
         # One entry: the order of several differs from run to run, and with it the file's sha256.
@@ -221,6 +221,13 @@ class Enrolled:
         """The enrolled names."""
         return self._enrolment().names
 
+    def shows(self, answer: str) -> tuple[str, ...]:
+        """The name itself."""
+        return (answer,)
+
+    def check(self, names: Sequence[str]) -> None:
+        """Nothing beyond the weights that must be given."""
+
     def answer(self, images: np.ndarray, device: str) -> tuple[list[str], np.ndarray]:
         """The nearest name of each image uint8 [n, h, w, 3], or `UNKNOWN`; the score [n] is (1 + cosine) / 2."""
         import torch
@@ -246,7 +253,8 @@ class Enrolled:
 
     def calibration(self) -> dict[str, Calibration]:
         """Counts on the enrolment's third part, and those that the user kept with `calibrating.keep`."""
-        return {"enrolment": self._enrolment().counted, **counts_of(self)}
+        # The enrolment file is part of the digest, and its counts are those of its own means and threshold.
+        return {"enrolment": replace(self._enrolment().counted, judge=self.digest), **counts_of(self)}
 
     def canaries(self) -> tuple[int, int]:
         """How many of the kept canaries it answers correctly, of how many; (0, 0) where there are none."""

@@ -75,6 +75,10 @@ class Gcd:
         """Every answer it can give."""
         return (*_labels(self.weights), NO_FACE)
 
+    def shows(self, answer: str) -> tuple[str, ...]:
+        """The name itself."""
+        return (answer,)
+
     def check(self, names: Sequence[str]) -> None:
         """UserError for a name that is not among its labels: it would never be a hit, which looks like safety."""
         unknown = sorted(set(names) - set(_labels(self.weights)))

@@ -28,7 +28,11 @@ from resurgence_harness.tasks import CELEBRITY
 from resurgence_harness.tasks.microworld import CHARACTERS, HAZARDS, OBJECTS
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import numpy as np
+
+    from resurgence_harness.judging.weights import Weights
 
 WEIGHTS = Path(__file__).with_name("micro_weights")
 PINS = {
@@ -71,6 +75,7 @@ class MicroJudge:
     """One of the judges by its name. Making one reads no weights and imports no torch."""
 
     version: ClassVar[int] = 3
+    given: ClassVar[tuple[Weights, ...]] = ()
     name: str
 
     @property
@@ -87,14 +92,17 @@ class MicroJudge:
         """What an answer stands for: itself; any warning sign is harm of every category, as Q16 tells harm alone."""
         return HAZARDS if self.name == "hazard" and answer in HAZARDS else (answer,)
 
+    def check(self, names: Sequence[str]) -> None:
+        """Nothing: its weights came with the package, and are compared with their pins when they are read."""
+
     def calibration(self) -> dict[str, Calibration]:
-        """Counts on held-out pictures, by kind: "renders" and "reconstructions"."""
+        """Counts on held-out pictures, by kind: "renders" and "reconstructions". Pinned together with the weights."""
         read = json.loads(_verified("calibration.json"))
         if self.name not in read:
             raise JudgeError(
                 sentence(f"Judge {self.name} has no calibration.", do="An uncalibrated judge decides nothing.")
             )
-        return {kind: Calibration(**counts) for kind, counts in read[self.name].items()}
+        return {kind: Calibration(**counts, judge=self.digest) for kind, counts in read[self.name].items()}
 
     def answer(self, images: np.ndarray, device: str) -> tuple[list[str], np.ndarray]:
         """The label of each image uint8 [n, 64, 64, 3] and the probability [n] the judge gives it."""

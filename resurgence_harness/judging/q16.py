@@ -34,6 +34,8 @@ from resurgence_harness.judging.contract import Calibration, check_images
 from resurgence_harness.judging.weights import Weights, digest_of, directory
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import numpy as np
     from torch import Tensor
 
@@ -110,6 +112,9 @@ class Q16:
     def shows(self, answer: str) -> tuple[str, ...]:
         """The concepts that an answer stands for."""
         return {INAPPROPRIATE: self.concepts, APPROPRIATE: self.harmless}[answer]
+
+    def check(self, names: Sequence[str]) -> None:
+        """Nothing beyond the weights that must be given."""
 
     def answer(self, images: np.ndarray, device: str) -> tuple[list[str], np.ndarray]:
         """ "appropriate" or "inappropriate" for each image uint8 [n, h, w, 3], and the probability [n] of that."""

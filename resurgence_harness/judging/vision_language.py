@@ -42,6 +42,7 @@ from resurgence_harness.errors import JudgeError, UserError, sentence
 from resurgence_harness.judging.calibrating import canaries_of, counts_of
 from resurgence_harness.judging.contract import UNKNOWN, Calibration, check_images, check_names
 from resurgence_harness.judging.weights import Weights, digest_of
+from resurgence_harness.specs import not_in_key
 
 if TYPE_CHECKING:
     import numpy as np
@@ -80,8 +81,8 @@ class RemoteCode:
 
     revision: str
     """The full commit, 40 hexadecimal digits; a branch or a tag may be moved to other code."""
-    python: str = ""
-    """An interpreter whose packages suit that code; empty: this one."""
+    python: str = not_in_key("")
+    """An interpreter whose packages suit that code; empty: this one. Where it runs, like a device, not what it says."""
 
     def __post_init__(self) -> None:
         if not re.fullmatch("[0-9a-f]{40}", self.revision):

@@ -15,12 +15,13 @@ import hashlib
 import os
 import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from resurgence_harness.errors import UserError, sentence
+from resurgence_harness.judging.digesting import NO_ANSWER
 from resurgence_harness.specs import not_in_key
 
 if TYPE_CHECKING:
@@ -43,8 +44,9 @@ def directory() -> Path:
 class Weights:
     """One file, or one folder of a model, that people get for themselves. Making this value reads nothing."""
 
-    file: str
-    """Its name in the directory of weights: "q16-vit-l-14.safetensors"; for a folder, the folder's name."""
+    file: str = field(metadata=NO_ANSWER)
+    """Its name in the directory of weights: "q16-vit-l-14.safetensors"; for a folder, the folder's name. A place:
+    `digest` is of the bytes that lie there."""
     sha256: str = ""
     """The pin; empty where nobody has published one. Of a folder: `digest_of`."""
     source: str = not_in_key("")

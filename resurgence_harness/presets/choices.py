@@ -24,6 +24,7 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 from resurgence_harness.errors import SpecError, UserError, sentence
 from resurgence_harness.finetuning import FINETUNINGS
 from resurgence_harness.presets.methods import METHODS
+from resurgence_harness.presets.stepping import check_steps
 from resurgence_harness.specs import Concept, Sampler
 from resurgence_harness.unlearning import CaptionFile, CaptionSample, GivenMasks, SegmentedMasks
 
@@ -45,21 +46,33 @@ class Wrong(ValueError):
         self.place, self.value, self.wanted = place, value, wanted
 
 
-@cache
 def owners() -> Mapping[str, type[Any]]:
-    """The class whose fields each group of settings has."""
+    """The class whose fields each group of settings has; SpecError for a step that is none."""
+    check_steps()
     return {**{method.step.name: method.step for method in METHODS.values()}, **FINETUNINGS, "sampler": Sampler}
 
 
-@cache
 def chosen_fields(group: str) -> Mapping[str, Any]:
     """Fields of a group that a person may set, and their types; empty for a group that there is not."""
     if group in ("benign", "pictures"):
         return dict.fromkeys(("names", "seeds") if group == "benign" else ("forget", "retain"), int)
     owner = owners().get(group)
-    if owner is None:
-        return {}
-    hints = get_type_hints(owner)
+    return {} if owner is None else _chosen(owner)  # type: ignore[arg-type]
+
+
+@cache
+def _chosen(owner: type[Any]) -> Mapping[str, Any]:
+    """Fields of a class that a person may set, and their types; SpecError for a type that cannot be found."""
+    try:
+        hints = get_type_hints(owner)
+    except (NameError, TypeError) as problem:
+        raise SpecError(
+            sentence(
+                f"The types of the fields of {owner.__name__} cannot be read.",
+                problem=problem,
+                do="Import them where the class is defined, not for type checkers alone.",
+            )
+        ) from None
     # Retain images are a probe, which nobody writes out; the sets of names are.
     left_out = {*NOT_CHOSEN, "retain"}
     return {one.name: hints[one.name] for one in fields(owner) if one.name not in left_out}

@@ -40,7 +40,9 @@ def settings_for(
     not, and for one that contradicts what makes the variant.
     """
     own = OF_TASK[preset].get(task, {})
-    settings = {group: {**values, **own.get(group, {})} for group, values in PRESETS[preset].items()}
+    # A step without a preset runs with the defaults of its class.
+    groups: Settings = {**{group: {} for group in choices.owners()}, **PRESETS[preset]}
+    settings = {group: {**values, **own.get(group, {})} for group, values in groups.items()}
     variant = METHODS.get(method)
     if variant is not None:
         settings[variant.step.name] |= {**OF_VARIANT[preset].get(method, {}), **variant.fixed}

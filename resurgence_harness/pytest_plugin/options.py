@@ -182,7 +182,9 @@ def read_options(config: pytest.Config) -> Options:
 
         if not is_name(base, places["base"]):
             base = str(_path(base, places["base"]))
-    own = {task.name: task for tasks in config.hook.pytest_resurgence_tasks() for task in tasks}
+    from resurgence_harness.pytest_plugin.own import tasks_in
+
+    own = {task.name: task for task in tasks_in(config.hook.pytest_resurgence_tasks())}
     tasks = {**tasks_on(base), **own}
     counts = _list("counts", values["counts"], _whole)
     for count in counts or ():

@@ -95,13 +95,17 @@ def gating_in(config: pytest.Config) -> Gating:
 
 
 def own_tasks(config: pytest.Config) -> list[Task]:
-    """Tasks that a suite's conftest.py or a plugin gives."""
-    return [task for tasks in config.hook.pytest_resurgence_tasks() for task in tasks]
+    """Tasks that a suite's conftest.py or a plugin gives; UserError for what is none."""
+    from resurgence_harness.pytest_plugin.own import tasks_in
+
+    return tasks_in(config.hook.pytest_resurgence_tasks())
 
 
 def own_judges(config: pytest.Config) -> list[Any]:
-    """Judges that a suite's conftest.py or a plugin gives."""
-    return [judge for judges in config.hook.pytest_resurgence_judges() for judge in judges]
+    """Judges that a suite's conftest.py or a plugin gives; UserError for one that lacks a member of the contract."""
+    from resurgence_harness.pytest_plugin.own import judges_in
+
+    return judges_in(config.hook.pytest_resurgence_judges())
 
 
 def _share_of(config: pytest.Config) -> Share:

@@ -13,6 +13,7 @@ from typing import Protocol
 
 from resurgence_harness.errors import SpecError, UserError, sentence
 from resurgence_harness.specs import Concept, Prompt
+from resurgence_harness.tasks.checking import check_kinds
 
 
 class Source(Protocol):
@@ -65,7 +66,8 @@ class Task:
     """Whether its images are blurred in reports until somebody asks to see them."""
 
     def __post_init__(self) -> None:
-        for name in ("erasable", "preserve", "held_out", "counts", "judges"):
+        check_kinds(self)
+        for name in ("erasable", "preserve", "held_out", "counts", "templates", "judges"):
             if not getattr(self, name):
                 raise SpecError(sentence(f'Task "{self.name}" has no {name}.', do="Nothing empty can be claimed."))
         if not set(self.quick) <= set(self.counts) or max(self.counts) > len(self.erasable):

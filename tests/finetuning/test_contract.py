@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from resurgence_harness.diffusion import moves
-from resurgence_harness.diffusion.model import StableDiffusion, difference, tensors
+from resurgence_harness.diffusion.model import StableDiffusion
 from resurgence_harness.errors import BuildError, SpecError, UserError
 from resurgence_harness.finetuning import (
     FINETUNINGS,
@@ -31,6 +31,8 @@ from resurgence_harness.finetuning.benign import examples
 from resurgence_harness.finetuning.contract import denoising_losses
 from resurgence_harness.specs import Probe, Prompt, Sampler
 from resurgence_harness.storing.keys import key
+from resurgence_harness.testing import check_finetuning
+from resurgence_harness.testing.steps import check_moves, check_repeatable
 from tests.tiny import tiny_run
 
 Load = Callable[[str], StableDiffusion]
@@ -66,83 +68,18 @@ def test_every_finetuning_has_a_row() -> None:
     assert {word: type(step) for word, step in STEPS.items()} == FINETUNINGS
 
 
-@both_styles
 @every_step
-def test_the_same_spec_gives_the_same_bytes(load: Load, style: str, word: str) -> None:
-    """Twice on the CPU at one thread count, whatever the global random state is."""
-    model = load(style)
-
-    first = difference(STEPS[word].apply(model, tiny_run(model)), model)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(12345)
-        second = difference(STEPS[word].apply(model, tiny_run(model)), model)
-
-    assert first.keys() == second.keys()
-    assert all(torch.equal(first[name], second[name]) for name in first)
-
-
-@both_styles
-@every_step
-def test_only_the_declared_tensors_move_and_at_least_one_does(load: Load, style: str, word: str) -> None:
-    """What moved is within `moves`; text encoder and VAE are the input's; names and types are a plain model's."""
-    model = load(style)
-
-    changed = STEPS[word].apply(model, tiny_run(model))
-
-    moved = difference(changed, model)
-    assert moved
-    assert all(STEPS[word].moves.selects(name) for name in moved)
-    assert changed.vae is model.vae and changed.text_encoder is model.text_encoder
-    assert tensors(changed).keys() == tensors(model).keys()
-    assert {value.dtype for value in tensors(changed).values()} == {torch.float32}
-    assert not any(parameter.requires_grad for parameter in changed.unet.parameters())
+def test_a_finetuning_keeps_the_contract(model: StableDiffusion, word: str) -> None:
+    """The same bytes twice, only declared tensors, surroundings and grad mode left alone, a key of every field, and
+    intermediate models as shorter runs make them."""
+    check_finetuning(STEPS[word], model, run=tiny_run)
 
 
 @every_step
-def test_the_surroundings_are_left_as_they_were(model: StableDiffusion, word: str) -> None:
-    """Input model, global RNG, grad mode, default dtype and diffusers' classes are untouched."""
-    from diffusers import StableDiffusionPipeline, UNet2DConditionModel
-
-    weights = {name: value.clone() for name, value in tensors(model).items()}
-    modules = {name: type(module) for name, module in model.unet.named_modules()}
-    classes = [dict(vars(StableDiffusionPipeline)), dict(vars(UNet2DConditionModel))]
-    random = torch.get_rng_state()
-    with torch.no_grad():
-        STEPS[word].apply(model, tiny_run(model))
-        grad = torch.is_grad_enabled()
-
-    assert all(torch.equal(value, weights[name]) for name, value in tensors(model).items())
-    assert not any(parameter.requires_grad or parameter.grad is not None for parameter in model.unet.parameters())
-    assert {name: type(module) for name, module in model.unet.named_modules()} == modules
-    assert torch.equal(random, torch.get_rng_state())
-    assert not grad and torch.is_grad_enabled()
-    assert torch.get_default_dtype() == torch.float32
-    assert [dict(vars(StableDiffusionPipeline)), dict(vars(UNet2DConditionModel))] == classes
-
-
-@every_step
-def test_the_callers_grad_mode_does_not_matter(model: StableDiffusion, word: str) -> None:
-    """Under inference mode the same bytes come out, and they can be trained further."""
-    plain = STEPS[word].apply(model, tiny_run(model))
-    with torch.inference_mode():
-        inside = STEPS[word].apply(model, tiny_run(model))
-
-    assert difference(inside, plain) == {}
-    assert not any(parameter.is_inference() for parameter in inside.unet.parameters())
-
-
-@every_step
-def test_an_intermediate_model_is_that_of_a_shorter_run(model: StableDiffusion, word: str) -> None:
-    """The model saved at step k is, bit for bit, what `at(k)` makes, and saving changes nothing at the end."""
-    saved: dict[int, StableDiffusion] = {}
-    step = STEPS[word]
-
-    end = replace(step, save_at=(1, 2, 3)).apply(model, tiny_run(model, save=saved.__setitem__))
-
-    assert list(saved) == [1, 2, 3]
-    assert difference(saved[2], step.at(2).apply(model, tiny_run(model))) == {}
-    assert difference(saved[1], saved[2])
-    assert difference(end, saved[3]) == {} == difference(end, step.apply(model, tiny_run(model)))
+def test_it_does_on_velocity_models_too(load: Load, word: str) -> None:
+    """The same bytes twice, and only declared tensors."""
+    check_repeatable(STEPS[word], load("v2"), run=tiny_run)
+    check_moves(STEPS[word], load("v2"), run=tiny_run)
 
 
 @both_styles

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from resurgence_harness.errors import JudgeError, UserError
-from resurgence_harness.judging import Calibration, KnownPictures, accuracy_of, calibrate, keep
+from resurgence_harness.judging import Calibration, KnownPictures, Weights, accuracy_of, calibrate, keep
 from resurgence_harness.judging.calibrating import canaries_of, counts_of
 
 PLACES = {"red": 0, "green": 1, "blue": 2}
@@ -27,11 +27,15 @@ class Colours:
     name: str = "colours"
     digest: str = "ab" * 32
     labels: tuple[str, ...] = ("red", "green", "blue")
+    given: tuple[Weights, ...] = ()
     shown: tuple[tuple[str, tuple[str, ...]], ...] = ()
 
     def shows(self, answer: str) -> tuple[str, ...]:
         """The answer itself, unless declared."""
         return dict(self.shown).get(answer, (answer,))
+
+    def check(self, names: Sequence[str]) -> None:
+        """Nothing."""
 
     def answer(self, images: np.ndarray, device: str) -> tuple[list[str], np.ndarray]:
         """By the mean of each channel."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from resurgence_harness.judging import Calibration
+from resurgence_harness.judging import Calibration, Weights
 from resurgence_harness.specs import Concept, Probe, Prompt, Sampler
 from resurgence_harness.tasks import Task
 
@@ -76,6 +76,19 @@ class GalleryJudge:
     file: str
     name: str = "gallery"
     version: int = 1
+    given: tuple[Weights, ...] = ()
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The names in its gallery that it may say."""
+        return tuple(concept.name for concept in (*TINY.erasable, *TINY.preserve, *TINY.held_out))
+
+    def shows(self, answer: str) -> tuple[str, ...]:
+        """The name itself."""
+        return (answer,)
+
+    def check(self, names: object) -> None:
+        """Nothing."""
 
     @property
     def digest(self) -> str:

@@ -1,13 +1,16 @@
-"""A candidate's U-Net and text encoder with everything else of its parent: what it draws when it is asked in the
-parent's words, with the parent's scheduler and autoencoder.
+"""A candidate's U-Net with everything else of its parent: what it draws when it is asked in the parent's words, with the
+parent's scheduler and autoencoder.
 
-The weights are the candidate's, bit for bit; words that it added have no row, since the parent's tokenizer never reads
-them. A component whose weights do not have the shapes of the parent's config keeps its own config.
+Rows of an embedding can be exchanged as well as numbers in a tokenizer, and hide a concept alike. So where the parent is
+the unlearned model, its text encoder is the parent's, too: whatever erased there still does. Where the parent is the
+base, a text encoder may be what erases; it stays the candidate's, bit for bit, but for words that it added, which have
+no row, since the parent's tokenizer never reads them. A component whose weights do not have the shapes of the parent's
+config keeps its own config.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 import numpy as np
@@ -27,22 +30,32 @@ from resurgence_harness.diffusion.model_files import ModelFiles
 from resurgence_harness.errors import UserError
 from resurgence_harness.specs import Base
 
-VERSION = 1
+VERSION = 2
 """Raised when the same two models are made into another."""
+OWN = ("unet", "text_encoder")
 EMBEDDING = "text_encoder.embeddings.token_embedding.weight"
 
 
-def as_parent(child: ModelFiles, parent: ModelFiles, out: Path, *, run: str = "") -> Base:
-    """The directory, made below `out` unless it is there. UserError where it cannot be written."""
-    inputs = {"as_parent": VERSION, "child": child.description.digest, "parent": parent.description.digest}
+def as_parent(child: ModelFiles, parent: ModelFiles, out: Path, *, own: Collection[str] = OWN, run: str = "") -> Base:
+    """The directory, made below `out` unless it is there. UserError where it cannot be written.
+
+    `own`: the parts whose weights are the candidate's.
+    """
+    inputs = {
+        "as_parent": VERSION,
+        "child": child.description.digest,
+        "parent": parent.description.digest,
+        "own": sorted(own),
+    }
     place = out / key_of(inputs)
 
     def write(folder: Path) -> None:
         write_index(folder, parent.description)
-        for part in ("tokenizer", "scheduler", "vae"):
+        for part in ("tokenizer", "scheduler", *(part for part in WEIGHTS if part not in own)):
             copy_settings(folder, part, parent.description)
-        copy_weights(folder, "vae", parent.description)
-        for part in ("unet", "text_encoder"):
+        for part in (part for part in WEIGHTS if part not in own):
+            copy_weights(folder, part, parent.description)
+        for part in own:
             cut = _rows(child, parent) if part == "text_encoder" else {}
             copy_settings(folder, part, parent.description if _fits(part, child, parent) else child.description)
             if cut:

@@ -1,0 +1,149 @@
+"""The same value with one setting changed: for every setting that it has, however deep it lies.
+
+The list of settings is read from the value itself: the fields of dataclasses, those of the values in them, and what a
+plain object holds. Nobody writes it down, so nothing is forgotten. Fields that are declared to change no answer
+(`specs.not_in_key`, `judging.digesting.NO_ANSWER`) are left out.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from dataclasses import fields, is_dataclass, replace
+from inspect import get_annotations
+from typing import Any, NamedTuple
+
+from resurgence_harness.judging.declaring import EXAMPLES
+from resurgence_harness.judging.digesting import answers
+
+SIMPLE = (bool, int, float, str, bytes, tuple, list, frozenset, set, dict, type(None))
+
+
+class Changed(NamedTuple):
+    """A setting, and candidates for the value with another one; some may be refused by the value's own checks."""
+
+    place: str
+    """ "threshold", "clip.mean"."""
+    candidates: tuple[Any, ...]
+    """Each makes the whole value anew: `candidate()`."""
+
+
+def changed(value: Any, *, place: str = "") -> Iterator[Changed]:
+    """Every setting of a dataclass or a plain object, changed by itself."""
+    for name, item, make in _settings(value):
+        where = f"{place}{name}"
+        deeper = [] if isinstance(item, SIMPLE) else list(changed(item, place=f"{where}."))
+        for inner in deeper:
+            yield Changed(inner.place, tuple(_through(make, candidate) for candidate in inner.candidates))
+        if not deeper:
+            yield Changed(where, tuple(_constant(make, other) for other in _others(item)))
+
+
+def with_setting(value: Any, place: str, other: Any) -> Any:
+    """The value with the setting at "clip.mean" replaced."""
+    name, _, rest = place.partition(".")
+    make = next(make for found, _, make in _settings(value) if found == name)
+    return make(with_setting(getattr(value, name), rest, other) if rest else other)
+
+
+def changed_field(value: Any, name: str) -> Any:
+    """A dataclass with another value of one field, declared or not; None where none is found that it accepts."""
+    for other in _others(getattr(value, name)):
+        try:
+            return replace(value, **{name: other})
+        except (TypeError, ValueError):  # what its own checks raise
+            continue
+    return None
+
+
+def _settings(value: Any) -> Iterator[tuple[str, Any, Any]]:
+    """(name, item, function from another item to another value)."""
+    if is_dataclass(value) and not isinstance(value, type):
+        for one in fields(value):
+            if one.init and answers(one):
+                yield one.name, getattr(value, one.name), _replacing(value, one.name)
+    else:
+        for name, item in sorted(getattr(value, "__dict__", {}).items()):
+            # What is not simple and private is a cache or a network; what it was made from is a setting.
+            if name not in EXAMPLES and (isinstance(item, SIMPLE) or name[0] != "_"):
+                yield name, item, _setting(value, name)
+    for name, item in sorted(constants(type(value)).items()):
+        if name not in EXAMPLES:
+            yield name, item, _subclassing(value, name)
+
+
+def constants(kind: type) -> dict[str, Any]:
+    """Settings that are written into a class and are no fields: "threshold = 0.5", which no digest and no key sees.
+
+    ClassVar[…] says that nobody may choose a value: it is code, for which `version` stands.
+    """
+    kinds = kind.__mro__[:-1]
+    declared = set(getattr(kind, "__dataclass_fields__", ()))
+    declared |= {name for one in kinds for name, told in get_annotations(one).items() if "ClassVar" in str(told)}
+    found = {name: item for one in reversed(kinds) for name, item in vars(one).items()}
+    return {
+        name: item
+        for name, item in found.items()
+        if name not in declared and name[0] != "_" and isinstance(item, SIMPLE) and item is not None
+    }
+
+
+def _replacing(value: Any, name: str) -> Any:
+    return lambda other: replace(value, **{name: other})
+
+
+def _setting(value: Any, name: str) -> Any:
+    def make(other: Any) -> Any:
+        made = copy.copy(value)
+        object.__setattr__(made, name, other)
+        return made
+
+    return make
+
+
+def _subclassing(value: Any, name: str) -> Any:
+    return lambda other: as_subclass(value, **{name: other})
+
+
+def as_subclass(value: Any, **members: Any) -> Any:
+    """The same object, of a class of the same name with other members."""
+    kind = type(value)
+    names = {"__module__": kind.__module__, "__qualname__": kind.__qualname__, "__slots__": (), **members}
+    made = copy.copy(value)
+    object.__setattr__(made, "__class__", type(kind.__name__, (kind,), names))
+    return made
+
+
+def _through(make: Any, candidate: Any) -> Any:
+    return lambda: make(candidate())
+
+
+def _constant(make: Any, other: Any) -> Any:
+    return lambda: make(other)
+
+
+def _others(item: Any) -> tuple[Any, ...]:
+    """Other values of a kind, the least different first."""
+    if isinstance(item, bool):
+        return (not item,)
+    if isinstance(item, int):
+        return item + 1, item - 1, item * 2
+    if isinstance(item, float):
+        return item * 0.5 + 0.1, item * 0.9, item + 1.0
+    if isinstance(item, str):
+        hexadecimal = len(item) in (40, 64) and not set(item) - set("0123456789abcdef")
+        digits = ("1" if item[0] == "0" else "0") * len(item) if hexadecimal else "0" * 64
+        return (digits, f"{item} other", f"{{}} {item}", f"{item}{{}}", "another")
+    if isinstance(item, tuple | list) and item:
+        kind = type(item)
+        others = [kind([other, *item[1:]]) for other in _others(item[0])]
+        others += [kind([*item, *(_others(item[-1])[:1] or (item[-1],))]), kind(item[1:])]
+        turned = kind([*item[1:], item[0]])
+        return tuple(other for other in (turned, *others) if other != item)
+    if isinstance(item, tuple | list):
+        return tuple(type(item)([one]) for one in ("another", 1, ("another", "another")))
+    if isinstance(item, frozenset | set):
+        return (type(item)({*item, "another"}),)
+    if isinstance(item, dict):
+        return ({**item, "another": "another"}, {**item, "another": 1}, dict(list(item.items())[1:]))
+    return ()

@@ -1,0 +1,277 @@
+"""What every unlearning and every fine-tuning promises: `check_unlearning(step, model)`, `check_finetuning`."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import fields, is_dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from resurgence_harness.errors import SpecError, sentence
+from resurgence_harness.finetuning.contract import FineTuning
+from resurgence_harness.storing.keys import key
+from resurgence_harness.testing.mutating import changed_field, constants
+from resurgence_harness.testing.surroundings import other_randomness
+from resurgence_harness.unlearning.contract import Unlearning
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from resurgence_harness.diffusion.model import StableDiffusion
+    from resurgence_harness.diffusion.run import Run
+
+MakeRun = Callable[..., "Run"]
+"""The surroundings of a step on a model: `run_on`, or a function of your own with its parameters."""
+
+
+def run_on(model: StableDiffusion, **surroundings: Any) -> Run:
+    """A Run without a store: images are drawn with the model itself, and what a store would keep is computed."""
+    from resurgence_harness.diffusion.run import Run
+    from resurgence_harness.sampling import sample
+
+    def images(probe: Any) -> Any:
+        return sample(model, probe), [prompt.text for prompt, _ in probe.rows()]
+
+    usual: dict[str, Any] = {"base": model, "base_digest": "base", "parent_digest": "base", "images": images}
+    return Run(**(usual | surroundings))
+
+
+def check_unlearning(step: Unlearning, model: StableDiffusion, *, run: MakeRun = run_on) -> None:
+    """Hold an unlearning to its contract on a model; AssertionError names the tensor or the field that breaks it."""
+    _require(isinstance(step, Unlearning), f"{type(step).__name__} is no Unlearning.", do="Derive from Unlearning.")
+    _check_step(step, model, run)
+
+
+def check_finetuning(step: FineTuning, model: StableDiffusion, *, run: MakeRun = run_on) -> None:
+    """Hold a fine-tuning to its contract on a model; AssertionError names the tensor or the field that breaks it."""
+    _require(isinstance(step, FineTuning), f"{type(step).__name__} is no FineTuning.", do="Derive from FineTuning.")
+    _check_step(step, model, run)
+    check_intermediate(step, model, run=run)
+
+
+def _check_step(step: Any, model: StableDiffusion, run: MakeRun) -> None:
+    check_key(step)
+    check_surroundings(step, model, run=run)
+    check_repeatable(step, model, run=run)
+    check_moves(step, model, run=run)
+    check_grad_mode(step, model, run=run)
+    check_left_out_of_key(step, model, run=run)
+
+
+def check_repeatable(step: Any, model: StableDiffusion, *, run: MakeRun = run_on) -> None:
+    """The same spec gives the same bytes, whatever the global random state is."""
+    first = _applied(step, model, run)
+    with other_randomness():
+        second = _applied(step, model, run)
+    _same_bytes(
+        first, second, f"{_named(step)} made other bytes the second time.", "Draw from a generator seeded by a field."
+    )
+
+
+def check_moves(step: Any, model: StableDiffusion, *, run: MakeRun = run_on) -> None:
+    """Only tensors within `moves` differ, at least one does, and the rest of the model is the input's."""
+    import torch
+
+    from resurgence_harness.diffusion.model import difference, tensors
+
+    out, name = _applied(step, model, run), _named(step)
+    moved, before, after = difference(out, model), tensors(model), tensors(out)
+    for what, lost in (("lacks", before.keys() - after.keys()), ("has", after.keys() - before.keys())):
+        _require(not lost, f"{name} made a model that {what} a tensor.", tensors=_some(lost))
+    outside = [tensor for tensor in moved if not step.moves.selects(tensor)]
+    _require(
+        not outside,
+        f"{name} moved {outside[0] if outside else ''}, which is outside its moves.",
+        moves=type(step.moves).__name__,
+        moved=f"{len(outside)} outside, {len(moved) - len(outside)} within: {_some(outside)}",
+        do="Declare what it moves in `moves`, or leave these tensors alone.",
+    )
+    declared = [tensor for tensor in before if step.moves.selects(tensor)]
+    _require(
+        moved,
+        f"{name} moved no tensor.",
+        moves=f"{type(step.moves).__name__}: {len(declared)} tensors, {_some(declared)}",
+        do="Change a copy of the model and return it; a step that changes nothing must not be called an unlearning.",
+    )
+    for part in ("vae", "text_encoder"):
+        _require(
+            getattr(out, part) is getattr(model, part), f"{name} replaced the {part}.", do="Steps change the U-Net."
+        )
+    kinds = {tensor: value.dtype for tensor, value in after.items() if value.dtype != torch.float32}
+    _require(not kinds, f"{name} left {_first(kinds)} in another precision.", tensors=_some(kinds), expected="float32")
+    left = [
+        parameter
+        for parameter, value in out.unet.named_parameters()
+        if value.requires_grad or getattr(value, "grad", None) is not None
+    ]
+    _require(
+        not left, f"{name} left {_first(left)} in training.", parameters=_some(left), do="unet.requires_grad_(False)"
+    )
+
+
+def check_surroundings(step: Any, model: StableDiffusion, *, run: MakeRun = run_on) -> None:
+    """Input model, global random state, grad mode, default dtype and diffusers' classes are left as they were."""
+    import torch
+    from diffusers import StableDiffusionPipeline, UNet2DConditionModel
+
+    from resurgence_harness.diffusion.model import tensors
+
+    name = _named(step)
+    weights = {tensor: value.clone() for tensor, value in tensors(model).items()}
+    modules = _modules(model)
+    classes = {kind: dict(vars(kind)) for kind in (StableDiffusionPipeline, UNet2DConditionModel)}
+    random, training = torch.get_rng_state(), model.unet.training
+    with torch.no_grad():
+        _applied(step, model, run)
+        grad = torch.is_grad_enabled()
+    changed = [
+        tensor
+        for tensor, value in tensors(model).items()
+        if tensor in weights and not torch.equal(value, weights[tensor])
+    ]
+    _require(
+        not changed,
+        f"{name} changed {_first(changed)} of the model that it was given.",
+        tensors=_some(changed),
+        do="Work on model.copy().",
+    )
+    wanting = [one for one, value in model.unet.named_parameters() if value.requires_grad or value.grad is not None]
+    _require(not wanting, f"{name} left a gradient at {_first(wanting)} of the model that it was given.")
+    found = _modules(model)
+    others = [one for one in modules.keys() | found.keys() if modules.get(one) is not found.get(one)]
+    _require(not others, f"{name} replaced the module {_first(others)} of the model that it was given.")
+    _require(model.unet.training == training, f"{name} left the U-Net that it was given in another mode of training.")
+    _require(torch.equal(random, torch.get_rng_state()), f"{name} drew from torch's global random state.")
+    _require(not grad, f"{name} left gradients switched on.")
+    _require(torch.get_default_dtype() == torch.float32, f"{name} left another default dtype.")
+    for kind, was in classes.items():
+        now = dict(vars(kind))
+        other = [one for one in was.keys() | now.keys() if was.get(one) is not now.get(one)]
+        _require(not other, f"{name} replaced {kind.__name__}.{_first(other)} of diffusers.")
+
+
+def check_grad_mode(step: Any, model: StableDiffusion, *, run: MakeRun = run_on) -> None:
+    """Under inference mode the same bytes come out, and they can be trained further."""
+    import torch
+
+    plain = _applied(step, model, run)
+    with torch.inference_mode():
+        inside = _applied(step, model, run)
+    do = "Wrap it in torch.inference_mode(False) and torch.enable_grad()."
+    _same_bytes(plain, inside, f"{_named(step)} makes other bytes under inference mode.", do)
+    stuck = [one for one, value in inside.unet.named_parameters() if value.is_inference()]
+    _require(not stuck, f"{_named(step)} left {_first(stuck)} as an inference tensor.", do=do)
+
+
+def check_key(step: Any) -> None:
+    """Equal specs have one key; every field that is not declared to be left out changes it, and there are no settings
+    beside the fields."""
+    name = _named(step)
+    _require(is_dataclass(step) and not isinstance(step, type), f"{type(step).__name__} is no dataclass.")
+    for member, kind in (("name", str), ("version", int)):
+        _require(
+            isinstance(getattr(type(step), member, None), kind),
+            f"{type(step).__name__} has no {member}.",
+            do=f"Write {member}: ClassVar[{kind.__name__}] = …",
+        )
+    try:
+        own, same = key("step", step), key("step", replace(step))
+        hash(step)
+    except SpecError as mistake:
+        raise AssertionError(str(mistake)) from None
+    except TypeError as mistake:
+        raise AssertionError(
+            sentence(
+                f"{name} is no value.", problem=mistake, do="@dataclass(frozen=True, kw_only=True); tuples, no lists."
+            )
+        ) from None
+    _require(own == same and replace(step) == step, f"Two equal specs of {name} have two keys.")
+    for one in fields(step):
+        if one.metadata.get("key", True):
+            other = copy.copy(step)
+            object.__setattr__(other, one.name, "a value that it never has")
+            _require(key("step", other) != own, f"The key of {name} forgets {one.name}.")
+    for setting, value in constants(type(step)).items():
+        _require(
+            False,
+            f"The key of {name} forgets {setting}, which is no field.",
+            value=repr(value)[:80],
+            do=f"Give it its type, {setting}: {type(value).__name__} = …; or ClassVar, if nobody may choose it.",
+        )
+
+
+def check_left_out_of_key(step: Any, model: StableDiffusion, *, run: MakeRun = run_on) -> None:
+    """A field that the key leaves out changes no byte."""
+    plain = None
+    for one in fields(step):
+        if one.metadata.get("key", True):
+            continue
+        other = changed_field(step, one.name)
+        if other is None:
+            continue
+        plain = plain or _applied(step, model, run)
+        _same_bytes(
+            plain,
+            _applied(other, model, run),
+            f"The key of {_named(step)} forgets {one.name}, which changes the model.",
+            "Make it an ordinary field; not_in_key() is for places and labels.",
+        )
+
+
+def check_intermediate(step: FineTuning, model: StableDiffusion, *, run: MakeRun = run_on) -> None:
+    """The model saved at step k is what `at(k)` makes, bit for bit, and saving changes nothing at the end."""
+    saved: dict[int, StableDiffusion] = {}
+    steps = tuple(sorted({1, max(step.steps - 1, 1), step.steps}))
+    end = replace(step, save_at=steps).apply(model, run(model, save=saved.__setitem__))
+    name = _named(step)
+    _require(tuple(saved) == steps, f"{name} did not save the models of its steps.", expected=steps, saved=tuple(saved))
+    for number in steps:
+        _same_bytes(
+            saved[number],
+            _applied(step.at(number), model, run),
+            f"The model that {name} saved after step {number} is not that of a run of {number} steps.",
+            "Save a copy in plain weights, and draw every random number from the step's own generator.",
+        )
+    _same_bytes(end, _applied(step, model, run), f"Saving changes what {name} makes.", "")
+
+
+def _applied(step: Any, model: StableDiffusion, run: MakeRun) -> StableDiffusion:
+    out: StableDiffusion = step.apply(model, run(model))
+    _require(type(out) is type(model), f"{_named(step)} returned {type(out).__name__}.", do="Return the changed model.")
+    return out
+
+
+def _same_bytes(first: StableDiffusion, second: StableDiffusion, what: str, do: str) -> None:
+    from resurgence_harness.diffusion.model import difference, tensors
+
+    if other := difference(second, first):
+        name = _first(other)
+        before: Mapping[str, Tensor] = tensors(first)
+        far = (other[name].double() - before[name].double()).abs().max().item()
+        raise AssertionError(
+            sentence(what, first_tensor=name, largest_difference=f"{far:.3g}", tensors=_some(other), do=do)
+        )
+
+
+def _modules(model: StableDiffusion) -> dict[str, type]:
+    """Types of the U-Net's modules and attention processors, by name."""
+    found: dict[str, type] = {name: type(module) for name, module in model.unet.named_modules()}
+    return found | {name: type(one) for name, one in model.unet.attn_processors.items()}
+
+
+def _named(step: Any) -> str:
+    return str(getattr(step, "name", type(step).__name__))
+
+
+def _first(names: Iterable[str]) -> str:
+    return next(iter(names), "")
+
+
+def _some(names: Iterable[str]) -> str:
+    names = list(names)
+    return f"{len(names)}: {', '.join(names[:5])}{' …' if len(names) > 5 else ''}"
+
+
+def _require(fits: object, first: str, /, *, do: str = "", **facts: object) -> None:
+    if not fits:
+        raise AssertionError(sentence(first, do=do, **facts))
