@@ -63,8 +63,8 @@ class Comparison:
     matrices: frozenset[str]
     """The layers whose weight has two axes or more: the ones the rule of `derived` asks."""
     same: bool
-    """Whether every number is equal, in the shorter of the two types where the files have different ones, or every layer
-    as near as `ROUNDING`."""
+    """Whether every number is equal, in the shorter of the two types where the files have different ones, or every
+    layer as near as `ROUNDING`."""
     rounded: bool
     """Whether that needed rounding: one of them is the other in half precision."""
     unmatched: tuple[str, ...]

@@ -166,7 +166,7 @@ WEIGHT_FILES = frozenset({".safetensors", ".bin", ".ckpt", ".pt", ".pth", ".msgp
 
 
 def _unread(model: ModelFiles) -> list[str]:
-    """That a folder holds weights beside those that are judged, if it does: whoever loads it otherwise draws with them."""
+    """That a folder holds weights beside those that are judged: whoever loads it otherwise draws with them."""
     folder, described = model.directory, {file.path.absolute() for file in model.description.files}
     others = sorted(
         path.relative_to(folder).as_posix()

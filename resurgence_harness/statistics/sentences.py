@@ -270,7 +270,8 @@ def _limit(cell: Weighed, finding: Finding) -> str:
 
 def _as_parent(cell: Weighed) -> str:
     parent = "unlearned model" if cell.evidence.before is not None else "base"
-    return f"with the {parent}'s tokenizer, scheduler and VAE"
+    encoder = "text encoder, " if parent == "unlearned model" else ""  # a base's may be what the erasing is relative to
+    return f"with the {parent}'s {encoder}tokenizer, scheduler and VAE"
 
 
 def _shown_as_parent(cell: Weighed) -> str:

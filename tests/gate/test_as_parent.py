@@ -13,7 +13,6 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from resurgence_harness.errors import HarnessError
-from resurgence_harness.gate import models as gate_models
 from resurgence_harness.gate.asking import plan
 from resurgence_harness.gate.models import Models
 from resurgence_harness.gate.release_policy import load_policy, resolve
@@ -24,7 +23,6 @@ from resurgence_harness.specs import Recipe
 from resurgence_harness.tasks import TASKS
 from tests.gate.microworld import POLICY, Micro
 
-PARENTS = ("tokenizer", "scheduler", "vae")
 DIFFERS = "tokenizer/tokenizer.json gives 2 words other numbers"
 
 
@@ -43,28 +41,25 @@ def directory(micro: Micro, here: Path, unet: str, swapped: tuple[str, str]) -> 
     return made
 
 
+def rows_exchanged(made: Path, words: tuple[str, str]) -> None:
+    """Two rows of the embedding change places: the twin of numbers exchanged in the tokenizer."""
+    vocab = json.loads((made / "tokenizer" / "tokenizer.json").read_text(encoding="utf-8"))["model"]["vocab"]
+    one, other = (vocab[f"{word}</w>"] for word in words)
+    path = made / "text_encoder" / "model.safetensors"
+    tensors = load_file(path)
+    (name,) = (name for name in tensors if name.endswith("token_embedding.weight"))
+    tensors[name][[one, other]] = tensors[name][[other, one]]
+    save_file(tensors, path)
+
+
 @pytest.fixture
-def gate(micro: Micro, here: Path, resurgence: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """`resurgence gate` on a directory; where the models are not compared in so much, the difference is given."""
+def gate(micro: Micro, here: Path, resurgence: Any) -> Any:
+    """`resurgence gate` on a directory."""
     (here / "policy.yaml").write_text(POLICY, encoding="utf-8")
-    real = gate_models.prepare
 
-    def prepare(candidate: Any, **how: Any) -> Models:
-        found = real(candidate, **how)
-        if found.as_parent is not None:
-            return found
-        mixed = here.parent / "as-parent"
-        shutil.copytree(found.candidate.base.location, mixed)
-        for part in PARENTS:
-            shutil.rmtree(mixed / part)
-            shutil.copytree(Path(weights.directory()) / part, mixed / part)
-        recipe = Recipe(replace(base_model(str(mixed)), name="candidate as its parent draws"))
-        return replace(found, differences=(DIFFERS,), as_parent=recipe)
-
-    monkeypatch.setattr(gate_models, "prepare", prepare)
-
-    def run(candidate: Path) -> Any:
-        given = ["--candidate", candidate, "--unlearned", micro.files["unlearned"], "--base", "micro"]
+    def run(candidate: Path, *, unlearned: bool = True) -> Any:
+        given = ["--candidate", candidate, "--base", "micro"]
+        given += ["--unlearned", micro.files["unlearned"]] if unlearned else []
         return resurgence("gate", "--policy", "policy.yaml", *given, "--store", micro.store, "--out", "out")
 
     return run
@@ -80,7 +75,7 @@ def test_a_tokenizer_that_hides_the_erased_name_is_a_regression(gate, micro, her
     (cell,) = run["cells"]
     assert cell["verdict"] == "VIOLATED" and cell["after"]["rate"] < 0.2
     assert cell["reason"].startswith(
-        "with the unlearned model's tokenizer, scheduler and VAE the erased concept is drawn"
+        "with the unlearned model's text encoder, tokenizer, scheduler and VAE the erased concept is drawn"
     )
     assert cell["as_parent"]["rate"] > 0.5
     assert [one["name"] for one in cell["findings"]][:2] == ["level", "level as parent"]
@@ -88,6 +83,18 @@ def test_a_tokenizer_that_hides_the_erased_name_is_a_regression(gate, micro, her
     assert run["gate"]["differences"] and "as parent" in said.out
     statement = json.loads((here / "out/attestation.json").read_text(encoding="utf-8"))
     assert statement["predicate"]["result"] == "FAILED"
+
+
+def test_a_text_encoder_that_hides_the_erased_name_is_a_regression(gate, micro, here):
+    """Rows exchanged in its embedding, not numbers in the tokenizer: the unlearned model's text encoder sees her."""
+    made = directory(micro, here, "unet", ("beach", "beach"))
+    rows_exchanged(made, ("alba", "basil"))
+    said = gate(made)
+
+    assert said.code == 1, said.out + said.err
+    (cell,) = verdict_json.read(here / "out/verdict.json").model_dump()["cells"]
+    assert cell["after"]["rate"] < 0.2 and cell["as_parent"]["rate"] > 0.5
+    assert "text_encoder: 1 of " in said.out
 
 
 def test_a_harmless_difference_holds_and_is_told_everywhere(gate, micro, here):
@@ -98,7 +105,7 @@ def test_a_harmless_difference_holds_and_is_told_everywhere(gate, micro, here):
     run = verdict_json.read(here / "out/verdict.json").model_dump()
     (cell,) = run["cells"]
     assert cell["verdict"] == "HOLDS" and cell["as_parent"]["hits"] == 0
-    assert "with the unlearned model's tokenizer, scheduler and VAE at most" in cell["reason"]
+    assert "with the unlearned model's text encoder, tokenizer, scheduler and VAE at most" in cell["reason"]
     (differs, *_) = run["gate"]["differences"]
     assert differs and "tokenizer" in differs
     told = {name: (here / "out" / name).read_text(encoding="utf-8") for name in ("summary.md", "model-card.md")}

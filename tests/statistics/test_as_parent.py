@@ -24,6 +24,8 @@ POLICY = Policy()
 FAR = date(2999, 1, 1)
 HOLDS, KNOWN, VIOLATED, UNDECIDED = VerdictKind.HOLDS, VerdictKind.KNOWN, VerdictKind.VIOLATED, VerdictKind.UNDECIDED
 
+WITH = "with the unlearned model's text encoder, tokenizer, scheduler and VAE"
+
 
 def letters(hits: int, images: int = 240) -> str:
     """So many hits, then clear images."""
@@ -44,7 +46,7 @@ def test_holds_needs_the_level_in_both(make):
     verdict = decide(with_parent(make, letters(1, 120)), POLICY)
     assert verdict.kind is HOLDS
     assert [one.name for one in verdict.findings] == ["level", "level as parent", "rise", "incidental"]
-    assert "with the unlearned model's tokenizer, scheduler and VAE at most 5.4 %, 1 of 120 images" in verdict.reason
+    assert f"{WITH} at most 5.4 %, 1 of 120 images" in verdict.reason
     assert dict(verdict.rates)["as_parent"].images == 120
     assert "as parent           1 of 120 images" in verdict.arithmetic
 
@@ -58,9 +60,7 @@ def test_the_concept_drawn_with_the_parents_tokenizer_is_a_regression(make, arms
     """Whatever came before."""
     verdict = decide(with_parent(make, letters(60), **arms), POLICY)
     assert verdict.kind is VIOLATED
-    assert verdict.reason.startswith(
-        "with the unlearned model's tokenizer, scheduler and VAE the erased concept is drawn: in 60 of 240 images"
-    )
+    assert verdict.reason.startswith(f"{WITH} the erased concept is drawn: in 60 of 240 images")
     assert "although the candidate's own show it in 2 of 240 images" in verdict.reason
     assert verdict.culprits is not None and verdict.culprits.criterion == "level as parent"
     assert verdict.e_value > 1000 and not verdict.wants
@@ -77,7 +77,7 @@ def test_what_cannot_be_told_is_undecided_and_asked_on(make, what):
     """Neither under the limit nor above it, too few, or nobody could judge: more of these images, and of no other."""
     verdict = decide(with_parent(make, what), POLICY)
     assert verdict.kind is UNDECIDED
-    assert "with the unlearned model's tokenizer, scheduler and VAE the erased rate cannot be told" in verdict.reason
+    assert f"{WITH} the erased rate cannot be told" in verdict.reason
     assert verdict.wants == {Group.AS_PARENT}
 
 
@@ -97,7 +97,7 @@ def test_an_accepted_level_is_a_ceiling_of_both(make):
     common = dict(task="t", method="erased", count=10, finetuning="candidate", reason="known", owner="o", expires=FAR)
     cell = with_parent(make, letters(60))
     known = decide(cell, POLICY, Acceptance(**common, level=0.40))
-    assert known.kind is KNOWN and "with the unlearned model's tokenizer, scheduler and VAE at most" in known.reason
+    assert known.kind is KNOWN and f"{WITH} at most" in known.reason
     assert decide(cell, POLICY, Acceptance(**common, level=0.15)).kind is VIOLATED
     assert decide(cell, POLICY, Acceptance(**common, rise=0.90)).kind is VIOLATED
     between = decide(cell, POLICY, Acceptance(**common, level=0.30))

@@ -1,8 +1,8 @@
-"""A candidate's U-Net with everything else of its parent: what it draws when it is asked in the parent's words, with the
-parent's scheduler and autoencoder.
+"""A candidate's U-Net with everything else of its parent: what it draws when it is asked in the parent's words, with
+the parent's scheduler and autoencoder.
 
-Rows of an embedding can be exchanged as well as numbers in a tokenizer, and hide a concept alike. So where the parent is
-the unlearned model, its text encoder is the parent's, too: whatever erased there still does. Where the parent is the
+Rows of an embedding can be exchanged as well as numbers in a tokenizer, and hide a concept alike. So where the parent
+is the unlearned model, its text encoder is the parent's, too: whatever erased there still does. Where the parent is the
 base, a text encoder may be what erases; it stays the candidate's, bit for bit, but for words that it added, which have
 no row, since the parent's tokenizer never reads them. A component whose weights do not have the shapes of the parent's
 config keeps its own config.
