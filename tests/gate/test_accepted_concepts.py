@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,10 @@ from resurgence_harness.gate.release_policy import PolicyFile, ReleasePolicy, re
 from resurgence_harness.limits.limits_file import load_limits
 from resurgence_harness.limits.names import same_names
 from resurgence_harness.reporting import verdict_json
+from resurgence_harness.statistics import Outcome, Rate, Shuffled
 from resurgence_harness.statistics.policies import day_in_utc
 from resurgence_harness.tasks import TASKS
-from tests.reporting.records import record, run
+from tests.reporting.records import rate, record, run
 
 ALBA, KAIA = "Alba Drummond", "Kaia Valencourt"
 HEAD = "acceptances:\n"
@@ -123,3 +125,46 @@ def test_a_suite_applies_what_names_its_concepts_or_none(tmp_path: Path) -> None
     assert limits.acceptance_for(cell, concepts=[KAIA]) is None
     assert load_limits(written(tmp_path, ())).acceptance_for(cell, concepts=[KAIA]) is not None
     assert same_names([ALBA, KAIA]) == same_names([KAIA.upper(), ALBA])
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"after": {"high": 0.4}}, "bounds that its own figures contradict"),
+        ({"after": {"low": 0.43}}, "bounds that its own figures contradict"),
+        ({"as_parent": {"high": 0.4}}, "bounds that its own figures contradict"),
+        ({"rise": {"high": 0.1}}, "bounds that its own figures contradict"),
+        ({"rise": {"high": "0.9"}}, "bounds that its own figures contradict"),
+        ({"rise": {"estimate": None}}, "bounds that its own figures contradict"),
+        ({"after": {"hits": 151}}, "is not a verdict file"),
+        ({"after": {"hits": 10}}, "is not a verdict file"),
+        ({"after": {"rate": 0.1}}, "is not a verdict file"),
+        ({"after": {"high": 0.1, "low": 0.2}}, "is not a verdict file"),
+        ({"after": {"high": 1.1}}, "is not a verdict file"),
+        ({"before": {"judged": 1}}, "is not a verdict file"),
+    ],
+)
+def test_an_edited_verdict_is_not_accepted(tmp_path: Path, change: dict[str, Any], words: str) -> None:
+    """Whose counts, rate and bounds contradict each other; the same file unedited is."""
+    rise = {"name": "rise", "estimate": 0.39, "low": 0.28, "high": 0.5}
+    path = verdict(tmp_path, erased=[ALBA], as_parent=rate(63), findings=[rise])
+    given = {"reason": "x", "owner": "y", "expires": day_in_utc()}
+    assert baseline.entries(path, **given)[0]["rise"] == 0.5
+    told = json.loads(path.read_text(encoding="utf-8"))
+    (cell,) = told["cells"]
+    for name, values in change.items():
+        (cell["findings"][0] if name == "rise" else cell[name]).update(values)
+    path.write_text(json.dumps(told), encoding="utf-8")
+    with pytest.raises(UserError, match=words):
+        baseline.entries(path, **given)
+
+
+def test_an_early_look_may_bind_tighter_than_the_rate(tmp_path: Path) -> None:
+    """Honest bounds of a shuffled grid, which leave the rate outside: written and read, and no ceiling."""
+    outcomes = (Outcome.HIT,) * 20 + (Outcome.CLEAR,) * 180
+    odd = Rate(20, 200, 0, design=Shuffled(1000), drawn=outcomes, asked=(ALBA,) * 200).as_dict(0.01)
+    assert odd["rate"] < odd["low"]
+    path = verdict(tmp_path, erased=[ALBA], after=odd)
+    assert verdict_json.read(path).cells[0].after.rate == odd["rate"]
+    with pytest.raises(UserError, match="bounds that its own figures contradict"):
+        baseline.entries(path, reason="x", owner="y", expires=day_in_utc())
