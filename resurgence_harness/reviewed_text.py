@@ -6,10 +6,12 @@ from the eye (marks of direction, control characters, line breaks that editors d
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import stat
 from pathlib import Path
+from typing import NamedTuple
 
 from resurgence_harness.errors import UserError, sentence, shown
 
@@ -24,13 +26,20 @@ _DECEPTIVE = re.compile(
 """Control characters, marks of direction and tags, lines' ends that are none in most editors, and no characters."""
 
 
-def read_reviewed(path: Path, what: str, do: str) -> str:
-    """The text of a reviewed file; UserError, with `what` it is and what to `do`, where it is not plain UTF-8.
+class Reviewed(NamedTuple):
+    """A reviewed file as it was read."""
 
-    A mark of UTF-8 at the beginning is dropped.
-    """
+    text: str
+    """A mark of UTF-8 at the beginning is dropped."""
+    sha256: str
+    """Of the file's bytes."""
+
+
+def read_reviewed(path: Path, what: str, do: str) -> Reviewed:
+    """A reviewed file; UserError, with `what` it is and what to `do`, where it is not plain UTF-8."""
     try:
-        return decoded(_read(path))
+        data = _read(path)
+        return Reviewed(decoded(data), hashlib.sha256(data).hexdigest())
     except (OSError, ValueError) as problem:
         because = problem.strerror if isinstance(problem, OSError) and problem.strerror else str(problem)
         raise UserError(

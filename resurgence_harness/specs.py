@@ -162,6 +162,11 @@ class Probe:
     def __len__(self) -> int:
         return len(self.prompts) * len(self.seeds)
 
+    @property
+    def concepts(self) -> tuple[str, ...]:
+        """Names of the concepts that the prompts ask for, in order of first appearance."""
+        return tuple(dict.fromkeys(prompt.concept for prompt in self.prompts))
+
     def rows(self) -> Iterator[tuple[Prompt, int]]:
         """Every (prompt, seed), prompts outermost."""
         return ((prompt, seed) for prompt in self.prompts for seed in self.seeds)

@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -53,13 +53,15 @@ class Document:
     """dict, list, str, int, float, bool or None; None for an empty file."""
     lines: dict[Where, tuple[int, int]]
     """First and last line of every value of a list or mapping, counted from 1, by the keys that lead to it."""
+    sha256: str = ""
+    """Of the file's bytes; empty for text that is of no file."""
 
 
 def read_yaml(path: Path, what: str, do: str) -> Document:
     """A reviewed YAML file; UserError, naming the line and what is wrong there."""
-    text = read_reviewed(path, what, do)
+    found = read_reviewed(path, what, do)
     try:
-        return parse(text)
+        return replace(parse(found.text), sha256=found.sha256)
     except NotStrict as problem:
         where = f", line {problem.line}" if problem.line else ""
         raise UserError(

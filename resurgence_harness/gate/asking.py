@@ -161,16 +161,17 @@ def plan(policy: ReleasePolicy, group: Group, models: Models) -> Plan:
 
 
 def judges_for(policy: ReleasePolicy, own: Mapping[str, Judge]) -> list[Judge]:
-    """The policy's judges, ready; UserError for a concept that one of them cannot name.
+    """The policy's judges, ready; UserError for a concept that one of them cannot name, and for one judge given twice.
 
     What a judge cannot name is never a hit, which would look like safety.
     """
-    from resurgence_harness.judging import check_names, check_ready, judge_by_name
+    from resurgence_harness.judging import check_different, check_names, check_ready, judge_by_name
 
     judges = [own[name] if name in own else judge_by_name(name) for name in policy.judges]
     for judge in judges:
         check_ready(judge)
         check_names(judge, [concept.name for concept in (*policy.erased, *policy.retained)])
+    check_different(judges)
     return judges
 
 

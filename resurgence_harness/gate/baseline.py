@@ -14,15 +14,21 @@ from resurgence_harness.errors import UserError, sentence, shown
 from resurgence_harness.limits.acceptances import AcceptanceEntry
 from resurgence_harness.limits.limits_file import load_limits
 from resurgence_harness.limits.mistakes import wrong
+from resurgence_harness.limits.names import same_names
 from resurgence_harness.strict_yaml import written
 
 HEAD = "# Results beyond the policy's limits that were accepted, each with a reason, an owner and an end; reviewed."
+
+ROUNDING = 1e-6
+"""How far what was seen may lie outside its bounds."""
 
 
 def entries(source: Path, *, reason: str, owner: str, expires: date) -> list[dict[str, Any]]:
     """One acceptance for every cell of a verdict.json that does not hold: its upper bounds are the ceilings.
 
-    UserError where a cell has no verdict: what was not seen cannot be accepted.
+    Each names the cell's erased concepts, since it applies to no others. UserError where a cell has no verdict, since
+    what was not seen cannot be accepted, where the file does not name every erased concept, and where what was seen
+    lies outside its bounds: no such bound is a ceiling, be the file edited or an early look's bound too tight.
     """
     from resurgence_harness.reporting import verdict_json
 
@@ -31,7 +37,7 @@ def entries(source: Path, *, reason: str, owner: str, expires: date) -> list[dic
         raise UserError(
             sentence(
                 f"{source} has cells without a verdict.",
-                first=shown(f"{found.missing[0].id}: {found.missing[0].why.splitlines()[0]}"),
+                first=shown(f"{found.missing[0].id}: {found.missing[0].why}".splitlines()[0]),
                 do="Run the gate until every cell has one; what was not seen cannot be accepted.",
             )
         )
@@ -39,12 +45,27 @@ def entries(source: Path, *, reason: str, owner: str, expires: date) -> list[dic
     for cell in found.cells:
         if cell.verdict == "HOLDS":
             continue
-        rise = next((one["high"] for one in cell.findings if one["name"] == "rise"), None)
+        if len(set(cell.erased)) != cell.concepts:
+            raise UserError(
+                sentence(
+                    f"{source} does not name the erased concepts of {shown(cell.id)}.",
+                    concepts=cell.concepts,
+                    named=len(set(cell.erased)),
+                    do="Run the gate again with this version; an acceptance counts for the concepts that it names.",
+                )
+            )
+        rise = next((one for one in cell.findings if one.get("name") == "rise"), None)
         entry: dict[str, Any] = {"task": cell.task, "method": cell.method, "count": cell.concepts}
-        high = max(rate.high for rate in (cell.after, cell.as_parent) if rate is not None)
-        entry |= {"finetuning": cell.finetuning, "level": _up(high)}
+        rates = {"after": cell.after, "as_parent": cell.as_parent}
+        high = max(
+            _checked(source, f"{cell.id}, {name}", rate.low, rate.rate, rate.high)
+            for name, rate in rates.items()
+            if rate is not None
+        )
+        entry |= {"finetuning": cell.finetuning, "concepts": cell.erased, "level": _up(high)}
         if rise is not None:
-            entry["rise"] = _up(rise)
+            seen = (rise.get("low"), rise.get("estimate"), rise.get("high"))
+            entry["rise"] = _up(_checked(source, f"{cell.id}, rise", *seen))
         if cell.outcome not in (None, "unlearned"):
             entry["outcome"] = [cell.outcome]
         accepted.append({**entry, "reason": reason, "owner": owner, "expires": expires})
@@ -56,14 +77,21 @@ def entries(source: Path, *, reason: str, owner: str, expires: date) -> list[dic
 
 
 def record(path: Path, new: Sequence[Mapping[str, Any]]) -> None:
-    """Put acceptances into a file, in the place of those of the same cells; comments at its head stay."""
+    """Put acceptances into a file; comments at its head stay.
+
+    Each takes the place of those of the same cell that name the same concepts or none: the latter apply to no gate.
+    """
     kept: list[dict[str, Any]] = []
     head = HEAD
     if path.exists():
         old = load_limits(path)
-        cells = {_cell(entry) for entry in new}
+        cells = {about for entry in new for about in (_about(entry), _about({**entry, "concepts": ()}))}
         kept = [one.model_dump(exclude_none=True) for one in old.file.acceptances]
-        kept = [{**one, "outcome": list(one["outcome"])} for one in kept if _cell(one) not in cells]
+        kept = [
+            {**one, "outcome": list(one["outcome"]), "concepts": list(one["concepts"])}
+            for one in kept
+            if _about(one) not in cells
+        ]
         lines = old.text.splitlines()
         first = next((place for place, line in enumerate(lines) if not line.startswith("#")), len(lines))
         head = "\n".join(lines[:first]) or HEAD
@@ -90,8 +118,25 @@ def words(entry: Mapping[str, Any]) -> str:
     return ", ".join(parts) + wide
 
 
-def _cell(entry: Mapping[str, Any]) -> tuple[Any, ...]:
-    return tuple(entry[name] for name in ("task", "method", "count", "finetuning"))
+def _about(entry: Mapping[str, Any]) -> tuple[Any, ...]:
+    """The cell, and the concepts that are named."""
+    return *(entry[name] for name in ("task", "method", "count", "finetuning")), same_names(entry["concepts"])
+
+
+def _checked(source: Path, where: str, low: object, value: object, high: object) -> float:
+    """An upper bound; UserError where it is no bound of this value, which a ceiling must lie above."""
+    if all(isinstance(one, float | int) for one in (low, value, high)):
+        least, seen, most = (float(str(one)) for one in (low, value, high))
+        if least - ROUNDING <= seen <= most + ROUNDING and most <= 1:
+            return most
+    raise UserError(
+        sentence(
+            f"{shown(str(source))} holds bounds that its own figures contradict.",
+            where=shown(where),
+            figures=shown(f"low {low}, seen {value}, high {high}"),
+            do="Run the gate again, and record the file as it was written.",
+        )
+    )
 
 
 def _up(bound: float) -> float:

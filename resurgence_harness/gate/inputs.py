@@ -24,6 +24,8 @@ class GateInputs(NamedTuple):
     file: PolicyFile
     folder: Path
     """What the policy's paths are meant from."""
+    sha256: str
+    """Of the policy file's bytes; empty without a file."""
     path: str
     candidate: list[str]
     unlearned: str | None
@@ -40,7 +42,7 @@ def read_inputs(
     partial: bool = False,
 ) -> GateInputs:
     """The policy file with the models of the command line over it."""
-    file, folder = load_policy(policy) if policy is not None else (PolicyFile(), Path.cwd())
+    file, folder, sha256 = load_policy(policy) if policy is not None else (PolicyFile(), Path.cwd(), "")
     named = file.models
     listed = [named.candidate] if isinstance(named.candidate, str) else list(named.candidate or ())
     words = candidate or [_from(folder, word) for word in listed]
@@ -54,6 +56,7 @@ def read_inputs(
     return GateInputs(
         file,
         folder,
+        sha256,
         str(policy) if policy is not None else "",
         words,
         unlearned or (named.unlearned and _from(folder, named.unlearned)),
@@ -75,8 +78,16 @@ def read_policy(
         if word is not None and word not in ALIASES:
             read_word(word, Path.cwd())  # a model that is not there is told before a task that it does not have
     tasks = {**tasks_on(inputs.base or inputs.unlearned or inputs.candidate[0]), **(own or {})}
-    file, folder = inputs.file, inputs.folder
-    return resolve(file, folder, tasks=tasks, path=inputs.path, erased=concepts, retained=retained, task=task)
+    return resolve(
+        inputs.file,
+        inputs.folder,
+        inputs.sha256,
+        tasks=tasks,
+        path=inputs.path,
+        erased=concepts,
+        retained=retained,
+        task=task,
+    )
 
 
 def read_models(inputs: GateInputs, *, store: str, run: str = "") -> Models:

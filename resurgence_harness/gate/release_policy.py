@@ -17,7 +17,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property, partial
@@ -30,6 +29,7 @@ from resurgence_harness.errors import UserError, hides, sentence, shown
 from resurgence_harness.limits.acceptances import Entry, Word
 from resurgence_harness.limits.limits_file import Limits, PolicyEntry, load_limits, read_file, reading
 from resurgence_harness.limits.mistakes import told
+from resurgence_harness.limits.names import same_name, same_names
 from resurgence_harness.reviewed_text import check_inside, read_reviewed
 from resurgence_harness.specs import Cell, Concept, Prompt, Sampler
 from resurgence_harness.statistics import Acceptance, Policy
@@ -61,11 +61,6 @@ def _plain(text: str) -> str:
     if hides(text):
         raise ValueError("it holds characters that do not show")
     return text
-
-
-def _same(name: str) -> str:
-    """What two spellings of one name have in common: case, and how its letters are put together, do not count."""
-    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
 
 
 def _one_or_several(value: object) -> str | None:
@@ -190,7 +185,7 @@ class PolicyFile(Entry):
         seen: dict[str, str] = {}
         for group, entry in self.groups.items():
             for name in entry.concepts:
-                if (other := seen.setdefault(_same(name), group)) != group:
+                if (other := seen.setdefault(same_name(name), group)) != group:
                     raise ValueError(f'the concept "{shown(name)}" is in the groups {other} and {group}')
         return self
 
@@ -215,6 +210,8 @@ class ReleasePolicy:
     task: Task
     """Whose prompts and judges are used."""
     path: str = ""
+    sha256: str = ""
+    """Of the policy file's bytes; empty without a file."""
 
     @property
     def judges(self) -> tuple[str, ...]:
@@ -225,9 +222,9 @@ class ReleasePolicy:
     def groups(self) -> tuple[Group, ...]:
         """The cells: the named groups, then what is in none; all concepts together where nothing is named."""
         general = self.file.limits.over(replace(Policy.for_task(self.task.name), utility_floor=UTILITY_FLOOR))
-        known = {_same(concept.name): concept for concept in self.erased}
+        known = {same_name(concept.name): concept for concept in self.erased}
         found = [
-            Group(word, tuple(known.pop(_same(name)) for name in entry.concepts), entry.over(general))
+            Group(word, tuple(known.pop(same_name(name)) for name in entry.concepts), entry.over(general))
             for word, entry in self.file.groups.items()
         ]
         if known:
@@ -239,18 +236,31 @@ class ReleasePolicy:
         return Cell(task=self.task.name, method=group.word, count=len(group.concepts), finetuning=CANDIDATE)
 
     def acceptance(self, group: Group, base_digest: str | None) -> Acceptance | None:
-        """What was accepted for a group, if anything."""
-        return self.accepted.acceptance_for(self.cell(group), base_digest, {})
+        """What was accepted for a group, if anything; what names other concepts, or none, does not apply."""
+        named = replace(self.accepted, acceptances=tuple(one for one in self.accepted.acceptances if one.concepts))
+        names = [concept.name for concept in group.concepts]
+        return named.acceptance_for(self.cell(group), base_digest, {}, concepts=names)
 
     @property
     def stale(self) -> list[str]:
-        """Acceptances of cells that there are not: misspelt, or left over."""
-        cells = {(cell.task, cell.method, cell.count, cell.finetuning) for cell in map(self.cell, self.groups)}
-        return [
-            f"{one.method}-{one.count}-{one.finetuning} ({one.task})"
-            for one in self.accepted.acceptances
-            if (one.task, one.method, one.count, one.finetuning) not in cells
-        ]
+        """A sentence for every acceptance that cannot apply: of a cell that there is not, or of other concepts."""
+        cells = {
+            (cell.task, cell.method, cell.count, cell.finetuning): same_names(one.name for one in group.concepts)
+            for group in self.groups
+            for cell in [self.cell(group)]
+        }
+        found = []
+        for one in self.accepted.acceptances:
+            cell, names = (one.task, one.method, one.count, one.finetuning), same_names(one.concepts)
+            words = f"{one.method}-{one.count}-{one.finetuning} ({one.task})"
+            if cell not in cells:
+                found.append(f"there is no cell {words}; remove it, or correct its words.")
+            elif not names:
+                found.append(f"that of {words} names no concepts: record it again. It does not apply.")
+            elif names != cells[cell]:
+                others = ", ".join(map(shown, one.concepts[:5])) + (" …" if len(one.concepts) > 5 else "")
+                found.append(f"that of {words} names other concepts than the policy ({others}). It does not apply.")
+        return found
 
     def prompts(self, concepts: Sequence[Concept]) -> tuple[Prompt, ...]:
         """What is asked for erased concepts by their names."""
@@ -313,6 +323,19 @@ class ReleasePolicy:
             usable = [usable[place * len(usable) // FILLED_CONCEPTS] for place in range(FILLED_CONCEPTS)]
         return _filled([template], [(one.name, one.name) for one in usable])
 
+    @property
+    def choices(self) -> dict[str, Any]:
+        """What the gate is run with, by name: the file without its models, with the names that are asked for.
+
+        A command line's lists and task come before the file's, and lists are files of their own.
+        """
+        names = {
+            "erased": [concept.name for concept in self.erased],
+            "retained": [concept.name for concept in self.retained],
+        }
+        said = self.file.model_dump(mode="json", exclude={"models"})
+        return {**said, "task": self.task.name, "concepts": names}
+
     @cached_property
     def digest(self) -> str:
         """sha256 of everything that decides: the file without its models and paths, the names, and the defaults."""
@@ -325,24 +348,29 @@ class ReleasePolicy:
         """The object `gate.policy` of verdict.json."""
         return {
             "path": self.path,
+            "sha256": self.sha256,
             "digest": self.digest,
-            "acceptances": self.accepted.digest if self.accepted.path else None,
+            "acceptances": self.accepted.sha256 or None,
         }
 
 
-def load_policy(path: str | Path) -> tuple[PolicyFile, Path]:
-    """A policy file and the folder that its paths are meant from; UserError for whatever is wrong with it."""
+def load_policy(path: str | Path) -> tuple[PolicyFile, Path, str]:
+    """A policy file, the folder that its paths are meant from, and the sha256 of its bytes.
+
+    UserError for whatever is wrong with it.
+    """
     path = Path(path)
-    file, _ = read_file(path, PolicyFile, "policy file", "Write one with `resurgence policy init`.")
+    file, document = read_file(path, PolicyFile, "policy file", "Write one with `resurgence policy init`.")
     for place, alpha in (("limits", file.limits.alpha), *((f"groups.{g}", e.alpha) for g, e in file.groups.items())):
         if alpha is not None:
             reading(path, f"{place}.alpha", partial(check_alpha, alpha))
-    return file, path.absolute().parent
+    return file, path.absolute().parent, document.sha256
 
 
 def resolve(
     file: PolicyFile,
     folder: Path,
+    sha256: str = "",
     *,
     tasks: Mapping[str, Task],
     path: str = "",
@@ -352,7 +380,7 @@ def resolve(
 ) -> ReleasePolicy:
     """The policy with its lists read; `erased`, `retained` and `task` of a command line come first.
 
-    `tasks` is what names of tasks mean for these models.
+    `sha256` is that of the policy file's bytes. `tasks` is what names of tasks mean for these models.
     """
     file = file.model_copy(update={"task": task}) if task is not None else file
     if file.task not in tasks:
@@ -360,7 +388,7 @@ def resolve(
             sentence(f'There is no task "{shown(file.task)}".', known=", ".join(tasks), do="Name one of these.")
         )
     found = tasks[file.task]
-    known = {_same(one.name): one for one in (*found.erasable, *found.preserve, *found.held_out)}
+    known = {same_name(one.name): one for one in (*found.erasable, *found.preserve, *found.held_out)}
     names = _list(erased or file.concepts.erased, folder, known, "erased")
     if not names:
         raise UserError(
@@ -369,17 +397,17 @@ def resolve(
                 do="Give --concepts erased.txt, one name a line, or `concepts: {erased: …}` in the policy.",
             )
         )
-    words = {_same(word) for concept in names for word in concept.words}
+    words = {same_name(word) for concept in names for word in concept.words}
     kept = _list(retained or file.concepts.retained, folder, known, "retained")
-    kept = kept or tuple(one for one in found.held_out if _same(one.name) not in words)
-    both = next((one.name for one in kept if {_same(word) for word in one.words} & words), None)
+    kept = kept or tuple(one for one in found.held_out if same_name(one.name) not in words)
+    both = next((one.name for one in kept if {same_name(word) for word in one.words} & words), None)
     if both is not None:
         raise UserError(
             sentence(f'"{shown(both)}" is both erased and retained.', do="Take it out of one of the two lists.")
         )
-    own = {_same(concept.name) for concept in names}
+    own = {same_name(concept.name) for concept in names}
     for group, entry in file.groups.items():
-        strange = next((name for name in entry.concepts if _same(name) not in own), None)
+        strange = next((name for name in entry.concepts if same_name(name) not in own), None)
         if strange is not None:
             raise UserError(
                 sentence(
@@ -388,7 +416,9 @@ def resolve(
                 )
             )
     accepted = _accepted(file, folder)
-    return ReleasePolicy(file=file, erased=names, retained=kept, accepted=accepted, task=found, path=path)
+    return ReleasePolicy(
+        file=file, erased=names, retained=kept, accepted=accepted, task=found, path=path, sha256=sha256
+    )
 
 
 def _accepted(file: PolicyFile, folder: Path) -> Limits:
@@ -435,11 +465,11 @@ def _list(
                     do=f"Give at most {MOST_SYNONYMS} for one concept.",
                 )
             )
-        if _same(name) in concepts:
+        if same_name(name) in concepts:
             raise UserError(sentence(f'{where} names "{shown(name)}" twice.', do="Name each concept once."))
-        usual = known.get(_same(name))
+        usual = known.get(same_name(name))
         own = usual if usual is not None and not synonyms else Concept(name=name, synonyms=tuple(synonyms))
-        concepts[_same(name)] = own
+        concepts[same_name(name)] = own
     return tuple(concepts.values())
 
 
@@ -457,7 +487,7 @@ def _check_beside(path: Path, folder: Path, what: str) -> None:
 
 def _lines(path: Path, what: str) -> tuple[str, ...]:
     """The names in a file, one a line; "#" begins a comment."""
-    text = read_reviewed(path, f"list of {what} concepts", "Give a text file in UTF-8 with one name a line.")
+    text = read_reviewed(path, f"list of {what} concepts", "Give a text file in UTF-8 with one name a line.").text
     lines = tuple(line for raw in text.split("\n") if (line := raw.partition("#")[0].strip()))
     if not lines or len(lines) > MOST_NAMES:
         raise UserError(

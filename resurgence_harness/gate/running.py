@@ -117,7 +117,7 @@ def run(gate: Gate, told: Callable[[Group, dict[str, Any]], None]) -> tuple[dict
         code=code,
         started=started,
         base=models.base.base if models.base is not None else None,
-        chosen=Chosen(engine=ENGINE, choices=policy.file.model_dump(mode="json", exclude={"models"})),
+        chosen=Chosen(engine=ENGINE, choices=policy.choices),
         made_on=MadeOn(device=gate.device, folder=Path.cwd(), ignored=gate.store.ignored, fresh=gate.store.run),
         declared=[f"{cell.task}/{cell.id}" for cell in map(policy.cell, policy.groups)],
         gate=about(policy, models),

@@ -174,6 +174,19 @@ def check_ready(judge: Judge, names: Sequence[str] = ()) -> None:
     accuracy_of(judge)
 
 
+def check_different(judges: Sequence[Judge]) -> None:
+    """UserError where two are one judge, by name or by all that its answers depend on: it agrees with itself always."""
+    names, digests = {judge.name for judge in judges}, {judge.digest for judge in judges}
+    if len(names) < len(judges) or len(digests) < len(judges):
+        raise UserError(
+            sentence(
+                "The second judge is the first one again, which always agrees with itself.",
+                judges=", ".join(judge.name for judge in judges),
+                do="Give one judge, or two different ones.",
+            )
+        )
+
+
 def check_names(judge: Judge, names: Sequence[str]) -> None:
     """UserError for a concept that no declared answer stands for: it would never be a hit, which looks like safety."""
     shown = {concept for label in labels_of(judge) for concept in shown_by(judge, label)}

@@ -12,10 +12,15 @@ acceptances:
     owner: release manager
     expires: 2027-01-31      # an end, or the weights it is bound to, or both
     bound_to: {base: 3f5a…, steps: {esd: 1, lora: 1}, settings: '82f0c1d2e3a4'}
+    concepts: [Ada Quill]    # names of the erased concepts; a release gate applies no acceptance without them
 
 `settings` is the digest of the steps' values that every verdict of the suite shows (bindings.py): with other values the
 acceptance counts as absent, and the verdict says so. `expires` is a day as YYYY-MM-DD, the last on which the acceptance
 counts, by the date in UTC (`statistics.policies.day_in_utc`); at most `YEARS` years ahead.
+
+`concepts` are the names of the erased concepts that the result was measured on. A suite's cell fixes its concepts, so
+there they may be left out. A gate's policy does not: the same group word and count may stand for other concepts, so a
+gate applies an acceptance only where its names and the group's are the same (`names.same_names`).
 """
 
 from __future__ import annotations
@@ -96,6 +101,8 @@ class AcceptanceEntry(Entry):
     owner: Word
     expires: Annotated[date, BeforeValidator(read_day)] | None = None
     bound_to: BindingEntry | None = None
+    concepts: Annotated[tuple[Word, ...], Field(max_length=10_000)] = ()
+    """Names of the erased concepts."""
 
     def read(self) -> Acceptance:
         """As a value; SpecError if it accepts nothing or has no end."""
@@ -111,4 +118,5 @@ class AcceptanceEntry(Entry):
             owner=self.owner,
             expires=self.expires,
             bound_to=self.bound_to.read() if self.bound_to else None,
+            concepts=self.concepts,
         )

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from datetime import date
 from functools import partial
@@ -28,6 +28,7 @@ from pydantic import Field, ValidationError
 from resurgence_harness.errors import SpecError, UserError, sentence, shown
 from resurgence_harness.limits.acceptances import AcceptanceEntry, Count, Entry, Fraction, Word
 from resurgence_harness.limits.mistakes import wrong
+from resurgence_harness.limits.names import same_names
 from resurgence_harness.statistics.intervals import check_alpha
 from resurgence_harness.statistics.policies import Acceptance, Binding, Policy
 from resurgence_harness.strict_yaml import Document, read_yaml
@@ -100,6 +101,8 @@ class Limits:
     """Where it was read; empty for the defaults."""
     text: str = field(default="", repr=False, compare=False)
     """As it stands there."""
+    sha256: str = field(default="", compare=False)
+    """Of the file's bytes; empty for the defaults."""
     lines: tuple[tuple[int, int], ...] = field(default=(), compare=False)
     """First and last line of every acceptance, counted from 1."""
 
@@ -118,18 +121,25 @@ class Limits:
         base_digest: str | None = None,
         step_versions: Mapping[str, int] | None = None,
         settings: str = "",
+        *,
+        concepts: Iterable[str] = (),
     ) -> Acceptance | None:
         """The acceptance of one cell; None if there is none, or if it is bound to other weights or other steps.
+
+        `concepts`: names of the cell's erased concepts. An acceptance that names others does not apply; one that names
+        none applies to any.
 
         Among several the one that was recorded for these settings or for any, of these the one that lasts longest, and
         of these the bound one. Expiry is judged by `decide`, and so is one that was recorded for other settings alone.
         """
         here = Binding.of(base_digest, step_versions) if base_digest and step_versions is not None else None
+        names = same_names(concepts)
         found = [
             one
             for one in self.acceptances
             if (one.task, one.method, one.count, one.finetuning)
             == (cell.task, cell.method, cell.count, cell.finetuning)
+            and (not one.concepts or same_names(one.concepts) == names)
             and (one.bound_to is None or replace(one.bound_to, settings="") == here)
         ]
         return max(
@@ -141,7 +151,11 @@ class Limits:
     @property
     def digest(self) -> str:
         """sha256 over the defaults and everything that the file says; comments and layout do not count."""
-        said = {"defaults": asdict(Policy()), "file": self.file.model_dump(mode="json")}
+        file = self.file.model_dump(mode="json")
+        for one in file["acceptances"]:
+            if not one["concepts"]:
+                del one["concepts"]  # files from before there were any keep their digest
+        said = {"defaults": asdict(Policy()), "file": file}
         return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
 
@@ -162,18 +176,29 @@ def load_limits(path: str | Path, *, what: str = "limits file") -> Limits:
     for place, entry in enumerate(file.acceptances):
         acceptance: Acceptance = reading(path, f"acceptances.{place}", entry.read)
         for earlier in acceptances:
-            key = (acceptance.task, acceptance.method, acceptance.count, acceptance.finetuning, acceptance.bound_to)
-            if key == (earlier.task, earlier.method, earlier.count, earlier.finetuning, earlier.bound_to):
+            if _about(acceptance) == _about(earlier):
                 raise UserError(
                     sentence(
                         f"{shown(str(path), limit=None)}: acceptances.{place} accepts "
                         f"{entry.method}-{entry.count}-{entry.finetuning} ({entry.task}) a second time.",
-                        do="Keep one acceptance per cell and weights.",
+                        do="Keep one acceptance per cell, concepts and weights.",
                     )
                 )
         acceptances.append(acceptance)
     lines = tuple(document.lines["acceptances", place] for place in range(len(acceptances)))
-    return Limits(file=file, acceptances=tuple(acceptances), path=str(path), text=document.text, lines=lines)
+    return Limits(
+        file=file,
+        acceptances=tuple(acceptances),
+        path=str(path),
+        text=document.text,
+        sha256=document.sha256,
+        lines=lines,
+    )
+
+
+def _about(one: Acceptance) -> tuple[object, ...]:
+    """What an acceptance is about: two with the same would contradict each other."""
+    return one.task, one.method, one.count, one.finetuning, one.bound_to, same_names(one.concepts)
 
 
 Kind = TypeVar("Kind", bound=Entry)

@@ -29,7 +29,7 @@ def check(options: Options, tasks: Sequence[Task], suites: Sequence[Path], judge
     UserError for a base, store or limits file that cannot be used, an erased name in a benign set, a name that the
     base's tokenizer cannot represent, a judge whose weights are missing or who cannot say a name, or missing prompts.
     """
-    from resurgence_harness.judging import check_names
+    from resurgence_harness.judging import check_different, check_names
     from resurgence_harness.selection import cells
     from resurgence_harness.storing import check_usable
 
@@ -57,6 +57,7 @@ def check(options: Options, tasks: Sequence[Task], suites: Sequence[Path], judge
             judge = engine.judge(name)
             _ = judge.digest  # of weights that are missing and not pinned there is none
             check_names(judge, tuple(names))
+        check_different([engine.judge(name) for name in task.judges])
     return Checked(base, tuple(notes))
 
 

@@ -123,7 +123,8 @@ class Engine:
         """How a cell of a suite is decided: by its limits, and by what was accepted for it on this base."""
         limits, settings = self.limits(suite), settings_digest(plan.tuned.steps)
         versions = {step.name: step.version for step in plan.tuned.steps}
-        acceptance = limits.acceptance_for(plan.cell, plan.base.base.digest, versions, settings)
+        names = plan.erased.probe.concepts
+        acceptance = limits.acceptance_for(plan.cell, plan.base.base.digest, versions, settings, concepts=names)
         return Rule(policy=limits.policy_for(plan.cell), acceptance=acceptance, settings=settings)
 
     def notes(self, plan: CellPlan, suite: Path) -> tuple[str, ...]:

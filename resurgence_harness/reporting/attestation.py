@@ -10,14 +10,16 @@ from typing import Any
 
 STATEMENT = "https://in-toto.io/Statement/v1"
 PREDICATE = "https://in-toto.io/attestation/test-result/v0.1"
+READ = "policy as read, with lists, options and defaults"
+"""The name of the digest of what decided: a file's own sha256 says nothing of its lists and of the command line."""
 RESULTS = {"HOLDS": "passedTests", "KNOWN": "warnedTests", "VIOLATED": "failedTests", "UNDECIDED": "failedTests"}
 
 
 def statement(run: Mapping[str, Any]) -> dict[str, Any]:
     """The statement; PASSED only where every group of the policy holds, WARNED where some is known, else FAILED.
 
-    A group without a verdict is a failed test, whatever left it out: the statement names the policy's digest, which
-    speaks for all of its groups. `configuration` also names the run, so that its files are told from another's.
+    A group without a verdict is a failed test, whatever left it out: the statement names the policy's digests, which
+    speak for all of its groups. `configuration` also names the run, so that its files are told from another's.
     """
     gate = run["gate"]
     lists: dict[str, list[str]] = {"passedTests": [], "warnedTests": [], "failedTests": []}
@@ -32,12 +34,15 @@ def statement(run: Mapping[str, Any]) -> dict[str, Any]:
     complete = run["exit_code"] == 0 and run["status"] == "complete" and bool(run["cells"])
     failed = not complete or bool(lists["failedTests"])
     policy = gate["policy"]
-    configuration: list[dict[str, Any]] = [{"name": policy["path"] or "policy", "digest": {"sha256": policy["digest"]}}]
+    configuration: list[dict[str, Any]] = []
+    if policy.get("sha256"):  # under a file's name stands what sha256sum says of the file
+        configuration.append({"name": policy["path"], "digest": {"sha256": policy["sha256"]}})
+    configuration.append({"name": READ, "digest": {"sha256": policy["digest"]}})
     if run.get("run_id"):
         annotations = {"started": run["started"], "finished": run["finished"]}
         configuration.append({"name": "run", "uri": f"urn:uuid:{run['run_id']}", "annotations": annotations})
     if policy["acceptances"]:
-        configuration.append({"name": "acceptances", "digest": {"sha256": policy["acceptances"]}})
+        configuration.append({"name": "acceptances file", "digest": {"sha256": policy["acceptances"]}})
     for name in ("unlearned", "base"):
         digest = next((cell["models"][name]["digest"] for cell in run["cells"] if name in cell["models"]), None)
         if digest:

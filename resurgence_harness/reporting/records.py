@@ -37,6 +37,7 @@ def cell_record(examined: Examined[Any], *, nodeid: str, limits: str, store: Sto
         "task": cell.task,
         "method": cell.method,
         "concepts": cell.count,
+        "erased": list(grid.probe.concepts if (grid := plan.grids["erased"]) is not None else ()),
         "finetuning": cell.finetuning,
         "run": cell.run,
         "base": rates.get("base"),

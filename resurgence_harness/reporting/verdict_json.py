@@ -15,13 +15,15 @@ from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from resurgence_harness.errors import UserError, sentence, shown
 from resurgence_harness.reporting.file_set import write_set
 
 SCHEMA_VERSION = 2
 """What this version writes and reads."""
+ROUNDING = 1e-6
+"""How far a rate may lie from what its counts say."""
 LARGEST = 200_000_000
 """Bytes of a verdict.json at most; a thousand cells have about four million."""
 SCHEMA_FILE = Path(__file__).with_name("verdict.schema.json")
@@ -50,6 +52,22 @@ class RateResult(_Part):
     hits: int = Field(ge=0, description="Images that show the concept.")
     judged: int = Field(ge=0, description="Images that could be judged, hits included.")
     abstained: int = Field(ge=0, description="Images that nobody could judge; never counted as safe.")
+
+    @model_validator(mode="after")
+    def _agrees(self) -> RateResult:
+        """Counts, rate and the order of the bounds are those of one arm, up to rounding.
+
+        The rate may lie outside its bounds: those of a shuffled grid hold at every look together, so an early look can
+        bind tighter than the rate of all images shows.
+        """
+        if self.low > self.high + ROUNDING:
+            raise ValueError(f"the lower bound {self.low:g} is above the upper bound {self.high:g}")
+        if self.hits > self.judged:
+            raise ValueError(f"{self.hits} hits of {self.judged} judged images cannot be")
+        images = self.judged + self.abstained
+        if not images or abs(self.rate - self.hits / images) > ROUNDING:
+            raise ValueError(f"the rate {self.rate:g} is not that of {self.hits} hits of {images} images")
+        return self
 
 
 class StepResult(RateResult):
@@ -109,6 +127,7 @@ class CellResult(_Part):
     task: str
     method: str
     concepts: int = Field(ge=1, description="How many concepts were erased.")
+    erased: list[str] = Field([], description="Names of the erased concepts; empty in files of earlier versions.")
     finetuning: str
     run: int = Field(ge=0, description="Which repetition: the training seed.")
     base: RateResult | None = Field(description="The published model, asked for the erased concepts; or null.")
@@ -180,8 +199,9 @@ class PolicyResult(_Part):
     """The reviewed files that decided a release gate."""
 
     path: str = Field(description="Where the policy was read; empty where the command line said everything.")
-    digest: str = Field(description="sha256 of what it says, concepts and defaults included.")
-    acceptances: str | None = Field(description="sha256 of the acceptances file, if there is one.")
+    sha256: str = Field("", description="sha256 of the policy file's bytes; empty without a file.")
+    digest: str = Field(description="sha256 of what it says, lists, options of the command line and defaults included.")
+    acceptances: str | None = Field(description="sha256 of the acceptances file's bytes, if there is one.")
 
 
 class AuditResult(_Part):

@@ -114,6 +114,8 @@ class Acceptance:
     """The last day on which it counts."""
     bound_to: Binding | None = None
     """The weights, steps and values it was measured on; on any others it does not count."""
+    concepts: tuple[str, ...] = ()
+    """Names of the erased concepts it was recorded for. A release gate applies none without them."""
 
     def __post_init__(self) -> None:
         for name in ("level", "rise"):

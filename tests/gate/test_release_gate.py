@@ -106,6 +106,7 @@ def test_an_accepted_regression_is_known_until_it_expires(gate, here, resurgence
     assert said.code == 0, said.err
     entry = yaml.safe_load((here / "acceptances.yaml").read_text(encoding="utf-8"))["acceptances"][0]
     assert (entry["method"], entry["count"], entry["owner"]) == ("erased", 2, "release")
+    assert entry["concepts"] == read(here)["cells"][0]["erased"] == ["cleo marsh", "finn marsh"]
     assert entry["level"] >= read(here)["cells"][0]["after"]["high"]
     (here / "policy.yaml").write_text(f"{POLICY}acceptances: acceptances.yaml\n", encoding="utf-8")
 

@@ -24,6 +24,7 @@ def record(name: str = "esd-10-lora", verdict: str = "VIOLATED", **other: Any) -
         "task": "celebrity",
         "method": method,
         "concepts": int(count),
+        "erased": [f"concept {number}" for number in range(int(count))],
         "finetuning": finetuning,
         "run": 0,
         "base": rate(143),
