@@ -115,7 +115,10 @@ class Ended(NamedTuple):
 
 
 CODES = {"gate": 0, "regression": 1, "ls": 0, "verify": 0, "gc": 0, "report": 0, "plan": 0, "theory": 0}
-"""Commands where nothing is wrong, `build` apart, which takes a minute; `regression` is a gate on a candidate that draws what was erased."""
+"""Commands where nothing is wrong, `build` apart, which takes a minute.
+
+`regression` is a gate on a candidate that draws what was erased.
+"""
 NO_HOME = {"HOME": None, "XDG_CACHE_HOME": None, "RESURGENCE_STORE": None, "NO_USER": "1"}
 POSIX = {"LC_ALL": "POSIX", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
 MOMENTS = {
