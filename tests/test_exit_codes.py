@@ -1,12 +1,13 @@
 """What every command ends with where the world around it is broken: a table of processes, each with its expected code.
 
 1 is a regression and nothing else; nothing prints a traceback. Every row is a process of its own on a very small model
-whose images are in the store already, so that a row takes seconds; they run two at a time.
+whose images are in the store already, so that a row takes seconds; xdist's workers share the model and the store.
 """
 
 from __future__ import annotations
 
 import os
+import pickle
 import pty
 import re
 import shutil
@@ -14,12 +15,12 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from filelock import FileLock
 
 from resurgence_harness.process import MEANINGS, ExitCode, combined, one_line
 from tests.gate.conftest import POLICY, Tiny, tiny
@@ -113,8 +114,11 @@ class Ended(NamedTuple):
     folder: Path
 
 
-CODES = {"gate": 0, "regression": 1, "ls": 0, "verify": 0, "gc": 0, "report": 0, "plan": 0, "build": 0, "theory": 0}
-"""Every command where nothing is wrong; `regression` is a gate on a candidate that draws what was erased."""
+CODES = {"gate": 0, "regression": 1, "ls": 0, "verify": 0, "gc": 0, "report": 0, "plan": 0, "theory": 0}
+"""Commands where nothing is wrong, `build` apart, which takes a minute.
+
+`regression` is a gate on a candidate that draws what was erased.
+"""
 NO_HOME = {"HOME": None, "XDG_CACHE_HOME": None, "RESURGENCE_STORE": None, "NO_USER": "1"}
 POSIX = {"LC_ALL": "POSIX", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
 MOMENTS = {
@@ -128,25 +132,26 @@ MOMENTS = {
 
 
 def rows() -> Iterator[Row]:
-    """The table."""
+    """The table: everything that can be wrong around a process meets the gate once, and some of the cheap commands."""
     for command, code in CODES.items():
-        yield Row(command=command, wrong="nothing", code=code)
-        yield Row(command=command, wrong="a full stdout", code=code or 12, says="printed: No space", stdout="full")
-        yield Row(command=command, wrong="a reader that left", code=code, stdout="left")
-    for command in ("gate", "regression", "ls", "plan"):
-        code = CODES[command]
-        yield Row(command=command, wrong="closed streams", code=code, shell='exec "$@" <&- >&- 2>&-')
+        if command not in ("gate", "regression"):  # which fill the store, with nothing wrong around them
+            yield Row(command=command, wrong="nothing", code=code)
+        if command in ("gate", "regression", "ls", "report"):
+            yield Row(command=command, wrong="a full stdout", code=code or 12, says="printed: No space", stdout="full")
+        if command in ("gate", "verify", "theory"):
+            yield Row(command=command, wrong="a reader that left", code=code, stdout="left")
     for command in ("gate", "ls"):
+        yield Row(command=command, wrong="closed streams", code=0, shell='exec "$@" <&- >&- 2>&-')
         yield Row(command=command, wrong="a terminal that went away", code=0, stdout="gone")
-    for command in ("plan", "ls", "report"):
+        yield Row(command=command, wrong="locale POSIX", code=0, env=POSIX)
+    for command in ("ls", "report"):
         yield Row(command=command, wrong="stdout in ascii", code=0, env={"PYTHONIOENCODING": "ascii"})
-        yield Row(command=command, wrong="closed stdout", code=0, shell='exec "$@" >&-')
+    yield Row(command="plan", wrong="closed stdout", code=0, shell='exec "$@" >&-')
     for command in ("gate", "verify"):
         odd = {"COLUMNS": "²", "LINES": "-1", "TERMINAL_WIDTH": "x", "TERM": "dumb", "NO_COLOR": "1"}
-        yield Row(command=command, wrong="stdout in cp1252", code=0, env={"PYTHONIOENCODING": "cp1252"})
-        yield Row(command=command, wrong="locale POSIX", code=0, env=POSIX)
-        yield Row(command=command, wrong="an odd terminal", code=0, env=odd)
-    for command in ("gate", "ls", "plan", "report"):
+        odd["PYTHONIOENCODING"] = "cp1252"
+        yield Row(command=command, wrong="an odd terminal in cp1252", code=0, env=odd)
+    for command in ("gate", "ls", "report"):
         yield Row(
             command=command,
             wrong="a working directory that is gone",
@@ -155,8 +160,9 @@ def rows() -> Iterator[Row]:
             shell='mkdir gone; cd gone; rmdir ../gone; exec "$@"',
         )
     bare, a_file = "without a store", {"RESURGENCE_STORE": "/dev/null"}
-    for command in ("gate", "plan", "build", "ls"):
+    for command in ("gate", "build", "ls"):
         yield Row(command=command, wrong="no home", code=4, says="--store", env=NO_HOME, ending=bare)
+    for command in ("gate", "plan", "ls"):
         yield Row(command=command, wrong="a store that is a file", code=4, says="directory", env=a_file, ending=bare)
     yield Row(command="plugin", wrong="no home", code=4, says="home", env=NO_HOME, ending=bare)
     yield Row(command="others", wrong="no home", code=0, env=NO_HOME)
@@ -169,33 +175,31 @@ def rows() -> Iterator[Row]:
     nowhere = {"GITHUB_STEP_SUMMARY": "no/such/summary", "GITHUB_ACTIONS": "true"}
     for command, code in (("gate", 12), ("regression", 1)):
         yield Row(command=command, wrong="a summary nowhere", code=code, says="summary cannot be written", env=nowhere)
-    for name in ("verdict.json", "contact-sheet-erased.jpg"):
-        for command, code in (("gate", 12), ("regression", 1))[: 2 if name == "verdict.json" else 1]:
-            full = {"FAULT": f"open|out/.{name}.|OSError"}
-            yield Row(command=command, wrong=f"no room for {name}", code=code, says="cannot be written", env=full)
+    for command, name, code in (("gate", "contact-sheet-erased.jpg", 12), ("regression", "verdict.json", 1)):
+        full = {"FAULT": f"open|out/.{name}.|OSError"}
+        yield Row(command=command, wrong=f"no room for {name}", code=code, says="cannot be written", env=full)
     for command, file in (("gate", "out"), ("report", "figures")):
         shell = f'touch {file}; "$@"'
         yield Row(command=command, wrong="an output folder that is a file", code=4, says=file, shell=shell)
 
     # Errors that nobody foresaw, and signals
     for command, moment in MOMENTS.items():
-        for kind in ("RuntimeError", "MemoryError", "RecursionError", "SystemExit", "ImportError"):
-            if kind in ("RuntimeError", "SystemExit") or command == "ls":
+        for kind in ("RuntimeError", "SystemExit", "MemoryError", "RecursionError", "ImportError"):
+            if kind == "RuntimeError" or command == "ls" or (kind, command) == ("SystemExit", "gate"):
                 broken = {"FAULT": f"import|{moment}|{kind}"}
                 yield Row(command=command, wrong=kind, code=12, says="not foreseen", env=broken)
-        for name, code in (("SIGINT", 2), ("SIGTERM", 143), ("SIGHUP", 129)):
-            if name != "SIGHUP" or command == "ls":
+        for name, code in (("SIGTERM", 143), ("SIGINT", 2), ("SIGHUP", 129)):
+            if name == "SIGTERM" or command == "ls" or (name, command) == ("SIGINT", "gate"):
                 sent = {"FAULT": f"import|{moment}|{name}"}
                 yield Row(command=command, wrong=name, code=code, says="nothing of any model", env=sent)
     broken = {"FAULT": "import|typer|ImportError"}
     yield Row(command="ls", wrong="no typer", code=12, says="not foreseen", env=broken)
     unwritable = {"FAULT": "import|resurgence_harness.cli.store|RuntimeError", "NO_TEMPORARY_FOLDER": "1"}
     yield Row(command="ls", wrong="RuntimeError and no temporary folder", code=12, says="not foreseen", env=unwritable)
-    for name, code in (("SIGINT", 2), ("SIGTERM", 143)):
-        drawing = {"FAULT": f"os.mkdir|/fresh/tmp/|{name}"}
-        yield Row(command="cold", wrong=name, code=code, says="nothing of any model", env=drawing)
-        judging = {"FAULT": f"import|colorsys|{name}"}
-        yield Row(command="plugin", wrong=name, code=code, env=judging)
+    drawing = {"FAULT": "os.mkdir|/fresh/tmp/|SIGTERM"}
+    yield Row(command="cold", wrong="SIGTERM", code=143, says="nothing of any model", env=drawing)
+    judging = {"FAULT": "import|colorsys|SIGTERM"}
+    yield Row(command="plugin", wrong="SIGTERM", code=143, env=judging)
 
     # Command lines and files of a person
     for command in ("gate", "ls", "report", "plan"):
@@ -218,10 +222,29 @@ def rows() -> Iterator[Row]:
     )
 
 
+class World(NamedTuple):
+    """What every row is run in."""
+
+    place: Path
+    known: Tiny
+
+
 @pytest.fixture(scope="module")
-def place(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def world(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> World:
+    """Made by the first of xdist's workers; the others wait for it and read where it is."""
+    if not hasattr(request.config, "workerinput"):
+        return made(request.getfixturevalue("tiny"), tmp_path_factory.mktemp("codes"))
+    there = tmp_path_factory.getbasetemp().parent / "codes.pickle"
+    with FileLock(f"{there}.lock"):
+        if not there.exists():
+            built = made(request.getfixturevalue("tiny"), tmp_path_factory.mktemp("codes"))
+            there.write_bytes(pickle.dumps((built.place, tuple(built.known))))
+        place, known = pickle.loads(there.read_bytes())
+    return World(place, Tiny(*known))
+
+
+def made(tiny: Tiny, folder: Path) -> World:
     """A folder with everything that the commands need, and a warm store."""
-    folder = tmp_path_factory.mktemp("codes")
     (folder / "site").mkdir()
     (folder / "site" / "sitecustomize.py").write_text(SITE, encoding="utf-8")
     (folder / "cli.py").write_text(CLI.format(gallery=str(tiny.gallery)), encoding="utf-8")
@@ -236,12 +259,12 @@ def place(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Path:
     other.mkdir()
     (other / "test_other.py").write_text("def test_other():\n    pass\n", encoding="utf-8")
     (other / "pytest.ini").write_text("[pytest]\n", encoding="utf-8")
-    for command in ("gate", "regression", "plugin"):  # draws what the rows then find in the store
-        warm = ended(Row(command=command, wrong="nothing yet", code=CODES.get(command, 0)), folder, tiny)
-        assert warm.code == CODES.get(command, 0), (command, warm)
+    for command in ("gate", "regression"):  # draws what the rows then find in the store
+        warm = ended(Row(command=command, wrong="nothing yet", code=CODES[command]), folder, tiny)
+        assert warm.code == CODES[command], (command, warm)
         if command == "gate":
             shutil.copytree(warm.folder / "out", folder / "results")
-    return folder
+    return World(folder, tiny)
 
 
 def words(row: Row, place: Path, known: Tiny) -> list[str]:
@@ -316,24 +339,11 @@ def ended(row: Row, place: Path, known: Tiny) -> Ended:
     return Ended(started.returncode, out or "", err, folder)
 
 
-@pytest.fixture(scope="module")
-def every(request: pytest.FixtureRequest, place: Path, tiny: Tiny) -> dict[str, Ended]:
-    """What each row of this run left; two processes at a time."""
-    asked = [item.callspec.params["row"] for item in request.session.items if "row" in _parameters(item)]
-    with ThreadPoolExecutor(2) as pool:
-        return dict(zip(map(str, asked), pool.map(lambda row: ended(row, place, tiny), asked), strict=True))
-
-
-def _parameters(item: pytest.Item) -> Mapping[str, object]:
-    mine = item.path == Path(__file__)
-    return item.callspec.params if mine and hasattr(item, "callspec") else {}
-
-
 @pytest.mark.skipif(sys.platform != "linux", reason="/dev/full, terminals and signals as Linux has them")
 @pytest.mark.parametrize("row", list(rows()), ids=str)
-def test_a_process_ends_with_its_code(row: Row, every: dict[str, Ended]) -> None:
+def test_a_process_ends_with_its_code(row: Row, world: World) -> None:
     """The expected code, no traceback, no 1 but a regression's, and nothing half-written."""
-    left = every[str(row)]
+    left = ended(row, *world)
     said = left.out + left.err
     assert left.code == row.code, (left.code, said[-2000:])
     assert row.code != ExitCode.REGRESSION or row.command == "regression"

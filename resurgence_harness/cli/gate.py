@@ -54,6 +54,7 @@ def register(app: typer.Typer) -> None:
 
 
 def gate_command(
+    context: typer.Context,
     candidate: Annotated[
         list[str] | None,
         typer.Option(
@@ -92,12 +93,14 @@ def gate_command(
 ) -> None:
     """Is this fine-tuned checkpoint safe to publish? Did an erased concept come back, and is the model still useful?"""
     from resurgence_harness.diffusion.devices import check_device, resolved_device
-    from resurgence_harness.gate import running, sharing
+    from resurgence_harness.gate import out_lock, running, sharing
     from resurgence_harness.gate.inputs import read_inputs, read_models, read_policy
     from resurgence_harness.reporting import tracking
     from resurgence_harness.storing import Store
 
-    for folder in running.folders(out, demo=demo):
+    folders = running.folders(out, demo=demo)
+    context.with_resource(out_lock.held(folders))
+    for folder in folders:
         running.forget(folder)  # whatever this run ends with, what lies there is not of it
     given: dict[str, object] = {"--candidate": candidate, "--unlearned": unlearned, "--base": base, "--task": task}
     given |= {"--concepts": concepts, "--retained": retained, "--policy": policy}

@@ -7,6 +7,8 @@ only shows something (`--help`, `--collect-only` …) and a run without cells le
 from __future__ import annotations
 
 import os
+from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +17,8 @@ from resurgence_harness.pytest_plugin import options, sight
 
 SHOWING = ("help", "version", "markers", "showfixtures", "show_fixtures_per_test", "cacheshow", "collectonly")
 """Options, by their name in pytest, under which no test runs and nothing is forgotten."""
+_HELD = pytest.StashKey[Path]()
+"""The folder of results that this run holds."""
 _SIGHT = pytest.StashKey[tuple[tuple[str, ...], sight.Sight]]()
 
 
@@ -33,10 +37,16 @@ def seen(config: pytest.Config, arguments: list[str], given: Any) -> sight.Sight
 
 
 def forget(config: pytest.Config, given: Any) -> None:
-    """Remove what is in the folder of results. UserError where that cannot be done."""
-    from resurgence_harness.gate import running
+    """Hold the folder of results until the run is over, and remove what is in it. UserError where that fails."""
+    from resurgence_harness.gate import out_lock, running
 
-    running.forget(options.chosen_out(config, given), option="--resurgence-out")
+    out = options.chosen_out(config, given)
+    if config.stash.get(_HELD, None) != out:
+        holding = ExitStack()
+        holding.enter_context(out_lock.held([out], option="--resurgence-out"))
+        config.add_cleanup(holding.close)
+        config.stash[_HELD] = out
+    running.forget(out, option="--resurgence-out")
 
 
 def forget_early(config: pytest.Config) -> None:

@@ -106,7 +106,7 @@ class Session:
         if self._begun or not collected.cells:
             return
         self._begun = True
-        running.forget(self.options.out, option="--resurgence-out")
+        old_results.forget(self._config, self._config.option)
         running.make(self.options.out, option="--resurgence-out")
         try:
             run_folder.make(self.folder)

@@ -90,7 +90,7 @@ def test_a_group_that_a_plugin_makes_vanish_is_missing(gate: Folder, how: str) -
 def test_a_regression_stands_whatever_a_plugin_says_at_the_end(gate: Folder, how: str) -> None:
     """The embedded model was never unlearned: 1 and FAILED, though a plugin leaves with 0."""
     gate.write("vanish.py", LEAVING[how])
-    ran = gate.run(*GATE, "-n", "0", "--resurgence-store=store")
+    ran = gate.run(*GATE, "-n", "0")
     assert ran.code == 1, ran.output + ran.errors
     assert {one["verdict"] for one in ran.verdicts["cells"]} == {"VIOLATED"}
     assert "2 cells: 2 violated. Exit code 1" in ran.output + ran.errors
