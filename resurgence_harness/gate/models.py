@@ -139,11 +139,13 @@ def prepare(
     second = None
     if above is not None:
         differences = settings_difference(opened["candidate"], above)
-        words = weights_difference(opened["candidate"], above, "text_encoder")
+        encoder = weights_difference(opened["candidate"], above, "text_encoder")
         if parent is not None:
-            differences += words  # what was erased in the text encoder is erased in the unlearned model's, too
-        elif words:
-            notes.append(f"Not the base's {words[0]}. Whether it erases or only hides is not told without --unlearned.")
+            differences += encoder  # what was erased in the text encoder is erased in the unlearned model's, too
+        elif encoder:
+            notes.append(
+                f"Not the base's {encoder[0]}. Whether it erases or only hides is not told without --unlearned."
+            )
         own = ("unet",) if parent is not None else OWN
         if differences:
             second = as_parent(opened["candidate"], above, made, own=own, run=run)
