@@ -122,7 +122,7 @@ def test_a_suite_and_the_gate_say_the_same_of_the_same_evidence(tmp_path: Path) 
         audit=None,
     )
     file = PolicyFile.model_validate({"concepts": {"erased": list(NOTHING.unlearned)}})
-    gate = Gate(resolve(file, tmp_path, tasks=TASKS), models, store=str(tmp_path / "store"), device="cpu")
+    gate = Gate(resolve(file, tmp_path, tasks=TASKS), models, store=Store(str(tmp_path / "store")), device="cpu")
     (group,) = gate.policy.groups
     drawn = Drawn(lambda recipe, concept: False, unlearned=NOTHING.unlearned)
     rule = Rule(policy=group.policy, acceptance=ACCEPTED)

@@ -24,8 +24,6 @@ class GateInputs(NamedTuple):
     file: PolicyFile
     folder: Path
     """What the policy's paths are meant from."""
-    sha256: str
-    """Of the policy file's bytes; empty without a file."""
     path: str
     candidate: list[str]
     unlearned: str | None
@@ -42,7 +40,7 @@ def read_inputs(
     partial: bool = False,
 ) -> GateInputs:
     """The policy file with the models of the command line over it."""
-    file, folder, sha256 = load_policy(policy) if policy is not None else (PolicyFile(), Path.cwd(), "")
+    file, folder = load_policy(policy) if policy is not None else (PolicyFile(), Path.cwd())
     named = file.models
     listed = [named.candidate] if isinstance(named.candidate, str) else list(named.candidate or ())
     words = candidate or [_from(folder, word) for word in listed]
@@ -56,7 +54,6 @@ def read_inputs(
     return GateInputs(
         file,
         folder,
-        sha256,
         str(policy) if policy is not None else "",
         words,
         unlearned or (named.unlearned and _from(folder, named.unlearned)),
@@ -81,7 +78,6 @@ def read_policy(
     return resolve(
         inputs.file,
         inputs.folder,
-        inputs.sha256,
         tasks=tasks,
         path=inputs.path,
         erased=concepts,

@@ -23,7 +23,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
-from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
+from pydantic import AfterValidator, Discriminator, Field, PrivateAttr, Tag, model_validator
 
 from resurgence_harness.errors import UserError, hides, sentence, shown
 from resurgence_harness.limits.acceptances import Entry, Word
@@ -158,6 +158,8 @@ class SamplerEntry(Entry):
 class PolicyFile(Entry):
     """The whole file."""
 
+    _sha256: str = PrivateAttr("")
+    """Of the file's bytes; empty for a policy that was not read from a file."""
     version: Annotated[int, Field(strict=True), AfterValidator(_version)] = 1
     task: Word = "celebrity"
     concepts: ConceptsEntry = ConceptsEntry()
@@ -354,23 +356,20 @@ class ReleasePolicy:
         }
 
 
-def load_policy(path: str | Path) -> tuple[PolicyFile, Path, str]:
-    """A policy file, the folder that its paths are meant from, and the sha256 of its bytes.
-
-    UserError for whatever is wrong with it.
-    """
+def load_policy(path: str | Path) -> tuple[PolicyFile, Path]:
+    """A policy file and the folder that its paths are meant from; UserError for whatever is wrong with it."""
     path = Path(path)
     file, document = read_file(path, PolicyFile, "policy file", "Write one with `resurgence policy init`.")
     for place, alpha in (("limits", file.limits.alpha), *((f"groups.{g}", e.alpha) for g, e in file.groups.items())):
         if alpha is not None:
             reading(path, f"{place}.alpha", partial(check_alpha, alpha))
-    return file, path.absolute().parent, document.sha256
+    file._sha256 = document.sha256
+    return file, path.absolute().parent
 
 
 def resolve(
     file: PolicyFile,
     folder: Path,
-    sha256: str = "",
     *,
     tasks: Mapping[str, Task],
     path: str = "",
@@ -380,7 +379,7 @@ def resolve(
 ) -> ReleasePolicy:
     """The policy with its lists read; `erased`, `retained` and `task` of a command line come first.
 
-    `sha256` is that of the policy file's bytes. `tasks` is what names of tasks mean for these models.
+    `tasks` is what names of tasks mean for these models.
     """
     file = file.model_copy(update={"task": task}) if task is not None else file
     if file.task not in tasks:
@@ -417,7 +416,7 @@ def resolve(
             )
     accepted = _accepted(file, folder)
     return ReleasePolicy(
-        file=file, erased=names, retained=kept, accepted=accepted, task=found, path=path, sha256=sha256
+        file=file, erased=names, retained=kept, accepted=accepted, task=found, path=path, sha256=file._sha256
     )
 
 

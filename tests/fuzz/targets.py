@@ -73,7 +73,7 @@ def policy(data: bytes) -> bool:
     path = folder / "policy.yaml"
     path.write_bytes(data)
     try:
-        file, beside, _ = load_policy(path)
+        file, beside = load_policy(path)
         found = resolve(file, beside, tasks=TASKS, path=str(path))
     except UserError as error:
         _check_sentence(error)

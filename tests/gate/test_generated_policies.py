@@ -31,7 +31,7 @@ def read(options: list[str]) -> ReleasePolicy:
     """What the gate does with these options before it looks at a model."""
     given = dict(zip(options[::2], options[1::2], strict=True))
     if "--policy" in given:
-        file, folder, _ = load_policy(Path(given["--policy"]))
+        file, folder = load_policy(Path(given["--policy"]))
         return resolve(file, folder, tasks=TASKS)
     return resolve(PolicyFile(), Path.cwd(), tasks=TASKS, erased=Path(given["--concepts"]))
 

@@ -54,7 +54,7 @@ def test_the_whole_corpus_is_refused(here: Path, resurgence: Any, tmp_path: Path
 def test_the_unbroken_policy_is_read(tmp_path: Path) -> None:
     """What the corpus breaks is accepted when it is whole; so is the file that `policy init` writes."""
     (tmp_path / "policy.yaml").write_text(GOOD, encoding="utf-8")
-    file, folder, _ = load_policy(tmp_path / "policy.yaml")
+    file, folder = load_policy(tmp_path / "policy.yaml")
     assert [one.name for one in resolve(file, folder, tasks=TASKS).erased] == ["Alba Drummond"]
 
 
@@ -63,7 +63,7 @@ def test_policy_init_writes_every_key_with_its_default(here: Path, resurgence: A
     assert resurgence("policy", "init").code == 0
     text = (here / "policy.yaml").read_text(encoding="utf-8")
     (here / "erased.txt").write_text("Alba Drummond\n", encoding="utf-8")
-    file, folder, _ = load_policy(here / "policy.yaml")
+    file, folder = load_policy(here / "policy.yaml")
     found = resolve(file, folder, tasks=TASKS)
     plain = resolve(PolicyFile(concepts=file.concepts), folder, tasks=TASKS)
     assert found.groups == plain.groups
