@@ -21,6 +21,7 @@ from resurgence_harness.planning import JudgeSpec
 from resurgence_harness.selection import CellPlan, Selection, base_model, plan_cell
 from resurgence_harness.specs import Asked, Cell, Recipe
 from resurgence_harness.statistics import Acceptance, Evidence, Judgment, Losses, Outcome, Policy, VerdictKind
+from resurgence_harness.storing import Store
 from resurgence_harness.tasks import CELEBRITY, TASKS
 
 FELL = Losses(before=(0.3, 0.31, 0.29, 0.3), after=(0.2, 0.22, 0.19, 0.21))
