@@ -168,7 +168,8 @@ def rows() -> Iterator[Row]:
     yield Row(command="others", wrong="no home", code=0, env=NO_HOME)
     for command in ("gate", "report"):
         unwritable = {"HOME": "/proc/none", "XDG_CACHE_HOME": "/proc"}
-        yield Row(command=command, wrong="no temporary folder", code=0, env={"NO_TEMPORARY_FOLDER": "1"})
+        code, says = (4, "no folder for temporary files") if command == "gate" else (0, "")
+        yield Row(command=command, wrong="no temporary folder", code=code, says=says, env={"NO_TEMPORARY_FOLDER": "1"})
         yield Row(command=command, wrong="an unwritable home", code=0, env=unwritable)
 
     # Files that cannot be written

@@ -131,7 +131,17 @@ def tokenizer_of(files: Mapping[str, bytes], folder: Path) -> Any:
     from transformers import CLIPTokenizer
 
     try:
-        with tempfile.TemporaryDirectory(prefix="resurgence-tokenizer-") as private:
+        holder = tempfile.TemporaryDirectory(prefix="resurgence-tokenizer-")
+    except OSError as problem:
+        raise UserError(
+            sentence(
+                "There is no folder for temporary files, which reading a tokenizer needs.",
+                reason=problem.strerror or problem,
+                do="Set TMPDIR to a folder that can be written.",
+            )
+        ) from None
+    try:
+        with holder as private:
             for name, data in files.items():
                 (Path(private) / name).write_bytes(data)
             return CLIPTokenizer.from_pretrained(private, local_files_only=True)
