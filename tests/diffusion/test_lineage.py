@@ -179,3 +179,11 @@ def test_comparing_imports_no_torch(v1: Path) -> None:
     )
 
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize(("amount", "same"), [(2e-7, True), (1e-5, False)])
+def test_rounding_is_no_fine_tuning(amount: float, same: bool, v1: Path, copied: Path) -> None:
+    """What a LoRA leaves that was added and taken away again is the same model; a little more is another."""
+    rewrite(copied, UNET, moved(amount))
+    found = compare(copied, v1)
+    assert found.same is same and found.total.moved > 0 and not found.rounded
