@@ -157,10 +157,8 @@ def _microworld() -> Iterator[str]:
 
 
 def _recipe(step: str, recipe: Recipe, title: str) -> Iterator[str]:
-    yield f"{title}  "
-    yield f"{recipe.source}  "
-    if recipe.nearest:
-        yield f"*Nearest*: {recipe.nearest}.  "
+    lines = [title, str(recipe.source), *([f"*Nearest*: {recipe.nearest}."] if recipe.nearest else [])]
+    yield "\\\n".join(lines)  # a backslash breaks a line; two spaces would be lost where patches are tidied
     yield ""
     yield from _table(("value", "is", "from"), lines_of(step, recipe))
 
