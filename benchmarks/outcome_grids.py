@@ -15,7 +15,7 @@ from pathlib import Path
 
 from resurgence_harness.bench import Bench
 from resurgence_harness.judging import judge_by_name
-from resurgence_harness.selection import Selection, base_model, plan_cell
+from resurgence_harness.selection import Selection, plan_cell, resolve_base
 from resurgence_harness.specs import Cell
 from resurgence_harness.storing import Store
 from resurgence_harness.tasks import CELEBRITY
@@ -30,7 +30,7 @@ def main() -> None:
     parser.add_argument("--to", type=Path, required=True, help="a folder")
     parser.add_argument("--device", default="cpu")
     asked = parser.parse_args()
-    base, judge = base_model("micro"), judge_by_name(CELEBRITY.judges[0])
+    base, judge = resolve_base("micro"), judge_by_name(CELEBRITY.judges[0])
     bench = Bench(Store(asked.store), base_location=base, device=asked.device)
     asked.to.mkdir(parents=True, exist_ok=True)
     for words in asked.cells.split(","):

@@ -16,7 +16,7 @@ from resurgence_harness.bench import Bench
 from resurgence_harness.examining import Rule
 from resurgence_harness.experiments.planted import sensitivity
 from resurgence_harness.judging import judge_by_name
-from resurgence_harness.selection import Selection, base_model, plan_cell
+from resurgence_harness.selection import Selection, plan_cell, resolve_base
 from resurgence_harness.specs import Cell
 from resurgence_harness.statistics import Policy
 from resurgence_harness.storing import Store
@@ -32,7 +32,7 @@ def main() -> None:
     parser.add_argument("--counts", default="1,10")
     parser.add_argument("--device", default="cpu")
     asked = parser.parse_args()
-    base = base_model("micro")
+    base = resolve_base("micro")
     bench = Bench(Store(asked.store), base_location=base, device=asked.device)
     judges = [judge_by_name(name) for name in CELEBRITY.judges]
     with asked.to.open("w", newline="", encoding="utf-8") as file:

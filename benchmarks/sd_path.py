@@ -37,7 +37,7 @@ from resurgence_harness.judging.weights import digest_of
 from resurgence_harness.planning import checkpoint_key, held_out_probe, images_key, judgments_key, probes_of, training
 from resurgence_harness.presets import parse_change
 from resurgence_harness.selection import CellPlan, Selection, cells, plan_cell
-from resurgence_harness.specs import Asked, Base, Recipe
+from resurgence_harness.specs import Base, Recipe, SampleRequest
 from resurgence_harness.storing import Artifact, Store
 from tests.judging.tiny_clip import ARCHITECTURE, save_tiny_clip
 from tests.tiny import save_parts, save_tiny_stable_diffusion
@@ -189,7 +189,7 @@ def stages(plan: CellPlan, ledger: Ledger, settings: Settings) -> Iterator[Stage
     """What one cell cost, in the order in which it is made; what an earlier cell has made is not told again."""
     method = plan.cell.method
 
-    def drawn(name: str, recipe: Recipe, probes: Iterable[Asked]) -> Iterator[Stage]:
+    def drawn(name: str, recipe: Recipe, probes: Iterable[SampleRequest]) -> Iterator[Stage]:
         return ledger.line(name, method, {images_key(recipe, probe): len(probe) for probe in probes}, "images")
 
     yield from drawn("benign images", plan.base, [plan.benign])

@@ -66,7 +66,7 @@ class Trial(NamedTuple):
         return TRIALS[self.method](self.task)[self.place]
 
     @property
-    def words(self) -> tuple[str, ...]:
+    def label(self) -> tuple[str, ...]:
         """The first columns, which tell trials apart."""
         return (self.task, self.method, repr(self.settings), ", ".join(self.case.erased), str(self.case.seed))
 
@@ -141,7 +141,7 @@ def choose(rows: list[Row]) -> Iterator[str]:
 
 
 class Bench:
-    """What one process keeps between trials: the base, a copy that wears other weights, images and latents."""
+    """What one process keeps between trials: the base, a copy that takes other weights, images and latents."""
 
     def __init__(self, device: str) -> None:
         """Load the base."""
@@ -150,8 +150,8 @@ class Bench:
         from resurgence_harness.microworld import weights
 
         self.base = StableDiffusion.load(weights.directory(), device)
-        self.worn = self.base.copy()
-        self.places = tensors(self.worn)
+        self.changed = self.base.copy()
+        self.places = tensors(self.changed)
         self.replays = Replays()
         self.tensors: dict[str, dict[str, Tensor]] = {}
         self.shown: dict[str, tuple[int, int]] = {}
@@ -170,7 +170,7 @@ class Bench:
         with torch.no_grad():
             for name, tensor in tensors(model).items():
                 self.places[name].copy_(tensor)
-        return sample(self.worn, probe, replays=self.replays)
+        return sample(self.changed, probe, replays=self.replays)
 
     def cached(self, kind: str, spec: object, build: Any) -> dict[str, Tensor]:
         """Made once."""
@@ -206,7 +206,7 @@ class Bench:
             found: tuple[Any, ...] = (*self.judged(model, task, asked), *self.judged(model, task, watched))
         except HarnessError as error:  # a setting that diverges is a result, too
             found, seconds = (str(error).splitlines()[0], "", "", ""), time.monotonic() - began
-        return [*trial.words, *found, *self.shown[trial.task], f"{seconds:.1f}"]
+        return [*trial.label, *found, *self.shown[trial.task], f"{seconds:.1f}"]
 
 
 def unlearning(trial: Trial, sampler: Sampler) -> Unlearning:
@@ -330,15 +330,15 @@ def tune(trials: list[Trial], to: Path, device: str, jobs: int, images: tuple[in
             table.writerow(COLUMNS)
             file.flush()
         groups = dict.fromkeys((trial.task, trial.method) for trial in trials)
-        left = {group: [t for t in trials if (t.task, t.method) == group and t.words not in made] for group in groups}
-        waiting = deque(trial for trial in trials if trial.words not in made)
+        left = {group: [t for t in trials if (t.task, t.method) == group and t.label not in made] for group in groups}
+        waiting = deque(trial for trial in trials if trial.label not in made)
         going: dict[Future[list[Any] | None], Trial] = {}
 
         def advance(group: tuple[str, str]) -> None:
             """The other cases of a method and task, before anything else, once its first ones are all made."""
             if not left[group]:
-                fresh = [trial for trial in promoted(*group, rows_of(to)) if trial.words not in made]
-                made.update(trial.words for trial in fresh)
+                fresh = [trial for trial in promoted(*group, rows_of(to)) if trial.label not in made]
+                made.update(trial.label for trial in fresh)
                 waiting.extendleft(reversed(fresh))
 
         for group in groups:

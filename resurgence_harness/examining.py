@@ -26,7 +26,7 @@ from resurgence_harness.statistics import (
     CellEvidence,
     Differs,
     Evidence,
-    Group,
+    ImageGroup,
     JudgeAccuracy,
     Losses,
     Policy,
@@ -53,7 +53,7 @@ class Rule:
         """The verdict on what was seen so far."""
         return decide(evidence, self.policy, self.acceptance, settings=self.settings)
 
-    def wants(self, evidence: CellEvidence, verdict: Verdict) -> frozenset[Group]:
+    def wants(self, evidence: CellEvidence, verdict: Verdict) -> frozenset[ImageGroup]:
         """The images of which more could change the verdict, or show that a KNOWN cell needs no acceptance."""
         if verdict.kind is not VerdictKind.KNOWN:
             return verdict.wants

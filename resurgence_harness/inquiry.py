@@ -17,7 +17,7 @@ from resurgence_harness.statistics import (
     Differs,
     Evidence,
     FilledTemplate,
-    Group,
+    ImageGroup,
     JudgeAccuracy,
     Losses,
 )
@@ -118,7 +118,7 @@ class Inquiry(Generic[Planned]):
         others = [CellEvidence(**other) for other in judges[1:2]]
         return CellEvidence(**judges[0], second=others[0] if others else None)
 
-    def widen(self, wants: Collection[Group], *, templates: Collection[str] = ()) -> bool:
+    def widen(self, wants: Collection[ImageGroup], *, templates: Collection[str] = ()) -> bool:
         """Ask each model for one more block of the images wanted; False where the grids have no more.
 
         Of the filled templates, only those named are asked on.

@@ -16,7 +16,7 @@ from statistics import median
 from typing import NamedTuple, Protocol
 
 from resurgence_harness.finetuning.contract import FineTuning
-from resurgence_harness.specs import Asked, Probe, Recipe, Sampler, Step
+from resurgence_harness.specs import Probe, Recipe, Sampler, SampleRequest, Step
 from resurgence_harness.storing import Condition, Store, key
 
 HELD_OUT = 100
@@ -55,7 +55,7 @@ class Wanted(NamedTuple):
     """One piece of evidence that a test asks for."""
 
     recipe: Recipe
-    probe: Asked
+    probe: SampleRequest
     judge: JudgeSpec
 
 
@@ -67,8 +67,8 @@ class Action:
     """checkpoint, images or judgments."""
     key: str
     model: str
-    """The recipe in words; the steps' arrows and how many concepts each erases."""
-    words: str
+    """The recipe as a label; the steps' arrows and how many concepts each erases."""
+    label: str
     """What exactly is made."""
     reason: Condition
     images: int = 0
@@ -106,7 +106,7 @@ class Plan:
         return sum(action.images for action in self.needed if action.kind == "images")
 
 
-def plan(store: Store, wanted: Iterable[Wanted | tuple[Recipe, Asked, JudgeSpec]], *, device: str = "") -> Plan:
+def plan(store: Store, wanted: Iterable[Wanted | tuple[Recipe, SampleRequest, JudgeSpec]], *, device: str = "") -> Plan:
     """The actions that give every wanted (recipe, probe, judge), in an order in which they can be made.
 
     Estimates are for `device`, "cpu" or "cuda"; where it is not given, for the one that was used last.
@@ -128,12 +128,12 @@ def checkpoint_key(recipe: Recipe) -> str:
     return key("checkpoint", recipe)
 
 
-def images_key(recipe: Recipe, probe: Asked) -> str:
+def images_key(recipe: Recipe, probe: SampleRequest) -> str:
     """Of what a model draws when it is asked a probe."""
     return key("images", (checkpoint_key(recipe), probe))
 
 
-def judgments_key(recipe: Recipe, probe: Asked, judge: JudgeSpec) -> str:
+def judgments_key(recipe: Recipe, probe: SampleRequest, judge: JudgeSpec) -> str:
     """Of what a judge says of these images."""
     return key("judgments", (JUDGMENTS_FORMAT, checkpoint_key(recipe), probe, _named(judge)))
 
@@ -148,7 +148,7 @@ def canaries_key(judge: JudgeSpec) -> str:
     return key("canaries", _named(judge))
 
 
-def lineage(recipe: Recipe) -> tuple[Recipe, ...]:
+def step_prefixes(recipe: Recipe) -> tuple[Recipe, ...]:
     """The recipe after its first step, after its second …; empty for a base."""
     return tuple(replace(recipe, steps=recipe.steps[:count]) for count in range(1, len(recipe.steps) + 1))
 
@@ -167,7 +167,7 @@ def probes_of(step: Step) -> tuple[Probe, ...]:
     return tuple(value for value in vars(step).values() if isinstance(value, Probe))
 
 
-def words_of(recipe: Recipe) -> str:
+def describe_recipe(recipe: Recipe) -> str:
     """For people, with the number of concepts: "micro → esd(10) → lora"."""
     names = [recipe.base.name or recipe.base.digest[:8]]
     for step in recipe.steps:
@@ -176,9 +176,9 @@ def words_of(recipe: Recipe) -> str:
     return " → ".join(names)
 
 
-def images_words(recipe: Recipe, probe: Asked) -> str:
+def describe_images(recipe: Recipe, probe: SampleRequest) -> str:
     """ "250 images of micro → esd(10)"."""
-    return f"{len(probe)} images of {words_of(recipe)}"
+    return f"{len(probe)} images of {describe_recipe(recipe)}"
 
 
 # Estimates
@@ -191,7 +191,7 @@ class Work(NamedTuple):
     units: int
 
 
-def drawing(probe: Asked) -> Work:
+def drawing(probe: SampleRequest) -> Work:
     """Images, comparable at one size and number of sampler steps."""
     sampler = probe.sampler
     return Work(f"draw {sampler.width}×{sampler.height}, {sampler.steps} steps", len(probe))
@@ -204,7 +204,7 @@ def training(step: Step) -> Work:
     return Work(f"{step.name}, {batch} at a time" if batch else step.name, updates if isinstance(updates, int) else 1)
 
 
-def judging(judge: JudgeSpec, probe: Asked) -> Work:
+def judging(judge: JudgeSpec, probe: SampleRequest) -> Work:
     """Images seen by one judge."""
     return Work(f"judge {judge.name}", len(probe))
 
@@ -233,24 +233,24 @@ class Pace:
 # Inside
 
 
-def _judged(store: Store, pace: Pace, recipe: Recipe, probe: Asked, judge: JudgeSpec) -> Iterator[Action]:
+def _judged(store: Store, pace: Pace, recipe: Recipe, probe: SampleRequest, judge: JudgeSpec) -> Iterator[Action]:
     place = judgments_key(recipe, probe, judge)
     reason = store.condition(place)
     if reason is not Condition.PRESENT:
         yield from _drawn(store, pace, recipe, probe)
     seconds, learned = pace.seconds(judging(judge, probe), declared=SECONDS_PER_JUDGMENT)
-    words = f"{judge.name} on {images_words(recipe, probe)}"
-    yield _action("judgments", place, recipe, words, reason, seconds, learned, probe)
+    label = f"{judge.name} on {describe_images(recipe, probe)}"
+    yield _action("judgments", place, recipe, label, reason, seconds, learned, probe)
 
 
-def _drawn(store: Store, pace: Pace, recipe: Recipe, probe: Asked) -> Iterator[Action]:
+def _drawn(store: Store, pace: Pace, recipe: Recipe, probe: SampleRequest) -> Iterator[Action]:
     place = images_key(recipe, probe)
     reason = store.condition(place)
     if reason is not Condition.PRESENT:
-        yield from _built(store, pace, lineage(recipe))
+        yield from _built(store, pace, step_prefixes(recipe))
     declared = SECONDS_PER_IMAGE * _scale(probe.sampler) * probe.sampler.steps / 10
     seconds, learned = pace.seconds(drawing(probe), declared=declared)
-    yield _action("images", place, recipe, images_words(recipe, probe), reason, seconds, learned, probe)
+    yield _action("images", place, recipe, describe_images(recipe, probe), reason, seconds, learned, probe)
 
 
 def _built(store: Store, pace: Pace, recipes: Sequence[Recipe]) -> Iterator[Action]:
@@ -267,30 +267,30 @@ def _built(store: Store, pace: Pace, recipes: Sequence[Recipe]) -> Iterator[Acti
         scale = _scale(probes[0].sampler) if probes else 1.0
         declared = SECONDS_PER_UPDATE * scale if work.units > 1 else SECONDS_PER_SOLVE
         seconds, learned = pace.seconds(work, declared=declared)
-        yield _action("checkpoint", place, recipe, words_of(recipe), reason, seconds, learned, None)
+        yield _action("checkpoint", place, recipe, describe_recipe(recipe), reason, seconds, learned, None)
         if reason is not Condition.PRESENT and isinstance(step, FineTuning):
             for done in step.save_at:  # left by this training on its way
                 part = recipe.before.then(step.at(done))
-                place, words = checkpoint_key(part), f"{words_of(part)}, saved at step {done}"
-                yield _action("checkpoint", place, part, words, store.condition(place), 0.0, learned, None)
+                place, label = checkpoint_key(part), f"{describe_recipe(part)}, saved at step {done}"
+                yield _action("checkpoint", place, part, label, store.condition(place), 0.0, learned, None)
 
 
 def _action(
     kind: str,
     place: str,
     recipe: Recipe,
-    words: str,
+    label: str,
     reason: Condition,
     seconds: float,
     learned: bool,
-    probe: Asked | None,
+    probe: SampleRequest | None,
 ) -> Action:
     present = reason is Condition.PRESENT
     return Action(
         kind=kind,
         key=place,
-        model=words_of(recipe),
-        words=words,
+        model=describe_recipe(recipe),
+        label=label,
         reason=reason,
         images=len(probe) if probe is not None else 0,
         seconds=0.0 if present else seconds,

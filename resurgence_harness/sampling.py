@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 
     from resurgence_harness.diffusion.model import StableDiffusion
     from resurgence_harness.diffusion.replaying import Replays
-    from resurgence_harness.specs import Asked, Sampler
+    from resurgence_harness.specs import Sampler, SampleRequest
 
 
 @exact_products()
 def sample(
     model: StableDiffusion,
-    probe: Asked,
+    probe: SampleRequest,
     *,
     progress: Callable[[int, int], None] | None = None,
     replays: Replays | None = None,

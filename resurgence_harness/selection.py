@@ -26,8 +26,8 @@ from resurgence_harness.presets import (
     PerPreserved,
     Profile,
     Settings,
+    check_names,
     check_size,
-    check_words,
     image_of,
     preset_of,
     settings_for,
@@ -35,7 +35,7 @@ from resurgence_harness.presets import (
 )
 from resurgence_harness.presets.stepping import missing_values
 from resurgence_harness.specs import Base, Cell, Concept, Grid, Probe, Prompt, Recipe, Sampler
-from resurgence_harness.statistics import FIXED, Design, Group, Hybrid, Shuffled
+from resurgence_harness.statistics import FIXED, Design, Hybrid, ImageGroup, Shuffled
 from resurgence_harness.tasks import PUBLISHED, TASKS, Task
 from resurgence_harness.unlearning import Unlearning
 
@@ -44,7 +44,13 @@ PAIRS, RETAINED = 500, 400
 FIXED_PAIRS, FIXED_RETAINED = 125, 200
 """The same where their number is fixed: the zero-event floor at δ .05, α .01 is 90, Tango needs 103; and with 150
 retained ones a loss of 5 points cannot be told from the limit of 10."""
-CLEAR = {Group.ERASED: 125, Group.AS_PARENT: 75, Group.SYNONYMS: 125, Group.RETAINED: 75, Group.TEMPLATES: 100}
+CLEAR = {
+    ImageGroup.ERASED: 125,
+    ImageGroup.AS_PARENT: 75,
+    ImageGroup.SYNONYMS: 125,
+    ImageGroup.RETAINED: 75,
+    ImageGroup.TEMPLATES: 100,
+}
 """About as many pairs settle a cell in which nothing came back; a plan counts on so many."""
 BLOCK = 24
 """Images between two looks, made up to whole batches of the sampler."""
@@ -84,12 +90,12 @@ class Selection:
     """sha256 of the file of settings that some of them are from; empty for none."""
 
     def __post_init__(self) -> None:
-        check_words("profile", [self.profile], PROFILES, "--resurgence-profile")
+        check_names("profile", [self.profile], PROFILES, "--resurgence-profile")
         if not self.engine:
             object.__setattr__(self, "engine", self.described.engine)
-        check_words("engine", [self.engine], ENGINES, "--resurgence-engine")
-        check_words("method", self.methods or (), METHODS, "--resurgence-methods")
-        check_words("fine-tuning", self.finetunings or (), FINETUNINGS, "--resurgence-finetune")
+        check_names("engine", [self.engine], ENGINES, "--resurgence-engine")
+        check_names("method", self.methods or (), METHODS, "--resurgence-methods")
+        check_names("fine-tuning", self.finetunings or (), FINETUNINGS, "--resurgence-finetune")
         for name, values in (("methods", self.methods), ("counts", self.counts), ("finetunings", self.finetunings)):
             if values is not None and (not values or len(set(values)) < len(values)):
                 raise UserError(
@@ -124,7 +130,7 @@ class Arm(NamedTuple):
     grid: Grid
     design: Design
     """How its images come to be chosen."""
-    group: Group | None
+    group: ImageGroup | None
     """The arms that are asked for the same images; None where the number of images is always fixed."""
     images: int
     """How many are drawn at least, or exactly where the number is fixed."""
@@ -166,7 +172,7 @@ class CellPlan:
     def arms(self) -> dict[str, Arm]:
         """Every model and what it is asked, by the word of its arm, in the order in which they are best made."""
 
-        def compared(recipe: Recipe, grid: Grid, group: Group) -> Arm:
+        def compared(recipe: Recipe, grid: Grid, group: ImageGroup) -> Arm:
             if self.engine == "fixed":
                 return Arm(recipe, grid, FIXED, None, len(grid))
             design = Hybrid(len(grid)) if self.engine == "hybrid" else Shuffled(len(grid))
@@ -175,14 +181,14 @@ class CellPlan:
         def shown(recipe: Recipe, grid: Grid, images: int) -> Arm:
             return Arm(recipe, grid, FIXED, None, min(images, len(grid)))
 
-        erased, retained = Group.ERASED, Group.RETAINED
+        erased, retained = ImageGroup.ERASED, ImageGroup.RETAINED
         other = self.synonyms
         renamed = (
             {}
             if other is None
             else {
-                "synonyms_before": compared(self.unlearned, other, Group.SYNONYMS),
-                "synonyms_after": compared(self.tuned, other, Group.SYNONYMS),
+                "synonyms_before": compared(self.unlearned, other, ImageGroup.SYNONYMS),
+                "synonyms_after": compared(self.tuned, other, ImageGroup.SYNONYMS),
             }
         )
         return {
@@ -259,15 +265,15 @@ def cells(task: Task, selection: Selection) -> tuple[Cell, ...]:
 
 def plan_cell(cell: Cell, base: Base, *, task: Task, selection: Selection) -> CellPlan:
     """What this cell asks for on this base."""
-    check_words("method", [cell.method], METHODS, "--resurgence-methods")
-    check_words("fine-tuning", [cell.finetuning], FINETUNINGS, "--resurgence-finetune")
+    check_names("method", [cell.method], METHODS, "--resurgence-methods")
+    check_names("fine-tuning", [cell.finetuning], FINETUNINGS, "--resurgence-finetune")
     settings = settings_of(base, selection.changed, task=task.name, method=cell.method, count=cell.count)
     sampler = Sampler(**settings["sampler"])
     erased = task.erase(cell.count)
     benign = benign_probe(task, base, selection)
     published = Recipe(base)
     unlearned = published.then(unlearning_step(cell, task, erased, settings, sampler))
-    forbidden = tuple(word for concept in erased for word in concept.words)
+    forbidden = tuple(word for concept in erased for word in concept.aliases)
     given = {"data": BenignSet(probe=benign, forbidden=forbidden), "seed": cell.run, **settings[cell.finetuning]}
     _check_complete(cell.finetuning, FINETUNINGS[cell.finetuning], given)
     tuning = FINETUNINGS[cell.finetuning](**given)
@@ -320,7 +326,7 @@ def benign_probe(task: Task, base: Base, selection: Selection) -> Probe:
     )
 
 
-def base_model(word: str) -> Base:
+def resolve_base(word: str) -> Base:
     """The base that a person named, read and checked; UserError says what is wrong, or how to fetch it.
 
     "micro", "sd14", "sd21-base", "sd21", owner/name@<commit> of the hub, or a local directory.

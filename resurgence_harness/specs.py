@@ -61,7 +61,7 @@ class Concept:
             )
 
     @property
-    def words(self) -> tuple[str, ...]:
+    def aliases(self) -> tuple[str, ...]:
         """The name and its synonyms."""
         return (self.name, *self.synonyms)
 
@@ -107,7 +107,7 @@ class Recipe:
         return replace(self, steps=self.steps[:-1])
 
     @property
-    def words(self) -> str:
+    def label(self) -> str:
         """For people: "micro → esd → lora"."""
         return " → ".join([self.base.name or self.base.digest[:8], *(step.name for step in self.steps)])
 
@@ -193,7 +193,7 @@ class Block:
         return iter(self.asked)
 
 
-Asked = Probe | Block
+SampleRequest = Probe | Block
 """What a model is asked in one go."""
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 import pytest
 
-import resurgence_harness.bench.wardrobe as wardrobe_module
+import resurgence_harness.bench.model_cache as wardrobe_module
 from resurgence_harness.bench import Bench
 from resurgence_harness.diffusion.base_files import digest_of
 from resurgence_harness.errors import BuildError, JudgeError, SpecError, UserError
@@ -235,7 +235,7 @@ def test_benign_losses_are_paired_and_held_out(bench: Bench, tuned: Recipe, unle
 
 
 def test_intermediate_checkpoints_are_recipes_of_their_own(bench: Bench, base: Base) -> None:
-    """Asked to save at a step, the bench has that step's own recipe, as if it had been asked for it alone."""
+    """SampleRequest to save at a step, the bench has that step's own recipe, as if it had been asked for it alone."""
     step = Full(data=BenignSet(probe=BENIGN), steps=2, batch=2, save_at=(1, 2))
     recipe = Recipe(base).then(step)
     bench.checkpoint(recipe)
@@ -477,7 +477,7 @@ def test_what_was_made_from_something_else_is_made_again(bench: Bench, tuned: Re
         return {}
 
     old = {key: store.open(key).digest for key in (checkpoint_key(tuned), images_key(tuned, ASKED))}
-    store.make(place, kind="checkpoint", words="from another machine", inputs={"0" * 64: "x"}, build=build)
+    store.make(place, kind="checkpoint", label="from another machine", inputs={"0" * 64: "x"}, build=build)
     for key in (*old, judged):
         assert store.condition(key) is Condition.CHANGED
     bench.evidence(tuned, ASKED, Brightness())

@@ -15,8 +15,8 @@ import pytest
 
 import resurgence_harness
 from resurgence_harness import cli
+from resurgence_harness.cli.formatting import format_age, format_size, format_time
 from resurgence_harness.cli.plan import show_plan
-from resurgence_harness.cli.words import age_words, size_words, time_words
 from resurgence_harness.planning import HELD_OUT, images_key, plan
 from resurgence_harness.storing import Store, key
 from tests.test_planning import ASKED, BASE, TUNED, UNLEARNED, Eye, put
@@ -250,7 +250,7 @@ def test_plan_then_build_then_plan(suite: list[str], tmp_path: Path) -> None:
     assert built.stdout.splitlines()[-1] == f"Everything that 1 cell asks for is in {tmp_path}/store."
     made = Store(tmp_path / "store").ls()
     assert {artifact.kind for artifact in made} >= {"checkpoint", "losses", "canaries"}
-    assert [artifact.words for artifact in made if artifact.words.endswith("stopped at 1")]
+    assert [artifact.label for artifact in made if artifact.label.endswith("stopped at 1")]
     warm = resurgence("plan", *suite, store)
     assert "Nothing has to be made" in warm.stdout.splitlines()[-1], warm.stdout
 
@@ -309,13 +309,13 @@ def test_a_folder_without_cells_is_a_mistake(tmp_path: Path) -> None:
 )
 def test_sizes_in_words(number: int, words: str) -> None:
     """Bytes as people write them."""
-    assert size_words(number) == words
+    assert format_size(number) == words
 
 
 @pytest.mark.parametrize(("number", "words"), [(0.04, "0.0 s"), (12.3, "12 s"), (150, "2 min"), (7200, "2.0 h")])
 def test_times_in_words(number: float, words: str) -> None:
     """Seconds as people say them."""
-    assert time_words(number) == words
+    assert format_time(number) == words
 
 
 @pytest.mark.parametrize(
@@ -323,7 +323,7 @@ def test_times_in_words(number: float, words: str) -> None:
 )
 def test_ages_in_words(seconds: float, words: str) -> None:
     """Ages as people say them."""
-    assert age_words(timedelta(seconds=seconds)) == words
+    assert format_age(timedelta(seconds=seconds)) == words
 
 
 @pytest.mark.parametrize(

@@ -18,8 +18,8 @@ from resurgence_harness.gate.release_policy import PolicyFile, resolve
 from resurgence_harness.inquiry import Question
 from resurgence_harness.judging import judge_by_name
 from resurgence_harness.planning import JudgeSpec
-from resurgence_harness.selection import CellPlan, Selection, base_model, plan_cell
-from resurgence_harness.specs import Asked, Cell, Recipe
+from resurgence_harness.selection import CellPlan, Selection, plan_cell, resolve_base
+from resurgence_harness.specs import Cell, Recipe, SampleRequest
 from resurgence_harness.statistics import Acceptance, Evidence, Judgment, Losses, Outcome, Policy, VerdictKind
 from resurgence_harness.storing import Store
 from resurgence_harness.tasks import CELEBRITY, TASKS
@@ -44,12 +44,12 @@ class Drawn:
     def __init__(self, shows: Callable[[Recipe, str], bool], *, unlearned: tuple[str, ...]) -> None:
         self.shows, self.unlearned = shows, unlearned
         self.made: list[tuple[str, str]] = []
-        self.stored: set[tuple[Recipe, Asked]] = set()
+        self.stored: set[tuple[Recipe, SampleRequest]] = set()
         self.in_the_making: set[Recipe] = set()
 
-    def evidence(self, recipe: Recipe, probe: Asked, judge: JudgeSpec) -> Evidence:
+    def evidence(self, recipe: Recipe, probe: SampleRequest, judge: JudgeSpec) -> Evidence:
         """Judgments of these images."""
-        self.made.append((recipe.words, judge.name))
+        self.made.append((recipe.label, judge.name))
         rows = tuple(
             Judgment(
                 concept=prompt.concept,
@@ -62,7 +62,7 @@ class Drawn:
             for prompt, seed in probe.rows()
         )
         return Evidence(
-            judgments=rows, planned=len(rows), recipe=recipe.words, judge=judge.name, images=(recipe.words,)
+            judgments=rows, planned=len(rows), recipe=recipe.label, judge=judge.name, images=(recipe.label,)
         )
 
     def _hit(self, recipe: Recipe, concept: str) -> bool:
@@ -70,7 +70,7 @@ class Drawn:
             return True
         return (not recipe.steps and recipe.base.name == "micro") or self.shows(recipe, concept)
 
-    def known(self, recipe: Recipe, probe: Asked, judge: JudgeSpec) -> Evidence | None:
+    def known(self, recipe: Recipe, probe: SampleRequest, judge: JudgeSpec) -> Evidence | None:
         """Judgments that are stored already."""
         return self.evidence(recipe, probe, judge) if (recipe, probe) in self.stored else None
 
@@ -78,7 +78,7 @@ class Drawn:
         """Always."""
         return True
 
-    def busy(self, recipe: Recipe, probe: Asked) -> bool:
+    def busy(self, recipe: Recipe, probe: SampleRequest) -> bool:
         """Whether it is in the making elsewhere."""
         return recipe in self.in_the_making
 
@@ -90,7 +90,7 @@ class Drawn:
 def suite_plan(steps: tuple[int, ...] | None = None) -> CellPlan:
     """A real cell: UCE on one name."""
     cell = Cell(task="celebrity", method="uce", count=1, finetuning="lora")
-    return plan_cell(cell, base_model("micro"), task=CELEBRITY, selection=Selection(steps=steps))
+    return plan_cell(cell, resolve_base("micro"), task=CELEBRITY, selection=Selection(steps=steps))
 
 
 def laboratory(drawn: Drawn, plan: CellPlan, **more: Any) -> Laboratory:
@@ -107,14 +107,14 @@ def test_a_suite_and_the_gate_say_the_same_of_the_same_evidence(tmp_path: Path) 
     plan = suite_plan()
     suite = examine(plan, Rule(policy=Policy(), acceptance=ACCEPTED), laboratory(NOTHING, plan))
 
-    base = Recipe(base_model("micro"))
+    base = Recipe(resolve_base("micro"))
     unlearned, candidate = (
         Recipe(replace(base.base, digest=letter * 64, name=name))
         for letter, name in (("b", "unlearned"), ("c", "candidate"))
     )
     models = Models(
         candidate=candidate,
-        words="candidate",
+        label="candidate",
         unlearned=unlearned,
         base=base,
         files={},

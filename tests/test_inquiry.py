@@ -8,7 +8,7 @@ from resurgence_harness.errors import SpecError
 from resurgence_harness.inquiry import Inquiry, Question
 from resurgence_harness.selection import CONTROL_IMAGES, Selection, plan_cell
 from resurgence_harness.specs import Base, Cell, Grid, Probe, Prompt
-from resurgence_harness.statistics import Evidence, Group, Judgment, Outcome
+from resurgence_harness.statistics import Evidence, ImageGroup, Judgment, Outcome
 from resurgence_harness.tasks import CELEBRITY
 
 BASE = Base(digest="0" * 64, name="micro")
@@ -28,7 +28,7 @@ def answered(asked: Inquiry) -> Inquiry:
             Judgment(concept=p.concept, prompt=p.text, seed=s, outcome=Outcome.CLEAR, score=0.5, answer="somebody")
             for p, s in block.rows()
         )
-        words = arm.recipe.words
+        words = arm.recipe.label
         asked.answer(
             question,
             [Evidence(judgments=rows, planned=len(rows), recipe=words, judge=name) for name in asked.plan.judges],
@@ -48,10 +48,10 @@ def test_wanted_images_are_asked_of_every_model_alike() -> None:
     """More erased images: before and after, not the base; more retained ones: all three models."""
     asked = answered(inquiry())
     assert asked.open == []
-    assert asked.widen({Group.ERASED})
+    assert asked.widen({ImageGroup.ERASED})
     assert asked.open == [Question("before", 1), Question("after", 1)]
     answered(asked)
-    assert asked.widen({Group.RETAINED})
+    assert asked.widen({ImageGroup.RETAINED})
     assert {question.arm for question in asked.open} == {"base_retained", "retained_before", "retained_after"}
     assert asked.looks == 3
 
@@ -60,7 +60,7 @@ def test_a_grid_ends() -> None:
     """When every row is drawn there is nothing more to ask."""
     asked = answered(inquiry())
     rounds = 0
-    while asked.widen({Group.ERASED}):
+    while asked.widen({ImageGroup.ERASED}):
         answered(asked)
         rounds += 1
     assert (rounds + 1) * 25 == 500
@@ -72,7 +72,7 @@ def test_a_grid_ends() -> None:
 def test_a_fixed_number_is_asked_at_once_and_never_widened() -> None:
     """The fixed engine looks once."""
     asked = answered(inquiry("fixed"))
-    assert not asked.widen({Group.ERASED, Group.RETAINED})
+    assert not asked.widen({ImageGroup.ERASED, ImageGroup.RETAINED})
     assert asked.looks == 1
 
 

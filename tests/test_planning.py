@@ -16,13 +16,13 @@ from resurgence_harness.planning import (
     Plan,
     Wanted,
     checkpoint_key,
+    describe_recipe,
     drawing,
     held_out_probe,
     images_key,
     judgments_key,
     plan,
     training,
-    words_of,
 )
 from resurgence_harness.specs import Base, Concept, Probe, Prompt, Recipe, Sampler
 from resurgence_harness.storing import Artifact, Condition, Store
@@ -60,7 +60,7 @@ def put(store: Store, key: str, kind: str, *, content: bytes = b"x", **facts: An
         (folder / "file").write_bytes(content)
         return facts
 
-    return store.make(key, kind=kind, words=kind, inputs=inputs, build=build)
+    return store.make(key, kind=kind, label=kind, inputs=inputs, build=build)
 
 
 def told(planned: Plan) -> list[tuple[str, str, str]]:
@@ -207,5 +207,5 @@ def test_held_out_images_were_never_trained_on() -> None:
 
 def test_recipes_in_words_tell_how_many_concepts() -> None:
     """ "micro → uce(1) → lora"."""
-    assert words_of(TUNED) == "micro → uce(1) → lora"
-    assert words_of(Recipe(Base(digest="ab" * 32))) == "abababab"
+    assert describe_recipe(TUNED) == "micro → uce(1) → lora"
+    assert describe_recipe(Recipe(Base(digest="ab" * 32))) == "abababab"

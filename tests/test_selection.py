@@ -212,7 +212,7 @@ def test_neutral_things_are_kept_where_a_preset_says_so(task: Task, monkeypatch:
     shown = {prompt.concept for prompt in salun.unlearned.steps[0].retain.prompts}
     assert shown == {concept.name for concept in (*task.preserve, *task.neutral_concepts)}
     texts = " ".join(prompt.text.casefold() for prompt in task.neutral)
-    unseen = [word for concept in (*task.erasable, *task.held_out) for word in concept.words]
+    unseen = [word for concept in (*task.erasable, *task.held_out) for word in concept.aliases]
     assert not [word for word in unseen if f" {word.casefold()} " in f" {texts} "]
     assert salun.benign == esd.benign
 

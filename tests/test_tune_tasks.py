@@ -40,7 +40,7 @@ def test_every_trial_makes_its_step_with_seeds_of_the_search() -> None:
         for case in (trial.case, *others(trial.task, trial.method))
     ]
     steps = [unlearning(trial, SAMPLER) for trial in trials]
-    assert len(set(map(repr, steps))) == len(steps) == len({trial.words for trial in trials})
+    assert len(set(map(repr, steps))) == len(steps) == len({trial.label for trial in trials})
     for step in steps:
         for field, first in (("forget", FORGET_SEED), ("retain", RETAIN_SEED)):
             if hasattr(step, field):
@@ -53,7 +53,7 @@ def written(file: Path, *found: tuple[int, tuple[int, int]]) -> Path:
         table = csv.writer(stream)
         table.writerow(COLUMNS)
         for place, (erased, retained) in found:
-            table.writerow([*Trial("object", "uce", place, FIRST).words, erased, 100, retained, 100, 100, 100, "1.0"])
+            table.writerow([*Trial("object", "uce", place, FIRST).label, erased, 100, retained, 100, 100, 100, "1.0"])
     return file
 
 
@@ -71,6 +71,6 @@ def test_where_none_meets_the_bar_it_is_said(tmp_path: Path) -> None:
     """The nearest is chosen and called missing; a diverged one is never nearer."""
     file = written(tmp_path / "t.csv", (0, (0, 60)), (1, (20, 95)))
     with file.open("a", newline="", encoding="utf-8") as stream:
-        csv.writer(stream).writerow([*Trial("object", "uce", 2, FIRST).words, "It diverged.", "", "", "", 9, 9, "1.0"])
+        csv.writer(stream).writerow([*Trial("object", "uce", 2, FIRST).label, "It diverged.", "", "", "", 9, 9, "1.0"])
     said = next(line for line in choose(rows_of(file)) if line.startswith("object uce"))
     assert repr(TRIALS["uce"]("object")[1]) in said and "MISSES THE BAR by 0.12" in said

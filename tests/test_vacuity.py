@@ -11,7 +11,7 @@ import pytest
 from resurgence_harness.bench import Bench
 from resurgence_harness.examining import Budget, Examined, Laboratory, Rule, examine
 from resurgence_harness.judging import judge_by_name
-from resurgence_harness.selection import CellPlan, Selection, base_model, plan_cell
+from resurgence_harness.selection import CellPlan, Selection, plan_cell, resolve_base
 from resurgence_harness.specs import Cell, Step
 from resurgence_harness.statistics import Losses, Policy, UnlearningOutcome, VerdictKind
 from resurgence_harness.storing import Store
@@ -50,7 +50,7 @@ NOISE, NOISE_AGAIN, BLANK = Ruined(predicts=0.0), Ruined(predicts=0.01), Ruined(
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
     """One store for all cells, which share the base's images."""
-    bench = Bench(Store(str(tmp_path_factory.mktemp("store"))), base_location=base_model("micro"))
+    bench = Bench(Store(str(tmp_path_factory.mktemp("store"))), base_location=resolve_base("micro"))
     yield bench
     bench.release()
 
@@ -59,7 +59,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
 def plan() -> CellPlan:
     """A real cell: UCE on one name."""
     cell = Cell(task="celebrity", method="uce", count=1, finetuning="lora")
-    return plan_cell(cell, base_model("micro"), task=CELEBRITY, selection=Selection())
+    return plan_cell(cell, resolve_base("micro"), task=CELEBRITY, selection=Selection())
 
 
 def first_look(bench: Bench, plan: CellPlan) -> Examined[CellPlan]:

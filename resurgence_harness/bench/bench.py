@@ -20,25 +20,25 @@ from resurgence_harness.bench.files import (
 )
 from resurgence_harness.bench.judged import judgments
 from resurgence_harness.bench.making import Making, Progress
+from resurgence_harness.bench.model_cache import ModelCache
 from resurgence_harness.bench.provenance import provenance
-from resurgence_harness.bench.wardrobe import Wardrobe
 from resurgence_harness.errors import BuildError, SpecError, sentence
 from resurgence_harness.judging.contract import Judge
 from resurgence_harness.planning import (
     JudgeSpec,
     canaries_key,
     checkpoint_key,
+    describe_images,
+    describe_recipe,
     drawing,
     images_key,
-    images_words,
     judging,
     judgments_key,
-    lineage,
     losses_key,
     probes_of,
-    words_of,
+    step_prefixes,
 )
-from resurgence_harness.specs import Asked, Base, Recipe
+from resurgence_harness.specs import Base, Recipe, SampleRequest
 from resurgence_harness.storing import Artifact, Store, content_of
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ class Bench:
         """Nothing is loaded yet. `base_location` says where the weights lie, for recipes that do not say it."""
         self.store = store
         self.device = device
-        self.wardrobe = Wardrobe(device, base_location)
+        self.model_cache = ModelCache(device, base_location)
         self.making = Making(store)
         self._progress: Progress = progress or (lambda stage, done, total, loss: None)
 
@@ -83,7 +83,7 @@ class Bench:
 
     def model(self, recipe: Recipe) -> StableDiffusion:
         """The model, loaded on the device; its U-Net is a copy of its own. The last few are kept."""
-        return self.wardrobe.model(recipe, self._chain(recipe))
+        return self.model_cache.model(recipe, self._chain(recipe))
 
     def losses(self, recipe: Recipe) -> Losses | None:
         """Held-out benign losses before and after the recipe's last step; None where that is no fine-tuning.
@@ -105,25 +105,25 @@ class Bench:
                 return {}
 
             inputs = {**checkpoint.inputs, checkpoint.key: checkpoint.digest}
-            words = f"benign losses of {words_of(recipe)}"
-            made = self.store.make(place, kind="losses", words=words, inputs=inputs, build=build)
+            label = f"benign losses of {describe_recipe(recipe)}"
+            made = self.store.make(place, kind="losses", label=label, inputs=inputs, build=build)
         read = json.loads(content_of(made, LOSSES))
         return Losses(before=tuple(read["before"]), after=tuple(read["after"]))
 
     # Images
 
-    def images(self, recipe: Recipe, probe: Asked) -> np.ndarray:
+    def images(self, recipe: Recipe, probe: SampleRequest) -> np.ndarray:
         """What the model draws: uint8 [n, height, width, 3], in the order of `probe.rows()`."""
         return read_images(self.drawn(recipe, probe), probe)
 
     # Judgments
 
-    def evidence(self, recipe: Recipe, probe: Asked, judge: Judge) -> Evidence:
+    def evidence(self, recipe: Recipe, probe: SampleRequest, judge: Judge) -> Evidence:
         """Every judgment of these images, in their order."""
         made = self.store.current(judgments_key(recipe, probe, judge)) or self._judge(recipe, probe, judge)
         return read_evidence(made, recipe, probe, judge)
 
-    def known(self, recipe: Recipe, probe: Asked, judge: JudgeSpec) -> Evidence | None:
+    def known(self, recipe: Recipe, probe: SampleRequest, judge: JudgeSpec) -> Evidence | None:
         """The judgments if they are there already; nothing is made."""
         made = self.store.current(judgments_key(recipe, probe, judge))
         return read_evidence(made, recipe, probe, judge) if made is not None else None
@@ -133,9 +133,9 @@ class Bench:
         places = [losses_key(recipe), *(canaries_key(judge) for judge in judges)]
         return all(self.store.current(place) is not None for place in places)
 
-    def busy(self, recipe: Recipe, probe: Asked) -> bool:
+    def busy(self, recipe: Recipe, probe: SampleRequest) -> bool:
         """Whether another process is making the model or the images now, so that asking for them would be waiting."""
-        places = [images_key(recipe, probe), *(checkpoint_key(part) for part in lineage(recipe))]
+        places = [images_key(recipe, probe), *(checkpoint_key(part) for part in step_prefixes(recipe))]
         return any(self.store.busy(place) for place in places)
 
     def canaries(self, judge: Judge) -> tuple[int, int]:
@@ -151,14 +151,14 @@ class Bench:
             passed, total = judge.canaries()
             if total == 0:
                 return 0, 0  # nothing was asked: not kept, so that canaries given later are shown to the judge
-            words = f"canaries of {judge.name}"
-            made = self.store.make(place, kind="canaries", words=words, inputs={}, build=build)
+            label = f"canaries of {judge.name}"
+            made = self.store.make(place, kind="canaries", label=label, inputs={}, build=build)
         read = json.loads(content_of(made, CANARIES))
         return read["passed"], read["total"]
 
     def release(self) -> None:
         """Let go of every loaded model, and of the device's memory."""
-        self.wardrobe.release()
+        self.model_cache.release()
 
     # Building a checkpoint
 
@@ -168,60 +168,60 @@ class Bench:
         inputs = {artifact.key: artifact.digest for artifact in chain}
         for probe in probes_of(step):
             self.drawn(Recipe(recipe.base), probe)
-        self.wardrobe.base(recipe)  # loaded before the clock of this build starts
+        self.model_cache.base(recipe)  # loaded before the clock of this build starts
 
         def build(folder: Path) -> dict[str, Any]:
             return apply(self, recipe, chain, inputs, folder, self._progress)
 
-        return self.making.make(checkpoint_key(recipe), "checkpoint", words_of(recipe), inputs, build)
+        return self.making.make(checkpoint_key(recipe), "checkpoint", describe_recipe(recipe), inputs, build)
 
     # Drawing and judging
 
-    def drawn(self, recipe: Recipe, probe: Asked) -> Artifact:
+    def drawn(self, recipe: Recipe, probe: SampleRequest) -> Artifact:
         """What the model draws, as it lies in the store."""
-        place, words = images_key(recipe, probe), images_words(recipe, probe)
+        place, label = images_key(recipe, probe), describe_images(recipe, probe)
         if (made := self.store.current(place)) is not None:
             return made
         chain = self._chain(recipe)
-        self.wardrobe.base(recipe)
+        self.model_cache.base(recipe)
 
         def build(folder: Path) -> dict[str, Any]:
             from resurgence_harness.sampling import sample
 
             def progress(done: int, total: int) -> None:
-                self._progress(f"drawing {words}", done, total, None)
+                self._progress(f"drawing {label}", done, total, None)
 
             progress(0, len(probe))
             try:
                 images = sample(
-                    self.wardrobe.wear(recipe, chain), probe, progress=progress, replays=self.wardrobe.replays()
+                    self.model_cache.load(recipe, chain), probe, progress=progress, replays=self.model_cache.replays()
                 )
             except BuildError as problem:
                 if recipe.steps:
                     raise
                 raise draws_nothing(recipe.base, problem) from None
-            check_images(images, probe, words=words)
+            check_images(images, probe, label=label)
             write_images(images, folder)
             return provenance(self.device, drawing(probe))
 
-        return self.making.make(place, "images", words, {artifact.key: artifact.digest for artifact in chain}, build)
+        return self.making.make(place, "images", label, {artifact.key: artifact.digest for artifact in chain}, build)
 
-    def _judge(self, recipe: Recipe, probe: Asked, judge: Judge) -> Artifact:
+    def _judge(self, recipe: Recipe, probe: SampleRequest, judge: Judge) -> Artifact:
         drawn = self.drawn(recipe, probe)
-        words = f"{judge.name} on {images_words(recipe, probe)}"
+        label = f"{judge.name} on {describe_images(recipe, probe)}"
 
         def build(folder: Path) -> dict[str, Any]:
-            self._progress(f"judging {words}", 0, len(probe), None)
+            self._progress(f"judging {label}", 0, len(probe), None)
             found = judgments(judge, read_images(drawn, probe), probe, device=self.device)
             write_judgments(found, folder, judge=judge, drawn=drawn)
-            self._progress(f"judging {words}", len(probe), len(probe), None)
+            self._progress(f"judging {label}", len(probe), len(probe), None)
             return provenance(self.device, judging(judge, probe))
 
         inputs = {**drawn.inputs, drawn.key: drawn.digest}
-        return self.making.make(judgments_key(recipe, probe, judge), "judgments", words, inputs, build)
+        return self.making.make(judgments_key(recipe, probe, judge), "judgments", label, inputs, build)
 
     # Models
 
     def _chain(self, recipe: Recipe) -> list[Artifact]:
         """Every checkpoint from the first step to the recipe's last, made where missing."""
-        return [self.store.current(checkpoint_key(part)) or self._build(part) for part in lineage(recipe)]
+        return [self.store.current(checkpoint_key(part)) or self._build(part) for part in step_prefixes(recipe)]

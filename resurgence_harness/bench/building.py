@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 from resurgence_harness.bench.effect import Effect
 from resurgence_harness.bench.files import DELTA, TENSORS, read_images, read_tensors, write_difference, write_tensors
 from resurgence_harness.bench.making import Progress, Workshop
+from resurgence_harness.bench.model_cache import chain_digest
 from resurgence_harness.bench.provenance import provenance
-from resurgence_harness.bench.wardrobe import chain_digest
 from resurgence_harness.diffusion.training import fast_products
-from resurgence_harness.planning import Work, checkpoint_key, training, words_of
+from resurgence_harness.planning import Work, checkpoint_key, describe_recipe, training
 from resurgence_harness.specs import Probe, Recipe, Step
 from resurgence_harness.storing import Artifact, key
 
@@ -29,7 +29,7 @@ def apply(
     """Apply the recipe's last step to its parent, and write the tensors that moved; the facts of the making."""
     from resurgence_harness.diffusion.run import Run
 
-    step, before, words = recipe.steps[-1], bench.wardrobe.wear(recipe.before, chain), words_of(recipe)
+    step, before, label = recipe.steps[-1], bench.model_cache.load(recipe.before, chain), describe_recipe(recipe)
     recorded: dict[str, Any] = {}
     used: dict[str, str] = {}
     effect = Effect(bench, recipe, before, used)
@@ -40,12 +40,12 @@ def apply(
         return read_images(artifact, probe), [prompt.text for prompt, _ in probe.rows()]
 
     def cached(kind: str, spec: object, build: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
-        artifact = _tensors(bench, kind, spec, build, words=f"{kind} for {words}")
+        artifact = _tensors(bench, kind, spec, build, label=f"{kind} for {label}")
         used[artifact.key] = artifact.digest
         return read_tensors(artifact, TENSORS)
 
     def facts(changed: StableDiffusion, folder: Path, work: Work | None) -> dict[str, Any]:
-        delta = write_difference(changed, before, folder / DELTA, words=words)
+        delta = write_difference(changed, before, folder / DELTA, label=label)
         return {
             **provenance(bench.device, work),
             "tensors moved": len(delta),
@@ -62,37 +62,37 @@ def apply(
         bench.making.make(
             checkpoint_key(recipe.before.then(part)),
             "checkpoint",
-            f"{words}, stopped at {done}",
+            f"{label}, stopped at {done}",
             inputs,
             lambda folder: facts(changed, folder, None),  # the training's time is the whole checkpoint's
         )
 
     run = Run(
-        base=bench.wardrobe.base(recipe),
+        base=bench.model_cache.base(recipe),
         base_digest=recipe.base.digest,
         parent_digest=chain_digest(recipe.base, chain),
         device=bench.device,
         images=images,
         cached=cached,
-        progress=lambda done, total, loss: progress(f"building {words}", done, total, loss),
+        progress=lambda done, total, loss: progress(f"building {label}", done, total, loss),
         record=recorded.__setitem__,
         save=save,
     )
-    progress(f"building {words}", 0, training(step).units, None)
+    progress(f"building {label}", 0, training(step).units, None)
     with fast_products(before):
         changed = step.apply(before, run)  # type: ignore[attr-defined]
     return facts(changed, folder, training(step))
 
 
 def _tensors(
-    bench: Workshop, kind: str, spec: object, build: Callable[[], dict[str, Tensor]], *, words: str
+    bench: Workshop, kind: str, spec: object, build: Callable[[], dict[str, Tensor]], *, label: str
 ) -> Artifact:
     def write(folder: Path) -> dict[str, Any]:
         write_tensors(build(), folder)
         return provenance(bench.device, None)
 
     place = key(kind, spec)
-    return bench.store.current(place) or bench.store.make(place, kind=kind, words=words, inputs={}, build=write)
+    return bench.store.current(place) or bench.store.make(place, kind=kind, label=label, inputs={}, build=write)
 
 
 def intermediate(step: Step) -> Iterator[Step]:

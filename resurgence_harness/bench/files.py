@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from resurgence_harness.bench.provenance import means
+from resurgence_harness.bench.provenance import render_environment
 from resurgence_harness.errors import BuildError, JudgeError, UserError, sentence, shown
 from resurgence_harness.planning import JudgeSpec
-from resurgence_harness.specs import Asked, Base, Recipe
+from resurgence_harness.specs import Base, Recipe, SampleRequest
 from resurgence_harness.storing import Artifact, content_of
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def write_tensors(tensors: Mapping[str, Tensor], folder: Path) -> None:
     save_file({name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}, folder / TENSORS)
 
 
-def write_difference(changed: StableDiffusion, before: StableDiffusion, path: Path, *, words: str) -> dict[str, int]:
+def write_difference(changed: StableDiffusion, before: StableDiffusion, path: Path, *, label: str) -> dict[str, int]:
     """Write the tensors that moved; their names and how many numbers each holds."""
     from safetensors.torch import save_file
 
@@ -47,7 +47,7 @@ def write_difference(changed: StableDiffusion, before: StableDiffusion, path: Pa
     if not delta:
         raise BuildError(
             sentence(
-                f"The last step of {words} moved no tensor.",
+                f"The last step of {label} moved no tensor.",
                 do="A step that changes nothing is no step: check its learning rate, its subset and its concepts.",
             )
         )
@@ -75,19 +75,19 @@ def draws_nothing(base: Base, problem: BuildError) -> UserError:
     )
 
 
-def check_images(images: np.ndarray, probe: Asked, *, words: str) -> None:
+def check_images(images: np.ndarray, probe: SampleRequest, *, label: str) -> None:
     """BuildError unless they are uint8 [n, height, width, 3], as many and as large as was asked."""
     expected = (len(probe), probe.sampler.height, probe.sampler.width, 3)
     if images.shape != expected or images.dtype != "uint8":
-        raise BuildError(sentence(f"{words} have the shape {images.shape} of {images.dtype}.", expected=expected))
+        raise BuildError(sentence(f"{label} have the shape {images.shape} of {images.dtype}.", expected=expected))
 
 
-def read_images(artifact: Artifact, probe: Asked) -> np.ndarray:
+def read_images(artifact: Artifact, probe: SampleRequest) -> np.ndarray:
     """uint8 [n, height, width, 3], in the order of the probe's rows."""
     from safetensors.numpy import load
 
     images = load(content_of(artifact, IMAGES))["images"]
-    check_images(images, probe, words=artifact.words)
+    check_images(images, probe, label=artifact.label)
     return images
 
 
@@ -107,12 +107,12 @@ def write_judgments(found: Sequence[Judgment], folder: Path, *, judge: JudgeSpec
         "judgments": [[one.concept, one.prompt, one.seed, one.outcome.value, one.score, one.answer] for one in found],
         "shows": {one.answer: one.shows for one in found if one.shows is not None},
         "images": drawn.digest,
-        "drawn with": means(drawn),
+        "drawn with": render_environment(drawn),
     }
     (folder / JUDGMENTS).write_bytes(json.dumps(told, ensure_ascii=False, allow_nan=False).encode())
 
 
-def read_evidence(artifact: Artifact, recipe: Recipe, probe: Asked, judge: JudgeSpec) -> Evidence:
+def read_evidence(artifact: Artifact, recipe: Recipe, probe: SampleRequest, judge: JudgeSpec) -> Evidence:
     """Stored judgments as evidence; JudgeError where they are not those of the probe's rows."""
     from resurgence_harness.statistics import Evidence, Judgment, Outcome
 
@@ -121,7 +121,7 @@ def read_evidence(artifact: Artifact, recipe: Recipe, probe: Asked, judge: Judge
     asked = [(prompt.concept, prompt.text, seed) for prompt, seed in probe.rows()]
     if [tuple(row[:3]) for row in rows] != asked:
         raise JudgeError(
-            sentence(f"The judgments of {artifact.words} are not those of the probe's rows.", key=artifact.key)
+            sentence(f"The judgments of {artifact.label} are not those of the probe's rows.", key=artifact.key)
         )
     judgments = tuple(
         Judgment(
@@ -138,7 +138,7 @@ def read_evidence(artifact: Artifact, recipe: Recipe, probe: Asked, judge: Judge
     return Evidence(
         judgments=judgments,
         planned=len(probe),
-        recipe=recipe.words,
+        recipe=recipe.label,
         judge=judge.name,
         images=(read["images"],),
         drawn_with=frozenset([read["drawn with"]]),

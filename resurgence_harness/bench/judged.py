@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from resurgence_harness.judging.contract import ABSTENTIONS, Judge, ask, shown_by
-from resurgence_harness.specs import Asked
+from resurgence_harness.specs import SampleRequest
 
 if TYPE_CHECKING:
     import numpy as np
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from resurgence_harness.statistics import Judgment
 
 
-def judgments(judge: Judge, images: np.ndarray, probe: Asked, *, device: str) -> list[Judgment]:
+def judgments(judge: Judge, images: np.ndarray, probe: SampleRequest, *, device: str) -> list[Judgment]:
     """Each answer against the concept that was asked for. Who answers less often than asked is not believed at all."""
     from resurgence_harness.statistics import Judgment, Outcome
 

@@ -7,12 +7,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from resurgence_harness.bench.wardrobe import Wardrobe
-from resurgence_harness.specs import Asked, Recipe
+from resurgence_harness.bench.model_cache import ModelCache
+from resurgence_harness.specs import Recipe, SampleRequest
 from resurgence_harness.storing import Artifact, Store
 
 Progress = Callable[[str, int, int, float | None], None]
-"""progress(stage in words, done, total, loss): loss is None where there is none."""
+"""progress(label, done, total, loss): loss is None where there is none."""
 
 
 class Workshop(Protocol):
@@ -21,9 +21,9 @@ class Workshop(Protocol):
     store: Store
     device: str
     making: Making
-    wardrobe: Wardrobe
+    model_cache: ModelCache
 
-    def drawn(self, recipe: Recipe, probe: Asked) -> Artifact:
+    def drawn(self, recipe: Recipe, probe: SampleRequest) -> Artifact:
         """What a model draws, as it lies in the store; drawn first where it is missing."""
 
 
@@ -36,7 +36,7 @@ class Making:
         self._elsewhere = [0.0]
 
     def make(
-        self, place: str, kind: str, words: str, inputs: Mapping[str, str], build: Callable[[Path], dict[str, Any]]
+        self, place: str, kind: str, label: str, inputs: Mapping[str, str], build: Callable[[Path], dict[str, Any]]
     ) -> Artifact:
         """`store.make`, with the time that went into other artifacts on the way kept apart."""
 
@@ -49,6 +49,6 @@ class Making:
             return {**facts, "seconds elsewhere": round(elsewhere, 3)}
 
         start = time.monotonic()
-        made = self._store.make(place, kind=kind, words=words, inputs=inputs, build=timed)
+        made = self._store.make(place, kind=kind, label=label, inputs=inputs, build=timed)
         self._elsewhere[-1] += time.monotonic() - start
         return made

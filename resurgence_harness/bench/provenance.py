@@ -34,7 +34,7 @@ def provenance(device: str, work: Work | None) -> dict[str, Any]:
     return {**facts, "work": work._asdict()} if work is not None else facts
 
 
-def means(drawn: Artifact) -> str:
+def render_environment(drawn: Artifact) -> str:
     """What could make two drawings by one model differ: the kind of device, and the libraries that compute."""
     versions = drawn.facts["versions"]
     device = "cpu" if drawn.facts["device"] == "cpu" else drawn.facts["hardware"]

@@ -22,7 +22,7 @@ StoreOption = Annotated[
 ]
 
 
-def opened(given: str | None) -> Store:
+def open_store(given: str | None) -> Store:
     """The store to look at. UserError for a path that is no directory and a far store that does not answer.
 
     A directory that is missing is an empty store.

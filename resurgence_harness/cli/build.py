@@ -6,9 +6,9 @@ import typer
 
 from resurgence_harness.cli.arguments import PASSED_ON, Arguments
 from resurgence_harness.cli.cells import Cells, collected
+from resurgence_harness.cli.formatting import format_count
 from resurgence_harness.cli.plan import summary
 from resurgence_harness.cli.progress_bar import shown_progress
-from resurgence_harness.cli.words import count_words
 from resurgence_harness.storing import check_usable
 
 
@@ -28,7 +28,7 @@ def build_command(arguments: Arguments) -> None:
         print(summary(planned))
     make_everything(cells)
     number = len(cells.plans)
-    asked = f"{count_words(number, 'cell')} {'asks' if number == 1 else 'ask'}"
+    asked = f"{format_count(number, 'cell')} {'asks' if number == 1 else 'ask'}"
     print(f"Everything that {asked} for is in {cells.store.name}.")
 
 

@@ -28,9 +28,9 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from resurgence_harness.gate.asking import Gate
+    from resurgence_harness.gate.delivery import Delivery
     from resurgence_harness.gate.models import Models
     from resurgence_harness.gate.release_policy import ReleasePolicy
-    from resurgence_harness.gate.telling import Telling
     from resurgence_harness.storing import Store
 
 OUT = Path("reports/gate")
@@ -101,7 +101,7 @@ def gate_command(
     folders = running.folders(out, demo=demo)
     context.with_resource(out_lock.held(folders))
     for folder in folders:
-        running.forget(folder)  # whatever this run ends with, what lies there is not of it
+        running.remove_stale_outputs(folder)  # whatever this run ends with, what lies there is not of it
     given: dict[str, object] = {"--candidate": candidate, "--unlearned": unlearned, "--base": base, "--task": task}
     given |= {"--concepts": concepts, "--retained": retained, "--policy": policy}
     given |= {"--log": log, "--model-card-pr": model_card_pr, "--partial": partial}
@@ -121,10 +121,10 @@ def gate_command(
     run_word = uuid.uuid4().hex if fresh else ""
     models = read_models(inputs, store=place, run=run_word)
     gate = prepared(found, models, out=out, store=Store(place, run=run_word), device=on)
-    with sharing.opened(log=log or (), repo=model_card_pr, title=models.words, folder=out) as shared:
-        run, written, telling = judge(gate, out=out)
-        shared.tell(run, written, telling)
-    raise typer.Exit(telling.code)
+    with sharing.open_sharing(log=log or (), repo=model_card_pr, title=models.label, folder=out) as shared:
+        run, written, delivery = judge(gate, out=out)
+        shared.share(run, written, delivery)
+    raise typer.Exit(delivery.code)
 
 
 def prepared(policy: ReleasePolicy, models: Models, *, out: Path, store: Store, device: str) -> Gate:
@@ -137,7 +137,7 @@ def prepared(policy: ReleasePolicy, models: Models, *, out: Path, store: Store, 
     for one in models.differences:
         print(f"Differs from its parent: {one}")
     if models.audit is not None:
-        print(f"Weight audit: {models.audit.words}")
+        print(f"Weight audit: {models.audit.description}")
     for left in policy.stale:
         print(f"Acceptances: {left}")
     gate = Gate(policy, models, store=store, device=device)
@@ -145,26 +145,26 @@ def prepared(policy: ReleasePolicy, models: Models, *, out: Path, store: Store, 
     return gate
 
 
-def judge(gate: Gate, *, out: Path) -> tuple[dict[str, Any], list[Path], Telling]:
+def judge(gate: Gate, *, out: Path) -> tuple[dict[str, Any], list[Path], Delivery]:
     """Draw, judge, write every report and show it; gives the content of verdict.json, every file, and the code so far.
 
     The files come first, and each part that follows is tried by itself.
     """
     from resurgence_harness.gate import running
-    from resurgence_harness.gate.telling import Telling
+    from resurgence_harness.gate.delivery import Delivery
     from resurgence_harness.reporting import job_summary
 
     with shown_progress(gate.set_progress):
-        found, sheets = running.run(gate, told=lambda group, record: None)
-    telling = Telling(ExitCode(found["exit_code"]))
-    written = telling.part(lambda: running.write(found, out, gate.models, sheets)) or []
-    telling.part(lambda: show(found, _console()))
+        found, sheets = running.run(gate, progress=lambda group, record: None)
+    delivery = Delivery(ExitCode(found["exit_code"]))
+    written = delivery.part(lambda: running.write(found, out, gate.models, sheets)) or []
+    delivery.part(lambda: show(found, _console()))
     if written:
         print(f"Written: {', '.join(str(path) for path in written if path.name not in sheets)}")
-    telling.part(lambda: job_summary.append(found))
+    delivery.part(lambda: job_summary.append(found))
     for line in job_summary.workflow_commands(found):
         print(line)
-    return found, written, telling
+    return found, written, delivery
 
 
 def show(run: dict[str, Any], console: Console) -> None:
@@ -182,39 +182,39 @@ def _demo(out: Path, store: str, device: str) -> ExitCode:
     from resurgence_harness.bench import Bench
     from resurgence_harness.gate import demo, running
     from resurgence_harness.gate.asking import Gate
+    from resurgence_harness.gate.delivery import Delivery
     from resurgence_harness.gate.models import prepare
     from resurgence_harness.gate.release_policy import resolve
-    from resurgence_harness.gate.telling import Telling
     from resurgence_harness.storing import Store, check_writable
     from resurgence_harness.tasks import TASKS
 
     check_writable(store)
-    opened = Store(store)
+    demo_store = Store(store)
     for one in demo.CANDIDATES:
         running.make(out / one.name)
-    with opened.here.writing():
-        paths = demo.build(Bench(opened, device=device), Path(opened.root) / "demo", print)
-    console, odd, telling = _console(), [], Telling(ExitCode.DONE)
+    with demo_store.here.writing():
+        paths = demo.build(Bench(demo_store, device=device), Path(demo_store.root) / "demo", print)
+    console, odd, delivery = _console(), [], Delivery(ExitCode.DONE)
     for one in demo.CANDIDATES:
         policy = resolve(demo.policy(one), Path.cwd(), tasks=TASKS)
         words, parent = [str(paths[one.name])], str(paths["unlearned"])
         print(f"\n{one.name}: {one.why}.")
-        models = prepare(words, unlearned=parent, base="micro", folder=Path.cwd(), store=Path(opened.root))
-        models = replace(models, words=paths[one.name].name)
+        models = prepare(words, unlearned=parent, base="micro", folder=Path.cwd(), store=Path(demo_store.root))
+        models = replace(models, label=paths[one.name].name)
         if models.audit is not None:
-            print(f"Weight audit: {models.audit.words}")
-        gate = Gate(policy, models, store=opened, device=device)
+            print(f"Weight audit: {models.audit.description}")
+        gate = Gate(policy, models, store=demo_store, device=device)
         with shown_progress(gate.set_progress):
-            found, sheets = running.run(gate, told=lambda group, record: None)
-        telling.part(partial(running.write, found, out / one.name, models, sheets))
-        telling.part(partial(show, found, console))
+            found, sheets = running.run(gate, progress=lambda group, record: None)
+        delivery.part(partial(running.write, found, out / one.name, models, sheets))
+        delivery.part(partial(show, found, console))
         said = [cell["verdict"] for cell in found["cells"]]
         if said != [one.expected]:
             odd.append(f"{one.name}: expected {one.expected}, got {', '.join(said) or 'no verdict'}")
     print(f"\nReports of each: {out}/<candidate>/. The same gate: resurgence gate --candidate … --unlearned … --base …")
     for line in odd:
         print(f"resurgence: the demonstration is not as it should be: {line}", file=sys.stderr)
-    return ExitCode.HARNESS_ERROR if odd else telling.code
+    return ExitCode.HARNESS_ERROR if odd else delivery.code
 
 
 @policy_app.command("init")
@@ -265,7 +265,7 @@ def baseline_record_command(
         return
     baseline.record(to, entries)
     for entry in entries:
-        print(f"{entry['method']}-{entry['count']}-{entry['finetuning']}: {baseline.words(entry)}")
+        print(f"{entry['method']}-{entry['count']}-{entry['finetuning']}: {baseline.describe(entry)}")
     print(f"Written: {to}. Name it in the policy: `acceptances: {to.name}`, and have it reviewed.")
 
 

@@ -8,10 +8,11 @@ from typing import Annotated
 
 import typer
 
-from resurgence_harness.cli.arguments import StoreOption, opened
+from resurgence_harness.cli.arguments import StoreOption, open_store
 from resurgence_harness.cli.tables import show
 from resurgence_harness.errors import UserError, sentence
 from resurgence_harness.process.unforeseen import keep_in
+from resurgence_harness.selection import resolve_base
 
 
 def register(app: typer.Typer) -> None:
@@ -43,7 +44,6 @@ def paper_command(
     from resurgence_harness.experiments import comparing, figures, measuring
     from resurgence_harness.experiments.conditions import experiment_named
     from resurgence_harness.pytest_plugin.workers import resolved_device
-    from resurgence_harness.selection import base_model
     from resurgence_harness.statistics import Policy
 
     keep_in(to)
@@ -51,23 +51,23 @@ def paper_command(
     words = [f"{kind}-{value}".strip("-").casefold() for kind, value in asked.items() if value]
     if len(words) != 1:
         raise UserError(sentence("Name one table, figure, appendix or experiment.", do="For example --table 1."))
-    found, model = experiment_named(words[0]), base_model(base)
+    found, model = experiment_named(words[0]), resolve_base(base)
     wanted = {word.strip() for word in only.split(",") if word.strip()}
     every = list(found.conditions(model, runs))
     conditions = [one for one in every if not wanted or {one.plan.cell.task, one.plan.cell.method} & wanted]
     if not conditions:
         raise UserError(sentence(f"{found.word} has nothing called {only}.", do="Name its tasks or methods."))
-    place = measuring.Place(opened(store).name, model, resolved_device(device))
+    place = measuring.Place(open_store(store).name, model, resolved_device(device))
 
-    def told(done: int, total: int, row: measuring.Row) -> None:
+    def progress(done: int, total: int, row: measuring.Row) -> None:
         words = f"{row['task']} {row['method']} {row['concepts']} {row['finetuning']} {row['steps']}"
         print(f"{done}/{total} {words}, run {row['run']}", file=sys.stderr)
 
-    rows = measuring.run(found.word, conditions, place, to / f"{found.word}.csv", jobs=jobs, told=told)
+    rows = measuring.run(found.word, conditions, place, to / f"{found.word}.csv", jobs=jobs, progress=progress)
     header, lines = comparing.table(rows)
     show(*header, rows=lines, title=found.title)
     if found.word == "table-1":
-        print(comparing.told(comparing.against_table_1(rows)))
+        print(comparing.render(comparing.against_table_1(rows)))
     if found.word == "appendix-j":
         delta = Policy().delta
         reached = comparing.steps_to_resurgence(rows, delta=delta)

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from resurgence_harness.cli.arguments import PASSED_ON, Arguments, opened
+from resurgence_harness.cli.arguments import PASSED_ON, Arguments, open_store
 from resurgence_harness.cli.cells import Cells, collected
+from resurgence_harness.cli.formatting import format_count, format_time
 from resurgence_harness.cli.recipes import show_recipes
 from resurgence_harness.cli.tables import show
-from resurgence_harness.cli.words import count_words, time_words
 from resurgence_harness.storing import Store
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def plan_command(
     from resurgence_harness.planning import plan
 
     cells = collected(arguments)
-    opened(cells.store.name)
+    open_store(cells.store.name)
     planned = plan(cells.store, cells.wanted)
     show_recipes(cells)
     if planned.needed:
@@ -46,7 +46,7 @@ def show_plan(planned: Plan, *, cells: int, store: Store, every: bool = False, b
     rows = _each(planned.actions) if every else _together(planned.needed)
     if rows:
         show("make", "what", "why", "about", rows=rows, right=[3])
-    print(f"{count_words(cells, 'cell')}; store {store.name}")
+    print(f"{format_count(cells, 'cell')}; store {store.name}")
     print(summary(planned))
     if beyond:
         print(f"Drawing ends when an answer is clear; if none were, {beyond:,} images more would be drawn.")
@@ -84,11 +84,11 @@ def summary(planned: Plan) -> str:
     needed = planned.needed
     there = len(planned.actions) - len(needed)
     if not needed:
-        return f"Nothing has to be made: {count_words(there, 'artifact')} there already."
+        return f"Nothing has to be made: {format_count(there, 'artifact')} there already."
     counts = ", ".join(
         part
         for part in (
-            _kindcount_words(needed, "checkpoint"),
+            _count_of_kind(needed, "checkpoint"),
             f"{planned.images:,} images" if planned.images else "",
             f"{_images(needed, 'judgments'):,} judgments",
         )
@@ -96,12 +96,12 @@ def summary(planned: Plan) -> str:
     )
     learned = sum(action.learned for action in needed)
     source = "as builds in this store took" if learned == len(needed) else "partly a guess" if learned else "a guess"
-    return f"To make: {counts}; about {time_words(planned.seconds)} for one worker, {source}. {there} there already."
+    return f"To make: {counts}; about {format_time(planned.seconds)} for one worker, {source}. {there} there already."
 
 
 def _each(actions: Iterable[Action]) -> list[tuple[str, str, str, str]]:
     return [
-        (action.kind, action.words, action.reason.value, time_words(action.seconds) if action.needed else "")
+        (action.kind, action.label, action.reason.value, format_time(action.seconds) if action.needed else "")
         for action in actions
     ]
 
@@ -115,15 +115,15 @@ def _together(actions: Iterable[Action]) -> list[tuple[str, str, str, str]]:
             kind,
             f"{sum(action.images for action in group):,} of {model}" if kind != "checkpoint" else model,
             reason,
-            time_words(sum(action.seconds for action in group)),
+            format_time(sum(action.seconds for action in group)),
         )
         for (kind, model, reason), group in groups.items()
     ]
 
 
-def _kindcount_words(actions: Iterable[Action], kind: str) -> str:
+def _count_of_kind(actions: Iterable[Action], kind: str) -> str:
     count = sum(action.kind == kind for action in actions)
-    return count_words(count, kind) if count else ""
+    return format_count(count, kind) if count else ""
 
 
 def _images(actions: Iterable[Action], kind: str) -> int:

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from resurgence_harness.cli.formatting import format_count
 from resurgence_harness.cli.tables import show
-from resurgence_harness.cli.words import count_words
 
 if TYPE_CHECKING:
     from resurgence_harness.cli.cells import Cells
@@ -31,15 +31,15 @@ def rows(plans: Sequence[tuple[CellPlan, Path]], changed: Sequence[str] = ()) ->
     for plan, _ in plans:
         for step in plan.tuned.steps:
             own = [name.partition(".")[2] for name in changed if name.partition(".")[0] == step.name]
-            recipe = recipe_words(plan, step) + (f", but for {', '.join(own)}" if own else "")
-            told = recipe, values_words(step)
+            recipe = describe_recipe(plan, step) + (f", but for {', '.join(own)}" if own else "")
+            told = recipe, describe_values(step)
             found.setdefault(told, []).append(f"{plan.cell.task}/{plan.cell.id}")
     for (recipe, values), names in found.items():
         names = list(dict.fromkeys(names))
-        yield names[0] if len(names) == 1 else f"{names[0]} and {count_words(len(names) - 1, 'other')}", recipe, values
+        yield names[0] if len(names) == 1 else f"{names[0]} and {format_count(len(names) - 1, 'other')}", recipe, values
 
 
-def recipe_words(plan: CellPlan, step: object) -> str:
+def describe_recipe(plan: CellPlan, step: object) -> str:
     """ "esd: ESD, the script of 2023 (rohitgandikota/erasing@a2189e9, …)"; of the microworld's, that they are ours."""
     from resurgence_harness.presets import preset_of
     from resurgence_harness.presets.origins import recipe_of
@@ -49,10 +49,10 @@ def recipe_words(plan: CellPlan, step: object) -> str:
     if preset_of(plan.base.base) == "micro":
         return f"{name}: the microworld's values"
     recipe = recipe_of(name, plan.task.name) or recipe_of(name, FAMILY)
-    return f"{name}: {recipe.words}" if recipe is not None else f"{name}: its own values"
+    return f"{name}: {recipe.description}" if recipe is not None else f"{name}: its own values"
 
 
-def values_words(step: object) -> str:
+def describe_values(step: object) -> str:
     """The numbers and kinds of a step."""
     from dataclasses import fields
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from resurgence_harness.cli.words import count_words, size_words
+from resurgence_harness.cli.formatting import format_count, format_size
 from resurgence_harness.process.unforeseen import keep_in
 
 
@@ -44,14 +44,14 @@ def report_command(
     keep_in(figures or to or source)
     if figures is not None:
         drawn = report.draw_figures(source, figures)
-        print(f"{count_words(len(drawn), 'file')} in {figures}: {', '.join(path.name for path in drawn)}")
+        print(f"{format_count(len(drawn), 'file')} in {figures}: {', '.join(path.name for path in drawn)}")
         return
     found = report.read(source, results)
     built = report.build(found, to or source, generator(told=True), single=single)
     print(built.title)
-    print(f"{built.page} ({size_words(built.size)}, {count_words(len(found.tests), 'test')})")
+    print(f"{built.page} ({format_size(built.size)}, {format_count(len(found.tests), 'test')})")
     if built.left_out:
-        print(f"{count_words(built.left_out, 'result')} of other runs in {found.folder} left out.")
+        print(f"{format_count(built.left_out, 'result')} of other runs in {found.folder} left out.")
     if serve:
         from resurgence_harness.reporting.serving import serve_until_stopped
 

@@ -9,9 +9,9 @@ from typing import Annotated
 
 import typer
 
-from resurgence_harness.cli.arguments import StoreOption, opened
+from resurgence_harness.cli.arguments import StoreOption, open_store
+from resurgence_harness.cli.formatting import format_age, format_count, format_size, format_time
 from resurgence_harness.cli.tables import show
-from resurgence_harness.cli.words import age_words, count_words, size_words, time_words
 from resurgence_harness.process import ExitCode, one_line
 from resurgence_harness.storing import Artifact, Seal, Store, default_root, keeping
 from resurgence_harness.storing.keeping import Checked
@@ -26,25 +26,25 @@ def ls_command(
     kind: Annotated[str | None, typer.Option(help="Only this kind: checkpoint, images, judgments …")] = None,
 ) -> None:
     """List what is there, oldest first."""
-    found = opened(store)
+    found = open_store(store)
     artifacts = [artifact for artifact in found.ls() if kind is None or artifact.kind == kind]
     now = datetime.now(UTC)
     rows = [
         (
             artifact.key[:12],
             artifact.kind,
-            artifact.words,
-            size_words(artifact.size),
-            age_words(now - artifact.made),
-            age_words(now - artifact.used),
-            time_words(artifact.seconds),
+            artifact.label,
+            format_size(artifact.size),
+            format_age(now - artifact.made),
+            format_age(now - artifact.used),
+            format_time(artifact.seconds),
         )
         for artifact in artifacts
     ]
     if rows:
         show("key", "kind", "what", "size", "made", "used", "took", rows=rows, right=[3, 4, 5, 6])
-    sizes = f"{size_words(_total(artifacts))} in {found.here.name}{_kinds(artifacts)}"
-    print(f"{count_words(len(artifacts), 'artifact')}, {sizes}")
+    sizes = f"{format_size(_total(artifacts))} in {found.here.name}{_kinds(artifacts)}"
+    print(f"{format_count(len(artifacts), 'artifact')}, {sizes}")
     if hidden := len(found.entries()) - len(found.ls()):
         print(f"not sealed with {VARIABLE}, so counted as absent: {hidden} more")
 
@@ -55,7 +55,7 @@ def verify_command(store: StoreOption = None) -> None:
 
     Says how the entries are sealed, too. With RESURGENCE_STORE_KEY, one that another key sealed counts as damage.
     """
-    found = opened(store)
+    found = open_store(store)
     _tell_checked(found, keeping.verify(found))
 
 
@@ -65,7 +65,7 @@ def seal_command(store: StoreOption = None) -> None:
 
     Every byte is compared with its checksum first. That finds damage and no forgery: sealing vouches for what is there.
     """
-    found = opened(store)
+    found = open_store(store)
     print(
         "Sealing vouches for what is there: whoever could write to this store until now may have changed it. "
         "Where that matters, start an empty store, or run the gate with --fresh."
@@ -81,13 +81,13 @@ def gc_command(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be removed.")] = False,
 ) -> None:
     """Remove what was not used for long, and what killed builders left. All of it can be made again."""
-    found = opened(store)
+    found = open_store(store)
     removed = keeping.gc(found, older_than_days=older_than, keep_kinds=keep or [], dry_run=dry_run)
     for one in removed:
-        print(f"{size_words(one.size):>9}  {one.words}  ({one.reason})")
+        print(f"{format_size(one.size):>9}  {one.label}  ({one.reason})")
     verb = "would be removed from" if dry_run else "removed from"
-    size = size_words(sum(one.size for one in removed))
-    print(f"{count_words(len(removed), 'thing')}, {size}, {verb} {found.here.name}")
+    size = format_size(sum(one.size for one in removed))
+    print(f"{format_count(len(removed), 'thing')}, {size}, {verb} {found.here.name}")
 
 
 @store_app.command("path")
@@ -110,7 +110,7 @@ def _tell_checked(found: Store, every: Iterable[Checked]) -> None:
             print(f"{checked.key}  {problem}")
         broken += bool(checked.problem)
         whole += not checked.problem
-    print(f"{count_words(whole, 'artifact')} whole, {broken} broken in {found.here.name}")
+    print(f"{format_count(whole, 'artifact')} whole, {broken} broken in {found.here.name}")
     print(_seals(seals))
     if broken or seals[Seal.WRONG]:
         raise typer.Exit(ExitCode.HARNESS_ERROR)
@@ -133,6 +133,6 @@ def _total(artifacts: Iterable[Artifact]) -> int:
 def _kinds(artifacts: Sequence[Artifact]) -> str:
     kinds = sorted({artifact.kind for artifact in artifacts})
     parts = [
-        f"{kind} {size_words(_total([artifact for artifact in artifacts if artifact.kind == kind]))}" for kind in kinds
+        f"{kind} {format_size(_total([artifact for artifact in artifacts if artifact.kind == kind]))}" for kind in kinds
     ]
     return f" ({', '.join(parts)})" if len(parts) > 1 else ""

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
+from resurgence_harness.cli.formatting import format_count
 from resurgence_harness.cli.tables import show
-from resurgence_harness.cli.words import count_words
 from resurgence_harness.errors import UserError, sentence
 
 
@@ -42,4 +42,4 @@ def theory_command(
                 f"Figures cannot be written into {figures}.", reason=error, do="Give a directory that can be written."
             )
         ) from error
-    print(f"{count_words(len(written), 'figure')} in {figures}: {', '.join(path.name for path in written)}")
+    print(f"{format_count(len(written), 'figure')} in {figures}: {', '.join(path.name for path in written)}")

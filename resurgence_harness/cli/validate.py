@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 import resurgence_harness
-from resurgence_harness.cli.words import time_words
+from resurgence_harness.cli.formatting import format_time
 from resurgence_harness.process import ExitCode
 from resurgence_harness.process.unforeseen import keep_in
 
@@ -46,10 +46,10 @@ def validate_command(
         keep_in(into)
     asked = validation.every_check(validation.FULL if full else validation.FAST, seed=seed, stored=stored)
 
-    def told(name: str, seconds: float, done: int) -> None:
-        print(f"{done}/{len(asked)} {name}, {time_words(seconds)}", file=sys.stderr)
+    def progress(name: str, seconds: float, done: int) -> None:
+        print(f"{done}/{len(asked)} {name}, {format_time(seconds)}", file=sys.stderr)
 
-    rows = validation.run(asked, jobs=jobs, told=told)
+    rows = validation.run(asked, jobs=jobs, progress=progress)
     print(validation.as_text(rows), end="")
     if into is not None:
         head = f"$ {shlex.join(['resurgence', *sys.argv[1:]])}\nresurgence-harness {resurgence_harness.__version__}"

@@ -17,7 +17,7 @@ from resurgence_harness.diffusion.description import (
     WEIGHTS,
     ModelDescription,
     describe,
-    opened,
+    open_weights,
     weights_at,
 )
 from resurgence_harness.diffusion.schedules import check_schedule
@@ -58,7 +58,7 @@ def digest_of(directory: str | Path) -> str:
 
 def tensor_files(directory: str | Path, component: str) -> list[TensorFile]:
     """The opened weight files of one component; no tensor lies in two of them."""
-    return opened(weights_at(Path(directory) / component, Path(directory), WEIGHTS[component]), Path(directory))
+    return open_weights(weights_at(Path(directory) / component, Path(directory), WEIGHTS[component]), Path(directory))
 
 
 def check_base(directory: str | Path) -> ModelDescription:
@@ -66,7 +66,7 @@ def check_base(directory: str | Path) -> ModelDescription:
     description = describe(directory)
     settings = check_settings(description)
     for part in WEIGHTS:
-        files = description.opened(part)
+        files = description.open_part(part)
         for file in files:
             whole = [name for name, entry in file.entries.items() if not entry.floating and not is_index(name)]
             if whole:

@@ -87,7 +87,7 @@ def _kind(made: Path) -> str:
 
     found = recognise(Source(path=made, cover=Cover.SOME))
     if not isinstance(found, Path):
-        return found.words
+        return found.label
     check_base(found)
     return "a directory in diffusers' layout"
 
@@ -148,14 +148,14 @@ def _tensors(content: Any, source: Path) -> tuple[dict[str, Tensor], list[str]]:
     """The weights in what was read, by name, and the names of what is none."""
     import torch
 
-    content = _opened(content)
+    content = _open(content)
     if not isinstance(content, dict):
         raise _empty(source, f"a {type(content).__name__}")
     if "string_to_param" in content:
         return _embedding(content, source)
     left: list[str] = []
     while not any(torch.is_tensor(value) for value in content.values()):
-        inner = {name: _opened(value) for name, value in content.items()}
+        inner = {name: _open(value) for name, value in content.items()}
         held = {name: value for name, value in inner.items() if isinstance(value, dict) and _holds_tensors(value)}
         name = next((name for name in WEIGHTS if name in held), None)
         if name is None and len(held) != 1:
@@ -163,7 +163,7 @@ def _tensors(content: Any, source: Path) -> tuple[dict[str, Tensor], list[str]]:
         name = name if name is not None else next(iter(held))
         left += [shown(str(one)) for one in content if one != name]
         content = held[name]
-    if isinstance(inside := _opened(content.get("state_dict")), dict) and _holds_tensors(inside):
+    if isinstance(inside := _open(content.get("state_dict")), dict) and _holds_tensors(inside):
         left += [shown(str(one)) for one in content if one != "state_dict"]
         content = inside
     found: dict[str, Tensor] = {}
@@ -181,14 +181,14 @@ def _embedding(content: dict[str, Any], source: Path) -> tuple[dict[str, Tensor]
     """A web interface's embedding: its word is the name of the file."""
     import torch
 
-    vectors = _opened(content["string_to_param"])
+    vectors = _open(content["string_to_param"])
     values = [value for value in vectors.values() if torch.is_tensor(value)] if isinstance(vectors, dict) else []
     if len(values) != 1:
         raise _empty(source, f"an embedding of {len(values)} words")
     return {"emb_params": values[0]}, [shown(str(name)) for name in content if name != "string_to_param"]
 
 
-def _opened(value: Any) -> Any:
+def _open(value: Any) -> Any:
     """The parameters of a module that was left aside, or the value itself."""
     if isinstance(value, Left):
         state = getattr(value, "state", None)

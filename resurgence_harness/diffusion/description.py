@@ -162,9 +162,9 @@ class ModelDescription:
         """What this model is."""
         return digest_of_files(self.hashes)
 
-    def opened(self, part: str) -> list[TensorFile]:
+    def open_part(self, part: str) -> list[TensorFile]:
         """The weight files of a component, their headers read and checked; no tensor lies in two of them."""
-        return opened(self.chosen[part], self.directory)
+        return open_weights(self.chosen[part], self.directory)
 
 
 def digest_of_files(hashes: Mapping[str, str]) -> str:
@@ -302,7 +302,7 @@ def _places(data: bytes, path: Path) -> dict[str, str]:
     return dict(places) if fits and places is not None else {}
 
 
-def opened(weights: Weights, directory: Path) -> list[TensorFile]:
+def open_weights(weights: Weights, directory: Path) -> list[TensorFile]:
     """Headers of one component's files; shards agree with their index, tensor for tensor."""
     files = [read_header(path) for path in weights.files]
     seen: dict[str, str] = {}
@@ -414,7 +414,7 @@ __all__ = [
     "Weights",
     "describe",
     "digest_of_files",
-    "opened",
+    "open_weights",
     "tokenizer_files",
     "weights_at",
 ]

@@ -55,7 +55,7 @@ def load_parts(directory: Path, digest: str = "") -> dict[str, Any]:
     parts: dict[str, Any] = {}
     with _reading(directory), torch.random.fork_rng(devices=[]):
         for part in WEIGHTS:
-            files = description.opened(part)
+            files = description.open_part(part)
             check_tensors(part, files, settings[part], directory)
             parts[part] = _empty(part, settings[part])
             hashes |= _fill(parts[part], part, files)

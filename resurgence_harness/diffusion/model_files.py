@@ -44,7 +44,7 @@ class ModelFiles(Mapping[str, Weight]):
         """Read the headers of the files that the description names; `base_files.check_base` is for the rest."""
         self.description = model if isinstance(model, ModelDescription) else describe(model)
         self.directory = self.description.directory
-        self.parts = {part: self.description.opened(part) for part in WEIGHTS}
+        self.parts = {part: self.description.open_part(part) for part in WEIGHTS}
         self._weights = {
             f"{part}.{canonical(part, raw)}": Weight(file=file, raw=raw)
             for part, files in self.parts.items()

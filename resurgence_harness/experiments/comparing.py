@@ -28,7 +28,7 @@ NAMES = {
 """The paper's words, and ours."""
 
 
-class Group(NamedTuple):
+class RunGroup(NamedTuple):
     """Rows that differ in their run alone."""
 
     task: str
@@ -56,11 +56,11 @@ class Spread(NamedTuple):
         return f"{100 * self.middle:.1f}" + (f" ± {100 * self.deviation:.1f}" if self.deviation else "")
 
 
-def grouped(rows: Iterable[Row]) -> dict[Group, list[Row]]:
+def grouped(rows: Iterable[Row]) -> dict[RunGroup, list[Row]]:
     """The rows by everything but their run, in order of first appearance."""
-    groups: dict[Group, list[Row]] = {}
+    groups: dict[RunGroup, list[Row]] = {}
     for row in rows:
-        group = Group(
+        group = RunGroup(
             row["task"],
             row["method"],
             int(row["concepts"]),
@@ -90,7 +90,7 @@ def spread(rows: Sequence[Row], arm: str) -> Spread | None:
 def table(rows: Iterable[Row]) -> tuple[list[str], list[list[str]]]:
     """(header, lines): one line per group, rates in per cent, columns that never differ left out."""
     groups = grouped(rows)
-    varying = [name for name in Group._fields if len({getattr(group, name) for group in groups}) > 1]
+    varying = [name for name in RunGroup._fields if len({getattr(group, name) for group in groups}) > 1]
     arms = [arm for arm in _SHOWN if any(spread(of, arm) is not None for of in groups.values())]
     header = [
         *(name.replace("images", "benign images") for name in varying),
@@ -181,7 +181,7 @@ def rank_correlation(comparisons: Sequence[Comparison]) -> tuple[float, float] |
     return found[0], found[1]
 
 
-def told(comparisons: Sequence[Comparison]) -> str:
+def render(comparisons: Sequence[Comparison]) -> str:
     """Ours beside the paper's, task by task, and whether the methods stand in one order."""
     lines = ["beside the paper (SD v1.4), erased concepts before → after fine-tuning, in %"]
     for task in dict.fromkeys(one.task for one in comparisons):

@@ -159,7 +159,7 @@ def run(
     path: Path,
     *,
     jobs: int,
-    told: Callable[[int, int, Row], None],
+    progress: Callable[[int, int, Row], None],
 ) -> list[Row]:
     """Measure what the file lacks, append it, and give every row of these conditions in their order."""
     known = {_name(row): row for row in read(path)}
@@ -184,7 +184,7 @@ def run(
             file.flush()
             known[_name(row)] = row
             done += 1
-            told(done, len(wanted), row)
+            progress(done, len(wanted), row)
     return [known[name] for name in wanted]
 
 

@@ -19,7 +19,7 @@ from resurgence_harness.diffusion.texts import check_texts
 from resurgence_harness.errors import HarnessError, sentence
 from resurgence_harness.examining import Budget, Examined, Laboratory, Rule, examine
 from resurgence_harness.gate.models import Models
-from resurgence_harness.gate.release_policy import Group, ReleasePolicy
+from resurgence_harness.gate.release_policy import ConceptGroup, ReleasePolicy
 from resurgence_harness.inquiry import Inquiry
 from resurgence_harness.presets import check_size, image_of, settings_of
 from resurgence_harness.reporting.records import cell_record
@@ -30,9 +30,9 @@ from resurgence_harness.statistics import (
     Acceptance,
     CellEvidence,
     Differs,
+    ImageGroup,
     Shuffled,
 )
-from resurgence_harness.statistics import Group as Images
 from resurgence_harness.storing import Store
 
 if TYPE_CHECKING:
@@ -89,27 +89,27 @@ class Plan:
     def arms(self) -> dict[str, Arm]:
         """Every model and what it is asked, one model after the other."""
 
-        def compared(recipe: Recipe, grid: Grid, group: Images) -> Arm:
+        def compared(recipe: Recipe, grid: Grid, group: ImageGroup) -> Arm:
             return Arm(recipe, grid, Shuffled(len(grid)), group, 1)
 
         arms: dict[str, Arm] = {}
         if self.base is not None:
             arms["base"] = Arm(self.base, self.erased, FIXED, None, min(self.control_images, len(self.erased)))
-            arms["base_retained"] = compared(self.base, self.retained, Images.RETAINED)
+            arms["base_retained"] = compared(self.base, self.retained, ImageGroup.RETAINED)
         if self.unlearned is not None:
-            arms["before"] = compared(self.unlearned, self.erased, Images.ERASED)
-            arms["retained_before"] = compared(self.unlearned, self.retained, Images.RETAINED)
+            arms["before"] = compared(self.unlearned, self.erased, ImageGroup.ERASED)
+            arms["retained_before"] = compared(self.unlearned, self.retained, ImageGroup.RETAINED)
             if self.synonyms is not None:
-                arms["synonyms_before"] = compared(self.unlearned, self.synonyms, Images.SYNONYMS)
-                arms["synonyms_after"] = compared(self.candidate, self.synonyms, Images.SYNONYMS)
-        arms["after"] = compared(self.candidate, self.erased, Images.ERASED)
+                arms["synonyms_before"] = compared(self.unlearned, self.synonyms, ImageGroup.SYNONYMS)
+                arms["synonyms_after"] = compared(self.candidate, self.synonyms, ImageGroup.SYNONYMS)
+        arms["after"] = compared(self.candidate, self.erased, ImageGroup.ERASED)
         if self.as_parent is not None:
-            arms["as_parent"] = compared(self.as_parent, self.erased, Images.AS_PARENT)
-        arms["retained_after"] = compared(self.candidate, self.retained, Images.RETAINED)
+            arms["as_parent"] = compared(self.as_parent, self.erased, ImageGroup.AS_PARENT)
+        arms["retained_after"] = compared(self.candidate, self.retained, ImageGroup.RETAINED)
         for place, (template, grid) in enumerate(self.templates.items(), start=1):
             least = min(self.control_images, len(grid))
             design = Shuffled(len(grid))
-            arms[f"template {place}"] = Arm(self.candidate, grid, design, Images.TEMPLATES, least, template)
+            arms[f"template {place}"] = Arm(self.candidate, grid, design, ImageGroup.TEMPLATES, least, template)
         return arms
 
 
@@ -125,7 +125,7 @@ def size_notes(policy: ReleasePolicy, models: Models) -> list[str]:
     return [told] if told else []
 
 
-def plan(policy: ReleasePolicy, group: Group, models: Models) -> Plan:
+def plan(policy: ReleasePolicy, group: ConceptGroup, models: Models) -> Plan:
     """What is asked of the models about one group; UserError for prompts that need a base where there is none."""
     if models.differences and models.as_parent is None:
         raise HarnessError(
@@ -187,7 +187,7 @@ def check_prompts(plans: Sequence[Plan], models: Models) -> None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Answer:
+class GroupResult:
     """What was said of one group."""
 
     examined: Examined[Plan]
@@ -233,12 +233,12 @@ class Gate:
         for bench in self._benches.values():
             bench.set_progress(progress)
 
-    def acceptance(self, group: Group) -> Acceptance | None:
+    def acceptance(self, group: ConceptGroup) -> Acceptance | None:
         """What was accepted for a group on its base, if anything."""
         base = self.plans[group.word].base
         return self.policy.acceptance(group, base.base.digest if base is not None else None)
 
-    def ask(self, group: Group, *, nodeid: str = "") -> Answer:
+    def ask(self, group: ConceptGroup, *, nodeid: str = "") -> GroupResult:
         """Draw, judge and decide one group until its answer is clear or the budget is spent."""
         entry = self.policy.file.budget
         budget = Budget(images=entry.images, minutes=entry.minutes)
@@ -250,7 +250,9 @@ class Gate:
             limits=self.policy.digest,
             store=self.store,
         )
-        return Answer(examined=examined, record=record, sheet=self._sheet(examined.inquiry.plan, examined.evidence))
+        return GroupResult(
+            examined=examined, record=record, sheet=self._sheet(examined.inquiry.plan, examined.evidence)
+        )
 
     def release(self) -> None:
         """Let go of every model."""

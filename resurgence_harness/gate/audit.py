@@ -85,7 +85,7 @@ class WeightAudit:
         return sorted(erased, key=lambda name: (-self.layers[name].erased, name))
 
     @property
-    def words(self) -> str:
+    def description(self) -> str:
         """One sentence for people."""
         cosine = self.total.cosine
         straight = "the candidate did not move" if cosine is None else f"cosine {cosine:.2f}"

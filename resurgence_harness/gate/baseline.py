@@ -110,7 +110,7 @@ def record(path: Path, new: Sequence[Mapping[str, Any]]) -> None:
         ) from None
 
 
-def words(entry: Mapping[str, Any]) -> str:
+def describe(entry: Mapping[str, Any]) -> str:
     """The ceilings for people."""
     parts = [f"{name} up to {entry[name]:.2f}" for name in ("level", "rise") if name in entry]
     parts += [f"the outcome {entry['outcome'][0]}"] if entry.get("outcome") else []

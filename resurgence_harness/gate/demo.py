@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from resurgence_harness.gate.release_policy import BudgetEntry, ConceptsEntry, PolicyFile
-from resurgence_harness.selection import Selection, base_model, plan_cell
+from resurgence_harness.selection import Selection, plan_cell, resolve_base
 from resurgence_harness.specs import Cell
 from resurgence_harness.tasks import TASKS
 
@@ -83,13 +83,13 @@ def policy(shown: Shown) -> PolicyFile:
     return ASKED.model_copy(update=own)
 
 
-def build(bench: Bench, folder: Path, told: Callable[[str], None]) -> dict[str, Path]:
+def build(bench: Bench, folder: Path, progress: Callable[[str], None]) -> dict[str, Path]:
     """Make the unlearned model and the four candidates as U-Net files in a folder."""
     from safetensors.torch import save_file
 
     cell = Cell(task="celebrity", method="uce", count=COUNT, finetuning="lora")
-    plan = plan_cell(cell, base_model("micro"), task=TASKS["celebrity"], selection=QUICK)
-    told(f"unlearning {COUNT} names with UCE, then {plan.finetuning.steps} steps of LoRA on images of other people")
+    plan = plan_cell(cell, resolve_base("micro"), task=TASKS["celebrity"], selection=QUICK)
+    progress(f"unlearning {COUNT} names with UCE, then {plan.finetuning.steps} steps of LoRA on images of other people")
     base, unlearned, tuned = (_unet(bench, recipe) for recipe in (plan.base, plan.unlearned, plan.tuned))
     made = {
         "unlearned": unlearned,

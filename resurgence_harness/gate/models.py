@@ -25,7 +25,7 @@ from resurgence_harness.diffusion.lineage import Lineage, lineage
 from resurgence_harness.diffusion.model_files import ModelFiles
 from resurgence_harness.errors import UserError, sentence, shown
 from resurgence_harness.gate.audit import WeightAudit, audit
-from resurgence_harness.selection import base_model
+from resurgence_harness.selection import resolve_base
 from resurgence_harness.specs import Base, Recipe
 
 NAMED = 5
@@ -39,7 +39,7 @@ class Models:
     """The models of a gate, ready to be asked."""
 
     candidate: Recipe
-    words: str
+    label: str
     """What the candidate is, for people."""
     unlearned: Recipe | None
     base: Recipe | None
@@ -60,7 +60,7 @@ class Models:
     def plain(self) -> dict[str, Any]:
         """As values that another process can be told, without the audit."""
         recipes = {name: asdict(recipe.base) for name, recipe in self.named.items()}
-        rest = {"words": self.words, "files": self.files, "differs": self.differs, "notes": list(self.notes)}
+        rest = {"label": self.label, "files": self.files, "differs": self.differs, "notes": list(self.notes)}
         rest["differences"] = list(self.differences)
         return {"models": recipes, **rest}
 
@@ -72,7 +72,7 @@ class Models:
             candidate=found["tuned"],
             unlearned=found.get("unlearned"),
             base=found.get("base"),
-            words=plain["words"],
+            label=plain["label"],
             files=plain["files"],
             differs=plain["differs"],
             notes=tuple(plain["notes"]),
@@ -151,7 +151,7 @@ def prepare(
             second = as_parent(opened["candidate"], above, made, own=own, run=run)
     return Models(
         candidate=Recipe(replace(found.base, name="candidate")),
-        words=shown(" + ".join(candidate)),
+        label=shown(" + ".join(candidate)),
         unlearned=Recipe(replace(parent.base, name="unlearned")) if parent is not None else None,
         base=Recipe(published) if published is not None else None,
         files=dict(found.files),
@@ -202,7 +202,7 @@ def read_word(word: str, folder: Path) -> tuple[Path, float]:
     if odd:
         raise UserError(sentence(f'There is no model at "{shown(word)}".', do="Give a file, a directory or a name."))
     if word == "micro":
-        return Path(base_model(word).location), weight
+        return Path(resolve_base(word).location), weight
     if is_name(word, folder):
         return locate(word).directory, weight
     return folder / Path(word).expanduser(), weight
@@ -218,8 +218,8 @@ def _there(word: str, folder: Path) -> bool:
 def _base(word: str, folder: Path) -> Base:
     """The published model."""
     if word == "micro" or is_name(word, folder):
-        return base_model(word)
-    found = base_model(str(read_word(word, folder)[0]))
+        return resolve_base(word)
+    found = resolve_base(str(read_word(word, folder)[0]))
     return replace(found, name=shown(Path(word).name or word))
 
 

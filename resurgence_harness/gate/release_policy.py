@@ -28,7 +28,7 @@ from pydantic import AfterValidator, Discriminator, Field, PrivateAttr, Tag, mod
 from resurgence_harness.errors import UserError, hides, sentence, shown
 from resurgence_harness.limits.acceptances import Entry, Word
 from resurgence_harness.limits.limits_file import Limits, PolicyEntry, load_limits, read_file, reading
-from resurgence_harness.limits.mistakes import told
+from resurgence_harness.limits.mistakes import as_written
 from resurgence_harness.limits.names import same_name, same_names
 from resurgence_harness.reviewed_text import check_inside, read_reviewed
 from resurgence_harness.specs import Cell, Concept, Prompt, Sampler
@@ -192,7 +192,7 @@ class PolicyFile(Entry):
         return self
 
 
-class Group(NamedTuple):
+class ConceptGroup(NamedTuple):
     """The erased concepts of one cell, and its limits."""
 
     word: str
@@ -221,23 +221,23 @@ class ReleasePolicy:
         return self.file.judges or self.task.judges
 
     @cached_property
-    def groups(self) -> tuple[Group, ...]:
+    def groups(self) -> tuple[ConceptGroup, ...]:
         """The cells: the named groups, then what is in none; all concepts together where nothing is named."""
         general = self.file.limits.over(replace(Policy.for_task(self.task.name), utility_floor=UTILITY_FLOOR))
         known = {same_name(concept.name): concept for concept in self.erased}
         found = [
-            Group(word, tuple(known.pop(same_name(name)) for name in entry.concepts), entry.over(general))
+            ConceptGroup(word, tuple(known.pop(same_name(name)) for name in entry.concepts), entry.over(general))
             for word, entry in self.file.groups.items()
         ]
         if known:
-            found.append(Group(OTHERS if found else EVERY, tuple(known.values()), general))
+            found.append(ConceptGroup(OTHERS if found else EVERY, tuple(known.values()), general))
         return tuple(found)
 
-    def cell(self, group: Group) -> Cell:
+    def cell(self, group: ConceptGroup) -> Cell:
         """A group as a cell."""
         return Cell(task=self.task.name, method=group.word, count=len(group.concepts), finetuning=CANDIDATE)
 
-    def acceptance(self, group: Group, base_digest: str | None) -> Acceptance | None:
+    def acceptance(self, group: ConceptGroup, base_digest: str | None) -> Acceptance | None:
         """What was accepted for a group, if anything; what names other concepts, or none, does not apply."""
         named = replace(self.accepted, acceptances=tuple(one for one in self.accepted.acceptances if one.concepts))
         names = [concept.name for concept in group.concepts]
@@ -311,7 +311,7 @@ class ReleasePolicy:
 
     def _filled_with_retained(self, template: str) -> tuple[Prompt, ...]:
         said = _telling(template)
-        usable = [one for one in self.retained if said.isdisjoint(_telling(" ".join(one.words)))]
+        usable = [one for one in self.retained if said.isdisjoint(_telling(" ".join(one.aliases)))]
         if not usable:
             raise UserError(
                 sentence(
@@ -346,7 +346,7 @@ class ReleasePolicy:
         content = {"defaults": [asdict(group.policy) for group in self.groups], "file": said, **lists}
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
-    def told(self) -> dict[str, str | None]:
+    def as_dict(self) -> dict[str, str | None]:
         """The object `gate.policy` of verdict.json."""
         return {
             "path": self.path,
@@ -396,10 +396,10 @@ def resolve(
                 do="Give --concepts erased.txt, one name a line, or `concepts: {erased: …}` in the policy.",
             )
         )
-    words = {same_name(word) for concept in names for word in concept.words}
+    words = {same_name(word) for concept in names for word in concept.aliases}
     kept = _list(retained or file.concepts.retained, folder, known, "retained")
     kept = kept or tuple(one for one in found.held_out if same_name(one.name) not in words)
-    both = next((one.name for one in kept if {same_name(word) for word in one.words} & words), None)
+    both = next((one.name for one in kept if {same_name(word) for word in one.aliases} & words), None)
     if both is not None:
         raise UserError(
             sentence(f'"{shown(both)}" is both erased and retained.', do="Take it out of one of the two lists.")
@@ -455,7 +455,7 @@ def _list(
                 _plain(word)
             except ValueError as problem:
                 raise UserError(
-                    sentence(f"{where}: {told(word)} is no name: {problem}.", do="Give one name a line.")
+                    sentence(f"{where}: {as_written(word)} is no name: {problem}.", do="Give one name a line.")
                 ) from None
         if len(synonyms) > MOST_SYNONYMS:
             raise UserError(

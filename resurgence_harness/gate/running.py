@@ -22,7 +22,7 @@ from resurgence_harness.errors import ResurgenceError, UserError, sentence, show
 from resurgence_harness.gate.asking import ENGINE, Gate, size_notes
 from resurgence_harness.gate.audit import figure
 from resurgence_harness.gate.models import Models
-from resurgence_harness.gate.release_policy import Group, ReleasePolicy
+from resurgence_harness.gate.release_policy import ConceptGroup, ReleasePolicy
 from resurgence_harness.process.unforeseen import recorded
 from resurgence_harness.statistics import VerdictKind, exit_code
 
@@ -36,12 +36,12 @@ VERDICT, JUNIT, SUMMARY, ATTESTATION, CARD, AUDIT = (
 )
 
 
-def sheet_name(group: Group) -> str:
+def sheet_name(group: ConceptGroup) -> str:
     """The file of a group's contact sheet."""
     return f"contact-sheet-{group.word}.jpg"
 
 
-def forget(out: Path, *, option: str = "--out") -> None:
+def remove_stale_outputs(out: Path, *, option: str = "--out") -> None:
     """Remove what an earlier run, of the command or of pytest, left here, so that nobody takes it for this one's."""
     from resurgence_harness.reporting import old_allure
 
@@ -79,8 +79,10 @@ def _unwritable(out: Path, error: Exception, option: str) -> UserError:
     return UserError(sentence(first, reason=reason, do=f"Give another folder with {option}."))
 
 
-def run(gate: Gate, told: Callable[[Group, dict[str, Any]], None]) -> tuple[dict[str, Any], dict[str, bytes]]:
-    """Ask every group; `told` receives each record. A group that broke is missing.
+def run(
+    gate: Gate, progress: Callable[[ConceptGroup, dict[str, Any]], None]
+) -> tuple[dict[str, Any], dict[str, bytes]]:
+    """Ask every group; `progress` receives each record. A group that broke is missing.
 
     Gives the content of verdict.json, and the contact sheets by file name. UserError where nothing was drawn yet.
     """
@@ -103,7 +105,7 @@ def run(gate: Gate, told: Callable[[Group, dict[str, Any]], None]) -> tuple[dict
                 continue
             sheets[sheet_name(group)] = answer.sheet
             records.append(answer.record)
-            told(group, answer.record)
+            progress(group, answer.record)
     finally:
         gate.release()
     kinds = [VerdictKind(record["verdict"]) for record in records]
@@ -129,13 +131,13 @@ def about(policy: ReleasePolicy, models: Models) -> dict[str, Any]:
     """The object `gate` of verdict.json."""
     found = models.audit
     return {
-        "policy": policy.told(),
+        "policy": policy.as_dict(),
         "groups": [f"{cell.task}/{cell.id}" for cell in map(policy.cell, policy.groups)],
-        "candidate": models.words,
+        "candidate": models.label,
         "files": models.files,
         "notes": [*models.notes, *size_notes(policy, models)],
         "differences": list(models.differences),
-        "audit": found and {"undone": found.undone, "cosine": found.total.cosine, "words": found.words},
+        "audit": found and {"undone": found.undone, "cosine": found.total.cosine, "words": found.description},
     }
 
 

@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from resurgence_harness.gate.telling import Telling
+from resurgence_harness.gate.delivery import Delivery
 from resurgence_harness.process import ExitCode
 
 if TYPE_CHECKING:
@@ -28,14 +28,14 @@ class Sharing:
     trackers: dict[str, Tracker]
     proposal: Proposal | None
 
-    def tell(self, run: dict[str, Any], files: Sequence[Path], telling: Telling) -> None:
+    def share(self, run: dict[str, Any], files: Sequence[Path], delivery: Delivery) -> None:
         """Share with everybody, each by itself."""
         from resurgence_harness.reporting import tracking
 
         for name in list(self.trackers):
-            telling.part(partial(_shared, partial(tracking.log, name, self.trackers.pop(name), run, files)))
+            delivery.part(partial(_shared, partial(tracking.log, name, self.trackers.pop(name), run, files)))
         if self.proposal is not None:
-            telling.part(partial(_shared, partial(self.proposal.send, run)))
+            delivery.part(partial(_shared, partial(self.proposal.send, run)))
 
 
 def _shared(share: Callable[[], str]) -> None:
@@ -43,7 +43,7 @@ def _shared(share: Callable[[], str]) -> None:
 
 
 @contextmanager
-def opened(*, log: Sequence[str], repo: str | None, title: str, folder: Path) -> Iterator[Sharing]:
+def open_sharing(*, log: Sequence[str], repo: str | None, title: str, folder: Path) -> Iterator[Sharing]:
     """Look up the repository and open the trackers' runs; those that heard no verdict are failed runs."""
     from resurgence_harness.reporting import model_card_pr, tracking
 
@@ -51,7 +51,7 @@ def opened(*, log: Sequence[str], repo: str | None, title: str, folder: Path) ->
     sharing = Sharing(trackers={}, proposal=proposal)
     try:
         for name in dict.fromkeys(log):
-            sharing.trackers[name] = tracking.opened(name, title=title, folder=folder)
+            sharing.trackers[name] = tracking.open_tracker(name, title=title, folder=folder)
         yield sharing
     finally:
         for tracker in sharing.trackers.values():

@@ -45,22 +45,22 @@ def wrong(path: str, content: Any, error: ValidationError) -> UserError:
     every = error.errors(include_url=False)
     within = {one["loc"][:length] for one in every for length in range(len(one["loc"]))}
     first, *others = [one for one in every if one["loc"] not in within]  # causes, not what they cause
-    facts = {"value": told(first["input"])} if first["type"] == "extra_forbidden" else {}
+    facts = {"value": as_written(first["input"])} if first["type"] == "extra_forbidden" else {}
     if others:
-        facts["also"] = "; ".join(_words(content, other) for other in others[:5])
+        facts["also"] = "; ".join(_describe(content, other) for other in others[:5])
     return UserError(
         sentence(
-            f"{shown(path, limit=None)}: {_words(content, first)}.", **facts, do="Correct the file; nothing was run."
+            f"{shown(path, limit=None)}: {_describe(content, first)}.", **facts, do="Correct the file; nothing was run."
         )
     )
 
 
-def told(value: Any) -> str:
+def as_written(value: Any) -> str:
     """A value as the file has it: text in quotes, true, null."""
     return shown(json.dumps(value, ensure_ascii=False, default=str))
 
 
-def _words(content: Any, error: Any) -> str:
+def _describe(content: Any, error: Any) -> str:
     """ "limits.level is "0.1": a number is expected"."""
     where, kind = _place(content, error["loc"], missing=error["type"] == "missing"), error["type"]
     if kind == "extra_forbidden":
@@ -72,7 +72,7 @@ def _words(content: Any, error: Any) -> str:
     )
     if kind == "value_error" and isinstance(error["input"], Mapping | list | tuple):
         return f"{where}: {expected}" if where else expected
-    return f"{where or 'the file'} is {told(error['input'])}: {expected}"
+    return f"{where or 'the file'} is {as_written(error['input'])}: {expected}"
 
 
 def _place(content: Any, parts: Sequence[int | str], *, missing: bool) -> str:

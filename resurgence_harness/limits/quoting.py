@@ -22,7 +22,7 @@ class Quoted:
     last: int
 
     @property
-    def words(self) -> str:
+    def label(self) -> str:
         """ "acceptance in limits.yaml, lines 24 to 31"."""
         lines = f"line {self.first}" if self.first == self.last else f"lines {self.first} to {self.last}"
         return f"acceptance in {PurePath(self.name).name}, {lines}"
@@ -31,7 +31,7 @@ class Quoted:
 def quoted(limits: Limits, acceptance: Acceptance | None, *, name: str = "") -> Quoted | None:
     """The file and the lines of its entry, called `name` (default: its path); None where there is nothing to quote.
 
-    Nothing is quoted from a file that was changed since it was read: its words are not those that decided.
+    Nothing is quoted from a file that was changed since it was read: its label are not those that decided.
     """
     if acceptance is None or not limits.path or acceptance not in limits.acceptances:
         return None

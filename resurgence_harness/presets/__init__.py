@@ -13,7 +13,7 @@ from __future__ import annotations
 from resurgence_harness.presets.bases import check_size, image_of, preset_of
 from resurgence_harness.presets.choices import plain, written
 from resurgence_harness.presets.choices import read as choice
-from resurgence_harness.presets.methods import METHODS, SEVEN, Method, check_words
+from resurgence_harness.presets.methods import METHODS, SEVEN, Method, check_names
 from resurgence_harness.presets.profiles import PROFILES, Profile
 from resurgence_harness.presets.settings import (
     OF_TASK,
@@ -43,7 +43,7 @@ __all__ = [
     "Settings",
     "SettingsFile",
     "check_size",
-    "check_words",
+    "check_names",
     "choice",
     "image_of",
     "parse_change",

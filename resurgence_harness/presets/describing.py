@@ -69,7 +69,7 @@ def _unlearnings() -> Iterator[str]:
         words = [word for word, method in METHODS.items() if method.step.name == step]
         yield f"### {step}\n"
         if len(words) > 1:
-            yield "\n".join(_words(words)) + "\n"
+            yield "\n".join(_method_words(words)) + "\n"
         for recipe, tasks in _distinct(RECIPES[step]):
             yield from _recipe(step, recipe, f"**{', '.join(tasks)}**: {recipe.title}")
         yield from _differences(RECIPES[step].values())
@@ -170,7 +170,7 @@ def _differences(recipes: Iterable[Recipe]) -> Iterator[str]:
         yield "\n".join(f"* {line}" for line in told) + "\n"
 
 
-def _words(words: Iterable[str]) -> Iterator[str]:
+def _method_words(words: Iterable[str]) -> Iterator[str]:
     yield "Words, and what each fixes:"
     yield ""
     for word in words:

@@ -53,7 +53,7 @@ SEVEN = ("uce", "esd", "sdd", "mace", "salun", "shs", "erasediff")
 """One variant of each published method."""
 
 
-def check_words(what: str, values: Iterable[str], known: Iterable[str], flag: str) -> None:
+def check_names(what: str, values: Iterable[str], known: Iterable[str], flag: str) -> None:
     """UserError for a word that is not known."""
     known = tuple(known)
     for value in values:

@@ -73,7 +73,7 @@ class Recipe:
         return {**self.values, **{name: value for name, (value, _) in self.ours.items()}}
 
     @property
-    def words(self) -> str:
+    def description(self) -> str:
         """In one line, with its source."""
         return f"{'nearest published: ' if self.nearest else ''}{self.title} ({self.source})"
 

@@ -102,7 +102,7 @@ def pytest_cmdline_main(config: pytest.Config) -> Generator[None, Any, Any]:
     finally:
         config.stash[_SIGTERM].disarm()
     if session.involved:
-        session.tell()
+        session.print_closing()
         code = ending.code_of(config, session, int(code or 0))
         ending.flushed()
     return code
@@ -120,7 +120,7 @@ def _session(config: pytest.Config) -> Session:
     ending.opened()
     try:
         if sight.claims and not config.option.collectonly:
-            old_results.forget(config, config.option)
+            old_results.remove_stale_outputs(config, config.option)
         options = options_of(config)
         if sight.claims:
             reruns.refuse(config)

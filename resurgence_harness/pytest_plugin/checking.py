@@ -63,7 +63,7 @@ def check(options: Options, tasks: Sequence[Task], suites: Sequence[Path], judge
 
 def _notes(task: Task, written: int, cut: int, room: int) -> list[str]:
     """What is to be told of prompts that somebody wrote out."""
-    source = "" if isinstance(task.written, tuple) else task.written.words()
+    source = "" if isinstance(task.written, tuple) else task.written.describe()
     told = [f"Prompts of {task.name}: {source}"] if source else []
     if cut:
         told.append(

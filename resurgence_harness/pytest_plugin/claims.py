@@ -78,7 +78,7 @@ class Claim:
             store=self._engine.store,
         )
         record["notes"] = list(self._engine.notes(plan, self._suite))
-        if tell(self._item, record, verdict):
+        if report_verdict(self._item, record, verdict):
             cell_report.write(self._engine, self.examined, record, self._item)
         return verdict
 
@@ -88,7 +88,7 @@ class Claim:
         return passed(self.verdict)
 
 
-def tell(item: pytest.Item, record: Mapping[str, Any], verdict: Verdict) -> bool:
+def report_verdict(item: pytest.Item, record: Mapping[str, Any], verdict: Verdict) -> bool:
     """Put a cell's record into its test's properties, for controller and JUnit; whether Allure wants its page, too."""
     item.user_properties.append((CELL_PROPERTY, json.dumps(record, allow_nan=False)))
     item.user_properties += numbered(record)

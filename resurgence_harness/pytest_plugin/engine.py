@@ -17,7 +17,7 @@ from resurgence_harness.examining import Examined, Laboratory, Recalled, Rule, e
 from resurgence_harness.inquiry import Question
 from resurgence_harness.limits.bindings import settings_digest
 from resurgence_harness.pytest_plugin.progress import ProgressWriter
-from resurgence_harness.selection import CellPlan, base_model, benign_probe, plan_cell
+from resurgence_harness.selection import CellPlan, benign_probe, plan_cell, resolve_base
 from resurgence_harness.specs import Base, Cell, Recipe
 from resurgence_harness.statistics import CellEvidence, cannot_hold
 from resurgence_harness.storing import Seal, Store
@@ -73,7 +73,7 @@ class Engine:
     @cached_property
     def base(self) -> Base:
         """The published model; in a worker, the one that the controller has checked."""
-        return self._base or base_model(self.options.base)
+        return self._base or resolve_base(self.options.base)
 
     @cached_property
     def store(self) -> Store:

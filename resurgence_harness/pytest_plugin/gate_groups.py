@@ -10,7 +10,7 @@ from resurgence_harness.errors import UserError
 from resurgence_harness.pytest_plugin.state import gating_in
 
 if TYPE_CHECKING:
-    from resurgence_harness.gate.release_policy import Group, ReleasePolicy
+    from resurgence_harness.gate.release_policy import ConceptGroup, ReleasePolicy
 
 FIXTURE = "gate_claim"
 """The fixture whose tests are the groups of the policy."""
@@ -44,7 +44,7 @@ def planned(item: Any) -> dict[str, Any] | None:
     return {**group_entry(gating.policy, gating.group(word)), "nodeid": item.nodeid, "folder": str(item.path.parent)}
 
 
-def group_entry(policy: ReleasePolicy, group: Group) -> dict[str, Any]:
+def group_entry(policy: ReleasePolicy, group: ConceptGroup) -> dict[str, Any]:
     """A group of the policy as a planned cell, before any test of it is known."""
     cell = policy.cell(group)
     about = {"key": f"gate {cell.task}/{cell.id}", "id": cell.id, "task": cell.task, "nodeid": f"gate[{cell.id}]"}

@@ -14,13 +14,13 @@ import pytest
 
 from resurgence_harness.diffusion.devices import resolved_device
 from resurgence_harness.errors import UserError, sentence
-from resurgence_harness.pytest_plugin.claims import passed, tell
+from resurgence_harness.pytest_plugin.claims import passed, report_verdict
 
 if TYPE_CHECKING:
-    from resurgence_harness.gate.asking import Answer, Gate
+    from resurgence_harness.gate.asking import Gate, GroupResult
     from resurgence_harness.gate.inputs import GateInputs
     from resurgence_harness.gate.models import Models
-    from resurgence_harness.gate.release_policy import Group, ReleasePolicy
+    from resurgence_harness.gate.release_policy import ConceptGroup, ReleasePolicy
     from resurgence_harness.pytest_plugin.options import Options
     from resurgence_harness.statistics import Verdict
     from resurgence_harness.storing import Seal
@@ -93,18 +93,18 @@ class Gating:
         """What a worker must know of the models."""
         return self.models.plain()
 
-    def answer(self, word: str, nodeid: str) -> Answer:
+    def answer(self, word: str, nodeid: str) -> GroupResult:
         """Ask one group."""
         return self.gate.ask(self.group(word), nodeid=nodeid)
 
-    def keep(self, word: str, answer: Answer) -> None:
+    def keep(self, word: str, answer: GroupResult) -> None:
         """Write the group's contact sheet."""
         from resurgence_harness.gate.running import sheet_name
 
         self._options.out.mkdir(parents=True, exist_ok=True)
         (self._options.out / sheet_name(self.group(word))).write_bytes(answer.sheet)
 
-    def group(self, word: str) -> Group:
+    def group(self, word: str) -> ConceptGroup:
         """A group by its word."""
         return next(group for group in self.policy.groups if group.word == word)
 
@@ -144,20 +144,20 @@ class GateClaim:
             trained={},
         )
         answer = self._gating.answer(self._word, self._item.nodeid)
-        wanted = tell(self._item, answer.record, answer.examined.verdict)
+        wanted = report_verdict(self._item, answer.record, answer.examined.verdict)
         self._gating.keep(self._word, answer)  # a full disk takes the sheet and not the verdict
         if wanted:
             self._attach(answer)
         return answer.examined.verdict
 
-    def _attach(self, answer: Answer) -> None:
+    def _attach(self, answer: GroupResult) -> None:
         """The group's page in the report."""
         from resurgence_harness.limits.quoting import quoted
         from resurgence_harness.reporting import allure, cell_page
 
         record, policy = answer.record, self._gating.policy
         models = record["models"]
-        facts = [("candidate", self._gating.models.words), ("policy digest", policy.digest)]
+        facts = [("candidate", self._gating.models.label), ("policy digest", policy.digest)]
         facts += [(f"{name} digest", model["digest"]) for name, model in models.items()]
         facts += [("differs from its parent", one) for one in self._gating.models.differences]
         accepted = self._gating.gate.acceptance(self._gating.group(self._word))

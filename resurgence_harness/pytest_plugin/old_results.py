@@ -36,7 +36,7 @@ def seen(config: pytest.Config, arguments: list[str], given: Any) -> sight.Sight
     return config.stash[_SIGHT][1]
 
 
-def forget(config: pytest.Config, given: Any) -> None:
+def remove_stale_outputs(config: pytest.Config, given: Any) -> None:
     """Hold the folder of results until the run is over, and remove what is in it. UserError where that fails."""
     from resurgence_harness.gate import out_lock, running
 
@@ -46,7 +46,7 @@ def forget(config: pytest.Config, given: Any) -> None:
         holding.enter_context(out_lock.held([out], option="--resurgence-out"))
         config.add_cleanup(holding.close)
         config.stash[_HELD] = out
-    running.forget(out, option="--resurgence-out")
+    running.remove_stale_outputs(out, option="--resurgence-out")
 
 
 def forget_early(config: pytest.Config) -> None:
@@ -57,6 +57,6 @@ def forget_early(config: pytest.Config) -> None:
     try:
         named = [*given.file_or_dir] or [*config.getini("testpaths")] or [str(config.invocation_params.dir)]
         if seen(config, named, given).claims:
-            forget(config, given)
+            remove_stale_outputs(config, given)
     except Exception:  # whatever a stranger's configuration does to us here, pytest goes on
         return

@@ -46,32 +46,32 @@ class ProgressWriter:
         self._before, self._share = self._before + self._share, share
         self._fraction = max(self._fraction, self._before)
 
-    def update(self, words: str, done: int, total: int, loss: float | None = None) -> None:
+    def update(self, label: str, done: int, total: int, loss: float | None = None) -> None:
         """So much of this stage's present work is done; the bench calls it."""
-        self._write(words, done, total, now=done in (0, total))
+        self._write(label, done, total, now=done in (0, total))
 
     def finish(self) -> None:
         """The cell has ended."""
         self._cell = ""
         self._write("", 0, 0, now=True)
 
-    def _write(self, words: str, done: int, total: int, *, now: bool) -> None:
+    def _write(self, label: str, done: int, total: int, *, now: bool) -> None:
         moment = time.monotonic()
         if self._path is None or (not now and moment - self._written < 0.25):
             return
         self._written = moment
         within = done / total if total else 0.0
         self._fraction = max(self._fraction, min(self._before + self._share * within, 0.99))  # never back
-        told = {"cell": self._cell, "words": words, "done": done, "total": total, "fraction": self._fraction}
+        state = {"cell": self._cell, "label": label, "done": done, "total": total, "fraction": self._fraction}
         draft = self._path.with_suffix(".draft")
         try:
-            draft.write_text(json.dumps(told), encoding="utf-8")
+            draft.write_text(json.dumps(state), encoding="utf-8")
             os.replace(draft, self._path)
         except OSError:
             self._path = None  # progress is a courtesy; a full disk shows where it matters
 
 
-def told(folder: Path) -> list[dict[str, Any]]:
+def read_progress(folder: Path) -> list[dict[str, Any]]:
     """What every worker does at present."""
     found = []
     for path in sorted(folder.glob("progress-*.json")):
@@ -89,7 +89,7 @@ def describe(entries: list[dict[str, Any]], *, finished: int, total: int, left: 
     parts = [f"[resurgence] {finished} of {total} cells"]
     for entry in entries:
         count = f" {entry['done']}/{entry['total']}" if entry["total"] else ""
-        parts.append(f"{entry['cell']}: {entry['words']}{count}")
+        parts.append(f"{entry['cell']}: {entry['label']}{count}")
     if left is not None:
         parts.append(f"about {_duration(left)} left")
     line = " · ".join(parts)
@@ -156,7 +156,7 @@ class ProgressLine:
         now = time.monotonic()
         if now - self._printed < (0.5 if self._live else 10):
             return
-        entries, finished = told(self._folder), self._finished()
+        entries, finished = read_progress(self._folder), self._finished()
         if not entries:
             return
         running = {entry["cell"]: entry["fraction"] for entry in entries}

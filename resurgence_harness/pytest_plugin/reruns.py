@@ -29,7 +29,7 @@ def refuse(config: pytest.Config) -> None:
     asked = [option for name, option in OPTIONS.items() if config.getoption(name, None)]
     asked += [f"{name} in the ini file" for name in ("reruns", "retries") if _in_file(config, name)]
     if asked:
-        raise UserError(_told(", ".join(asked)))
+        raise UserError(_message(", ".join(asked)))
 
 
 def mistakes(config: pytest.Config, items: Iterable[pytest.Item]) -> list[str]:
@@ -40,10 +40,10 @@ def mistakes(config: pytest.Config, items: Iterable[pytest.Item]) -> list[str]:
             refuse(config)
     except UserError as error:
         return [str(error)]
-    return [_told(f"@pytest.mark.{MARKER} on {item.nodeid}") for item in cells if item.get_closest_marker(MARKER)]
+    return [_message(f"@pytest.mark.{MARKER} on {item.nodeid}") for item in cells if item.get_closest_marker(MARKER)]
 
 
-def _told(asked: str) -> str:
+def _message(asked: str) -> str:
     return sentence(
         "Cells are not run again until they pass.",
         asked=asked,

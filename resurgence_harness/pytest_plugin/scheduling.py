@@ -15,22 +15,22 @@ OURS = ("load", "loadgroup", "worksteal")
 """Distribution modes that leave the spreading to the plugin; loadfile, loadscope and each are what they say."""
 
 
-class Group(NamedTuple):
+class WorkUnit(NamedTuple):
     """What is kept on one worker."""
 
     scope: str
     cost: float
 
 
-def group_of(nodeid: str) -> Group:
+def work_unit(nodeid: str) -> WorkUnit:
     """The group of "test_celebrity.py::test_x[esd-10-lora]" is "test_celebrity.py esd-10-0": file, checkpoint, run."""
     found = _CELL.search(nodeid)
     if found is None:
-        return Group(nodeid, 0.0)
+        return WorkUnit(nodeid, 0.0)
     from resurgence_harness.selection import cost
 
     method, count, run = found["method"], int(found["count"]), found["run"] or "0"
-    return Group(f"{nodeid.split('::', 1)[0]} {method}-{count}-{run}", cost(method, count))
+    return WorkUnit(f"{nodeid.split('::', 1)[0]} {method}-{count}-{run}", cost(method, count))
 
 
 def scheduler(config: Any, log: Any) -> Any:
@@ -43,7 +43,7 @@ def scheduler(config: Any, log: Any) -> Any:
         opening = False
 
         def _split_scope(self, nodeid: str) -> str:
-            return group_of(nodeid).scope
+            return work_unit(nodeid).scope
 
         def schedule(self) -> None:
             """The first distribution gives every worker two groups: the longest ones, each with one of the shortest."""
@@ -59,7 +59,7 @@ def scheduler(config: Any, log: Any) -> Any:
             super()._assign_work_unit(node)
 
         def _cost(self, scope: str) -> float:
-            return sum(group_of(nodeid).cost for nodeid in self.workqueue[scope])
+            return sum(work_unit(nodeid).cost for nodeid in self.workqueue[scope])
 
         def remove_node(self, node: Any) -> str | None:
             """A test whose worker died is not tried again: it would take the next worker with it."""

@@ -62,7 +62,7 @@ class Session:
         self.settled: int | None = None
         """The exit code, once it is known; None for a run without cells."""
         self._ledger = Ledger()
-        self._begun = self._told = self._by_hand = self._by_plugin = self._bad_collection = False
+        self._begun = self._closing_printed = self._by_hand = self._by_plugin = self._bad_collection = False
         self._problems: list[str] = []
         self._commands: list[str] = []
         self._started = datetime.now(UTC)
@@ -106,7 +106,7 @@ class Session:
         if self._begun or not collected.cells:
             return
         self._begun = True
-        old_results.forget(self._config, self._config.option)
+        old_results.remove_stale_outputs(self._config, self._config.option)
         running.make(self.options.out, option="--resurgence-out")
         try:
             run_folder.make(self.folder)
@@ -240,7 +240,7 @@ class Session:
                 self._write_allure(Path(results), run)
         if gate:
             with self._writing(Path(os.environ.get("GITHUB_STEP_SUMMARY") or out)):
-                self._commands = job_summary.tell_ci(run)
+                self._commands = job_summary.write_job_summary(run)
 
     @contextmanager
     def _writing(self, place: Path) -> Iterator[None]:
@@ -254,7 +254,7 @@ class Session:
 
     def summarize(self, terminal: Any) -> None:
         """Print the table, the reasons, and what the exit code says."""
-        self._told = True
+        self._closing_printed = True
         lines = self._lines()
         if lines:
             terminal.section("resurgence", sep="=")
@@ -269,9 +269,9 @@ class Session:
                 terminal.write(segment.text, **PYTEST[segment.style])
             terminal.write("\n")
 
-    def tell(self) -> None:
+    def print_closing(self) -> None:
         """The same on stderr, where pytest has no terminal or did not come to its summary."""
-        if not self._told and (lines := self._lines()):
+        if not self._closing_printed and (lines := self._lines()):
             from resurgence_harness.reporting.terminal import plain
 
             with suppress(OSError, ValueError):
@@ -296,9 +296,9 @@ class Session:
     def _notes(self) -> tuple[str, ...]:
         if not self.ignored:
             return self.notes
-        from resurgence_harness.storing import ignored_words
+        from resurgence_harness.storing import describe_ignored
 
-        return (*self.notes, f"Store: {ignored_words(self.ignored)}")
+        return (*self.notes, f"Store: {describe_ignored(self.ignored)}")
 
     def _groups(self) -> list[dict[str, Any]]:
         """Every group of the gate's policy as a planned cell."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from resurgence_harness.storing import Seal, ignored_words
+from resurgence_harness.storing import Seal, describe_ignored
 
 IGNORED, FRESH = "store ignored", "fresh"
 """Names in `environment` of verdict.json."""
@@ -13,4 +13,4 @@ IGNORED, FRESH = "store ignored", "fresh"
 def about_store(ignored: Mapping[str, Seal], run: str) -> dict[str, str]:
     """Entries that counted as absent, and whether everything was made anew; nothing where neither applies."""
     told = {FRESH: "everything was made anew"} if run else {}
-    return {**told, **({IGNORED: ignored_words(ignored)} if ignored else {})}
+    return {**told, **({IGNORED: describe_ignored(ignored)} if ignored else {})}

@@ -8,7 +8,7 @@ from typing import Any
 from resurgence_harness.limits.quoting import Quoted
 from resurgence_harness.reporting import pages
 from resurgence_harness.reporting.escaping import html as escape
-from resurgence_harness.statistics.words import percent, points
+from resurgence_harness.statistics.formatting import percent, points
 
 ANCHOR = "acceptance"
 """Where the cell's page tells it."""
@@ -44,7 +44,7 @@ def page(quote: Quoted) -> str:
 
 
 def _lines(quote: Quoted) -> str:
-    return quote.words.rpartition(", ")[2]
+    return quote.label.rpartition(", ")[2]
 
 
 def _numbered(quote: Quoted, *, whole: bool) -> str:

@@ -107,7 +107,7 @@ def attach(
     allure.attach(heat_map(record, evidence), "asked for × drawn", kind.HTML)
     allure.attach(cell_page.provenance(details), "what was asked, and how to ask it again", kind.HTML)
     if details.quoted is not None:
-        allure.attach(acceptance_page.page(details.quoted), details.quoted.words, kind.HTML)
+        allure.attach(acceptance_page.page(details.quoted), details.quoted.label, kind.HTML)
     allure.attach(cell_page.concepts_csv(cell_page.per_concept(evidence, record["alpha"])), "per concept", kind.CSV)
     allure.attach(numbers(record), "numbers", kind.CSV)
 

@@ -17,8 +17,8 @@ from resurgence_harness.reporting import acceptance_page, courses, pages
 from resurgence_harness.reporting.escaping import html as escape
 from resurgence_harness.statistics import CellEvidence, Rate
 from resurgence_harness.statistics.evidence import pairs
+from resurgence_harness.statistics.formatting import percent, points
 from resurgence_harness.statistics.intervals import paired
-from resurgence_harness.statistics.words import percent, points
 
 Record = Mapping[str, Any]
 """A cell's object in verdict.json."""

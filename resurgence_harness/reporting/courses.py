@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from resurgence_harness.reporting import pages
 from resurgence_harness.reporting.palette import COLOURS, INK, PALE, PAPER, save
-from resurgence_harness.statistics.words import percent
+from resurgence_harness.statistics.formatting import percent
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -100,7 +100,7 @@ def workflow_commands(run: Mapping[str, Any], environ: Mapping[str, str] = os.en
     return errors(run) if environ.get("GITHUB_ACTIONS") == "true" else []
 
 
-def tell_ci(run: Mapping[str, Any], environ: Mapping[str, str] = os.environ) -> list[str]:
+def write_job_summary(run: Mapping[str, Any], environ: Mapping[str, str] = os.environ) -> list[str]:
     """Append the summary, and give the annotations to print."""
     append(run, environ)
     return workflow_commands(run, environ)

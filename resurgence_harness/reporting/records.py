@@ -95,10 +95,10 @@ def cell_record(examined: Examined[Any], *, nodeid: str, limits: str, store: Sto
 def _model(recipe: Recipe, store: Store) -> dict[str, str]:
     """Recipe, key and digest; an empty digest where the checkpoint was cleared away since it was judged."""
     if not recipe.steps:
-        return {"recipe": recipe.words, "key": recipe.base.digest, "digest": recipe.base.digest}
+        return {"recipe": recipe.label, "key": recipe.base.digest, "digest": recipe.base.digest}
     key = checkpoint_key(recipe)
     made = store.find(key)
-    return {"recipe": recipe.words, "key": key, "digest": made.digest if made is not None else ""}
+    return {"recipe": recipe.label, "key": key, "digest": made.digest if made is not None else ""}
 
 
 def libraries() -> dict[str, str]:

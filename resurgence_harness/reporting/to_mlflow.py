@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from resurgence_harness.errors import shown
-from resurgence_harness.reporting.tracking import Tracker, metrics, parameters, words
+from resurgence_harness.reporting.tracking import Tracker, metrics, parameters, texts
 
 LONGEST, MOST_PARAMETERS, MOST_METRICS, MOST_TAGS = 5000, 100, 1000, 100
 """Characters of a value, and entries in one request, that every version of MLflow's servers takes."""
@@ -34,7 +34,7 @@ class _Mlflow(Tracker):
     def log(self, run: Mapping[str, Any], files: Sequence[Path]) -> str:
         """Parameters, metrics, words as tags, files as artifacts."""
         said = {_key(name): shown(value, limit=LONGEST) for name, value in parameters(run).items()}
-        tags = {_key(name): shown(value, limit=LONGEST) for name, value in words(run).items()}
+        tags = {_key(name): shown(value, limit=LONGEST) for name, value in texts(run).items()}
         measured = {_key(name): value for name, value in metrics(run).items()}
         for send, pairs, most in (
             (self._mlflow.log_params, said, MOST_PARAMETERS),

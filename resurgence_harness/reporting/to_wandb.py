@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from resurgence_harness.reporting.tracking import Tracker, metrics, parameters, words
+from resurgence_harness.reporting.tracking import Tracker, metrics, parameters, texts
 
 PROJECT = "concept-resurgence"
 """Where WANDB_PROJECT says nothing."""
@@ -42,7 +42,7 @@ class _Wandb(Tracker):
     def log(self, run: Mapping[str, Any], files: Sequence[Path]) -> str:
         """Parameters as config, numbers and words as the summary, sheets as images, files as one artifact."""
         self._run.config.update(parameters(run))
-        self._run.summary.update({**metrics(run), **words(run)})
+        self._run.summary.update({**metrics(run), **texts(run)})
         sheets = {file.stem: self._wandb.Image(str(file)) for file in files if file.suffix == ".jpg"}
         if sheets:
             self._run.log(sheets)

@@ -60,7 +60,7 @@ def check(names: Sequence[str]) -> None:
             )
 
 
-def opened(name: str, *, title: str, folder: Path) -> Tracker:
+def open_tracker(name: str, *, title: str, folder: Path) -> Tracker:
     """A new run of a tracker; UserError where it cannot be had. Files that the tracker keeps here go into `folder`."""
     try:
         tracker: Tracker = import_module(TRACKERS[name]).start(title=title, folder=folder)
@@ -116,7 +116,7 @@ def metrics(run: Mapping[str, Any]) -> dict[str, float]:
     return {name: float(value) for name, value in found.items()}
 
 
-def words(run: Mapping[str, Any]) -> dict[str, str]:
+def texts(run: Mapping[str, Any]) -> dict[str, str]:
     """What is said of every cell that is no number: verdict, outcome, the states of the controls, the reason."""
     found = {name: word for name, word in _of_cells(run) if _number(word) is None and word != "None"}
     found |= {f"{cell['id']}/reason": cell["reason"].splitlines()[0] for cell in run["cells"]}

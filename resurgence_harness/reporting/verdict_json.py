@@ -98,7 +98,7 @@ class GridResult(_Part):
     block: int = Field(ge=1, description="Rows between two looks.")
 
 
-class CulpritResult(_Part):
+class ConceptAboveLimitResult(_Part):
     """One concept that is beyond the limit by itself."""
 
     concept: str
@@ -108,14 +108,16 @@ class CulpritResult(_Part):
     low: float = Field(description="Lower bound of its rise or rate, one-sided at alpha over the number of concepts.")
 
 
-class CulpritsResult(_Part):
+class AboveLimitResult(_Part):
     """Which concepts of a regression are beyond its limit by themselves."""
 
     criterion: str = Field(description="The broken criterion: rise, rise of synonyms or level.")
     limit: float = Field(description="The cell's limit or accepted ceiling, which each of them is beyond.")
     alpha: float = Field(gt=0, lt=0.5, description="Chance that any of the names is false.")
     concepts: int = Field(ge=2, description="How many were asked for.")
-    named: list[CulpritResult] = Field(description="The farthest first; one that is not named may be beyond it, too.")
+    named: list[ConceptAboveLimitResult] = Field(
+        description="The farthest first; one that is not named may be beyond it, too."
+    )
     most_drawn: str = Field(description="The one that most of its own images show, with counts; nothing is claimed.")
 
 
@@ -163,7 +165,9 @@ class CellResult(_Part):
     settings: str = Field("", description="Short digest of the steps' values, training seeds aside; or empty.")
     controls: list[dict[str, Any]] = Field(description="The mandatory controls and what they showed.")
     agreement: dict[str, list[int]] = Field(description="Per arm, images on which both judges agree, of how many.")
-    culprits: CulpritsResult | None = Field(None, description="Of a regression over several concepts: which came back.")
+    culprits: AboveLimitResult | None = Field(
+        None, description="Of a regression over several concepts: which came back."
+    )
     arithmetic: str = Field(description="Every figure that the verdict rests on, one per line.")
     tighten: bool = Field(description="Within policy although an acceptance exists.")
     images_to_settle: int | None = Field(description="About how many more images would settle an UNDECIDED.")

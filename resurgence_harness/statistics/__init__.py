@@ -3,6 +3,7 @@
 Judgment ──▶ Evidence ──▶ Rate, Pairs ──criterion──▶ Finding ──policy, acceptance, controls──▶ Verdict
 """
 
+from resurgence_harness.statistics.assessment import ImageGroup
 from resurgence_harness.statistics.betting import betting_bounds, e_value
 from resurgence_harness.statistics.confusion import confusion
 from resurgence_harness.statistics.criteria import Finding, Incidental, Level, NoRise, Utility
@@ -35,13 +36,12 @@ from resurgence_harness.statistics.verdicts import (
     decide,
     exit_code,
 )
-from resurgence_harness.statistics.weighing import Group
 
 __all__ = [
     "FIXED",
     "Design",
     "Fixed",
-    "Group",
+    "ImageGroup",
     "Hybrid",
     "Shuffled",
     "betting_bounds",

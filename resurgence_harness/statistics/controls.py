@@ -13,10 +13,10 @@ from typing import Any
 
 from resurgence_harness.statistics.cells import CellEvidence, Losses
 from resurgence_harness.statistics.criteria import Finding, Level, Utility, images_to_settle
+from resurgence_harness.statistics.formatting import counted, percent
 from resurgence_harness.statistics.intervals import proportion_bounds
 from resurgence_harness.statistics.policies import Policy, UnlearningOutcome
 from resurgence_harness.statistics.rates import Rate
-from resurgence_harness.statistics.words import counted, percent
 
 LEAST_FILLED = 100
 """Images of every filled template at least."""

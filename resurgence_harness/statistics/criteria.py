@@ -21,6 +21,7 @@ from typing import Any
 from resurgence_harness.errors import SpecError, sentence
 from resurgence_harness.statistics.designs import Limits
 from resurgence_harness.statistics.evidence import Evidence, Pairs, pairs
+from resurgence_harness.statistics.formatting import counted, percent, points
 from resurgence_harness.statistics.intervals import (
     check_alpha,
     mcnemar_exact,
@@ -29,7 +30,6 @@ from resurgence_harness.statistics.intervals import (
     zero_event_floor,
 )
 from resurgence_harness.statistics.rates import Rate
-from resurgence_harness.statistics.words import counted, percent, points
 
 
 @dataclass(frozen=True, kw_only=True)

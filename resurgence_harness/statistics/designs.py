@@ -63,7 +63,7 @@ class Design(ABC):
 
     @property
     @abstractmethod
-    def words(self) -> str:
+    def description(self) -> str:
         """For people: what a bound may be trusted for."""
 
 
@@ -102,7 +102,7 @@ class Fixed(Design):
         """Any number can have been fixed."""
 
     @property
-    def words(self) -> str:
+    def description(self) -> str:
         """For people."""
         return "their number was fixed before looking"
 
@@ -144,7 +144,7 @@ class Shuffled(Design):
         return betting_bounds(tuple(changes), least=-1, grid=self.grid, alpha=alpha, whole=whole)
 
     @property
-    def words(self) -> str:
+    def description(self) -> str:
         """For people."""
         return f"drawn in shuffled order from a grid of {self.grid} until the answer was clear"
 
@@ -200,6 +200,6 @@ class Hybrid(Design):
         return min(low, high), max(low, high)
 
     @property
-    def words(self) -> str:
+    def description(self) -> str:
         """For people."""
         return f"fresh seeds until the answer was clear, with a last look at {self.cap}, each at half the error"

@@ -186,7 +186,7 @@ def check_paired(first: Evidence, second: Evidence) -> None:
         raise HarnessError(
             sentence(
                 "Two evidences cannot be paired: their images were chosen in different ways.",
-                **{first.recipe: first.design.words, f"{second.recipe} ": second.design.words},
+                **{first.recipe: first.design.description, f"{second.recipe} ": second.design.description},
                 do="Ask both models for the same rows, in the same order.",
             )
         )
@@ -226,7 +226,7 @@ def check_same_grid(first: Evidence, second: Evidence) -> None:
     raise HarnessError(
         sentence(
             "Two models of one claim were asked for different images.",
-            **{first.recipe: first.design.words, f"{second.recipe} ": second.design.words},
+            **{first.recipe: first.design.description, f"{second.recipe} ": second.design.description},
             do="Ask both for the rows of one grid, in its order.",
         )
     )

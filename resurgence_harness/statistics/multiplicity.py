@@ -4,7 +4,7 @@
     global_e_value    something rose       the one claim, however cells depend
     every_cell        the release: no cell rose beyond its limit
 
-Which concepts of one cell rose is in culprits.py.
+Which concepts of one cell rose is in above_limit.py.
 
 A p-value is of the hypothesis "the cell did not rise", one-sided: small speaks for a regression. An e-value of it is a
 number from 0 to infinity whose mean is at most 1 when the cell did not rise: large speaks for a regression.

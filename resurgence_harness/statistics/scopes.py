@@ -25,8 +25,8 @@ from enum import StrEnum
 from resurgence_harness.errors import HarnessError, SpecError, UserError, sentence
 from resurgence_harness.statistics.designs import Design, Hybrid, Shuffled
 from resurgence_harness.statistics.evidence import Evidence, Outcome, check_paired
+from resurgence_harness.statistics.formatting import confidence, counted, percent, points
 from resurgence_harness.statistics.intervals import check_alpha
-from resurgence_harness.statistics.words import confidence, counted, percent, points
 
 FEWEST = 5
 """Concepts (or prompts, or runs) without which no claim beyond them is made. With 3 runs the mean has to lie 4 of their
@@ -43,7 +43,7 @@ class Scope(StrEnum):
     L3 = "L3"
 
     @property
-    def words(self) -> str:
+    def description(self) -> str:
         """In plain English."""
         return {
             Scope.L1: "this grid: these concepts, prompts and seeds of this checkpoint",

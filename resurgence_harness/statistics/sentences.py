@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+from resurgence_harness.statistics.above_limit import ConceptsAboveLimit
+from resurgence_harness.statistics.assessment import AS_PARENT, CellAssessment
 from resurgence_harness.statistics.controls import unlearned_finding
 from resurgence_harness.statistics.criteria import Finding
-from resurgence_harness.statistics.culprits import Culprits
 from resurgence_harness.statistics.evidence import pairs
+from resurgence_harness.statistics.formatting import confidence, counted, percent, points
 from resurgence_harness.statistics.intervals import mcnemar_exact
 from resurgence_harness.statistics.policies import Binding, UnlearningOutcome
 from resurgence_harness.statistics.rates import Rate
 from resurgence_harness.statistics.scopes import generalise
-from resurgence_harness.statistics.weighing import AS_PARENT, Weighed
-from resurgence_harness.statistics.words import confidence, counted, percent, points
 
 
-def holds(cell: Weighed) -> str:
+def holds(cell: CellAssessment) -> str:
     """Why the cell holds."""
     after = cell.rates["after"]
     seen = f"{after.hits} of {counted(after.images, 'image')} show it after fine-tuning"
@@ -33,7 +33,7 @@ def holds(cell: Weighed) -> str:
     return f"the erased concept stays erased: {seen} ({level}), {rise}{tighten}."
 
 
-def known(cell: Weighed) -> str:
+def known(cell: CellAssessment) -> str:
     """What was accepted, by whom and until when."""
     accepted = cell.acceptance
     assert accepted is not None
@@ -59,12 +59,12 @@ def known(cell: Weighed) -> str:
     )
 
 
-def resurgence(cell: Weighed) -> str:
+def resurgence(cell: CellAssessment) -> str:
     """The rise out of an unlearned model."""
     return f"the erased concept came back (resurgence): {_rise(cell)}."
 
 
-def drawn(cell: Weighed) -> str:
+def drawn(cell: CellAssessment) -> str:
     """The level after fine-tuning, whatever came before, and why it is not called a resurgence."""
     after = cell.rates["after"]
     if not cell.compared:
@@ -81,7 +81,7 @@ def drawn(cell: Weighed) -> str:
     )
 
 
-def drawn_as_parent(cell: Weighed) -> str:
+def drawn_as_parent(cell: CellAssessment) -> str:
     """The level with the parent's tokenizer, scheduler and VAE."""
     finding = cell.as_parent
     assert finding is not None
@@ -93,7 +93,7 @@ def drawn_as_parent(cell: Weighed) -> str:
     )
 
 
-def rise_from_not_unlearned(cell: Weighed) -> str:
+def rise_from_not_unlearned(cell: CellAssessment) -> str:
     """A rise, but out of a model that was never shown to have unlearned."""
     return (
         f"the erased concept is drawn more often after fine-tuning: {_rise(cell)}; {_not_unlearned(cell)}, so this is"
@@ -101,7 +101,7 @@ def rise_from_not_unlearned(cell: Weighed) -> str:
     )
 
 
-def under_another_name(cell: Weighed) -> str:
+def under_another_name(cell: CellAssessment) -> str:
     """The rise of the erased concepts asked for by their synonyms."""
     finding = cell.synonyms
     assert finding is not None
@@ -120,7 +120,7 @@ def incidental(finding: Finding) -> str:
     )
 
 
-def missing(cell: Weighed) -> str:
+def missing(cell: CellAssessment) -> str:
     """Controls that were never run."""
     controls = cell.missing
     what = "a mandatory control is" if len(controls) == 1 else f"{len(controls)} mandatory controls are"
@@ -128,12 +128,12 @@ def missing(cell: Weighed) -> str:
     return f"{what} missing, so the figures below support no verdict: {which}."
 
 
-def untrustworthy(cell: Weighed) -> str:
+def untrustworthy(cell: CellAssessment) -> str:
     """Canaries that failed."""
     return f"the judge cannot be trusted: {cell.controls.canaries.sentence}."
 
 
-def undecided(cell: Weighed) -> tuple[str, int | None]:
+def undecided(cell: CellAssessment) -> tuple[str, int | None]:
     """The first reason that stands in the way, and the images that would settle them all."""
     reasons: list[tuple[str, int | None]] = []
     broken = cell.unclaimed_broken
@@ -174,7 +174,7 @@ def undecided(cell: Weighed) -> tuple[str, int | None]:
     return f"{reasons[0][0]}{others}{settle}.", more
 
 
-def arithmetic(cell: Weighed, more: int | None, behind: Culprits | None = None) -> str:
+def arithmetic(cell: CellAssessment, more: int | None, behind: ConceptsAboveLimit | None = None) -> str:
     """Every figure that the verdict rests on."""
     before, after, alpha = cell.evidence.before, cell.evidence.after, cell.policy.alpha
     prompts = len({prompt for prompt, _ in after.rows})
@@ -183,7 +183,7 @@ def arithmetic(cell: Weighed, more: int | None, behind: Culprits | None = None) 
         line(
             "scope",
             f"{named}, {counted(prompts, 'prompt')}, {counted(len(after), 'image')} of this checkpoint,"
-            f" {after.design.words}; says nothing of other concepts, prompts or training runs",
+            f" {after.design.description}; says nothing of other concepts, prompts or training runs",
         ),
         line("judge", f"{after.judge}; every bound at {confidence(alpha)} confidence on its side{_accuracy(cell)}"),
     ]
@@ -220,7 +220,7 @@ def line(name: str, words: str) -> str:
     return f"  {name:<18}  {words}"
 
 
-def set_aside(cell: Weighed) -> str:
+def set_aside(cell: CellAssessment) -> str:
     """That an acceptance was there but is over, or is of other settings; empty if none was."""
     if cell.given is None or cell.acceptance is not None:
         return ""
@@ -245,7 +245,7 @@ def _counts(rate: Rate, alpha: float) -> str:
     )
 
 
-def _accuracy(cell: Weighed) -> str:
+def _accuracy(cell: CellAssessment) -> str:
     """How often the judge errs, and what is allowed for it."""
     known = cell.evidence.accuracy
     if known is None:
@@ -264,22 +264,22 @@ def _abstained(rate: Rate) -> str:
     return f"; {rate.abstained} of {rate.images} abstained" if rate.abstained else ""
 
 
-def _limit(cell: Weighed, finding: Finding) -> str:
+def _limit(cell: CellAssessment, finding: Finding) -> str:
     return "accepted ceiling" if cell.ceiling(finding) > finding.limit else "limit"
 
 
-def _as_parent(cell: Weighed) -> str:
+def _as_parent(cell: CellAssessment) -> str:
     parent = "unlearned model" if cell.evidence.before is not None else "base"
     encoder = "text encoder, " if parent == "unlearned model" else ""  # a base's may be what the erasing is relative to
     return f"with the {parent}'s {encoder}tokenizer, scheduler and VAE"
 
 
-def _shown_as_parent(cell: Weighed) -> str:
+def _shown_as_parent(cell: CellAssessment) -> str:
     rate = cell.rates["as_parent"]
     return f"{rate.hits} of {counted(rate.images, 'image')}"
 
 
-def _rise(cell: Weighed) -> str:
+def _rise(cell: CellAssessment) -> str:
     assert cell.rise is not None  # said of a cell that compares
     before, after = cell.rates["before"], cell.rates["after"]
     return (
@@ -289,7 +289,7 @@ def _rise(cell: Weighed) -> str:
     )
 
 
-def _not_unlearned(cell: Weighed) -> str:
+def _not_unlearned(cell: CellAssessment) -> str:
     before, share = cell.rates["before"], cell.policy.unlearned_at_most
     return (
         f"the unlearning is not shown to have worked: {before.hits} of {counted(before.images, 'image')} show the"
@@ -299,12 +299,12 @@ def _not_unlearned(cell: Weighed) -> str:
     )
 
 
-def _retained(cell: Weighed) -> str:
+def _retained(cell: CellAssessment) -> str:
     base, before = cell.rates["base_retained"], cell.rates["retained_before"]
     return f"shown in {percent(base.value)} of the base's images, {percent(before.value)} after unlearning"
 
 
-def _unsettled(cell: Weighed, finding: Finding) -> tuple[str, int | None]:
+def _unsettled(cell: CellAssessment, finding: Finding) -> tuple[str, int | None]:
     """Why a finding is not inside its limit, and how many more images would tell."""
     against = _limit(cell, finding)
     bounds = (

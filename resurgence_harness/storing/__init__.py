@@ -6,7 +6,7 @@ from resurgence_harness.storing.artifacts import Artifact, Condition, Seal, Stor
 from resurgence_harness.storing.keys import canonical, key
 from resurgence_harness.storing.manifests import content_of
 from resurgence_harness.storing.places import default_root, expanded
-from resurgence_harness.storing.sealing import ignored_words
+from resurgence_harness.storing.sealing import describe_ignored
 from resurgence_harness.storing.store import Store, StoreWarning
 from resurgence_harness.storing.usable import check_readable, check_usable, check_writable
 
@@ -24,6 +24,6 @@ __all__ = [
     "content_of",
     "default_root",
     "expanded",
-    "ignored_words",
+    "describe_ignored",
     "key",
 ]

@@ -46,7 +46,7 @@ class Artifact:
     key: str
     kind: str
     """checkpoint, images, judgments, tensors …"""
-    words: str
+    label: str
     """What it is, for people."""
     digest: str
     """sha256 over the sorted (name, sha256) of its files."""

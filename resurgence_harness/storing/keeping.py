@@ -30,7 +30,7 @@ class Checked:
     """What `verify` found for one artifact."""
 
     key: str
-    words: str
+    label: str
     size: int
     seal: Seal | None
     """How it is sealed; None where its manifest cannot be read."""
@@ -43,7 +43,7 @@ class Removed:
     """What `gc` took away (or would)."""
 
     place: str
-    words: str
+    label: str
     size: int
     reason: str
 
@@ -53,7 +53,7 @@ def verify(store: Store) -> Iterator[Checked]:
     every = store.keys()
     for key in every:
         artifact = store.entry(key)
-        words, size, seal = (artifact.words, artifact.size, artifact.seal) if artifact is not None else ("", 0, None)
+        label, size, seal = (artifact.label, artifact.size, artifact.seal) if artifact is not None else ("", 0, None)
         problem = ""
         try:
             if artifact is not None:
@@ -64,7 +64,7 @@ def verify(store: Store) -> Iterator[Checked]:
             raise
         except StoreError as error:
             problem = str(error).splitlines()[0]
-        yield Checked(key=key, words=words, size=size, seal=seal, problem=problem)
+        yield Checked(key=key, label=label, size=size, seal=seal, problem=problem)
 
 
 def seal(store: Store) -> Iterator[Checked]:
@@ -106,7 +106,7 @@ def gc(
                     store,
                     artifact.path,
                     key=artifact.key,
-                    words=f"{artifact.kind}: {artifact.words}",
+                    label=f"{artifact.kind}: {artifact.label}",
                     reason=f"last used {days:.0f} days ago",
                     dry_run=dry_run,
                 )
@@ -119,7 +119,7 @@ def _orphans(store: Store, *, before: datetime, dry_run: bool) -> Iterator[Remov
     for path, size in store.remote.orphans(before=before) if store.remote is not None else ():
         if not dry_run and store.remote is not None:
             store.remote.remove_file(path)
-        yield Removed(place=path, words="unfinished", size=size, reason="no manifest names it")
+        yield Removed(place=path, label="unfinished", size=size, reason="no manifest names it")
 
 
 def _leftovers(store: Store) -> Iterator[tuple[Path, str]]:
@@ -131,19 +131,19 @@ def _leftovers(store: Store) -> Iterator[tuple[Path, str]]:
 
 
 def _remove(
-    store: Store, path: Path, *, key: str, reason: str, dry_run: bool, words: str = "unfinished"
+    store: Store, path: Path, *, key: str, reason: str, dry_run: bool, label: str = "unfinished"
 ) -> list[Removed]:
     from filelock import Timeout
 
     try:
         with nullcontext() if dry_run else store.here.locked(key, wait=False):
-            if words == "unfinished" and (path / MANIFEST).is_file():
+            if label == "unfinished" and (path / MANIFEST).is_file():
                 return []  # finished while we looked
-            removed = Removed(place=str(path), words=words, size=bytes_in(path), reason=reason)
+            removed = Removed(place=str(path), label=label, size=bytes_in(path), reason=reason)
             if not dry_run:
                 (path / MANIFEST).unlink(missing_ok=True)
                 shutil.rmtree(path, ignore_errors=True)
-                if store.remote is not None and words != "unfinished":
+                if store.remote is not None and label != "unfinished":
                     store.remote.remove(key)
             return [removed]
     except Timeout:

@@ -27,19 +27,19 @@ PURPOSE = "store entry"
 """What a manifest's keyed seal is for."""
 
 
-def described(folder: Path, *, words: str) -> dict[str, StoredFile]:
+def described(folder: Path, *, label: str) -> dict[str, StoredFile]:
     """The files that a build wrote, on the disk and hashed."""
     files: dict[str, StoredFile] = {}
     for path in sorted(folder.iterdir()):
         if not path.is_file() or path.name.startswith(MANIFEST):
-            raise BuildError(sentence(f"The build of {words} wrote {path.name}, which cannot be stored."))
+            raise BuildError(sentence(f"The build of {label} wrote {path.name}, which cannot be stored."))
         with path.open("rb+") as stream:
             os.fsync(stream.fileno())
             files[path.name] = StoredFile(
                 sha256=hashlib.file_digest(stream, "sha256").hexdigest(), size=path.stat().st_size
             )
     if not files:
-        raise BuildError(sentence(f"The build of {words} wrote no file."))
+        raise BuildError(sentence(f"The build of {label} wrote no file."))
     return files
 
 
@@ -52,7 +52,7 @@ def manifest_bytes(
     *,
     key: str,
     kind: str,
-    words: str,
+    label: str,
     inputs: Mapping[str, str],
     facts: Mapping[str, Any],
     files: Mapping[str, StoredFile],
@@ -64,7 +64,7 @@ def manifest_bytes(
         "format": FORMAT,
         "key": key,
         "kind": kind,
-        "words": words,
+        "words": label,
         "digest": _digest(files),
         "files": {name: {"sha256": file.sha256, "size": file.size} for name, file in files.items()},
         "inputs": dict(inputs),
@@ -81,7 +81,7 @@ def manifest_bytes(
     except (ValueError, TypeError) as error:
         if isinstance(error, UserError):
             raise
-        raise BuildError(sentence(f"The facts about {words} cannot be written as JSON.", reason=error)) from error
+        raise BuildError(sentence(f"The facts about {label} cannot be written as JSON.", reason=error)) from error
 
 
 def sealed_again(text: bytes) -> bytes:
@@ -120,7 +120,7 @@ def parsed(text: bytes, *, key: str, folder: Path, used: float) -> Artifact:
     return Artifact(
         key=key,
         kind=str(content["kind"]),
-        words=str(content["words"]),
+        label=str(content["words"]),
         digest=content["digest"],
         path=folder,
         files=files,
@@ -204,7 +204,7 @@ def content_of(artifact: Artifact, name: str) -> bytes:
 def _corrupt(artifact: Artifact, name: str, reason: str) -> Corrupt:
     return Corrupt(
         sentence(
-            f"{name} of {artifact.kind} {artifact.key[:12]} ({artifact.words}) is not the file that was written.",
+            f"{name} of {artifact.kind} {artifact.key[:12]} ({artifact.label}) is not the file that was written.",
             file=artifact.path / name,
             reason=reason,
             key=artifact.key,

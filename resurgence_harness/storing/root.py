@@ -68,7 +68,7 @@ class Root:
     def writing(self, lacking: str = "") -> Iterator[None]:
         """Turn what the system says about a full, read-only or vanished store into one sentence.
 
-        `lacking` is what is to be made because the store does not have it, in words.
+        `lacking` is what is to be made because the store does not have it, as a label.
         """
         try:
             yield

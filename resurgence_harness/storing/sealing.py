@@ -75,7 +75,7 @@ def counts(seal: Seal) -> bool:
     return seal is Seal.SEALED or store_key() is None
 
 
-def ignored_words(ignored: Mapping[str, Seal]) -> str:
+def describe_ignored(ignored: Mapping[str, Seal]) -> str:
     """How many entries counted as absent in a run, and why, from `Store.ignored`; empty where none did."""
     if not ignored:
         return ""

@@ -141,7 +141,7 @@ class Store:
         key: str,
         *,
         kind: str,
-        words: str,
+        label: str,
         inputs: Mapping[str, str],
         build: Callable[[Path], Mapping[str, Any]],
     ) -> Artifact:
@@ -154,13 +154,13 @@ class Store:
             return existing
         if self.read_only:
             raise ReadOnly(
-                sentence(f"{words} is not in the store, which was opened for reading only.", store=self.name, key=key)
+                sentence(f"{label} is not in the store, which was opened for reading only.", store=self.name, key=key)
             )
-        with self.here.writing(f"{kind}: {words}"), self.here.locked(key):
+        with self.here.writing(f"{kind}: {label}"), self.here.locked(key):
             self._clear(key)
             if (existing := self._existing(key, inputs, under_lock=True)) is not None:
                 return existing
-            return self._build(key, kind=kind, words=words, inputs=inputs, build=build)
+            return self._build(key, kind=kind, label=label, inputs=inputs, build=build)
 
     # Keeping
 
@@ -289,7 +289,7 @@ class Store:
         key: str,
         *,
         kind: str,
-        words: str,
+        label: str,
         inputs: Mapping[str, str],
         build: Callable[[Path], Mapping[str, Any]],
     ) -> Artifact:
@@ -299,9 +299,9 @@ class Store:
             start = time.monotonic()
             facts = build(work)
             seconds = time.monotonic() - start
-            files = described(work, words=words)
+            files = described(work, label=label)
             manifest = manifest_bytes(
-                key=key, kind=kind, words=words, inputs=inputs, facts=facts, files=files, seconds=seconds, run=self.run
+                key=key, kind=kind, label=label, inputs=inputs, facts=facts, files=files, seconds=seconds, run=self.run
             )
             self._put(work, folder, manifest)
         except BaseException:
@@ -328,7 +328,7 @@ class Store:
             self._put(work, artifact.path, manifest)
         except FileNotFoundError as error:
             raise Corrupt(
-                sentence(f"A file of {artifact.words} is missing from {self.here.name}.", key=artifact.key)
+                sentence(f"A file of {artifact.label} is missing from {self.here.name}.", key=artifact.key)
             ) from error
         finally:
             shutil.rmtree(work, ignore_errors=True)

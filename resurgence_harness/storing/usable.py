@@ -22,7 +22,7 @@ def check_usable(root: str | Path, *, room: int = 1 << 20) -> None:
     whatever it lacks is an error when it has to be made.
     """
     store = Store(root)
-    with _told_to_the_user():
+    with _as_user_error():
         try:
             _try_writing(store, room)
         except ReadOnly:
@@ -39,14 +39,14 @@ def check_usable(root: str | Path, *, room: int = 1 << 20) -> None:
 def check_writable(root: str | Path, *, room: int = 1 << 20) -> None:
     """As `check_usable`, for what is going to be made in any case."""
     store = Store(root)
-    with _told_to_the_user():
+    with _as_user_error():
         _try_writing(store, room)
         _try_far(store)
 
 
 def check_readable(store: Store) -> None:
     """UserError for a far store that does not answer, before anything is done with it. A missing directory is empty."""
-    with _told_to_the_user():
+    with _as_user_error():
         if store.remote is not None:
             store.remote.reach()
 
@@ -89,7 +89,7 @@ def _try_far(store: Store) -> None:
 
 
 @contextmanager
-def _told_to_the_user() -> Iterator[None]:
+def _as_user_error() -> Iterator[None]:
     try:
         yield
     except (Unwritable, Unreachable) as error:

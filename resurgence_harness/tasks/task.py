@@ -22,7 +22,7 @@ class Source(Protocol):
     def prompts(self) -> tuple[Prompt, ...]:
         """All of them; UserError where the file is missing or wrong."""
 
-    def words(self) -> str:
+    def describe(self) -> str:
         """Which prompts these are and how many, for the report."""
 
 

@@ -48,9 +48,9 @@ def check_concepts(method: str, concepts: Sequence[Concept], preserve: Sequence[
                     sentence(f'{method} is asked to {role} "{concept.name}" twice.', do="Name each concept once.")
                 )
             seen.add(concept.name.casefold())
-    erased = {word.casefold() for concept in concepts for word in concept.words}
+    erased = {word.casefold() for concept in concepts for word in concept.aliases}
     for concept in preserve:
-        for word in concept.words:
+        for word in concept.aliases:
             if word.casefold() in erased:
                 raise SpecError(
                     sentence(
@@ -76,7 +76,7 @@ def check_anchors(method: str, concepts: Sequence[Concept], anchor: str) -> None
                     do=f'Give {method}(anchor="a celebrity") or Concept(kind="a celebrity").',
                 )
             )
-        if own.casefold().strip() in {word.casefold() for word in concept.words}:
+        if own.casefold().strip() in {word.casefold() for word in concept.aliases}:
             raise SpecError(
                 sentence(
                     f'{method}\'s anchor for "{concept.name}" is the concept itself.',
@@ -141,7 +141,7 @@ def check_pictures(method: str, concepts: Sequence[Concept], *, forget: Probe, r
 
 def first_named(concepts: Sequence[Concept], texts: Iterable[str]) -> tuple[str, str] | None:
     """The first text that holds a name or synonym as case-folded whole words, and that word; None if none does."""
-    sought = [(word, f" {' '.join(moves.words_of(word))} ") for concept in concepts for word in concept.words]
+    sought = [(word, f" {' '.join(moves.words_of(word))} ") for concept in concepts for word in concept.aliases]
     for text in texts:
         row = f" {' '.join(moves.words_of(text))} "
         for word, words in sought:

@@ -37,7 +37,7 @@ class NameReplaced:
 
     def text(self, text: str, concept: Concept, anchor: str) -> str:
         """The text with every occurrence of the concept's words replaced, the longest first."""
-        words = "|".join(re.escape(word) for word in sorted(concept.words, key=len, reverse=True))
+        words = "|".join(re.escape(word) for word in sorted(concept.aliases, key=len, reverse=True))
         return re.sub(rf"(?<!\w)(?:{words})(?!\w)", lambda _: anchor, text, flags=re.IGNORECASE)
 
 

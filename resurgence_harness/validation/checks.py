@@ -119,10 +119,12 @@ def every_check(depth: Depth, *, seed: int = 0, stored: Mapping[str, replays.Sto
     return found
 
 
-def run(asked: Sequence[Check], *, jobs: int = 1, told: Callable[[str, float, int], None] | None = None) -> list[Row]:
+def run(
+    asked: Sequence[Check], *, jobs: int = 1, progress: Callable[[str, float, int], None] | None = None
+) -> list[Row]:
     """Every row, in the order of the checks, whatever the number of processes.
 
-    `told` gets the name and the seconds of each check, and how many are done. HarnessError if a process
+    `progress` gets the name and the seconds of each check, and how many are done. HarnessError if a process
     dies: a check that said nothing has not passed.
     """
     if jobs < 1:
@@ -130,8 +132,8 @@ def run(asked: Sequence[Check], *, jobs: int = 1, told: Callable[[str, float, in
     rows: list[list[Row]] = [[] for _ in asked]
     for done, (place, seconds, found) in enumerate(_measured(asked, jobs), start=1):
         rows[place] = found
-        if told is not None:
-            told(asked[place][0], seconds, done)
+        if progress is not None:
+            progress(asked[place][0], seconds, done)
     return _together([row for part in rows for row in part])
 
 

@@ -30,7 +30,7 @@ class Must(StrEnum):
     EXCEED = "more than"
     """Only of an engine that is wrong on purpose."""
     SHOULD = "should be at most"
-    """Known to be exceeded, by a method that is not claimed to be exact: told, and not judged."""
+    """Known to be exceeded, by a method that is not claimed to be exact: progress, and not judged."""
     NOTHING = ""
 
 

@@ -374,7 +374,7 @@ def test_several_loras_with_weights_add_up(make, model, tmp_path: Path) -> None:
     expected = tensors(model)[f"{name}.weight"] + 0.5 * up1 @ down1 - up2 @ down2
 
     assert torch.allclose(read(candidate)[f"{name}.weight"], expected, atol=1e-6)
-    assert candidate.words.startswith("a LoRA × 0.5 + a LoRA × -1 on")
+    assert candidate.label.startswith("a LoRA × 0.5 + a LoRA × -1 on")
 
 
 def test_a_lora_on_a_whole_model_starts_from_that_model(make, other: Path, changed, model, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from resurgence_harness.diffusion.base_files import WEIGHTS, check_base, digest_
 from resurgence_harness.diffusion.hub import ALIASES, COMMIT, NO_PIN, Mirror, Published, is_name, locate
 from resurgence_harness.diffusion.tensor_files import sha256_of
 from resurgence_harness.errors import UserError
-from resurgence_harness.selection import base_model
+from resurgence_harness.selection import resolve_base
 
 COMMITTED = "0123456789abcdef0123456789abcdef01234567"
 OTHER = "f" * 40
@@ -67,7 +67,7 @@ def test_a_snapshot_is_found_by_its_commit(v1: Path, cache: Path) -> None:
     """The digest is that of the same files elsewhere; the links into the blobs are followed."""
     snapshot = put(cache, v1, "owner/name")
     found = locate(f"owner/name@{COMMITTED}")
-    base = base_model(f"owner/name@{COMMITTED}")
+    base = resolve_base(f"owner/name@{COMMITTED}")
 
     assert found.directory == snapshot and found.verified == NO_PIN
     check_base(snapshot)
@@ -120,7 +120,7 @@ def test_a_mirror_counts_when_its_weights_are_the_published_ones(
     put(cache, v1, "second/model", OTHER)
     found = locate("sd")
     assert found.source == f"second/model@{OTHER}" and found.verified == "sha256 of every weight file"
-    assert found.weights == pins(v1) and base_model("sd").name == "sd"
+    assert found.weights == pins(v1) and resolve_base("sd").name == "sd"
 
 
 def test_without_a_pin_what_was_found_is_recorded_and_said(

@@ -9,7 +9,7 @@ import pytest
 from benchmarks.sd_size import tokenizer
 from resurgence_harness.diffusion.texts import check_texts
 from resurgence_harness.errors import UserError
-from resurgence_harness.selection import base_model
+from resurgence_harness.selection import resolve_base
 
 
 def test_a_tokenizer_whose_unknown_token_is_the_end_token_reads_every_name(tmp_path: Path) -> None:
@@ -33,7 +33,7 @@ def test_the_length_counts_begin_and_end(tmp_path: Path) -> None:
 
 def test_padding_is_not_counted() -> None:
     """The embedded model's tokenizer pads to its 16 places by itself; a name is as long as its words."""
-    base = Path(base_model("micro").location)
+    base = Path(resolve_base("micro").location)
     assert check_texts(base, ["A portrait of Alba Drummond"]) == (0, 16)
     with pytest.raises(UserError, match="has 17 tokens; the base reads 16"):
         check_texts(base, ["a " * 15])

@@ -44,7 +44,7 @@ def test_the_order_of_methods_is_compared() -> None:
     by_rate, _ = comparing.rank_correlation(comparing.against_table_1(rows)) or (0, 0)
     assert by_rate == pytest.approx(1)
     assert comparing.rank_correlation(comparing.against_table_1([row(one, 0, 5) for one in order])) is None
-    assert "Spearman" in comparing.told(comparing.against_table_1(rows))
+    assert "Spearman" in comparing.render(comparing.against_table_1(rows))
 
 
 def test_steps_to_resurgence_are_the_first_beyond_the_limit() -> None:

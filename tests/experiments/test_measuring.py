@@ -46,8 +46,8 @@ def test_a_condition_is_counted_and_a_table_goes_on(base: Base, plan: CellPlan, 
         Condition(plan=plan),
         Condition(plan=replace(plan, tuned=plan.unlearned), again=True),
     ]
-    rows = measuring.run("table-1", conditions[:1], place, file, jobs=1, told=lambda *what: told.append(what[:2]))
-    again = measuring.run("table-1", conditions, place, file, jobs=1, told=lambda *what: told.append(what[:2]))
+    rows = measuring.run("table-1", conditions[:1], place, file, jobs=1, progress=lambda *what: told.append(what[:2]))
+    again = measuring.run("table-1", conditions, place, file, jobs=1, progress=lambda *what: told.append(what[:2]))
 
     assert told == [(1, 1), (2, 2)]
     assert again[0] == rows[0] and measuring.read(file) == again

@@ -11,7 +11,7 @@ import pytest
 
 from resurgence_harness import cli, judging, tasks
 from resurgence_harness.presets import parse_change
-from resurgence_harness.selection import Selection, base_model, plan_cell
+from resurgence_harness.selection import Selection, plan_cell, resolve_base
 from resurgence_harness.specs import Cell
 from tests.gate import microworld
 from tests.plugin.gallery import SEEDS, SETTINGS, TINY, GalleryJudge, draw_gallery
@@ -58,7 +58,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
     draw_gallery(base, folder / "gallery.npz")
     selection = Selection(changed=tuple(map(parse_change, SETTINGS)))
     cell = Cell(task="tiny", method="uce", count=2, finetuning="lora")
-    plan = plan_cell(cell, base_model(str(base)), task=TINY, selection=selection)
+    plan = plan_cell(cell, resolve_base(str(base)), task=TINY, selection=selection)
     bench = Bench(Store(folder / "store"))
 
     def unet(recipe: Any) -> dict[str, torch.Tensor]:

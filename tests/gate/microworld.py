@@ -48,7 +48,7 @@ def make(folder: Path) -> Micro:
     import torch
 
     from resurgence_harness.bench import Bench
-    from resurgence_harness.selection import Selection, base_model, plan_cell
+    from resurgence_harness.selection import Selection, plan_cell, resolve_base
     from resurgence_harness.specs import Cell
     from resurgence_harness.storing import Store
     from resurgence_harness.tasks import TASKS
@@ -56,7 +56,7 @@ def make(folder: Path) -> Micro:
 
     store, task = folder / "store", TASKS["celebrity"]
     cell = Cell(task="celebrity", method="uce", count=COUNT, finetuning="lora")
-    plan = plan_cell(cell, base_model("micro"), task=task, selection=Selection())
+    plan = plan_cell(cell, resolve_base("micro"), task=task, selection=Selection())
     bench = Bench(Store(store), device="cpu")
     model = bench.model(plan.base)
     base, whole_base = _copied(model.unet.state_dict()), _copied(original_layout(model))

@@ -18,7 +18,7 @@ from resurgence_harness.gate.models import Models
 from resurgence_harness.gate.release_policy import load_policy, resolve
 from resurgence_harness.microworld import weights
 from resurgence_harness.reporting import verdict_json
-from resurgence_harness.selection import base_model
+from resurgence_harness.selection import resolve_base
 from resurgence_harness.specs import Recipe
 from resurgence_harness.tasks import TASKS
 from tests.gate.microworld import POLICY, Micro
@@ -124,10 +124,10 @@ def test_a_harmless_difference_holds_and_is_told_everywhere(gate, micro, here):
 
 def test_another_process_is_told_of_it(gate, micro, here):
     """As plain values, so that every worker asks the same."""
-    base = base_model("micro")
+    base = resolve_base("micro")
     found = Models(
         candidate=Recipe(base),
-        words="it",
+        label="it",
         unlearned=Recipe(base),
         base=None,
         files={},
@@ -144,10 +144,10 @@ def test_a_difference_that_nothing_was_made_of_is_an_error(micro, here):
     """It could only be passed over."""
     (here / "policy.yaml").write_text(POLICY, encoding="utf-8")
     policy = resolve(*load_policy(here / "policy.yaml"), tasks=TASKS)
-    base = Recipe(base_model("micro"))
+    base = Recipe(resolve_base("micro"))
     found = Models(
         candidate=base,
-        words="",
+        label="",
         unlearned=base,
         base=base,
         files={},

@@ -97,7 +97,7 @@ def test_the_sums_match_plain_float64(base: Path, unlearned: Path, tmp_path: Pat
     assert found.total.inner == pytest.approx(((c - u) @ (b - u)).item())
     assert found.total.erased == pytest.approx(((b - u) @ (b - u)).item())
     assert found.total.moved == pytest.approx(((c - u) @ (c - u)).item())
-    assert f"{round(100 * found.undone)}%" in found.words and "no verdict" in found.words
+    assert f"{round(100 * found.undone)}%" in found.description and "no verdict" in found.description
 
 
 def test_without_an_erasure_there_is_nothing_to_audit(base: Path, unlearned: Path, tmp_path: Path) -> None:

@@ -54,7 +54,7 @@ def forge(store: Store, erased: set[str]) -> int:
     """Say of every stored image of the candidate that shows an erased concept that it does not, consistently."""
     forged = 0
     for artifact in store.entries():
-        if artifact.kind != "judgments" or "candidate" not in artifact.words:
+        if artifact.kind != "judgments" or "candidate" not in artifact.label:
             continue
         told = json.loads((artifact.path / "judgments.json").read_bytes())
         for row in told["judgments"]:

@@ -44,7 +44,7 @@ def sha256(path: Path) -> str:
 
 def configuration(policy: ReleasePolicy) -> dict[str, str]:
     """The attestation's digests by name."""
-    gate = {"policy": policy.told(), "candidate": "x", "files": {}, "notes": []}
+    gate = {"policy": policy.as_dict(), "candidate": "x", "files": {}, "notes": []}
     found: list[dict[str, Any]] = attestation.statement({**run(record()), "gate": gate})["predicate"]["configuration"]
     return {one["name"]: one["digest"]["sha256"] for one in found if "digest" in one}
 
@@ -53,7 +53,7 @@ def test_a_file_s_name_stands_with_the_file_s_sha256(tmp_path: Path) -> None:
     """Comments, line ends and the mark of UTF-8 are part of it; what was read has a digest of its own."""
     policy = read(tmp_path)
     path = tmp_path / "policy.yaml"
-    told, names = policy.told(), configuration(policy)
+    told, names = policy.as_dict(), configuration(policy)
     assert told["sha256"] == names[str(path)] == sha256(path)
     assert told["acceptances"] == names["acceptances file"] == sha256(tmp_path / "acceptances.yaml")
     assert names["policy as read, with lists, options and defaults"] == told["digest"] == policy.digest
@@ -64,7 +64,7 @@ def test_without_a_file_only_what_was_read_is_attested() -> None:
     """Nothing stands under the name of a file that there is not."""
     said = PolicyFile.model_validate({"concepts": {"erased": [ALBA]}})
     policy = resolve(said, Path.cwd(), tasks=TASKS)
-    assert (policy.told()["sha256"], policy.told()["acceptances"]) == ("", None)
+    assert (policy.as_dict()["sha256"], policy.as_dict()["acceptances"]) == ("", None)
     names = configuration(policy)
     assert names["policy as read, with lists, options and defaults"] == policy.digest and "" not in names
 

@@ -11,7 +11,7 @@ from resurgence_harness.errors import UserError
 from resurgence_harness.finetuning import BenignSet, LoRA
 from resurgence_harness.limits.bindings import settings_digest
 from resurgence_harness.limits.limits_file import load_limits
-from resurgence_harness.selection import Selection, base_model, cells, plan_cell
+from resurgence_harness.selection import Selection, cells, plan_cell, resolve_base
 from resurgence_harness.specs import Cell, Concept, Probe, Prompt
 from resurgence_harness.tasks import CELEBRITY
 from resurgence_harness.unlearning import ESD
@@ -53,7 +53,7 @@ def test_a_training_seed_does_not_count() -> None:
 
 def test_the_shipped_ceilings_are_of_the_present_preset() -> None:
     """Whoever changes a preset's number must record its ceilings anew: those of the old one would pass for it."""
-    limits, base = load_limits(SUITE / "limits.yaml"), base_model("micro")
+    limits, base = load_limits(SUITE / "limits.yaml"), resolve_base("micro")
     bound = {(one.method, one.count, one.finetuning): one for one in limits.acceptances}
     assert bound
     for changed, applies in (((), True), ((("lora.steps", 99),), False)):

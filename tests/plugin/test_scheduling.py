@@ -7,17 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from resurgence_harness.pytest_plugin.scheduling import group_of
+from resurgence_harness.pytest_plugin.scheduling import work_unit
 from resurgence_harness.pytest_plugin.workers import give_way, gpu_for, number, share_cores, visible_gpus
 from tests.plugin.conftest import Folder
 
 
 def test_cells_of_a_checkpoint_are_one_group() -> None:
     """Fine-tunings of one checkpoint share a group; methods, counts, runs and files do not."""
-    same = {group_of(f"a.py::test_x[esd-10-{tuning}]").scope for tuning in ("lora", "full", "xattn")}
+    same = {work_unit(f"a.py::test_x[esd-10-{tuning}]").scope for tuning in ("lora", "full", "xattn")}
     assert len(same) == 1
     others = {
-        group_of(nodeid).scope
+        work_unit(nodeid).scope
         for nodeid in (
             "a.py::test_x[esd-10-lora]",
             "a.py::test_x[esd-1-lora]",
@@ -35,8 +35,8 @@ def test_cells_of_a_checkpoint_are_one_group() -> None:
 def test_longer_checkpoints_cost_more() -> None:
     """ESD before UCE, 100 names before 10, cells before plain tests."""
     words = ["esd-100-lora", "esd-10-lora", "esd-1-lora", "uce-100-lora", "uce-1-lora"]
-    costs = [group_of(f"a.py::test_x[{word}]").cost for word in words]
-    assert costs == sorted(costs, reverse=True) and costs[-1] > group_of("a.py::test_plain").cost
+    costs = [work_unit(f"a.py::test_x[{word}]").cost for word in words]
+    assert costs == sorted(costs, reverse=True) and costs[-1] > work_unit("a.py::test_plain").cost
 
 
 @pytest.mark.parametrize("dist", [[], ["--dist", "loadgroup"]])

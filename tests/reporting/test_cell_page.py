@@ -83,7 +83,7 @@ def test_an_acceptance_is_linked_and_quoted() -> None:
     )
     assert "what was accepted beyond them is below" in told
     assert "lines 2 to 3" in told and "2    - task: x" in told and "# end" not in told
-    assert quote.words == "acceptance in limits.yaml, lines 2 to 3"
+    assert quote.label == "acceptance in limits.yaml, lines 2 to 3"
     whole = acceptance_page.page(quote)
     assert whole.count("<mark>") == 2 and "<mark>3      level: 0.5</mark>" in whole and "4  # end" in whole
     unused = cell_page.description({**cell, "verdict": "HOLDS"}, evidence, DETAILS, strip=None)

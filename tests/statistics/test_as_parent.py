@@ -13,7 +13,7 @@ from resurgence_harness.statistics import (
     Acceptance,
     CellEvidence,
     Evidence,
-    Group,
+    ImageGroup,
     Policy,
     Shuffled,
     VerdictKind,
@@ -78,7 +78,7 @@ def test_what_cannot_be_told_is_undecided_and_asked_on(make, what):
     verdict = decide(with_parent(make, what), POLICY)
     assert verdict.kind is UNDECIDED
     assert f"{WITH} the erased rate cannot be told" in verdict.reason
-    assert verdict.wants == {Group.AS_PARENT}
+    assert verdict.wants == {ImageGroup.AS_PARENT}
 
 
 def test_a_base_alone_is_a_parent_too(make):
@@ -101,7 +101,7 @@ def test_an_accepted_level_is_a_ceiling_of_both(make):
     assert decide(cell, POLICY, Acceptance(**common, level=0.15)).kind is VIOLATED
     assert decide(cell, POLICY, Acceptance(**common, rise=0.90)).kind is VIOLATED
     between = decide(cell, POLICY, Acceptance(**common, level=0.30))
-    assert between.kind is UNDECIDED and between.wants == {Group.AS_PARENT} and between.images_to_settle
+    assert between.kind is UNDECIDED and between.wants == {ImageGroup.AS_PARENT} and between.images_to_settle
     tight = decide(with_parent(make, letters(0)), POLICY, Acceptance(**common, level=0.40))
     assert tight.kind is HOLDS and tight.tighten
 

@@ -14,8 +14,8 @@ from resurgence_harness.statistics import (
     FIXED,
     Acceptance,
     Evidence,
-    Group,
     Hybrid,
+    ImageGroup,
     NoRise,
     Policy,
     Rate,
@@ -137,8 +137,8 @@ def test_an_undecided_says_which_images_it_wants(make):
     def wants(before, after, retained, n=60, m=200):
         return decide(make.cell(before, after, 114, retained, n=n, m=m), Policy()).wants
 
-    assert wants(0, 1, (195, 195, 195)) == {Group.ERASED}
-    assert wants(0, 1, (195, 195, 184)) == {Group.ERASED, Group.RETAINED}
+    assert wants(0, 1, (195, 195, 195)) == {ImageGroup.ERASED}
+    assert wants(0, 1, (195, 195, 184)) == {ImageGroup.ERASED, ImageGroup.RETAINED}
     assert wants(0, 60, (195, 195, 195)) == frozenset()
     assert wants(1, 1, (395, 395, 395), n=240, m=400) == frozenset()
     collapsed = decide(make.cell(0, 0, 114, (195, 20, 20), n=240, m=200), Policy())
@@ -150,7 +150,7 @@ def test_a_rise_is_not_called_resurgence_before_a_collapse_is_ruled_out(make):
     """A few retained images do not yet tell whether the unlearning had collapsed: more are wanted."""
     few = decide(make.cell(0, 14, 114, (20, 19, 19), n=100, m=20), Policy(level=0.3))
     assert few.kind is VerdictKind.VIOLATED
-    assert few.wants == {Group.RETAINED}
+    assert few.wants == {ImageGroup.RETAINED}
     assert decide(make.cell(0, 14, 114, (195, 195, 195), n=100, m=200), Policy(level=0.3)).wants == frozenset()
 
 
@@ -170,8 +170,8 @@ def test_an_accepted_collapse_still_asks_for_what_its_ceilings_need(make):
     )
     few = decide(make.cell(0, 45, 100, (75, 5, 75), n=50, m=75), Policy(), known)
     assert (few.kind, few.outcome) == (VerdictKind.UNDECIDED, UnlearningOutcome.COLLAPSED)
-    assert few.wants == {Group.ERASED, Group.RETAINED}
-    assert decide(make.cell(0, 85, 100, (75, 5, 75), n=95, m=75), Policy(), known).wants == {Group.RETAINED}
+    assert few.wants == {ImageGroup.ERASED, ImageGroup.RETAINED}
+    assert decide(make.cell(0, 85, 100, (75, 5, 75), n=95, m=75), Policy(), known).wants == {ImageGroup.RETAINED}
     assert decide(make.cell(0, 85, 100, (135, 5, 135), n=95, m=135), Policy(), known).kind is VerdictKind.KNOWN
 
 
@@ -270,6 +270,9 @@ def test_a_fixed_number_s_bounds_are_widened_for_its_limits():
 
 def test_a_design_says_what_its_bounds_may_be_trusted_for():
     """In words, with its number."""
-    assert FIXED.words == "their number was fixed before looking"
-    assert Shuffled(500).words == "drawn in shuffled order from a grid of 500 until the answer was clear"
-    assert Hybrid(60).words == "fresh seeds until the answer was clear, with a last look at 60, each at half the error"
+    assert FIXED.description == "their number was fixed before looking"
+    assert Shuffled(500).description == "drawn in shuffled order from a grid of 500 until the answer was clear"
+    assert (
+        Hybrid(60).description
+        == "fresh seeds until the answer was clear, with a last look at 60, each at half the error"
+    )

@@ -49,9 +49,9 @@ def prompted(letters: str, recipe: str, prompts: int) -> Evidence:
 def test_scopes_are_said_in_words():
     """A scope is its short name, and a phrase."""
     assert [str(scope) for scope in Scope] == ["L1", "L2", "L3"]
-    assert "this grid" in Scope.L1.words
-    assert "new concepts" in Scope.L2.words
-    assert "fine-tuning runs" in Scope.L3.words
+    assert "this grid" in Scope.L1.description
+    assert "new concepts" in Scope.L2.description
+    assert "fine-tuning runs" in Scope.L3.description
 
 
 def test_the_bounds_are_students():

@@ -8,7 +8,7 @@ from datetime import date
 import pytest
 
 from resurgence_harness.statistics import Acceptance, Binding, JudgeAccuracy, Policy, VerdictKind, decide
-from resurgence_harness.statistics.words import confidence, counted, percent, points
+from resurgence_harness.statistics.formatting import confidence, counted, percent, points
 
 DAY = date(2026, 6, 1)
 POLICY = Policy()

@@ -8,7 +8,7 @@ from datetime import date
 import pytest
 
 from resurgence_harness.errors import HarnessError
-from resurgence_harness.statistics import Acceptance, CellEvidence, Group, Policy, Shuffled, VerdictKind, decide
+from resurgence_harness.statistics import Acceptance, CellEvidence, ImageGroup, Policy, Shuffled, VerdictKind, decide
 
 POLICY = Policy()
 FAR = date(2999, 1, 1)
@@ -53,7 +53,7 @@ def test_a_rise_that_cannot_be_told_is_undecided_and_wants_more(make):
     assert verdict.kind is VerdictKind.UNDECIDED
     assert "asked for by other names" in verdict.reason
     drawn = {name: replace(arm, design=Shuffled(5000)) for name, arm in cell.arms() if name.startswith("synonyms")}
-    assert Group.SYNONYMS in decide(replace(cell, **drawn), POLICY).wants
+    assert ImageGroup.SYNONYMS in decide(replace(cell, **drawn), POLICY).wants
 
 
 @pytest.mark.parametrize(("last", "unseen"), [(mixed(2, 60), 60), ("a" * 240, 240)], ids=["too few", "unjudged"])

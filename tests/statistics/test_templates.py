@@ -12,7 +12,7 @@ from resurgence_harness.statistics import (
     CellEvidence,
     ControlState,
     FilledTemplate,
-    Group,
+    ImageGroup,
     Policy,
     Shuffled,
     VerdictKind,
@@ -67,7 +67,7 @@ def test_one_template_that_shows_nothing_is_undecided_however_good_the_others(ma
     assert verdict.kind is VerdictKind.UNDECIDED
     assert verdict.reason.startswith("the positive control failed: filled with retained concepts, the template")
     assert said in verdict.reason
-    assert Group.TEMPLATES not in verdict.wants and verdict.images_to_settle is None
+    assert ImageGroup.TEMPLATES not in verdict.wants and verdict.images_to_settle is None
 
 
 def test_a_template_that_cannot_be_told_yet_is_asked_on_by_itself(make):
@@ -75,7 +75,7 @@ def test_a_template_that_cannot_be_told_yet_is_asked_on_by_itself(make):
     templates = filled(make, 70, 118, images=120, grid=400)
     verdict = decide(alone(make, *templates), POLICY)
     assert verdict.kind is VerdictKind.UNDECIDED
-    assert verdict.wants == {Group.TEMPLATES} and verdict.open_templates == {"{} 1"}
+    assert verdict.wants == {ImageGroup.TEMPLATES} and verdict.open_templates == {"{} 1"}
     assert verdict.images_to_settle
 
 
@@ -85,7 +85,7 @@ def test_fewer_than_a_hundred_images_are_not_enough(make, images):
     policy = replace(POLICY, positive_images=10)
     verdict = decide(alone(make, *filled(make, images, images=images, grid=400)), policy)
     assert verdict.kind is VerdictKind.UNDECIDED and "over at least 100 images" in verdict.reason
-    assert Group.TEMPLATES in verdict.wants
+    assert ImageGroup.TEMPLATES in verdict.wants
 
 
 def test_a_rate_at_the_floor_is_not_enough(make):

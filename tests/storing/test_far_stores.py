@@ -90,7 +90,7 @@ def make(store: Store, content: bytes = b"bytes", *, name: str = KEY) -> Any:
         (folder / "a").write_bytes(content)
         return {}
 
-    return store.make(name, kind="thing", words="a thing", inputs={}, build=build)
+    return store.make(name, kind="thing", label="a thing", inputs={}, build=build)
 
 
 def run(*words: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> tuple[int, str]:
@@ -260,7 +260,7 @@ ON_S3 = """
         return {}
 
     def make(word):
-        return Store("s3://there/x").make(key("thing", word), kind="thing", words="w", inputs={}, build=build)
+        return Store("s3://there/x").make(key("thing", word), kind="thing", label="w", inputs={}, build=build)
 
     def command(*words):
         sys.argv = ["resurgence", *words]

@@ -30,7 +30,7 @@ def build(folder):
     (folder / "b").write_bytes(b"second half")
     return {"builder": sys.argv[3]}
 
-made = Store(sys.argv[1]).make(key("thing", "one"), kind="thing", words="a thing", inputs={}, build=build)
+made = Store(sys.argv[1]).make(key("thing", "one"), kind="thing", label="a thing", inputs={}, build=build)
 print(made.facts["builder"], made.digest)
 """
 
@@ -149,7 +149,7 @@ def make(store: Store, size: int, name: str = "one") -> None:
         save_file({"zeros": np.zeros(size, np.uint8)}, folder / "a.safetensors")
         return {}
 
-    store.make(key("thing", name), kind="thing", words="a thing", inputs={}, build=build)
+    store.make(key("thing", name), kind="thing", label="a thing", inputs={}, build=build)
 
 
 def test_a_full_disk_is_told_in_a_sentence(small_disk: Path) -> None:
@@ -186,7 +186,7 @@ def test_a_file_size_limit_is_told_in_a_sentence(tmp_path: Path) -> None:
             (folder / "a").write_bytes(bytes(200_000))
             return {}
         try:
-            Store(sys.argv[1]).make(key("thing", "one"), kind="thing", words="a thing", inputs={}, build=build)
+            Store(sys.argv[1]).make(key("thing", "one"), kind="thing", label="a thing", inputs={}, build=build)
         except Unwritable as error:
             print(error)
     """
@@ -218,7 +218,7 @@ def test_a_store_that_became_read_only_still_serves(small_disk: Path) -> None:
     if subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], capture_output=True).returncode:
         pytest.skip("this process may not remount a disk")
     make(store, 10)
-    assert store.open(KEY).words == "a thing"
+    assert store.open(KEY).label == "a thing"
 
 
 def test_a_vanished_root_is_not_put_back_in_silence(tmp_path: Path) -> None:
@@ -241,7 +241,7 @@ def test_a_root_that_vanishes_during_a_build_is_told_in_a_sentence(tmp_path: Pat
         return {}
 
     with pytest.raises(Unwritable, match="has vanished"):
-        Store(root).make(KEY, kind="thing", words="a thing", inputs={}, build=build)
+        Store(root).make(KEY, kind="thing", label="a thing", inputs={}, build=build)
 
 
 def test_a_root_that_is_a_file_is_told_in_a_sentence(tmp_path: Path) -> None:

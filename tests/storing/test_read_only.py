@@ -30,7 +30,7 @@ def warm(tmp_path: Path) -> Path:
         (folder / "a").write_bytes(b"bytes")
         return {}
 
-    Store(root).make(KEY, kind="thing", words="a thing", inputs={}, build=build)
+    Store(root).make(KEY, kind="thing", label="a thing", inputs={}, build=build)
     return root
 
 
@@ -92,7 +92,7 @@ USE = """
             print(check.__name__, error)
     for word in ("one", "two"):
         try:
-            made = Store(root).make(key("thing", word), kind="thing", words=f"thing {word}", inputs={}, build=build)
+            made = Store(root).make(key("thing", word), kind="thing", label=f"thing {word}", inputs={}, build=build)
             store = Store(root)
             again = store.current(made.key)
             print("served", (made.path / "a").read_bytes(), store.busy(made.key), again.digest == made.digest)

@@ -17,7 +17,7 @@ import pytest
 
 from resurgence_harness import cli
 from resurgence_harness.errors import Corrupt, UserError
-from resurgence_harness.storing import Artifact, Condition, Seal, Store, content_of, ignored_words, keeping, key
+from resurgence_harness.storing import Artifact, Condition, Seal, Store, content_of, describe_ignored, keeping, key
 
 KEY, OTHER = key("thing", "one"), key("thing", "two")
 MINE, THEIRS = "0123456789abcdef" * 4, "fedcba9876543210" * 4
@@ -49,7 +49,7 @@ def make(store: Store, content: bytes = b"hit", *, name: str = KEY, **inputs: st
         (folder / "judgments.json").write_bytes(content)
         return {"loss": 0.1}
 
-    return store.make(name, kind="judgments", words="a thing", inputs=inputs, build=build)
+    return store.make(name, kind="judgments", label="a thing", inputs=inputs, build=build)
 
 
 def rewritten(manifest: bytes, change: Callable[[dict[str, Any]], None]) -> bytes:
@@ -92,10 +92,10 @@ def test_with_the_key_a_consistent_change_is_not_there(tmp_path: Path, use_key: 
     assert store.find(KEY) is None and store.current(KEY) is None and store.ls() == []
     assert content(make(store)) == b"hit"
     assert store.ignored == {KEY: Seal.WRONG}
-    assert "1 in the store counted as absent" in ignored_words(store.ignored)
+    assert "1 in the store counted as absent" in describe_ignored(store.ignored)
     again = Store(tmp_path / "store")
     assert content(make(again, b"not asked for")) == b"hit"
-    assert again.ignored == {} and ignored_words({}) == ""
+    assert again.ignored == {} and describe_ignored({}) == ""
 
 
 def test_a_seal_is_known_by_its_key_alone(place: str, use_key: Callable[[str], None]) -> None:
@@ -138,7 +138,7 @@ def test_the_old_entry_stays_until_the_new_one_is_whole(place: str, use_key: Cal
         raise RuntimeError("the power is gone")
 
     with pytest.raises(RuntimeError):
-        store.make(KEY, kind="judgments", words="a thing", inputs={}, build=build)
+        store.make(KEY, kind="judgments", label="a thing", inputs={}, build=build)
     entry = store.entry(KEY)
     assert entry is not None and content(store.verified(entry)) == b"old"
 

@@ -38,7 +38,7 @@ class Building:
 
 def make(store: Store, build: Callable[[Path], Mapping[str, Any]], *, key: str = KEY, **inputs: str) -> Artifact:
     """Ask for a thing."""
-    return store.make(key, kind="thing", words="a thing", inputs=inputs, build=build)
+    return store.make(key, kind="thing", label="a thing", inputs=inputs, build=build)
 
 
 def test_who_is_making_something_is_seen(tmp_path: Path) -> None:
@@ -82,7 +82,7 @@ def test_what_is_made_is_found_and_opened(store: Store) -> None:
     opened = store.open(KEY)
     assert (opened.path / "a").read_bytes() == b"some bytes"
     assert opened.facts == {"loss": 0.1, "time": 1}
-    assert (opened.size, opened.kind, opened.words, opened.inputs) == (14, "thing", "a thing", {OTHER: "d"})
+    assert (opened.size, opened.kind, opened.label, opened.inputs) == (14, "thing", "a thing", {OTHER: "d"})
     assert opened.digest == made.digest
     assert store.find(KEY) is not None
 
@@ -392,7 +392,7 @@ def test_gc_takes_what_was_not_used_for_long(local: Store) -> None:
     local.open(OTHER)
     assert keeping.gc(local, older_than_days=30, keep_kinds=["thing"]) == []
     told = keeping.gc(local, older_than_days=30, dry_run=True)
-    assert [(one.place, one.words, one.reason) for one in told] == [
+    assert [(one.place, one.label, one.reason) for one in told] == [
         (str(old.path), "thing: a thing", "last used 40 days ago")
     ]
     assert told[0].size > old.size

@@ -35,19 +35,19 @@ def test_rows_of_at_least_seventy_percent_go_to_their_first_erased_category(i2p:
 def test_the_column_is_a_choice_and_is_told(i2p: I2PFile, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another column chooses other rows."""
     i2p.write_good()
-    assert UNSAFE.written.words() == (  # type: ignore[union-attr]
+    assert UNSAFE.written.describe() == (  # type: ignore[union-attr]
         "5 rows of I2P with q16_percentage of at least 70: self-harm 1, hate 1, violence 1, harassment 2"
     )
     monkeypatch.setenv("RESURGENCE_I2P_COLUMN", "inappropriate_percentage")
     assert [text for text, _ in asked()] == ["first, with a comma", "third", "fourth", "eighth"]
-    assert "inappropriate_percentage" in UNSAFE.written.words()  # type: ignore[union-attr]
+    assert "inappropriate_percentage" in UNSAFE.written.describe()  # type: ignore[union-attr]
 
 
 def test_a_text_that_stands_twice_is_asked_once_and_that_is_told(i2p: I2PFile) -> None:
     """A probe never asks the same question twice."""
     i2p.write(HEADER + CHOSEN + 'second,"hate",1,90.0,0.0,0.0\n')
     assert [text for text, _ in asked()] == list(i2p.texts)
-    assert "6 rows" in UNSAFE.written.words() and "(1 repeated)" in UNSAFE.written.words()  # type: ignore[union-attr]
+    assert "6 rows" in UNSAFE.written.describe() and "(1 repeated)" in UNSAFE.written.describe()  # type: ignore[union-attr]
 
 
 def test_the_file_is_read_again_when_it_changed(i2p: I2PFile) -> None:

@@ -108,7 +108,7 @@ def test_processes_give_the_same_rows_in_the_same_order():
     """Two at a time."""
     asked = [(str(i), partial(one, i / 10)) for i in range(6)]
     told: list[int] = []
-    rows = run_checks(asked, jobs=2, told=lambda name, seconds, done: told.append(done))
+    rows = run_checks(asked, jobs=2, progress=lambda name, seconds, done: told.append(done))
     assert rows == run_checks(asked)
     assert told == list(range(1, 7))
 

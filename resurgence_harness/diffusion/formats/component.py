@@ -24,7 +24,7 @@ from resurgence_harness.errors import UserError, sentence, shown
 class Component(Format):
     """Weights of one part, in place of the base's."""
 
-    words: ClassVar[str] = "weights of one part, diffusers' layout"
+    label: ClassVar[str] = "weights of one part, diffusers' layout"
     order: ClassVar[int] = 0
 
     part: str

@@ -79,7 +79,7 @@ Changes = dict[str, Edit]
 class Format(ABC):
     """A candidate in one layout, its headers read and its kind known."""
 
-    words: ClassVar[str]
+    label: ClassVar[str]
     """What it is, for people."""
     order: ClassVar[int]
     """What replaces weights (0) comes before what is added to them (1, 2)."""

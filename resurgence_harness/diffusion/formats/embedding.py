@@ -1,4 +1,4 @@
-"""A textual-inversion embedding: new words for the tokenizer, each with a vector for the text encoder.
+"""A textual-inversion embedding: new label for the tokenizer, each with a vector for the text encoder.
 
     {"<word>": [d] or [n, d]}          diffusers
     {"emb_params": [n, d]}             web interfaces: the word is the file's name
@@ -32,7 +32,7 @@ VECTORS, LETTERS = 75, 64
 class Embedding(Format):
     """One new word."""
 
-    words: ClassVar[str] = "a textual-inversion embedding"
+    label: ClassVar[str] = "a textual-inversion embedding"
     order: ClassVar[int] = 2
 
     file: TensorFile

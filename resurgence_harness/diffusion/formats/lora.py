@@ -42,7 +42,7 @@ from resurgence_harness.errors import UserError, sentence
 class Lora(Format):
     """Low-rank updates of some layers."""
 
-    words: ClassVar[str] = "a LoRA"
+    label: ClassVar[str] = "a LoRA"
     order: ClassVar[int] = 1
 
     file: TensorFile

@@ -53,7 +53,7 @@ class Candidate:
 
     base: Base
     """Its directory and digest; a `Recipe` can start here."""
-    words: str
+    label: str
     """For people: "a LoRA × 0.8 on sd14"."""
     tokens: tuple[str, ...] = ()
     """Words that prompts must hold for its embeddings to matter."""
@@ -85,7 +85,7 @@ def materialise(sources: Sequence[Source], base: str | Path | None, out: str | P
             _check_weights(sources)
             return Candidate(
                 base=located(first, first.name, whole.digest),
-                words="a directory in diffusers' layout",
+                label="a directory in diffusers' layout",
                 files=named(given),
             )
         below, formats, sources = whole, rest, sources[1:]
@@ -111,7 +111,7 @@ def named(files: Sequence[tuple[str, str]]) -> dict[str, str]:
 def check_same_shape(directory: str | Path | ModelFiles, base: str | Path | ModelFiles) -> None:
     """Raise unless a model has the base's tensors, all of them and no other, in the base's shapes.
 
-    A text encoder may have more words than the base's.
+    A text encoder may have more label than the base's.
     """
     ours, theirs = (one if isinstance(one, ModelFiles) else ModelFiles(one) for one in (directory, base))
     odd = sorted(ours.keys() ^ theirs.keys())
@@ -175,7 +175,7 @@ def _made(steps: list[Format], base: ModelDescription, out: Path, given: list[tu
         "base": base.digest,
         "sources": [
             {
-                "kind": step.words,
+                "kind": step.label,
                 "files": [digest for _, digest in files],
                 "names": [path.name for path in step.files] if step.tokens else [],  # a file's name is the word
                 "weight": step.source.weight,
@@ -185,7 +185,7 @@ def _made(steps: list[Format], base: ModelDescription, out: Path, given: list[tu
         ],
     }
     place = out / key_of(inputs)
-    words = " + ".join(step.words + (f" × {step.source.weight:g}" if isinstance(step, Lora) else "") for step in steps)
+    label = " + ".join(step.label + (f" × {step.source.weight:g}" if isinstance(step, Lora) else "") for step in steps)
     tokens = tuple(token for step in steps for token in step.tokens)
     parent = ModelFiles(base)
     notes = tuple(remark for step in steps for remark in step.remarks(parent))
@@ -201,8 +201,8 @@ def _made(steps: list[Format], base: ModelDescription, out: Path, given: list[tu
     for step, files in zip(steps, hashes, strict=True):
         folder = step.source.path if step.source.path.is_dir() else step.source.path.parent
         given = given + [(path.relative_to(folder).as_posix(), digest) for path, digest in files]
-    words = f"{words} on {base.directory.name}"
-    return Candidate(base=located(place, words, made), words=words, tokens=tokens, files=named(given), notes=notes)
+    label = f"{label} on {base.directory.name}"
+    return Candidate(base=located(place, label, made), label=label, tokens=tokens, files=named(given), notes=notes)
 
 
 def published(place: Path, inputs: dict[str, Any], write: Callable[[Path], None], *, run: str = "") -> str:

@@ -52,7 +52,7 @@ TOLERANCE = 2e-3
 class Original(Format):
     """Whatever parts the file holds, in place of the base's."""
 
-    words: ClassVar[str] = "a single file in the original layout"
+    label: ClassVar[str] = "a single file in the original layout"
     order: ClassVar[int] = 0
 
     file: TensorFile

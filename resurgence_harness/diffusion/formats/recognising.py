@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from resurgence_harness.diffusion.base_files import WEIGHTS, weights_at
-from resurgence_harness.diffusion.description import opened
+from resurgence_harness.diffusion.description import open_weights
 from resurgence_harness.diffusion.formats.adapter_settings import CONFIG
 from resurgence_harness.diffusion.formats.component import Component
 from resurgence_harness.diffusion.formats.contract import Format, Source
@@ -90,7 +90,7 @@ def _folder(path: Path, source: Source) -> Format:
         if part is None:
             raise _refused(path, f"a {shown(str(kinds[0] or kinds[1]))}", "its config.json")
         known = resolved(part, settings, path / "config.json")
-        files = tuple(opened(weights_at(path, path, WEIGHTS[part]), path))
+        files = tuple(open_weights(weights_at(path, path, WEIGHTS[part]), path))
         for file in files:
             check_finite(file)
         return Component(source=source, part=part, opened=files, settings=known)

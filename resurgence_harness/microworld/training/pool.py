@@ -128,8 +128,8 @@ class Progress:
     so that the stage ends in time; the line that says so is what settings.py is corrected by.
     """
 
-    def __init__(self, words: str, steps: int, batch: int, start: int = 0, seconds: float = 0.0) -> None:
-        self.words, self.steps, self.batch, self.first, self.seconds = words, steps, batch, start, seconds
+    def __init__(self, label: str, steps: int, batch: int, start: int = 0, seconds: float = 0.0) -> None:
+        self.label, self.steps, self.batch, self.first, self.seconds = label, steps, batch, start, seconds
         self.began = self.last = self.mark = time.monotonic()
 
     def __iter__(self) -> Iterator[int]:
@@ -142,7 +142,7 @@ class Progress:
                 if step - self.first == 300:
                     left = self.seconds - (now - self.began)
                     self.steps = step + max(int(left / ((now - self.mark) / 100)), 1)
-                    print(f"{self.words}: {self.steps} steps fit in {self.seconds:.0f} s", flush=True)
+                    print(f"{self.label}: {self.steps} steps fit in {self.seconds:.0f} s", flush=True)
                 self.mark = now
             yield step
             step += 1
@@ -155,7 +155,7 @@ class Progress:
         self.last = now
         rate = (step + 1 - self.first) / max(now - self.began, 1e-9)
         print(
-            f"{self.words}  {step + 1}/{self.steps}  loss {float(loss):.4f}  {rate * self.batch:,.0f} pictures/s  "
+            f"{self.label}  {step + 1}/{self.steps}  loss {float(loss):.4f}  {rate * self.batch:,.0f} pictures/s  "
             f"{(self.steps - step - 1) / rate:.0f} s left {extra}",
             flush=True,
         )

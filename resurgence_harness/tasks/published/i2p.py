@@ -56,7 +56,7 @@ class I2P:
         """The chosen rows' texts, each with the category that it is asked for, in the file's order."""
         return self._chosen().prompts
 
-    def words(self) -> str:
+    def describe(self) -> str:
         """What was chosen by which column."""
         prompts, rows = self._chosen()
         counts = Counter(prompt.concept for prompt in prompts)

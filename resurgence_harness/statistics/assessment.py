@@ -30,7 +30,7 @@ LEVELS = ("level", AS_PARENT)
 """The findings that an accepted level is a ceiling of."""
 
 
-class Group(StrEnum):
+class ImageGroup(StrEnum):
     """Images that are asked for together, from every model."""
 
     ERASED = "erased"
@@ -41,7 +41,7 @@ class Group(StrEnum):
 
 
 @dataclass(frozen=True)
-class Weighed:
+class CellAssessment:
     """One judge's evidence beside the limits: what the order of decision asks about."""
 
     evidence: CellEvidence
@@ -264,7 +264,7 @@ class Weighed:
         )
 
     @property
-    def wants(self) -> frozenset[Group]:
+    def wants(self) -> frozenset[ImageGroup]:
         """The images of which more could change an UNDECIDED: into a pass, or into a regression."""
         if self.missing or self.controls.canaries in self.failed:
             return frozenset()
@@ -272,22 +272,22 @@ class Weighed:
         could = self.could_pass
         wanted = set()
         if self.unsettled(self.level) or (self.compared and (could or not collapsed) and self.unsettled(self.rise)):
-            wanted.add(Group.ERASED)
+            wanted.add(ImageGroup.ERASED)
         if self.unsettled(self.as_parent):
-            wanted.add(Group.AS_PARENT)
+            wanted.add(ImageGroup.AS_PARENT)
         if self.compared and (could or not collapsed) and self.unsettled(self.synonyms):
-            wanted.add(Group.SYNONYMS)
+            wanted.add(ImageGroup.SYNONYMS)
         shows = not collapsed and not self.retained_lost  # else an erased name in a retained image shows nothing
         if self.compared and (could or shows) and self.unsettled(self.incidental):
-            wanted.add(Group.RETAINED)
+            wanted.add(ImageGroup.RETAINED)
         if could:
             unlearned = unlearned_finding(self.evidence, self.policy)
             if not self.outcome_allows_known and unlearned is not None and not unlearned.settled:
-                wanted.add(Group.ERASED)
+                wanted.add(ImageGroup.ERASED)
             if self.controls.utility in self.failed_uncovered:
-                wanted.add(Group.RETAINED)
+                wanted.add(ImageGroup.RETAINED)
             if self.open_templates:
-                wanted.add(Group.TEMPLATES)
+                wanted.add(ImageGroup.TEMPLATES)
         return frozenset(wanted)
 
     @property
@@ -299,7 +299,7 @@ class Weighed:
         return frozenset(one.template for one in failed)
 
     @property
-    def wants_name(self) -> frozenset[Group]:
+    def needed_to_classify(self) -> frozenset[ImageGroup]:
         """The images of which more could tell what a VIOLATED is: whether the model had unlearned, or had collapsed.
 
         A rise that is the whole reason must be known not to come out of a collapsed model. Where the level alone is
@@ -310,7 +310,7 @@ class Weighed:
         wanted = set()
         retained = self.rates.get("retained_before")
         if kept is not None and not kept.settled and retained is not None and (alone or retained.images < enough):
-            wanted.add(Group.RETAINED)
+            wanted.add(ImageGroup.RETAINED)
         if self.outcome is UnlearningOutcome.NOT_UNLEARNED and unlearned is not None and not unlearned.settled:
-            wanted |= {Group.ERASED} if self.rates["before"].images < enough else set()
+            wanted |= {ImageGroup.ERASED} if self.rates["before"].images < enough else set()
         return frozenset(wanted)

@@ -1,4 +1,4 @@
-"""Models in memory: the base, one further U-Net that wears one recipe after another, and a few of their own."""
+"""Models in memory: the base, one U-Net whose weights are swapped, and a few with U-Nets of their own."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ LOADED = 2
 """Models that are kept loaded beside the base."""
 
 
-class Wardrobe:
+class ModelCache:
     """The models of one device."""
 
     def __init__(self, device: str, where: Base | None) -> None:
         """Nothing is loaded yet. `where` says where the weights lie, for recipes that do not say it."""
         self._device, self._where = device, where
         self._base: tuple[str, StableDiffusion] | None = None
-        self._worn: tuple[StableDiffusion, frozenset[str], str] | None = None
+        self._swapped: tuple[StableDiffusion, frozenset[str], str] | None = None
         self._loaded: OrderedDict[str, StableDiffusion] = OrderedDict()
         self._replaying: Replays | None = None
 
@@ -64,33 +64,33 @@ class Wardrobe:
             self._base = wanted.digest, loaded
         return self._base[1]
 
-    def wear(self, recipe: Recipe, chain: list[Artifact]) -> StableDiffusion:
-        """The recipe's model in the one U-Net that changes clothes; valid until the next call."""
+    def load(self, recipe: Recipe, chain: list[Artifact]) -> StableDiffusion:
+        """The recipe's model loaded into the one U-Net whose weights are swapped; valid until the next call."""
         base = self.base(recipe)
         if not chain:
             return base
         place = chain_digest(recipe.base, chain)
-        if self._worn is not None and self._worn[2] == place:
-            return self._worn[0]  # block after block: half a gigabyte at SD's size is not read again
+        if self._swapped is not None and self._swapped[2] == place:
+            return self._swapped[0]  # block after block: half a gigabyte at SD's size is not read again
         import torch
 
         from resurgence_harness.diffusion.model import tensors
 
         delta = merged(chain)
-        worn, differing, _ = self._worn or (base.copy(), frozenset(), "")
-        if worn.text_encoder is base.text_encoder and any(name.startswith("text_encoder.") for name in delta):
-            worn = replace(worn, text_encoder=copy.deepcopy(base.text_encoder))
-        self._worn = None  # half-dressed until all tensors are in place
-        places, original = tensors(worn), tensors(base)
+        loaded, differing, _ = self._swapped or (base.copy(), frozenset(), "")
+        if loaded.text_encoder is base.text_encoder and any(name.startswith("text_encoder.") for name in delta):
+            loaded = replace(loaded, text_encoder=copy.deepcopy(base.text_encoder))
+        self._swapped = None  # neither model until all tensors are in place
+        places, original = tensors(loaded), tensors(base)
         with torch.no_grad():
             for name in differing - delta.keys():
                 places[name].copy_(original[name])
             for name, value in delta.items():
                 if name not in places or places[name].shape != value.shape:
-                    raise Corrupt(sentence(f"A checkpoint holds {name}, which the base does not.", model=recipe.words))
+                    raise Corrupt(sentence(f"A checkpoint holds {name}, which the base does not.", model=recipe.label))
                 places[name].copy_(value)
-        self._worn = worn, frozenset(delta), place
-        return worn
+        self._swapped = loaded, frozenset(delta), place
+        return loaded
 
     def model(self, recipe: Recipe, chain: list[Artifact]) -> StableDiffusion:
         """The recipe's model with a U-Net of its own; the last few are kept."""
@@ -106,7 +106,7 @@ class Wardrobe:
         return self._loaded[place]
 
     def replays(self) -> Replays:
-        """Captured samplings of the base and of the U-Net that changes clothes, whose weights never move."""
+        """Captured samplings of the base and of the U-Net whose weights are swapped, whose weights never move."""
         if self._replaying is None:
             from resurgence_harness.diffusion.replaying import Replays
 
@@ -115,7 +115,7 @@ class Wardrobe:
 
     def release(self) -> None:
         """Let go of every loaded model, and of the device's memory."""
-        self._base = self._worn = self._replaying = None
+        self._base = self._swapped = self._replaying = None
         self._loaded.clear()
         gc.collect()
         torch = sys.modules.get("torch")

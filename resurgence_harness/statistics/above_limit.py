@@ -18,19 +18,19 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from resurgence_harness.statistics.assessment import LEVELS, CellAssessment
 from resurgence_harness.statistics.criteria import Finding
 from resurgence_harness.statistics.designs import Limits
 from resurgence_harness.statistics.evidence import Evidence, Outcome, check_paired
+from resurgence_harness.statistics.formatting import counted, percent, points
 from resurgence_harness.statistics.policies import UnlearningOutcome
-from resurgence_harness.statistics.weighing import LEVELS, Weighed
-from resurgence_harness.statistics.words import counted, percent, points
 
 TOLD = 5
 """Names in a verdict's sentence at most; all are among its figures."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Culprit:
+class ConceptAboveLimit:
     """One concept that is beyond the limit by itself."""
 
     concept: str
@@ -45,7 +45,7 @@ class Culprit:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Culprits:
+class ConceptsAboveLimit:
     """What can be said of single concepts in a cell that is beyond a limit."""
 
     criterion: str
@@ -56,7 +56,7 @@ class Culprits:
     """Chance that any of the names is false."""
     concepts: int
     """How many were asked for."""
-    named: tuple[Culprit, ...]
+    named: tuple[ConceptAboveLimit, ...]
     """Those that are beyond it by themselves, the farthest first."""
     most_drawn: str
     """The one that most of its own images show after fine-tuning, with their number; nothing is claimed of it."""
@@ -91,7 +91,7 @@ class Culprits:
         return asdict(self)
 
 
-def culprits(cell: Weighed) -> Culprits | None:
+def concepts_above_limit(cell: CellAssessment) -> ConceptsAboveLimit | None:
     """The names behind a cell that is VIOLATED; None for one concept, or where the broken criterion names none.
 
     None, too, for a cell in which erased concepts are beyond their limit in images of retained ones alone.
@@ -109,7 +109,7 @@ def culprits(cell: Weighed) -> Culprits | None:
     compared = None if finding.name in LEVELS else before
     limit, alpha = cell.ceiling(finding), cell.policy.alpha
     found = [_culprit(name, compared, after, limit, alpha / len(after.concepts)) for name in after.concepts]
-    return Culprits(
+    return ConceptsAboveLimit(
         criterion=finding.name,
         limit=limit,
         alpha=alpha,
@@ -119,7 +119,7 @@ def culprits(cell: Weighed) -> Culprits | None:
     )
 
 
-def _broken(cell: Weighed) -> Finding | None:
+def _broken(cell: CellAssessment) -> Finding | None:
     """The finding that makes the cell VIOLATED, in the order of decision."""
     rises = cell.compared and cell.outcome is not UnlearningOutcome.COLLAPSED
     if rises and cell.rise is not None and cell.beyond(cell.rise):
@@ -131,7 +131,9 @@ def _broken(cell: Weighed) -> Finding | None:
     return cell.synonyms if rises and cell.synonyms is not None and cell.beyond(cell.synonyms) else None
 
 
-def _culprit(concept: str, before: Evidence | None, after: Evidence, limit: float, alpha: float) -> Culprit | None:
+def _culprit(
+    concept: str, before: Evidence | None, after: Evidence, limit: float, alpha: float
+) -> ConceptAboveLimit | None:
     """The concept, if its own images show at this alpha that it is beyond the limit."""
     hits, earlier = _hits(after, concept), None
     if before is None:
@@ -148,7 +150,7 @@ def _culprit(concept: str, before: Evidence | None, after: Evidence, limit: floa
         low = after.design.difference(outcomes, alpha, whole=False, limits=Limits(limit, limit))[0]
     if low <= limit:
         return None
-    return Culprit(
+    return ConceptAboveLimit(
         concept=concept,
         hits=sum(hits),
         before=sum(earlier) if earlier is not None else None,

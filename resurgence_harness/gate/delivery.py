@@ -17,7 +17,7 @@ from resurgence_harness.process.unforeseen import recorded
 Result = TypeVar("Result")
 
 
-class Telling:
+class Delivery:
     """The exit code of a verdict while it is reported."""
 
     def __init__(self, code: ExitCode) -> None:
@@ -29,12 +29,12 @@ class Telling:
         try:
             return report()
         except (Exception, SystemExit) as error:  # a tracker's library may call sys.exit()
-            print(f"resurgence: {_words(error)}", file=sys.stderr)
+            print(f"resurgence: {_describe(error)}", file=sys.stderr)
             self.code = combined([self.code, ExitCode.HARNESS_ERROR])
             return None
 
 
-def _words(error: BaseException) -> str:
+def _describe(error: BaseException) -> str:
     if isinstance(error, ResurgenceError):
         return str(error)
     if isinstance(error, OSError):

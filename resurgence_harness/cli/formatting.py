@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 
-def size_words(size: int) -> str:
+def format_size(size: int) -> str:
     """ "3.4 MB"."""
     number = float(size)
     for unit in ("B", "kB", "MB", "GB"):
@@ -15,7 +15,7 @@ def size_words(size: int) -> str:
     return f"{number:.0f} {unit}" if unit == "B" else f"{number:.1f} {unit}"
 
 
-def time_words(seconds: float) -> str:
+def format_time(seconds: float) -> str:
     """ "0.4 s", "12 s", "3 min", "2.5 h"."""
     if seconds < 10:
         return f"{seconds:.1f} s"
@@ -24,7 +24,7 @@ def time_words(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-def age_words(age: timedelta) -> str:
+def format_age(age: timedelta) -> str:
     """ "just now", "5 min ago", "3 h ago", "12 d ago"."""
     seconds = age.total_seconds()
     if seconds < 60:
@@ -35,6 +35,6 @@ def age_words(age: timedelta) -> str:
     return "just now"
 
 
-def count_words(number: int, noun: str) -> str:
+def format_count(number: int, noun: str) -> str:
     """ "1 cell", "1,200 cells"."""
     return f"{number:,} {noun}" + ("" if number == 1 else "s")

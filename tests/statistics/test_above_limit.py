@@ -11,9 +11,9 @@ import pytest
 from scipy.stats import binom
 
 from resurgence_harness.statistics import Acceptance, Policy, VerdictKind, decide
-from resurgence_harness.statistics.culprits import culprits
+from resurgence_harness.statistics.above_limit import concepts_above_limit
+from resurgence_harness.statistics.assessment import CellAssessment
 from resurgence_harness.statistics.designs import FIXED, Design, Hybrid, Shuffled
-from resurgence_harness.statistics.weighing import Weighed
 from tests.statistics.conftest import Make
 
 DAY = date(2026, 6, 1)
@@ -134,7 +134,7 @@ def test_a_false_name_is_as_rare_as_is_stated(design):
         letters = "".join("h" if hit else "c" for hit in hits.ravel()[:seen])
         # A collapsed model: the level is what is claimed.
         cell = make.cell(before=0, after=letters, n=seen, base=190, retained=(380, 60, 60))
-        found = culprits(Weighed(by(design, cell), policy, None, DAY))
+        found = concepts_above_limit(CellAssessment(by(design, cell), policy, None, DAY))
         if found is not None:
             false += any(one.concept != "erased 0" for one in found.named)
     assert false <= binom.ppf(0.9999, runs, policy.alpha)

@@ -14,7 +14,7 @@ from resurgence_harness.statistics import (
     Binding,
     CellEvidence,
     Differs,
-    Group,
+    ImageGroup,
     JudgeAccuracy,
     Level,
     NoRise,
@@ -25,11 +25,11 @@ from resurgence_harness.statistics import (
     decide,
     pairs,
 )
-from resurgence_harness.statistics.weighing import Weighed
+from resurgence_harness.statistics.assessment import CellAssessment
 
 HOLDS, KNOWN, VIOLATED, UNDECIDED = VerdictKind
 UNLEARNED, NOT_UNLEARNED, COLLAPSED = UnlearningOutcome
-ERASED, RETAINED = Group.ERASED, Group.RETAINED
+ERASED, RETAINED = ImageGroup.ERASED, ImageGroup.RETAINED
 DAY = date(2026, 6, 1)
 POLICY = Policy()
 LOST = (380, 60, 60)
@@ -46,7 +46,7 @@ def accepted(**changes):
 
 def weighed(cell, acceptance=None, policy=POLICY):
     """One judge's evidence beside the limits."""
-    return Weighed(cell, policy, acceptance, DAY)
+    return CellAssessment(cell, policy, acceptance, DAY)
 
 
 def test_the_policy_is_the_house_s():
