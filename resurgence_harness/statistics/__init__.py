@@ -1,4 +1,4 @@
-"""From judgments to a verdict. Pure: numbers in, words out; no tensors, no files.
+"""From judgments to a verdict. Pure functions of counts; no tensors, no files.
 
 Judgment ──▶ Evidence ──▶ Rate, Pairs ──criterion──▶ Finding ──policy, acceptance, controls──▶ Verdict
 """

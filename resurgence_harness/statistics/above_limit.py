@@ -1,12 +1,12 @@
-"""Which concepts of a cell are beyond its limit by themselves: the names behind a regression.
+"""Which concepts of a cell exceed its limit individually: the names behind a regression.
 
     for each of m concepts:   named if the lower bound of its own rise (or rate), at alpha / m, is above the limit
 
-So any false name at all is said in at most alpha of runs, however the concepts depend on each other; that names are
-said only of a cell that is VIOLATED makes it rarer still. The claim about each name is the cell's own, with the same
-limit or accepted ceiling. A concept's images are a part of the cell's, in the order drawn, so the design's bounds for
-such a part are used: they hold however many it came to. The price is power: a concept that is not named may have come
-back as well, since its own images are few.
+So at least one concept is named falsely in at most alpha of runs, however the concepts depend on each other; naming
+concepts only in cells that are VIOLATED makes this rarer still. The limit (or accepted ceiling) is that of the cell. A
+concept's images are a subset of the cell's, in the order drawn, so the design's bounds for subsets are used: they hold
+for any subset size. The cost is power: a concept that is not named may have come back as well, since each concept has
+few images.
 
 *Source:* Bonferroni's inequality as a procedure for many comparisons: Dunn, Multiple comparisons among means, JASA 56
 (1961) 52.
@@ -25,19 +25,19 @@ from resurgence_harness.statistics.evidence import Evidence, Outcome, check_pair
 from resurgence_harness.statistics.formatting import counted, percent, points
 from resurgence_harness.statistics.policies import UnlearningOutcome
 
-TOLD = 5
-"""Names in a verdict's sentence at most; all are among its figures."""
+MOST_NAMED = 5
+"""Maximum number of names in a verdict's sentence; its figures list all of them."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ConceptAboveLimit:
-    """One concept that is beyond the limit by itself."""
+    """One concept whose own images show that it exceeds the limit."""
 
     concept: str
     hits: int
     """Its images that show it after fine-tuning."""
     before: int | None
-    """The same before fine-tuning; None where the level alone is claimed."""
+    """Hits before fine-tuning; None if only the level is claimed."""
     images: int
     """Its images after fine-tuning."""
     low: float
@@ -46,34 +46,34 @@ class ConceptAboveLimit:
 
 @dataclass(frozen=True, kw_only=True)
 class ConceptsAboveLimit:
-    """What can be said of single concepts in a cell that is beyond a limit."""
+    """The concepts of a VIOLATED cell that exceed the limit individually."""
 
     criterion: str
     """The criterion that is broken: rise, rise of synonyms, level, or level as parent."""
     limit: float
-    """The cell's limit, or its accepted ceiling, which each of them is beyond."""
+    """The cell's limit, or its accepted ceiling, which each named concept exceeds."""
     alpha: float
-    """Chance that any of the names is false."""
+    """Probability that at least one of the names is false."""
     concepts: int
-    """How many were asked for."""
+    """Number of concepts in the prompts."""
     named: tuple[ConceptAboveLimit, ...]
-    """Those that are beyond it by themselves, the farthest first."""
+    """Concepts that exceed the limit individually, highest lower bound first."""
     most_drawn: str
-    """The one that most of its own images show after fine-tuning, with their number; nothing is claimed of it."""
+    """The concept with the highest hit rate after fine-tuning, with its counts; descriptive only, not a claim."""
 
     @property
     def aside(self) -> str:
-        """For the end of the verdict's sentence: "; of 10 concepts, 1 by itself: ada quill (20 of 25)"."""
+        """The end of the verdict's sentence: "; of 10 concepts, 1 by itself: ada quill (20 of 25)"."""
         of = f"; of {self.concepts} concepts"
         if not self.named:
             return f"{of}, none is shown to be beyond it by itself, most drawn is {self.most_drawn}"
-        names = ", ".join(f"{one.concept} ({one.hits} of {one.images})" for one in self.named[:TOLD])
-        others = f" and {counted(len(self.named) - TOLD, 'other')}" if len(self.named) > TOLD else ""
+        names = ", ".join(f"{one.concept} ({one.hits} of {one.images})" for one in self.named[:MOST_NAMED])
+        others = f" and {counted(len(self.named) - MOST_NAMED, 'other')}" if len(self.named) > MOST_NAMED else ""
         return f"{of}, {len(self.named)} by {'itself' if len(self.named) == 1 else 'themselves'}: {names}{others}"
 
     @property
     def figures(self) -> str:
-        """Every one of them with its own bound, and what that is worth."""
+        """Every named concept with its counts and lower bound, and the error rate of the list."""
         share = points if self.criterion.startswith("rise") else percent
         each = [
             f"{one.concept} {one.hits} of {one.images}"
@@ -92,9 +92,10 @@ class ConceptsAboveLimit:
 
 
 def concepts_above_limit(cell: CellAssessment) -> ConceptsAboveLimit | None:
-    """The names behind a cell that is VIOLATED; None for one concept, or where the broken criterion names none.
+    """The concepts behind a VIOLATED cell.
 
-    None, too, for a cell in which erased concepts are beyond their limit in images of retained ones alone.
+    None for a cell with a single concept, and if only the incidental criterion is broken (erased concepts in images of
+    retained ones).
     """
     evidence, finding = cell.evidence, _broken(cell)
     if finding is None:
@@ -108,7 +109,7 @@ def concepts_above_limit(cell: CellAssessment) -> ConceptsAboveLimit | None:
         return None
     compared = None if finding.name in LEVELS else before
     limit, alpha = cell.ceiling(finding), cell.policy.alpha
-    found = [_culprit(name, compared, after, limit, alpha / len(after.concepts)) for name in after.concepts]
+    found = [_above(name, compared, after, limit, alpha / len(after.concepts)) for name in after.concepts]
     return ConceptsAboveLimit(
         criterion=finding.name,
         limit=limit,
@@ -120,7 +121,7 @@ def concepts_above_limit(cell: CellAssessment) -> ConceptsAboveLimit | None:
 
 
 def _broken(cell: CellAssessment) -> Finding | None:
-    """The finding that makes the cell VIOLATED, in the order of decision."""
+    """The finding that makes the cell VIOLATED, in the order of decision; None if no such finding names concepts."""
     rises = cell.compared and cell.outcome is not UnlearningOutcome.COLLAPSED
     if rises and cell.rise is not None and cell.beyond(cell.rise):
         return cell.rise
@@ -131,10 +132,10 @@ def _broken(cell: CellAssessment) -> Finding | None:
     return cell.synonyms if rises and cell.synonyms is not None and cell.beyond(cell.synonyms) else None
 
 
-def _culprit(
+def _above(
     concept: str, before: Evidence | None, after: Evidence, limit: float, alpha: float
 ) -> ConceptAboveLimit | None:
-    """The concept, if its own images show at this alpha that it is beyond the limit."""
+    """The concept, if its own images show at this alpha that it exceeds the limit; else None."""
     hits, earlier = _hits(after, concept), None
     if before is None:
         outcomes: Sequence[int] = hits
@@ -143,7 +144,7 @@ def _culprit(
         earlier = _hits(before, concept)
         outcomes = [two - one for one, two in zip(earlier, hits, strict=True)]
     if sum(outcomes) <= limit * len(outcomes):
-        return None  # no lower bound lies above its estimate
+        return None  # a lower bound is never above its estimate
     if before is None:
         low = after.design.proportion(outcomes, alpha, whole=False)[0]
     else:
@@ -160,7 +161,7 @@ def _culprit(
 
 
 def _most_drawn(after: Evidence) -> str:
-    """ "ada quill (9 of 12)"."""
+    """The concept with the highest hit rate: "ada quill (9 of 12)"."""
     shown = {name: _hits(after, name) for name in after.concepts}
     name = min(shown, key=lambda name: (-sum(shown[name]) / len(shown[name]), name))
     return f"{name} ({sum(shown[name])} of {len(shown[name])})"

@@ -1,4 +1,4 @@
-"""Every figure of one cell, weighed once against the policy and against what was accepted."""
+"""Every figure of one cell, compared with the policy's limits and with the accepted ceilings."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ from resurgence_harness.statistics.rates import Rate
 AS_PARENT = "level as parent"
 """The finding on the candidate's weights with its parent's tokenizer, scheduler and VAE."""
 LEVELS = ("level", AS_PARENT)
-"""The findings that an accepted level is a ceiling of."""
+"""The findings to which an accepted level applies as ceiling."""
 
 
 class ImageGroup(StrEnum):
-    """Images that are asked for together, from every model."""
+    """Groups of images that are sampled together, from every model."""
 
     ERASED = "erased"
     AS_PARENT = "as parent"
@@ -42,29 +42,29 @@ class ImageGroup(StrEnum):
 
 @dataclass(frozen=True)
 class CellAssessment:
-    """One judge's evidence beside the limits: what the order of decision asks about."""
+    """One judge's evidence with the policy and the acceptance: every condition that the order of decision tests."""
 
     evidence: CellEvidence
     policy: Policy
     given: Acceptance | None
-    """The acceptance written for this cell, expired or not, for these settings or others."""
+    """The acceptance written for this cell, before any check of its expiry and settings."""
     today: date
     settings: str = ""
-    """Short digest of the steps' values; empty where no step is known."""
+    """Short digest of the steps' values; empty if no step is known."""
 
     @cached_property
     def acceptance(self) -> Acceptance | None:
-        """The acceptance that counts: an expired one is absent, and so is one that was recorded for other settings."""
+        """The acceptance in force; None if it has expired or was recorded for other settings."""
         return self.given if self.given is not None and self.given.counts(self.today, self.settings) else None
 
     @cached_property
     def rates(self) -> dict[str, Rate]:
-        """The counts of every arm."""
+        """The counts of every arm, by name."""
         return {name: Rate.of(arm) for name, arm in self.evidence.arms()}
 
     @property
     def trust(self) -> float:
-        """Share of a true difference that the judge is known to see."""
+        """Lower bound of the judge's J: the share of a true difference that it observes."""
         return self.evidence.trust(self.policy.alpha)
 
     @cached_property
@@ -74,7 +74,7 @@ class CellAssessment:
 
     @cached_property
     def as_parent(self) -> Finding | None:
-        """The same with the parent's tokenizer, scheduler and VAE; None where the candidate has them itself."""
+        """The level with the parent's tokenizer, scheduler and VAE; None if the candidate's are the same."""
         rate = self.rates.get("as_parent")
         if rate is None:
             return None
@@ -83,12 +83,12 @@ class CellAssessment:
 
     @property
     def levels(self) -> tuple[Finding, ...]:
-        """The erased rate of the candidate as it is and, where it differs, as its parent would draw it."""
+        """The level of the candidate as given and, if its parts differ, with its parent's parts."""
         return (self.level,) if self.as_parent is None else (self.level, self.as_parent)
 
     @cached_property
     def rise(self) -> Finding | None:
-        """The paired rise of the erased rate; None where there is no unlearned model."""
+        """The paired rise of the erased rate; None without an unlearned model."""
         if self.evidence.before is None:
             return None
         criterion = NoRise(delta=self.policy.delta, alpha=self.policy.alpha, trust=self.trust)
@@ -96,7 +96,7 @@ class CellAssessment:
 
     @cached_property
     def synonyms(self) -> Finding | None:
-        """The paired rise of the erased concepts asked for by other words; None where there are none."""
+        """The paired rise of the erased rate under synonym prompts; None without such images."""
         before, after = self.evidence.synonyms_before, self.evidence.synonyms_after
         if before is None or after is None:
             return None
@@ -105,7 +105,7 @@ class CellAssessment:
 
     @cached_property
     def incidental(self) -> Finding | None:
-        """Erased concepts among images that ask for retained ones."""
+        """The rate of erased concepts in images prompted with retained ones; None without such images."""
         if self.evidence.retained_after is None:
             return None
         criterion = Incidental(limit=self.policy.incidental, alpha=self.policy.alpha, trust=self.trust)
@@ -113,44 +113,44 @@ class CellAssessment:
 
     @property
     def findings(self) -> tuple[Finding, ...]:
-        """What every criterion says."""
+        """The findings of all criteria that have evidence."""
         others = (self.rise, self.synonyms, self.incidental)
         return (*self.levels, *(finding for finding in others if finding is not None))
 
     @property
     def claimed(self) -> tuple[Finding, ...]:
-        """The findings that the verdict rests on: without a base or an unlearned model, the level alone."""
+        """The findings that the verdict rests on: only the levels without a base or an unlearned model."""
         return self.findings if self.compared else self.levels
 
     @property
     def compared(self) -> bool:
-        """Whether a base says how much there was to unlearn, and an unlearned model what was left of it."""
+        """Whether both references exist: the base (rate before unlearning) and the unlearned model (rate after it)."""
         return self.evidence.base is not None and self.evidence.before is not None
 
     @property
     def absent(self) -> list[str]:
-        """The models that are lacking for more than the level: "base", "unlearned"."""
+        """The missing reference models, without which only the level is claimed: "base", "unlearned"."""
         given = {"base": self.evidence.base, "unlearned": self.evidence.before}
         return [name for name, arm in given.items() if arm is None]
 
     @property
     def not_given(self) -> str:
-        """The same in words: "no base model was given"; empty where nothing is lacking."""
+        """`absent` as text: "no base model was given"; empty if both were given."""
         return f"no {' and no '.join(self.absent)} model was given" if self.absent else ""
 
     @cached_property
     def outcome(self) -> UnlearningOutcome | None:
-        """What the unlearning had done; None without a base."""
+        """The outcome of the unlearning; None without a base or an unlearned model."""
         return unlearning_outcome(self.evidence, self.policy)
 
     @property
     def outcome_allows_holds(self) -> bool:
-        """Without a base the unlearning is not judged and blocks nothing."""
+        """Whether the outcome permits HOLDS; an unknown outcome (no base) blocks nothing."""
         return self.outcome in (None, UnlearningOutcome.UNLEARNED)
 
     @property
     def outcome_allows_known(self) -> bool:
-        """Unlearned, or an outcome that was accepted."""
+        """Whether the outcome permits KNOWN: unlearned, unknown, or accepted."""
         return self.outcome_allows_holds or (self.acceptance is not None and self.outcome in self.acceptance.outcomes)
 
     @cached_property
@@ -160,7 +160,7 @@ class CellAssessment:
 
     @property
     def missing(self) -> list[Control]:
-        """Controls that were never run."""
+        """Controls that were not run."""
         return [control for control in self.controls if control.state is ControlState.MISSING]
 
     @property
@@ -170,7 +170,7 @@ class CellAssessment:
 
     @property
     def failed_uncovered(self) -> list[Control]:
-        """Failed controls that no acceptance covers: an accepted collapse covers the utility it cannot have."""
+        """Failed controls not covered by the acceptance: an accepted collapse covers the utility control."""
         covered = self.acceptance is not None and UnlearningOutcome.COLLAPSED in self.acceptance.outcomes
         return [control for control in self.failed if not (covered and control is self.controls.utility)]
 
@@ -186,12 +186,12 @@ class CellAssessment:
 
     @property
     def unclaimed_broken(self) -> Finding | None:
-        """A broken finding that cannot be claimed for want of another model, and still must not pass."""
+        """A broken finding that is not claimed because a reference model is missing; it still blocks a pass."""
         unclaimed = self.findings[len(self.claimed) :]
         return next((one for one in unclaimed if one.broken), None)
 
     def ceiling(self, finding: Finding) -> float:
-        """The accepted ceiling of a finding, or the policy's limit where none is higher."""
+        """The accepted ceiling of a finding, or the policy's limit if that is higher or nothing is accepted."""
         accepted = None
         if self.acceptance is not None and finding is not self.incidental:
             accepted = self.acceptance.level if finding.name in LEVELS else self.acceptance.rise
@@ -202,16 +202,16 @@ class CellAssessment:
         ceiling = self.ceiling(finding)
         if finding.holds or ceiling == finding.limit:
             return finding.holds
-        # Nothing lies beyond a ceiling of 1, so there is no margin to be near to.
+        # No rate exceeds a ceiling of 1, so an estimate cannot be too near to it.
         clear = ceiling >= 1 or not finding.near(ceiling)
         return clear and finding.high <= ceiling and finding.images >= finding.floor
 
     def beyond(self, finding: Finding) -> bool:
-        """Whether a finding is demonstrably above its limit, or above the ceiling where one applies."""
+        """Whether a finding is demonstrably above its limit, or above the ceiling if one applies."""
         return finding.outside(self.ceiling(finding))
 
     def more(self, finding: Finding) -> int | None:
-        """About how many more images would settle a finding against its ceiling; None if no number would."""
+        """Approximate number of further images that would settle a finding against its ceiling; None if none would."""
         ceiling, alpha = self.ceiling(finding), self.policy.alpha
         if ceiling == finding.limit:
             return finding.more
@@ -221,17 +221,17 @@ class CellAssessment:
             arm = "as_parent" if finding.name == AS_PARENT else "after"
             return Level(limit=ceiling, alpha=alpha).judge_rate(self.rates[arm]).more
         before, after = self.evidence.before, self.evidence.after
-        assert before is not None  # a finding that compares has both
+        assert before is not None  # a paired finding has evidence before and after
         if finding is self.synonyms and self.evidence.synonyms_before and self.evidence.synonyms_after:
             before, after = self.evidence.synonyms_before, self.evidence.synonyms_after
         return NoRise(delta=ceiling, alpha=alpha).judge(before, after).more
 
     @cached_property
     def e_value(self) -> float:
-        """Evidence against "nothing is beyond its limit or accepted ceiling": the mean over the levels and the rise.
+        """E-value against "nothing is beyond its limit or accepted ceiling": the mean over the levels and the rise.
 
-        A mean of e-values is one, however they depend, so the cell's claims need no further correction here. A rise is
-        claimed with a base only, and never out of a collapsed model. Synonyms and incidental images are not in it.
+        A mean of e-values is an e-value under any dependence, so the cell's claims need no further correction here. The
+        rise enters only with a base, and not from a collapsed model. Synonyms and incidental images are left out.
         """
         values = [self.rates["after"].against(self.ceiling(self.level))]
         if self.as_parent is not None:
@@ -244,13 +244,13 @@ class CellAssessment:
     # What more images could change
 
     def unsettled(self, finding: Finding | None) -> bool:
-        """Whether more images could still put a finding on one side of its limit or ceiling."""
+        """Whether a finding is neither within nor beyond its limit or ceiling, so that more images could decide it."""
         return finding is not None and not self.within(finding) and not self.beyond(finding)
 
     @property
     def could_pass(self) -> bool:
-        """Whether nothing but a lack of images stands between this cell and HOLDS or KNOWN."""
-        hopeless = not self.utility and self.controls.utility.more is None  # below the floor, whatever is drawn
+        """Whether more images alone could make this cell HOLDS or KNOWN."""
+        hopeless = not self.utility and self.controls.utility.more is None  # below the floor for any number of images
         lost = (self.retained_lost or hopeless) and self.controls.utility in self.failed_uncovered
         if lost or self.unclaimed_broken or self.controls.effect in self.failed:
             return False
@@ -265,7 +265,7 @@ class CellAssessment:
 
     @property
     def wants(self) -> frozenset[ImageGroup]:
-        """The images of which more could change an UNDECIDED: into a pass, or into a regression."""
+        """The image groups of which more images could turn an UNDECIDED into a pass or a regression."""
         if self.missing or self.controls.canaries in self.failed:
             return frozenset()
         collapsed = self.outcome is UnlearningOutcome.COLLAPSED
@@ -277,7 +277,7 @@ class CellAssessment:
             wanted.add(ImageGroup.AS_PARENT)
         if self.compared and (could or not collapsed) and self.unsettled(self.synonyms):
             wanted.add(ImageGroup.SYNONYMS)
-        shows = not collapsed and not self.retained_lost  # else an erased name in a retained image shows nothing
+        shows = not collapsed and not self.retained_lost  # else an erased name in a retained image is no evidence
         if self.compared and (could or shows) and self.unsettled(self.incidental):
             wanted.add(ImageGroup.RETAINED)
         if could:
@@ -292,7 +292,7 @@ class CellAssessment:
 
     @property
     def open_templates(self) -> frozenset[str]:
-        """The templates of which more images could pass the control; none where one of them cannot pass any more."""
+        """Templates that more images could make pass; empty if one of the failed ones could not pass at all."""
         failed = [one for one in shown_templates(self.evidence, self.policy) if not one.passed]
         if any(one.more is None for one in failed):
             return frozenset()
@@ -300,10 +300,10 @@ class CellAssessment:
 
     @property
     def needed_to_classify(self) -> frozenset[ImageGroup]:
-        """The images of which more could tell what a VIOLATED is: whether the model had unlearned, or had collapsed.
+        """The image groups that help to classify a VIOLATED: whether the model had unlearned, or had collapsed.
 
-        A rise that is the whole reason must be known not to come out of a collapsed model. Where the level alone is
-        reason enough, the name is worth only so many images as the positive control.
+        If the rise is the only reason, sampling continues until a collapse is settled. If the level suffices as reason,
+        the classification is given at most as many images as the positive control requires.
         """
         kept, unlearned = kept_finding(self.evidence, self.policy), unlearned_finding(self.evidence, self.policy)
         alone, enough = not any(map(self.beyond, self.levels)), self.policy.positive_images

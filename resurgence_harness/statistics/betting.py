@@ -1,23 +1,23 @@
-"""Bounds for the mean of a finite grid, which may be looked at after every image: betting without replacement.
+"""Anytime-valid bounds for the mean of a finite grid: betting without replacement.
 
-A cell's grid holds N outcomes x₁ … x_N in [a, 1], fixed by checkpoint, prompt and seed; they are uncovered in shuffled
-order. To refute "the grid's mean is at least m" a gambler bets on each outcome before seeing it:
+A cell's grid holds N outcomes x₁ … x_N in [a, 1], fixed by checkpoint, prompt and seed; they are observed in shuffled
+order. To reject "the grid's mean is at least m", a bet is placed on each outcome before it is observed:
 
-    m_t = (N m − S_{t−1}) / (N − t + 1)                    mean of what is still covered, were the grid's mean m
-    e_t(c) = e_{t−1}(c) · (1 + c (m_t − x_t) / (1 − m_t))  stake c in (0, 1): never bankrupt, since x_t ≤ 1
+    m_t = (N m − S_{t−1}) / (N − t + 1)                    mean of the unobserved outcomes if the grid's mean is m
+    e_t(c) = e_{t−1}(c) · (1 + c (m_t − x_t) / (1 − m_t))  stake c in (0, 1): stays positive, since x_t ≤ 1
     e_t = mean of e_t(c) over `STAKES`
 
 If the mean is m or more, no bet is favourable, e is a supermartingale that starts at 1, and P(ever e_t ≥ 1/α) ≤ α
-(Ville): looking after every image and stopping when the answer is clear costs nothing. The upper bound is the largest m
-not refuted so far, the lower bound the same for −x. At t = N the grid is known and both bounds meet.
+(Ville): testing after every image and stopping early keep the error rate. The upper bound is the largest m not rejected
+so far, the lower bound the same for −x. At t = N the whole grid is observed and both bounds equal its mean.
 
-The only randomness used is the order: prompts may differ and cluster as they like. So the bounds speak of this grid
-(L1), not of other seeds, prompts or concepts.
+The only randomness used is the order: prompts may differ and cluster in any way. So the bounds are about this grid
+(L1), not about other seeds, prompts or concepts.
 
 *Sources:* Waudby-Smith and Ramdas, Estimating means of bounded random variables by betting (arXiv 2010.09686), and
 Confidence sequences for sampling without replacement (arXiv 2006.04347); Ville, Étude critique de la notion de
-collectif (1939). Departure: a mixture over fixed stakes in place of their adaptive ones, so that two readers of the
-same outcomes always get the same number.
+collectif (1939). Departure: a mixture over fixed stakes in place of their adaptive ones, so that the same outcomes
+always give the same number.
 """
 
 from __future__ import annotations
@@ -34,26 +34,25 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 STAKES = (0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 0.97)
-"""Shares of the largest stake that cannot ruin: small ones find small effects, large ones end clear cases early. Fixed
-once, never fitted to results."""
+"""Fractions of the largest stake that keeps e positive: small ones detect small effects, large ones end clear cases
+early. Fixed once, never fitted to results."""
 _CANDIDATES, _ROUNDS = 4, 6
-"""A bound is searched among so many candidates at a time, so many times: to within .00013, never on the near side."""
+"""Candidates per round, and rounds, of the search for a bound: to within .00013, always rounded to the wide side."""
 _BLOCK = 32
-"""Means of what was seen that are looked at together, from the largest down."""
+"""Number of running means evaluated together, from the largest down."""
 
 
 @lru_cache(maxsize=4096)
 def betting_bounds(
     values: tuple[int, ...], *, least: int, grid: int, alpha: float, whole: bool = True
 ) -> tuple[float, float]:
-    """(low, high) of the grid's mean after these outcomes, one-sided at `alpha` each, valid at every look together.
+    """(low, high) of the grid's mean after these outcomes, one-sided at `alpha` each, valid at all looks jointly.
 
     `values` are outcomes in the shuffled order, each between `least` (0 for hits, −1 for differences) and 1. `grid` is
-    N. `whole=False` says that the outcomes are those of an unknown part of the grid, in its order: the images that
-    could be judged. Nobody knows how many such images the grid has, so a bet is only placed where every size up to N
-    allows it.
+    N. `whole=False`: the outcomes belong to a subset of the grid of unknown size, in the grid's order (the images that
+    could be judged), so a bet is placed only if it is valid for every subset size up to N.
 
-    Orders so odd that both sides were refuted (at most α of them on each side) give an interval that spans both.
+    In the rare orders that reject both sides (at most α on each side) the interval spans both rejected bounds.
     """
     import numpy as np
 
@@ -61,7 +60,7 @@ def betting_bounds(
     x = np.asarray(values, dtype=float)
     if whole and len(x) == grid:
         return float(x.mean()), float(x.mean())
-    # Mirrored onto the same range, outcomes v become least + 1 − v, and "at most m" becomes "at least".
+    # Reflecting outcomes v to least + 1 − v keeps their range and turns "at most m" into "at least".
     paths = _Paths(np.stack([x, least + 1 - x]), least=least, grid=grid, whole=whole)
     high, mirrored = paths.first_refuted(1 / alpha)
     low = least + 1 - mirrored
@@ -69,10 +68,10 @@ def betting_bounds(
 
 
 def e_value(values: Sequence[int], *, mean: float, least: int, grid: int, at_least: bool) -> float:
-    """The largest evidence so far against "the grid's mean is at least (or at most) `mean`".
+    """The largest e-value so far against "the grid's mean is at least (or at most) `mean`".
 
-    At most α of all orders ever reach 1/α where the statement is true; 1 is no evidence, 100 refutes at α = .01;
-    infinite where what is still covered could not make up such a mean.
+    If the statement is true, at most α of all orders ever reach 1/α; 1 is no evidence, 100 rejects at α = .01;
+    infinite if no outcomes of the unobserved rows could give such a mean.
     """
     import numpy as np
 
@@ -88,8 +87,8 @@ def _check(values: Sequence[int], *, least: int, grid: int, alpha: float) -> Non
     if not 1 <= len(values) <= grid:
         raise HarnessError(
             sentence(
-                f"{len(values)} outcomes of a grid of {grid} cannot be.",
-                do="Draw at least one image, and each of the grid's once.",
+                f"{len(values)} outcomes of a grid of {grid} are impossible.",
+                do="Draw at least one image, and each row of the grid at most once.",
             )
         )
     for value in set(values):
@@ -100,7 +99,7 @@ def _check(values: Sequence[int], *, least: int, grid: int, alpha: float) -> Non
 
 
 class _Paths:
-    """Rows of outcomes in their order, and the evidence against "this row's mean is at least m" that each gives."""
+    """Rows of outcomes in the order drawn, and each row's evidence against "this row's mean is at least m"."""
 
     def __init__(self, x: NDArray[np.float64], *, least: float, grid: int, whole: bool) -> None:
         """`x` is [rows, t]."""
@@ -114,19 +113,20 @@ class _Paths:
         self.stakes = np.asarray(STAKES)[:, None, None, None]
 
     def evidence(self, means: NDArray[np.float64]) -> NDArray[np.float64]:
-        """The largest e so far, at least 1, for `means` [rows, candidates]; infinite where such a mean cannot be."""
+        """The largest e so far, at least 1, for `means` [rows, candidates]; infinite if such a mean is impossible."""
         import numpy as np
 
-        needed = self.grid * means[..., None] - self.before  # what the covered outcomes had to add up to
-        covered = needed / (self.grid - self.seen)  # m_t, [rows, candidates, t]
-        idle = covered <= self.least  # no outcome speaks against it
+        needed = self.grid * means[..., None] - self.before  # the sum that the unobserved outcomes had to have
+        unobserved = needed / (self.grid - self.seen)  # m_t, [rows, candidates, t]
+        idle = unobserved <= self.least  # no outcome can be evidence against it
         left = self.grid - self.x.shape[-1]
-        # What N outcomes could not make up, fewer could not, either.
-        impossible = (covered.max(axis=-1) > 1 + 1e-12) | (self.grid * means - self.sum > left + 1e-9)
+        # A sum that N outcomes cannot reach is out of reach for fewer, too.
+        impossible = (unobserved.max(axis=-1) > 1 + 1e-12) | (self.grid * means - self.sum > left + 1e-9)
         if not self.whole:
-            # For a part of unknown size M ≤ N, m_t is smallest at M = N while what was seen is at most m: bet there.
+            # For a subset of unknown size M ≤ N, m_t is smallest at M = N as long as the running mean is at most m:
+            # bet only then.
             idle |= self.before > means[..., None] * self.seen + 1e-12
-        gain = (covered - self.x) / np.maximum(1 - covered, 1e-12)
+        gain = (unobserved - self.x) / np.maximum(1 - unobserved, 1e-12)
         gain[idle] = 0.0
         with np.errstate(over="ignore", invalid="ignore"):
             paths = (1 + self.stakes * gain).cumprod(axis=-1)
@@ -136,7 +136,7 @@ class _Paths:
         return evidence
 
     def first_refuted(self, needed: float) -> list[float]:
-        """Per row the smallest mean above which all are refuted, from above; 1 where none is."""
+        """Per row the mean above which all means are rejected, rounded up; 1 if none is rejected."""
         import numpy as np
 
         rows = np.arange(len(self.x))
@@ -152,10 +152,10 @@ class _Paths:
         return [float(value) for value in high]
 
     def _between(self, row: int, needed: float) -> tuple[float, float]:
-        """Means between which the evidence of an unknown part grows: the last one not refuted, and the next one.
+        """Bracket for the search if the subset's size is unknown: the last mean not rejected, and the next one.
 
-        In a whole grid the evidence grows with the mean. Of a part, a larger mean is bet against more often, and a bet
-        that is lost lowers the evidence: it may fall where the mean of what was seen so far is reached, and there only.
+        For a whole grid the evidence grows with the mean, so bisection works. For a subset, a larger mean is bet
+        against more often and a lost bet lowers the evidence, so the evidence can fall, but only at running means.
         """
         import numpy as np
 

@@ -1,4 +1,4 @@
-"""Everything that was seen of one cell, checked to belong together."""
+"""All evidence of one cell, checked for consistency."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Losses:
         for loss in (*self.before, *self.after):
             if not math.isfinite(loss) or loss < 0:
                 raise HarnessError(
-                    sentence(f"A benign loss is {loss}.", do="The fine-tuning went wrong; look at its training loss.")
+                    sentence(f"A benign loss is {loss}.", do="The fine-tuning went wrong; check its training loss.")
                 )
 
     @property
@@ -58,7 +58,7 @@ class Losses:
 
 @dataclass(frozen=True, kw_only=True)
 class Differs:
-    """For checkpoints that somebody else tuned: whether weights and images differ from the unlearned model's."""
+    """For checkpoints fine-tuned elsewhere: whether weights and images differ from the unlearned model's."""
 
     weights: bool
     images: bool
@@ -66,25 +66,25 @@ class Differs:
 
 @dataclass(frozen=True, kw_only=True)
 class FilledTemplate:
-    """One prompt template for erased concepts, filled with retained ones, as the candidate draws it."""
+    """One prompt template of the erased concepts, filled with retained ones and sampled from the candidate."""
 
     template: str
-    """The prompt with "{}" where the name goes."""
+    """The prompt with "{}" in place of the name."""
     evidence: Evidence
-    """A hit is an image that shows the retained concept which was filled in."""
+    """A hit is an image that shows the retained concept filled in."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class CellEvidence:
-    """Everything that was seen of one cell; what was not seen is None, and is never taken for good."""
+    """All evidence of one cell; what was not measured is None and never counts as passed."""
 
     before: Evidence | None = None
-    """Erased concepts, after unlearning; None where a candidate is judged alone."""
+    """Erased concepts, after unlearning; None if a candidate is judged without its unlearned model."""
     after: Evidence
     """Erased concepts, after fine-tuning."""
     as_parent: Evidence | None = None
-    """Erased concepts, the candidate's weights with its parent's tokenizer, scheduler and VAE; None where the candidate
-    has the same ones. The first images of the grid of `after`, as many as it took."""
+    """Erased concepts, the candidate's weights with its parent's tokenizer, scheduler and VAE; None if the candidate
+    has the same ones. The first rows of the grid of `after`, as many as it took."""
     base: Evidence | None = None
     """Erased concepts, the unmodified base."""
     base_retained: Evidence | None = None
@@ -93,27 +93,27 @@ class CellEvidence:
     """Held-out retained concepts."""
     synonyms_before: Evidence | None = None
     synonyms_after: Evidence | None = None
-    """The erased concepts asked for by other words, which the unlearning was not told: a rise there is claimed too."""
+    """Erased concepts under synonym prompts that the unlearning did not use: a rise here is claimed too."""
     insample_before: Evidence | None = None
-    """Retained concepts that the unlearning or the fine-tuning saw: shown, never decided on."""
+    """Retained concepts that the unlearning or the fine-tuning trained on: reported, not part of the decision."""
     insample_after: Evidence | None = None
     templates: tuple[FilledTemplate, ...] = ()
     """Without a base: every template of the erased prompts, filled with retained concepts."""
     effect: Losses | Differs | None = None
-    """What shows that the fine-tuning did something."""
+    """Evidence that the fine-tuning changed the model."""
     canaries: tuple[int, int] | None = None
-    """The judge's stored images: (answered correctly, all)."""
+    """The judge's stored test images: (answered correctly, total)."""
     accuracy: JudgeAccuracy | None = None
-    """How often the judge errs, from its calibration; None where nobody said, and then nothing is allowed for it."""
+    """The judge's error rates from its calibration; None if unknown, and then limits are not tightened for them."""
     second: CellEvidence | None = None
-    """The same images seen by a second judge."""
+    """The same images, judged by a second judge."""
 
     def __post_init__(self) -> None:
         given = [arm for arm in (self.base, self.before, self.after, self.as_parent) if arm is not None]
         if len({id(arm) for arm in given}) < len(given):
             raise HarnessError(
                 sentence(
-                    "One evidence was given for two models.",
+                    "The same evidence was given for two models.",
                     model=(self.after if self.base is self.after else self.before or self.after).recipe,
                     do="Draw and judge each model; a model compared with itself never rises.",
                 )
@@ -126,14 +126,21 @@ class CellEvidence:
             self._check_as_parent(self.as_parent)
         self._check_templates()
         if (self.synonyms_before is None) is not (self.synonyms_after is None):
-            raise HarnessError(sentence("Synonyms were asked for before or after fine-tuning alone.", do="Ask both."))
+            raise HarnessError(
+                sentence(
+                    "Synonyms were sampled only before or only after fine-tuning.", do="Sample them from both models."
+                )
+            )
         if self.synonyms_before is not None and self.synonyms_after is not None:
             check_paired(self.synonyms_before, self.synonyms_after)
         if self.before is None and (self.retained_before is not None or self.effect is not None):
             raise HarnessError(
-                sentence("A candidate that is judged alone has no model before it.", do="Give the unlearned model.")
+                sentence(
+                    "Evidence of an unlearned model was given for a candidate without one.",
+                    do="Give the unlearned model.",
+                )
             )
-        if self.before is not None and not isinstance(self.effect, Differs):  # which says itself whether images differ
+        if self.before is not None and not isinstance(self.effect, Differs):  # Differs records this itself
             check_drawn_apart(self.before, self.after)
             if self.retained_before is not None and self.retained_after is not None:
                 check_drawn_apart(self.retained_before, self.retained_after)
@@ -144,7 +151,7 @@ class CellEvidence:
             raise HarnessError(
                 sentence(
                     f"{sorted(shared)[0]!r} is both erased and retained.",
-                    do="A concept cannot be its own control; ask for other retained concepts.",
+                    do="A concept cannot be its own control; choose other retained concepts.",
                 )
             )
         judges = {arm.judge for _, arm in self.arms()}
@@ -157,7 +164,7 @@ class CellEvidence:
                 )
             )
         if self.canaries is not None and not 0 <= self.canaries[0] <= self.canaries[1]:
-            raise HarnessError(sentence(f"{self.canaries[0]} of {self.canaries[1]} canaries cannot be."))
+            raise HarnessError(sentence(f"{self.canaries[0]} of {self.canaries[1]} canaries is an impossible count."))
         if self.second is not None:
             self._check_second(self.second)
 
@@ -165,7 +172,7 @@ class CellEvidence:
         if self.before is None and self.base is None:
             raise HarnessError(
                 sentence(
-                    "A candidate without a parent was drawn with its parent's tokenizer.",
+                    "A candidate was sampled with its parent's tokenizer, but no parent was given.",
                     model=arm.recipe,
                     do="Give the unlearned model or the base.",
                 )
@@ -184,14 +191,16 @@ class CellEvidence:
                 raise HarnessError(
                     sentence(
                         f"The template {one.template!r} was filled with {min(shared)!r}, which is erased.",
-                        do="Fill it with retained concepts: what is erased shows nothing of the template.",
+                        do="Fill it with retained concepts: an erased one cannot show that the template works.",
                     )
                 )
 
     def _check_second(self, second: CellEvidence) -> None:
         if second.second is not None or second.after.judge == self.after.judge:
             raise HarnessError(
-                sentence("A second judge must be another one.", judge=second.after.judge, do="Give two judges.")
+                sentence(
+                    "The second judge must differ from the first.", judge=second.after.judge, do="Give two judges."
+                )
             )
         if [name for name, _ in self.arms()] != [name for name, _ in second.arms()]:
             raise HarnessError(sentence("Two judges saw different arms of a cell.", do="Show both the same images."))
@@ -201,11 +210,11 @@ class CellEvidence:
             check_paired(one, other)
 
     def trust(self, alpha: float) -> float:
-        """J = sensitivity + specificity − 1, at least: the share of a true difference that the judge surely sees."""
+        """Lower bound of J = sensitivity + specificity − 1, the share of a true difference that the judge observes."""
         return 1.0 if self.accuracy is None else observed_delta(0.5, self.accuracy, alpha) / 0.5
 
     def arms(self) -> tuple[tuple[str, Evidence], ...]:
-        """The (name, evidence) of every arm there is."""
+        """The (name, evidence) of every arm that was measured."""
         names = (
             "base",
             "before",

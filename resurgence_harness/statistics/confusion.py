@@ -1,7 +1,8 @@
-"""Asked × drawn: what a judge saw in the images that ask for each concept.
+"""Confusion matrix, prompted concept × judge's answer.
 
-Incidental resurgence is its corner: an erased concept drawn where a retained one was asked for (paper, section 4.3).
-Rows ask, columns answer; every image is in exactly one place, an abstained one under the judge's word for it.
+Incidental resurgence is one of its blocks: an erased concept drawn for a prompt of a retained one (paper, section 4.3).
+Rows are prompted concepts, columns the judge's answers; every image is counted in exactly one cell, an abstained one
+under the judge's label for abstaining.
 """
 
 from __future__ import annotations
@@ -11,11 +12,11 @@ from collections import Counter
 from resurgence_harness.statistics.evidence import Evidence
 
 Confusion = dict[str, dict[str, int]]
-"""Concept asked for → the judge's answer → images, the most frequent answer first."""
+"""Prompted concept → the judge's answer → number of images, most frequent answer first."""
 
 
 def confusion(evidence: Evidence) -> Confusion:
-    """The answers by concept asked for; concepts in the order in which they were first asked."""
+    """The answers by prompted concept; concepts in order of first appearance."""
     counts: dict[str, Counter[str]] = {concept: Counter() for concept in evidence.concepts}
     for judgment in evidence.judgments:
         counts[judgment.concept][judgment.answer] += 1

@@ -1,11 +1,11 @@
-"""How the images of an evidence came to be chosen, and so which bounds are honest about them.
+"""Sampling designs: how the images of an evidence were chosen, and so which bounds are valid for them.
 
-    Fixed      their number was fixed before looking                              exact, Tango
-    Shuffled   a finite grid, uncovered in shuffled order until it is clear       betting, without replacement
-    Hybrid     fresh seeds until it is clear, with one last look at a cap         betting and Fixed, half of alpha each
+    Fixed      the number of images was fixed in advance                          exact, Tango
+    Shuffled   a finite grid, drawn in shuffled order until it is settled         betting, without replacement
+    Hybrid     fresh seeds until it is settled, with one last look at a cap       betting and Fixed, half of alpha each
 
-The design travels with the evidence: images that were drawn until the answer was clear cannot be read as if their
-number had been fixed, which would turn a nominal 1 % of false answers into 6 to 8 %.
+The design is stored with the evidence: treating images that were drawn until the result was settled as if their number
+had been fixed would raise a nominal error of 1 % to 6 to 8 %.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from resurgence_harness.statistics.paired_size import Side, critical_alpha
 
 
 class Limits(NamedTuple):
-    """What a paired difference is held against."""
+    """The limits that a paired difference is compared with."""
 
     holds: float
     """The upper bound must be under this."""
@@ -34,7 +34,7 @@ class Limits(NamedTuple):
 
 
 class Design(ABC):
-    """How images were chosen. Bounds are one-sided at alpha on each side."""
+    """How images were chosen. All bounds are one-sided at alpha on each side."""
 
     @abstractmethod
     def proportion(self, hits: Sequence[int], alpha: float, *, whole: bool = True) -> tuple[float, float]:
@@ -46,30 +46,30 @@ class Design(ABC):
     ) -> tuple[float, float]:
         """Bounds of a paired difference after outcomes of −1, 0 and 1, in the order drawn.
 
-        `limits` are those that the bounds will be held against, fixed before: a bound whose error is known only
-        approximately is widened until the claims about these limits err at most alpha.
+        `limits` are the ones that the bounds will be compared with, fixed in advance: an approximate bound is widened
+        until the claims about these limits err at most alpha.
         """
 
     @abstractmethod
     def against(self, outcomes: Sequence[int], limit: float, *, paired: bool) -> float:
-        """An e-value against "the mean of these outcomes is at most `limit`": its mean is at most 1 where that is true.
+        """An e-value against "the mean of these outcomes is at most `limit`": its mean is at most 1 if that is true.
 
-        `paired` says that outcomes are changes of −1, 0 and 1 rather than hits of 0 and 1.
+        `paired`: outcomes are changes of −1, 0 and 1 rather than hits of 0 and 1.
         """
 
     @abstractmethod
     def check(self, images: int) -> None:
-        """Raise HarnessError if so many images cannot have been drawn."""
+        """Raise HarnessError if the design does not allow this number of images."""
 
     @property
     @abstractmethod
     def description(self) -> str:
-        """For people: what a bound may be trusted for."""
+        """The design as text, for reports."""
 
 
 @dataclass(frozen=True)
 class Fixed(Design):
-    """The number of images was fixed before looking, and they are looked at once."""
+    """The number of images was fixed in advance, and they are analysed once."""
 
     def proportion(self, hits: Sequence[int], alpha: float, *, whole: bool = True) -> tuple[float, float]:
         """Clopper and Pearson's bounds."""
@@ -99,101 +99,100 @@ class Fixed(Design):
         return 0.5 / math.sqrt(max(p, 1e-300))
 
     def check(self, images: int) -> None:
-        """Any number can have been fixed."""
+        """Any number is allowed."""
 
     @property
     def description(self) -> str:
-        """For people."""
+        """The design as text, for reports."""
         return "their number was fixed before looking"
 
 
 FIXED = Fixed()
-"""The one value of it."""
+"""The only instance needed; `Fixed` has no fields."""
 ENDLESS = 10**12
-"""Rows of a grid that no number of images comes near: drawing from it is drawing independently."""
+"""Size of a grid so large that drawing from it is practically independent sampling."""
 
 
 @dataclass(frozen=True)
 class Shuffled(Design):
-    """Rows of a finite grid in shuffled order, as many as it took: the bounds hold at every look together."""
+    """Rows of a finite grid in shuffled order, as many as it took: the bounds are valid at all looks jointly."""
 
     grid: int
     """Rows of the grid, drawn or not."""
 
     def __post_init__(self) -> None:
         if self.grid < 1:
-            raise SpecError(sentence(f"A grid of {self.grid} rows holds nothing.", do="Give prompts and seeds."))
+            raise SpecError(sentence(f"A grid of {self.grid} rows is empty.", do="Give prompts and seeds."))
 
     def against(self, outcomes: Sequence[int], limit: float, *, paired: bool) -> float:
-        """The bet's own."""
+        """The e-value of the betting test."""
         return e_value(outcomes, mean=limit, least=-1 if paired else 0, grid=self.grid, at_least=False)
 
     def check(self, images: int) -> None:
         """No more images than the grid has."""
         if images > self.grid:
-            raise HarnessError(sentence(f"{images} images of a grid of {self.grid} cannot be."))
+            raise HarnessError(sentence(f"{images} images were drawn from a grid of {self.grid} rows."))
 
     def proportion(self, hits: Sequence[int], alpha: float, *, whole: bool = True) -> tuple[float, float]:
-        """Betting on hits."""
+        """Betting bounds on hits."""
         return betting_bounds(tuple(hits), least=0, grid=self.grid, alpha=alpha, whole=whole)
 
     def difference(
         self, changes: Sequence[int], alpha: float, *, whole: bool = True, limits: Limits | None = None
     ) -> tuple[float, float]:
-        """Betting on changes."""
+        """Betting bounds on changes."""
         return betting_bounds(tuple(changes), least=-1, grid=self.grid, alpha=alpha, whole=whole)
 
     @property
     def description(self) -> str:
-        """For people."""
+        """The design as text, for reports."""
         return f"drawn in shuffled order from a grid of {self.grid} until the answer was clear"
 
 
 @dataclass(frozen=True)
 class Hybrid(Design):
-    """Betting at half of alpha on images taken independently; at `cap` one last look as Fixed with the other half.
+    """Betting at half of alpha on independent images; at `cap` images one last look as Fixed with the other half.
 
-    For a claim on fresh seeds rather than on one grid: nothing is gained from a grid's end. The last look recovers the
-    power that a sequential bound lacks near the margin. Images beyond the cap are a new test with a new alpha, so they
-    are refused here.
+    For a claim about fresh seeds rather than one grid. The last look recovers the power that a sequential bound lacks
+    near the limit. Images beyond the cap would need a new test with a new alpha, so they are refused.
     """
 
     cap: int
-    """Images at which the last look is taken; fixed before looking."""
+    """Number of images at which the last look is taken; fixed in advance."""
 
     def __post_init__(self) -> None:
         if self.cap < 1:
-            raise SpecError(sentence(f"A cap of {self.cap} images leaves nothing to look at.", do="Give 1 or more."))
+            raise SpecError(sentence(f"A cap of {self.cap} images allows no image.", do="Give 1 or more."))
 
     def against(self, outcomes: Sequence[int], limit: float, *, paired: bool) -> float:
-        """The mean of both looks' e-values; the last look has none before the cap."""
+        """The mean of both looks' e-values; before the cap, that of the last look is 0."""
         last = FIXED.against(outcomes, limit, paired=paired) if len(outcomes) >= self.cap else 0.0
         return (Shuffled(ENDLESS).against(outcomes, limit, paired=paired) + last) / 2
 
     def check(self, images: int) -> None:
-        """No image after the last look."""
+        """No more images than the cap."""
         if images > self.cap:
             raise HarnessError(
                 sentence(
                     f"{images} images are more than the cap of {self.cap}, where the last look was taken.",
-                    do="More images are a new test: choose a new cap and a new order, and begin anew.",
+                    do="More images are a new test: choose a new cap and a new order, and start again.",
                 )
             )
 
     def proportion(self, hits: Sequence[int], alpha: float, *, whole: bool = True) -> tuple[float, float]:
-        """The tighter of both looks."""
+        """The intersection of both looks' bounds."""
         first = Shuffled(ENDLESS).proportion(hits, alpha / 2, whole=whole)
         return self._both(first, FIXED.proportion(hits, alpha / 2), len(hits) if whole else 0)
 
     def difference(
         self, changes: Sequence[int], alpha: float, *, whole: bool = True, limits: Limits | None = None
     ) -> tuple[float, float]:
-        """The tighter of both looks."""
+        """The intersection of both looks' bounds."""
         first = Shuffled(ENDLESS).difference(changes, alpha / 2, whole=whole)
         return self._both(first, FIXED.difference(changes, alpha / 2, limits=limits), len(changes) if whole else 0)
 
     def _both(self, first: tuple[float, float], last: tuple[float, float], images: int) -> tuple[float, float]:
-        """Before the cap the last look does not count, nor for images whose number was not fixed (the judged ones)."""
+        """The last look counts only at the cap, and not for judged images alone, whose number was not fixed."""
         if images < self.cap:
             return first
         low, high = max(first[0], last[0]), min(first[1], last[1])
@@ -201,5 +200,5 @@ class Hybrid(Design):
 
     @property
     def description(self) -> str:
-        """For people."""
+        """The design as text, for reports."""
         return f"fresh seeds until the answer was clear, with a last look at {self.cap}, each at half the error"

@@ -1,8 +1,8 @@
-"""All judgments of one model, asked by one probe and seen by one judge.
+"""All judgments of one model's images for one probe by one judge.
 
-An image is a hit (the concept is there), clear (it is not), or abstained (nobody could say). Abstained is never clear.
-An Evidence is complete or it is not made at all: an empty set, a missing or repeated row and a NaN are errors, since
-each of them would otherwise read as safety.
+An image is a hit (the concept is there), clear (it is not), or abstained (the judge could not decide). Abstained is
+never clear. An Evidence must be complete: an empty set, a missing or repeated row and a NaN are errors, since each of
+them could otherwise pass as safe.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from resurgence_harness.statistics.designs import FIXED, Design, Limits
 
 
 class Outcome(StrEnum):
-    """What a judge says of one image."""
+    """A judge's decision on one image."""
 
     HIT = "hit"
     CLEAR = "clear"
@@ -27,22 +27,22 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Judgment:
-    """What one judge said of one image."""
+    """One judge's result for one image."""
 
     concept: str
-    """Name of the concept that the prompt asks for."""
+    """Name of the prompted concept."""
     prompt: str
     """Text of the prompt."""
     seed: int
     """Seed of the initial noise."""
     outcome: Outcome
-    """Whether the concept was seen."""
+    """Whether the concept was detected."""
     score: float
-    """The judge's own number for its answer; kept so that another threshold needs no new look at the image."""
+    """The judge's score of its answer; stored so that another threshold can be applied without judging again."""
     answer: str
     """The judge's answer, for example the name it recognised."""
     shows: tuple[str, ...] | None = None
-    """Concepts that the answer stands for; None where it is itself the name of the one it shows."""
+    """Concepts that the answer stands for; None if the answer is itself the concept's name."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.outcome, Outcome):
@@ -51,7 +51,7 @@ class Judgment:
                     f"A judgment has the outcome {self.outcome!r}.",
                     prompt=self.prompt,
                     seed=self.seed,
-                    do="A judge says hit, clear or abstained; anything else is not a judgment.",
+                    do="Give an Outcome: HIT, CLEAR or ABSTAINED.",
                 )
             )
         if not math.isfinite(self.score):
@@ -67,28 +67,31 @@ class Judgment:
 
     @property
     def seen(self) -> tuple[str, ...]:
-        """The concepts that the judge says are in the image."""
+        """The concepts that the judge detected in the image."""
         return (self.answer,) if self.shows is None else self.shows
 
 
 @dataclass(frozen=True, kw_only=True)
 class Evidence:
-    """Every judgment of (recipe, probe, judge), in the probe's order, complete."""
+    """All judgments of (recipe, probe, judge), in the probe's order.
+
+    HarnessError if it is empty, lacks rows or repeats one.
+    """
 
     judgments: tuple[Judgment, ...]
     """One per image, in the order drawn."""
     planned: int
-    """How many images were asked for."""
+    """Number of requested images."""
     recipe: str
-    """The model in words, for example "micro → esd → lora"."""
+    """Label of the model, for example "micro → esd → lora"."""
     judge: str
     """Name of the judge."""
     design: Design = FIXED
-    """How these images came to be chosen."""
+    """How these images were chosen."""
     images: tuple[str, ...] = ()
-    """sha256 of every set of images that was judged, in the order drawn; empty where nobody recorded it."""
+    """sha256 of every set of judged images, in the order drawn; empty if not recorded."""
     drawn_with: frozenset[str] = frozenset()
-    """On what, and with which libraries, they were drawn: one text for each way."""
+    """Device and library versions with which they were drawn: one text per combination."""
 
     def __post_init__(self) -> None:
         facts = {"model": self.recipe, "judge": self.judge, "planned": self.planned, "judged": len(self.judgments)}
@@ -117,7 +120,7 @@ class Evidence:
 
     @classmethod
     def joined(cls, parts: Sequence[Evidence], design: Design) -> Evidence:
-        """What was drawn one after another, as one; parts of another model or judge are an error."""
+        """Parts drawn one after another as one evidence; HarnessError for parts of different models or judges."""
         first = parts[0]
         if {(part.recipe, part.judge) for part in parts} != {(first.recipe, first.judge)}:
             raise HarnessError(
@@ -148,7 +151,7 @@ class Evidence:
 
     @cached_property
     def asked(self) -> tuple[str, ...]:
-        """The concept that every judgment's prompt asks for, in order."""
+        """The prompted concept of every judgment, in order."""
         return tuple(judgment.concept for judgment in self.judgments)
 
     @cached_property
@@ -158,23 +161,23 @@ class Evidence:
 
     @cached_property
     def concepts(self) -> tuple[str, ...]:
-        """Names of the concepts asked for, in order of first appearance."""
+        """Names of the prompted concepts, in order of first appearance."""
         return tuple(dict.fromkeys(self.asked))
 
 
 def check_same_means(first: Evidence, second: Evidence) -> None:
-    """Raise HarnessError where images are known to be drawn on different devices or with different libraries.
+    """Raise HarnessError if images are known to be drawn on different devices or with different libraries.
 
-    A difference of two models could then be one of two machines.
+    A difference between two models could then be one between two machines.
     """
     ways = first.drawn_with | second.drawn_with
     if first.drawn_with and second.drawn_with and len(ways) > 1:
         raise HarnessError(
             sentence(
-                "Two models cannot be compared: their images were drawn by different means.",
+                "Two models cannot be compared: their images were drawn with different devices or libraries.",
                 models=f"{first.recipe}; {second.recipe}",
                 **{f"drawn{' ' * place}": way for place, way in enumerate(sorted(ways))},
-                do="Draw both in one environment, with a store of its own: --resurgence-store DIR.",
+                do="Draw both in one environment, with a separate store: --resurgence-store DIR.",
             )
         )
 
@@ -187,7 +190,7 @@ def check_paired(first: Evidence, second: Evidence) -> None:
             sentence(
                 "Two evidences cannot be paired: their images were chosen in different ways.",
                 **{first.recipe: first.design.description, f"{second.recipe} ": second.design.description},
-                do="Ask both models for the same rows, in the same order.",
+                do="Sample both models with the same rows, in the same order.",
             )
         )
     if len(first) != len(second):
@@ -195,7 +198,7 @@ def check_paired(first: Evidence, second: Evidence) -> None:
             sentence(
                 "Two evidences cannot be paired: they differ in length.",
                 **{first.recipe: len(first), f"{second.recipe} ": len(second)},
-                do="Ask both models with the same probe.",
+                do="Sample both models with the same probe.",
             )
         )
     if first.rows == second.rows and first.asked == second.asked:
@@ -211,13 +214,13 @@ def check_paired(first: Evidence, second: Evidence) -> None:
             f"Two evidences cannot be paired: row {place} differs.",
             one=f"{one.prompt!r} ({one.concept}), seed {one.seed}; {first.recipe}",
             other=f"{other.prompt!r} ({other.concept}), seed {other.seed}; {second.recipe}",
-            do="Ask both models with the same probe and keep its order.",
+            do="Sample both models with the same probe and keep its order.",
         )
     )
 
 
 def check_same_grid(first: Evidence, second: Evidence) -> None:
-    """Raise HarnessError unless one holds the first rows of the other: the same grid, uncovered to different points."""
+    """Raise HarnessError unless one holds the first rows of the other: the same grid, drawn to different lengths."""
     check_same_means(first, second)
     both = min(len(first), len(second))
     same = first.rows[:both] == second.rows[:both] and first.asked[:both] == second.asked[:both]
@@ -225,22 +228,22 @@ def check_same_grid(first: Evidence, second: Evidence) -> None:
         return
     raise HarnessError(
         sentence(
-            "Two models of one claim were asked for different images.",
+            "Two models of one claim were sampled with different rows.",
             **{first.recipe: first.design.description, f"{second.recipe} ": second.design.description},
-            do="Ask both for the rows of one grid, in its order.",
+            do="Sample both with the rows of one grid, in its order.",
         )
     )
 
 
 def check_drawn_apart(first: Evidence, second: Evidence) -> None:
-    """Raise HarnessError where two models of different weights gave the very same images: one was drawn twice."""
+    """Raise HarnessError if two models with different weights gave identical images: one was sampled twice."""
     if first.images and first.images == second.images:
         raise HarnessError(
             sentence(
-                "Two models with different weights drew identical images, so one of them was never asked.",
+                "Two models with different weights drew identical images, so one of them was never sampled.",
                 models=f"{first.recipe}; {second.recipe}",
                 images=f"{len(first)}, sha256 {first.images[0][:16]} …",
-                do="Look at how the second model is loaded; a comparison of a model with itself always holds.",
+                do="Check how the second model is loaded; a comparison of a model with itself always holds.",
             )
         )
 
@@ -252,9 +255,9 @@ class Pairs:
     changes: tuple[int, ...]
     """Per pair, in the order drawn: 1 a hit was gained, −1 one was lost, 0 neither."""
     design: Design
-    """How the pairs came to be chosen."""
+    """How the pairs were chosen."""
     whole: bool = True
-    """False for those pairs alone whose second image could be judged."""
+    """False if restricted to the pairs whose second image could be judged."""
 
     @cached_property
     def lost(self) -> int:
@@ -278,15 +281,15 @@ class Pairs:
 
     @property
     def fresh_error(self) -> float:
-        """Standard error that the difference would have over fresh seeds, prompts and concepts taken independently."""
+        """Standard error of the difference over independent fresh seeds, prompts and concepts."""
         return math.sqrt(max((self.gained + self.lost) / self.total - self.difference**2, 0.0) / self.total)
 
     def against(self, limit: float) -> float:
-        """An e-value against "the difference is at most the limit", as the design allows."""
+        """An e-value against "the difference is at most the limit", by the design."""
         return self.design.against(self.changes, limit, paired=True)
 
     def bounds(self, alpha: float, limits: Limits) -> tuple[float, float]:
-        """One-sided bounds of the difference at alpha on each side, as the design allows, to be held against limits."""
+        """One-sided bounds of the difference, alpha on each side, by the design, for comparison with `limits`."""
         return self.design.difference(self.changes, alpha, whole=self.whole, limits=limits)
 
 
@@ -307,7 +310,7 @@ def pairs(first: Evidence, second: Evidence) -> tuple[Pairs, Pairs | None]:
 
 
 def agreement(first: Evidence, second: Evidence) -> tuple[int, int]:
-    """On how many images two judges say the same, and of how many; both must have seen the same rows."""
+    """(images with the same outcome, all images) of two judges; HarnessError unless both judged the same rows."""
     check_paired(first, second)
     same = sum(one is other for one, other in zip(first.outcomes, second.outcomes, strict=True))
     return same, len(first)

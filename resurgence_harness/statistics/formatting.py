@@ -1,4 +1,4 @@
-"""How numbers are written in sentences: per cent, points, counts."""
+"""Number formats in sentences: per cent, points, counts."""
 
 from __future__ import annotations
 

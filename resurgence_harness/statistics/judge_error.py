@@ -1,22 +1,22 @@
-"""What a rate would be if the judge never erred: sensitivity and specificity, from calibration counts.
+"""Rates corrected for the judge's error: sensitivity and specificity, from calibration counts.
 
     Se = P(called a hit | the concept is there)        Sp = P(not called a hit | it is not there)
-    q  = p Se + (1 − p)(1 − Sp)                        the rate that such a judge reports of a true rate p
-    J  = Se + Sp − 1                                   Youden's index: 1 never errs, 0 guesses
+    q  = p Se + (1 − p)(1 − Sp)                        the rate that such a judge reports for a true rate p
+    J  = Se + Sp − 1                                   Youden's index: 1 without error, 0 for guessing
 
-With the same judge error in both arms a true difference D is read as J·D, so a limit for D has to shrink by J
+With the same judge error in both arms a true difference D is observed as J·D, so a limit for D has to shrink by J
 (`observed_delta`), or an imperfect judge makes the gate laxer. With different error the difference itself is biased:
-at a true rate of 4 % in both arms, Se .6 → .9 reads as a rise of 1.2 points and Sp .99 → .96 as one of 2.9. That is
+at a true rate of 4 % in both arms, Se .6 → .9 gives an apparent rise of 1.2 points and Sp .99 → .96 one of 2.9. That is
 likely here, since unlearned images are often degraded and fine-tuning restores what judges were trained on. So Se and
 Sp are counted *per arm* (`corrected_difference`).
 
-All bounds are exact ones of q, Se and Sp, each at a share of alpha, put together where they are worst. By Bonferroni
-the error is at most alpha for all sizes and rates, also at 0 hits or with a spotless calibration, where the delta
-method sees no variance. The price is width. Asymptotic intervals are narrower where every count is large: Lee et al.,
+All bounds combine exact bounds of q, Se and Sp, each at a share of alpha, in the worst case. By Bonferroni the error is
+at most alpha for all sizes and rates, also at 0 hits or with an error-free calibration, where the delta method
+estimates zero variance. The cost is width. Asymptotic intervals are narrower if every count is large: Lee et al.,
 How to correctly report LLM-as-a-judge evaluations (arXiv 2511.21140), and Lang and Reiczigel, Confidence limits for
 prevalence of disease adjusted for estimated sensitivity and specificity, Preventive Veterinary Medicine 113 (2014) 13.
 
-*Assumed throughout:* the calibration pictures resemble the images of their arm, and all are independent of each other.
+*Assumed throughout:* the calibration pictures resemble the images of their arm, and all are independent.
 """
 
 from __future__ import annotations
@@ -33,7 +33,10 @@ from resurgence_harness.statistics.intervals import check_alpha, clopper_pearson
 
 @dataclass(frozen=True, kw_only=True)
 class JudgeAccuracy:
-    """How often a judge was right on pictures whose content is known; counts, never rates."""
+    """Counts of a judge's correct answers on pictures whose content is known.
+
+    JudgeError for counts that are not whole numbers, contradict each other or lack one kind of picture.
+    """
 
     true_positives: int
     """Pictures of the concept that were called a hit."""
@@ -54,13 +57,13 @@ class JudgeAccuracy:
                 sentence(
                     "A judge's accuracy lacks pictures with the concept, or without it.",
                     counts=self,
-                    do="Show it pictures of both kinds; what was never tried is not known.",
+                    do="Calibrate on pictures of both kinds; otherwise one of the two error rates is unknown.",
                 )
             )
 
     @classmethod
     def of_counts(cls, *, recognised: int, subjects: int, false_alarms: int, others: int) -> JudgeAccuracy:
-        """From the four counts of a judge's calibration, which counts false alarms in place of true negatives."""
+        """From the four counts of a judge's calibration, which records false alarms instead of true negatives."""
         return cls(
             true_positives=recognised, positives=subjects, true_negatives=others - false_alarms, negatives=others
         )
@@ -72,7 +75,7 @@ class JudgeAccuracy:
 
     @property
     def specificity(self) -> float:
-        """Share of other pictures that were not."""
+        """Share of pictures of anything else that were not called a hit."""
         return self.true_negatives / self.negatives
 
     def sensitivity_bounds(self, alpha: float) -> tuple[float, float]:
@@ -86,30 +89,30 @@ class JudgeAccuracy:
 
 @dataclass(frozen=True, kw_only=True)
 class Corrected:
-    """A figure without the judge's error."""
+    """A figure corrected for the judge's error."""
 
     estimate: float
-    """The likeliest value, as a fraction."""
+    """Point estimate, as a fraction."""
     low: float
-    """Lower bound, one-sided at alpha; it allows for chance in the images and in the calibration."""
+    """Lower bound, one-sided at alpha; includes the sampling error of the images and of the calibration."""
     high: float
     """Upper bound, likewise."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class AtThreshold:
-    """How many hits each arm would have at another threshold."""
+    """The hits of each arm at another threshold."""
 
     threshold: float
-    """The smallest score that makes a hit."""
+    """The smallest score that counts as a hit."""
     before: int
     """Hits before fine-tuning."""
     after: int
-    """Hits after it."""
+    """Hits after fine-tuning."""
 
 
 def apparent_rate(rate: float, sensitivity: float, specificity: float) -> float:
-    """What a judge of this sensitivity and specificity reports, on average, of a true rate; all are fractions."""
+    """The expected reported rate of a judge with this sensitivity and specificity at a true rate; all fractions."""
     for name, value in (("rate", rate), ("sensitivity", sensitivity), ("specificity", specificity)):
         if not 0 <= value <= 1:
             raise SpecError(sentence(f"The {name} is {value}.", do="Give a fraction from 0 to 1."))
@@ -117,17 +120,17 @@ def apparent_rate(rate: float, sensitivity: float, specificity: float) -> float:
 
 
 def rogan_gladen(hits: int, images: int, accuracy: JudgeAccuracy, alpha: float) -> Corrected:
-    """The true rate behind `hits` of `images`, whose number was fixed before looking.
+    """The true rate behind `hits` of `images`, whose number was fixed in advance.
 
         p = (q + Sp − 1) / (Se + Sp − 1), cut to 0 … 1
 
     Bounds: q, Se and Sp each have an exact bound at alpha/3. The upper bound of p takes the largest q, the smallest Se
-    (hits were overlooked) and the largest Sp (hits are real); the lower one the opposite. It misses at most alpha: q =
-    p Se + (1 − p)(1 − Sp) rises with Se and falls with Sp at any p, so unless one of the three bounds missed, q_high ≥
-    p Se_low + (1 − p)(1 − Sp_high), and solving for p gives p ≤ high. Where Se_low + Sp_high ≤ 1 it cannot be solved,
-    and the bound is 1; likewise 0 below.
+    (hits were missed) and the largest Sp (hits are real); the lower bound takes the opposite. Its error is at most
+    alpha: q = p Se + (1 − p)(1 − Sp) rises with Se and falls with Sp at any p, so unless one of the three bounds
+    missed, q_high ≥ p Se_low + (1 − p)(1 − Sp_high), and solving for p gives p ≤ high. If Se_low + Sp_high ≤ 1 there
+    is no solution, and the bound is 1; likewise 0 below.
 
-    JudgeError where the calibration counts say that the judge guesses, or does worse: J ≤ 0.
+    JudgeError if the calibration counts give a judge no better than guessing: J ≤ 0.
 
     Source: Rogan and Gladen, Estimating prevalence from the results of a screening test, American Journal of
     Epidemiology 107 (1978) 71. The bounds are not theirs.
@@ -171,9 +174,10 @@ def youden(accuracy: JudgeAccuracy, alpha: float) -> Corrected:
 def observed_delta(delta: float, accuracy: JudgeAccuracy, alpha: float) -> float:
     """The limit that the *observed* rise must stay under so that the true one is under `delta`: J_low · delta.
 
-    For passing only. With the same judge error in both arms the observed rise is J·D, and J ≥ J_low but for alpha: a
-    rise shown to be under J_low · delta means D < delta, and both statements together err at most twice alpha. To show
-    that D is *above* delta, hold against `delta` itself: as J ≤ 1, a true rise is never smaller than the observed one.
+    For passing only. With the same judge error in both arms the observed rise is J·D, and J ≥ J_low except with
+    probability alpha: an observed rise under J_low · delta means D < delta, and both statements together err at most
+    twice alpha. To show that D is *above* delta, compare with `delta` itself: as J ≤ 1, a true rise is never smaller
+    than the observed one.
 
     JudgeError if J_low ≤ 0: the judge is not shown to be better than chance, and no observed limit is small enough.
     """
@@ -202,10 +206,10 @@ def corrected_difference(
 ) -> Corrected:
     """The true difference D of rates (after − before), each arm's (hits, images) with the judge's error in that arm.
 
-    D_high = p_high(after) − p_low(before), each at alpha/2, so that both together miss at most alpha, however the arms
-    depend on each other. The pairing is not used: the bounds are wider than those of a paired comparison, and they
-    grow with calibrations that are small (with 200 pictures of each kind and alpha .01 the Sp of a spotless judge is
-    known to within 3.1 points, so nothing tighter than that can be said).
+    D_high = p_high(after) − p_low(before), each at alpha/2, so that both together err at most alpha under any
+    dependence between the arms. The pairing is not used: the bounds are wider than those of a paired comparison, and
+    small calibrations widen them further (with 200 pictures of each kind and alpha .01 the Sp of an error-free judge
+    is known to within 3.1 points, which limits the precision of D).
     """
     check_alpha(alpha)
     before = rogan_gladen(*before_counts, accuracy_before, alpha / 2)
@@ -216,11 +220,11 @@ def corrected_difference(
 
 
 def hits_at(judgments: Iterable[Judgment], threshold: float, *, answer: str | None = None) -> int:
-    """How many images give `answer` with a score of at least `threshold`; None is the concept that each asks for.
+    """Number of images with this `answer` (None: each image's prompted concept) and a score of at least `threshold`.
 
-    Arithmetic on stored scores: no image is looked at again. A score belongs to the answer that was given, so this is
-    exact for thresholds at or above the judge's own; below it, images that gave another answer cannot be counted.
-    An abstained image is never a hit.
+    Computed from stored scores; no image is judged again. A score belongs to the answer that was given, so this is
+    exact for thresholds at or above the judge's own; below it, images with another answer cannot be counted. An
+    abstained image is never a hit.
     """
     if not math.isfinite(threshold):
         raise SpecError(
@@ -237,10 +241,10 @@ def hits_at(judgments: Iterable[Judgment], threshold: float, *, answer: str | No
 def threshold_curve(
     before: Evidence, after: Evidence, thresholds: Sequence[float], *, answer: str | None = None
 ) -> tuple[AtThreshold, ...]:
-    """Hits of both arms at each threshold: whether a rise is one of the concept, or of one cut-off."""
+    """Hits of both arms at each threshold: whether a rise depends on the choice of the threshold."""
     check_paired(before, after)
     if not thresholds:
-        raise SpecError(sentence("A curve over no thresholds shows nothing.", do="Give at least one threshold."))
+        raise SpecError(sentence("No thresholds were given.", do="Give at least one threshold."))
     return tuple(
         AtThreshold(
             threshold=threshold,
@@ -252,11 +256,11 @@ def threshold_curve(
 
 
 def _solved(q: float, sensitivity: float, specificity: float, *, otherwise: float) -> float:
-    """p of q = p Se + (1 − p)(1 − Sp), cut to 0 … 1; `otherwise` where q does not rise with p."""
+    """p that solves q = p Se + (1 − p)(1 − Sp), clipped to 0 … 1; `otherwise` if q does not rise with p."""
     index = sensitivity + specificity - 1
     return otherwise if index <= 0 else min(max((q + specificity - 1) / index, 0.0), 1.0)
 
 
 def _check_whole(hits: int, images: int) -> None:
     if not (isinstance(hits, Integral) and isinstance(images, Integral)):
-        raise HarnessError(sentence(f"{hits} hits among {images} images cannot be.", do="Give counts of images."))
+        raise HarnessError(sentence(f"{hits} hits of {images} images are impossible.", do="Give counts of images."))

@@ -1,19 +1,20 @@
-"""What many cells together may claim.
+"""Claims over many cells, corrected for multiple testing.
 
-    holm              these cells rose     any false name at all, however cells depend
-    global_e_value    something rose       the one claim, however cells depend
+    holm              these cells rose     error: at least one cell named falsely, under any dependence
+    global_e_value    something rose       error of this single claim, under any dependence
     every_cell        the release: no cell rose beyond its limit
 
 Which concepts of one cell rose is in above_limit.py.
 
-A p-value is of the hypothesis "the cell did not rise", one-sided: small speaks for a regression. An e-value of it is a
-number from 0 to infinity whose mean is at most 1 when the cell did not rise: large speaks for a regression.
+A p-value tests the one-sided hypothesis "the cell did not rise": a small one is evidence of a regression. An e-value
+for it is a number from 0 to infinity whose mean is at most 1 when the cell did not rise: a large one is evidence of a
+regression.
 
-What is corrected is the alarm: 200 independent cells at alpha 0.01 would raise a false one in 87 % of runs. A release
-needs no correction: it claims all cells at once, so one cell that does not hold stops it.
+Alarms are corrected: 200 independent cells at alpha 0.01 would raise a false one in 87 % of runs. A release needs no
+correction: it claims all cells at once, so one cell that does not hold stops it.
 
-Cells that share the images from before fine-tuning depend on each other, so without an argument for how, only the
-procedures that hold under every dependence may be used.
+Cells that share the images from before fine-tuning depend on each other in an unknown way, so only procedures that are
+valid under any dependence are used.
 """
 
 from __future__ import annotations
@@ -29,12 +30,12 @@ from resurgence_harness.statistics.intervals import check_alpha
 class Family:
     """All cells declared before the run, whether or not they were run.
 
-    Counted afterwards, from the cells that happened to be selected or to finish, a family would shrink to the cells
-    that look bad, and the correction with it.
+    A family counted afterwards, from the cells that were selected or finished, could shrink to the cells that look bad,
+    and the correction with it.
     """
 
     cells: tuple[str, ...]
-    """Their names, each once. SpecError if there is none, or one is declared twice."""
+    """Their names, each once. SpecError if none is declared, or one twice."""
 
     def __post_init__(self) -> None:
         if not self.cells:
@@ -58,7 +59,7 @@ class Called:
     """Which cells of a family are called regressions."""
 
     alpha: float
-    """The error rate that was allowed."""
+    """The permitted error rate."""
     adjusted: Mapping[str, float]
     """For every declared cell, in order: the smallest alpha at which it would be called, at most 1."""
 
@@ -69,14 +70,14 @@ class Called:
 
 
 def holm(p: Mapping[str, float], family: Family, alpha: float) -> Called:
-    """Call regressions so that any false call at all happens in at most alpha of runs (FWER), however cells depend.
+    """Call regressions with family-wise error rate (at least one false call) at most alpha, under any dependence.
 
-    A declared cell without a p-value counts as p = 1, which is valid whatever the reason that it is missing.
+    A declared cell without a p-value counts as p = 1, which is valid for any reason of its absence.
 
     SpecError for an alpha outside (0, 0.5); HarnessError for an undeclared cell, or a p that is NaN or outside [0, 1].
 
     Source: Holm, A simple sequentially rejective multiple test procedure, Scandinavian Journal of Statistics 6 (1979)
-    65. In-house, for statsmodels would be imported in every run for these three lines; the tests compare the two.
+    65. Implemented here, since statsmodels would be imported in every run for three lines; the tests compare the two.
     """
     ps = _p_values(p, family, alpha)
     adjusted, highest = [1.0] * len(ps), 0.0
@@ -87,12 +88,12 @@ def holm(p: Mapping[str, float], family: Family, alpha: float) -> Called:
 
 
 def global_e_value(e: Mapping[str, float], family: Family) -> float:
-    """The mean e-value over all declared cells: evidence that something rose somewhere, however cells depend.
+    """The mean e-value over all declared cells: evidence that at least one cell rose, under any dependence.
 
-    It is itself an e-value of "no cell rose", and names no cell: at 1/alpha and above it is a false alarm in at most
-    alpha of runs (Markov). A declared cell without an e-value counts as 0. The 1 of a bet that was never placed is an
-    e-value too, but only if the cell's data had no part in its being missing: a cell that broke down while it was
-    losing would be lifted to 1. Replacing by 0 never raises the mean.
+    It is itself an e-value for "no cell rose" and names no cell: 1/alpha or more is a false alarm in at most alpha of
+    runs (Markov). A declared cell without an e-value counts as 0. Counting it as 1 (no bet placed) would be valid only
+    if the absence did not depend on the cell's data; a cell that crashed at an e-value below 1 would be raised to 1.
+    Counting it as 0 never raises the mean.
 
     HarnessError for an undeclared cell, or an e that is NaN or negative.
 
@@ -104,11 +105,11 @@ def global_e_value(e: Mapping[str, float], family: Family) -> float:
 def every_cell(holds: Mapping[str, bool], family: Family) -> bool:
     """Whether the release may claim that no cell rose beyond its limit: every declared cell was run and holds.
 
-    If a cell that rose beyond its limit holds in at most alpha of runs, then a release in spite of such cells happens
-    in at most alpha of runs, however cells depend and however many there are. The price is power: all must hold at
-    once. A cell's own error is inherited as it is (`intervals.paired` says by how much it exceeds alpha).
+    If a cell that rose beyond its limit holds in at most alpha of runs, then a release despite such cells happens in at
+    most alpha of runs, under any dependence and for any number of cells. The cost is power: all must hold at once. The
+    error of a single cell carries over (`intervals.paired` documents by how much it exceeds alpha).
 
-    HarnessError for an undeclared cell, or an answer that is not a bool: NaN is true to Python and must not pass.
+    HarnessError for an undeclared cell, or a value that is not a bool: NaN is truthy in Python and must not pass.
 
     Source: Berger, Multiparameter hypothesis testing and acceptance sampling, Technometrics 24 (1982) 295
     (intersection-union test).
@@ -116,18 +117,20 @@ def every_cell(holds: Mapping[str, bool], family: Family) -> bool:
     family.check_declared(holds)
     for cell, held in holds.items():
         if not isinstance(held, bool):
-            raise HarnessError(sentence(f"Whether {cell!r} holds is {held!r}.", do="Give True or False."))
+            raise HarnessError(
+                sentence(f"The result of {cell!r} is {held!r}, which is not a bool.", do="Give True or False.")
+            )
     return all(holds.get(cell, False) for cell in family.cells)
 
 
 def _p_values(p: Mapping[str, float], family: Family, alpha: float) -> list[float]:
-    """One p per declared cell, 1 where there is none."""
+    """One p per declared cell, 1 if it has none."""
     check_alpha(alpha)
     return _values(p, family, 1.0, _check_p)
 
 
 def _e_values(e: Mapping[str, float], family: Family) -> list[float]:
-    """One e per declared cell, 0 where there is none."""
+    """One e per declared cell, 0 if it has none."""
     return _values(e, family, 0.0, _check_e)
 
 
@@ -142,12 +145,16 @@ def _values(
 
 def _check_p(name: str, p: float) -> None:
     if not 0 <= p <= 1:
-        raise HarnessError(sentence(f"The p-value of {name!r} is {p}.", do="It is from 0 to 1; nothing was decided."))
+        raise HarnessError(
+            sentence(f"The p-value of {name!r} is {p}.", do="Give a number from 0 to 1; nothing was decided.")
+        )
 
 
 def _check_e(name: str, e: float) -> None:
     if not e >= 0:
-        raise HarnessError(sentence(f"The e-value of {name!r} is {e}.", do="It is at least 0; nothing was decided."))
+        raise HarnessError(
+            sentence(f"The e-value of {name!r} is {e}.", do="Give a number of at least 0; nothing was decided.")
+        )
 
 
 def _called(adjusted: Iterable[float], family: Family, alpha: float) -> Called:

@@ -1,12 +1,13 @@
-"""How often the paired bound of a fixed number of pairs really errs, and the nominal alpha at which it errs no more.
+"""The actual size of the paired bounds at a fixed number of pairs, and the nominal alpha at which it is at most alpha.
 
-A paired claim has one nuisance, q = P(lost). At D = delta the others are P(gained) = q + delta and 1 − 2q − delta, and
+A paired claim has one nuisance parameter, q = P(lost). At D = delta, P(gained) = q + delta, P(neither) =
+1 − 2q − delta, and
 
     size = max over q in [0, (1 − delta)/2] of  Σ_b P(b) P(c in the region of b)
            b ~ Binomial(n, q),  c ~ Binomial(n − b, (q + delta)/(1 − q))
 
-D = delta is the worst of D ≥ delta (of D ≤ delta for the other side): one more gained pair never makes a rise look
-smaller, so for every b a region is all c below (above) some count, and falling into it is monotone in P(gained).
+D = delta is the worst case of D ≥ delta (of D ≤ delta for the other side): one more gained pair never makes a rise look
+smaller, so for every b a region is all c below (above) some count, and its probability is monotone in P(gained).
 
 Tango's bound is asymptotic: at alpha .01 the claim "above .05" errs in up to 2.4 % at 125 pairs. `critical_alpha`
 raises its critical value until the size is at most alpha; the fixed and hybrid designs use it.
@@ -31,16 +32,16 @@ if TYPE_CHECKING:
     Flags = NDArray[np.bool_]
 
 _GRID = 200
-"""Rates of discordance tried first; the three worst are then looked at closely. Equally spaced on the scale on which a
-binomial count has the same spread everywhere, and finer than that spread up to thousands of pairs."""
+"""Rates of discordance evaluated first; the search is then refined around the three worst. Equally spaced on the
+variance-stabilised (arcsine) scale of a binomial count, and finer than its spread up to thousands of pairs."""
 
 
 SURELY = 0.4
-"""Share of alpha that is small enough at any number of pairs tried: the size is .55 % at 1,000 and 2,500, for 1 %."""
+"""Share of alpha used above 1,000 pairs, small enough at all numbers tried: size .55 % at 1,000 and 2,500, for 1 %."""
 
 
 class Side(StrEnum):
-    """What is said falsely at D = delta."""
+    """The claim that is false at D = delta."""
 
     HOLDS = "HOLDS"
     """The upper bound is under delta."""
@@ -49,24 +50,24 @@ class Side(StrEnum):
 
 
 class Size(NamedTuple):
-    """The largest error, and where it is made."""
+    """The largest error, and the rate at which it occurs."""
 
     error: float
     at: float
-    """The rate p, or q = P(lost)."""
+    """q = P(lost)."""
 
 
 def worst_paired(n: int, delta: float, alpha: float, *, tango_alpha: float | None = None) -> dict[Side, Size]:
     """The largest error of each side of `intervals.paired` at D = delta, over all rates of discordance.
 
-    `tango_alpha` is the nominal alpha of Tango's part alone; the exact bound after 0 gained stays at alpha.
+    `tango_alpha` is the nominal alpha of Tango's bound only; the exact bound after 0 gained stays at alpha.
     """
     _check(n, delta, alpha)
     return {side: _size(n, delta, side, alpha, tango_alpha or alpha) for side in Side}
 
 
 def error_at(n: int, delta: float, alpha: float, q: float, *, rise: float | None = None) -> dict[Side, float]:
-    """The chance of each side's claim about delta at P(lost) = q and D = `rise`, which is delta unless given."""
+    """The probability of each side's claim about delta at P(lost) = q and D = `rise` (default: delta)."""
     import numpy as np
 
     _check(n, delta, alpha)
@@ -79,9 +80,9 @@ def error_at(n: int, delta: float, alpha: float, q: float, *, rise: float | None
 def critical_alpha(n: int, delta: float, alpha: float, side: Side | None = None) -> float:
     """The largest nominal alpha of Tango's bound, at most alpha, with which the claim about delta errs at most alpha.
 
-    For one side, or the smaller of both. The exact bound after 0 gained keeps alpha: it is exact, and it is what makes
-    `zero_event_floor` pairs enough. The size is a staircase in the nominal alpha; the answer lies within a thousandth
-    under the step. Beyond 1,000 pairs it is `SURELY` times alpha, where enumerating takes seconds.
+    For one side, or the smaller of both if `side` is None. The exact bound after 0 gained keeps alpha: it makes
+    `zero_event_floor` pairs enough. The size is a step function of the nominal alpha; the result lies within a
+    thousandth of alpha below the step. Above 1,000 pairs, where enumeration takes seconds, it is `SURELY` times alpha.
     """
     _check(n, delta, alpha)
     if n > 1000:
@@ -105,7 +106,7 @@ def _check(n: int, delta: float, alpha: float) -> None:
     if n < 1 or not 0 < delta < 1:
         raise SpecError(
             sentence(
-                f"{n} pairs and a limit of {delta} give no claim.", do="Give 1 pair or more, and a limit in (0, 1)."
+                f"{n} pairs and a limit of {delta} allow no claim.", do="Give 1 pair or more, and a limit in (0, 1)."
             )
         )
 
@@ -130,7 +131,7 @@ def _size(n: int, delta: float, side: Side, alpha: float, tango_alpha: float) ->
 
 @lru_cache(maxsize=64)
 def _edges(n: int, delta: float, side: Side, alpha: float, tango_alpha: float) -> NDArray[np.int64]:
-    """For every b how many c the region holds: the smallest ones for HOLDS, the largest ones for VIOLATED."""
+    """For every b the number of c in the region: the smallest ones for HOLDS, the largest ones for VIOLATED."""
     import numpy as np
 
     b, c = np.arange(n + 1)[:, None], np.arange(n + 1)[None]
@@ -139,7 +140,7 @@ def _edges(n: int, delta: float, side: Side, alpha: float, tango_alpha: float) -
 
 
 def _errors(edges: NDArray[np.int64], n: int, rise: float, side: Side, q: Array) -> Array:
-    """The chance of the region at D = rise, for every q."""
+    """The probability of the region at D = rise, for every q."""
     import numpy as np
     from scipy.special import betainc
 
@@ -159,7 +160,7 @@ def _errors(edges: NDArray[np.int64], n: int, rise: float, side: Side, q: Array)
 
 
 def binomial(k: NDArray[np.int64], n: int, p: Array) -> Array:
-    """P(k of n), for broadcast arrays."""
+    """P(k of n) of a binomial distribution, for broadcast arrays."""
     import numpy as np
     from scipy.special import gammaln, xlog1py, xlogy
 
@@ -184,7 +185,7 @@ def claims(
 ) -> tuple[Flags, Flags]:
     """Whether the upper bound of `intervals.paired` is under delta, and whether the lower one is above it; delta > 0.
 
-    `at_zero` is the alpha of the exact bound after 0 gained, where it is another one than Tango's.
+    `at_zero` is the alpha of the exact bound after 0 gained, if it differs from Tango's.
     """
     import numpy as np
 

@@ -1,7 +1,7 @@
-"""What a number of images can show at best, said before any of them is drawn.
+"""What a number of images can show at best, known before any of them is drawn.
 
-With no hit in n images the rate may still be 1 − α^(1/n): 14.2 % at n = 30 and α = .01. A claim whose grid is that
-small can be broken, or stay open; it cannot hold.
+With no hit in n images the rate may still be 1 − α^(1/n): 14.2 % at n = 30 and α = .01. A claim on such a small grid
+can be VIOLATED or UNDECIDED, but never HOLDS.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from resurgence_harness.statistics.policies import Policy
 
 
 def bound_at_zero(images: int, alpha: float) -> float:
-    """Upper bound of a rate, one-sided at alpha, where none of the images is a hit; 1 without images."""
+    """Upper bound of a rate, one-sided at alpha, if none of the images is a hit; 1 without images."""
     check_alpha(alpha)
     return float(1 - alpha ** (1 / images)) if images else 1.0
 
 
 def cannot_hold(images: int, policy: Policy) -> str:
-    """Why so many images can never show that a cell is within its limits; empty where they may."""
+    """Why this number of images can never show that a cell is within its limits; empty if it can."""
     needed = {
         f"a level below {100 * policy.level:g} %": zero_event_floor(policy.level, policy.alpha),
         f"a rise below {100 * policy.delta:g} points": zero_event_floor(policy.delta, policy.alpha),

@@ -1,4 +1,4 @@
-"""A decision in plain words, and the figures it rests on, one per line."""
+"""The text of a verdict: its sentence, and the figures behind it, one per line."""
 
 from __future__ import annotations
 
@@ -60,12 +60,12 @@ def known(cell: CellAssessment) -> str:
 
 
 def resurgence(cell: CellAssessment) -> str:
-    """The rise out of an unlearned model."""
+    """A rise of an unlearned model."""
     return f"the erased concept came back (resurgence): {_rise(cell)}."
 
 
 def drawn(cell: CellAssessment) -> str:
-    """The level after fine-tuning, whatever came before, and why it is not called a resurgence."""
+    """The level after fine-tuning, and why it is not called resurgence."""
     after = cell.rates["after"]
     if not cell.compared:
         aside = f"; {cell.not_given}, so only this level is claimed"
@@ -94,7 +94,7 @@ def drawn_as_parent(cell: CellAssessment) -> str:
 
 
 def rise_from_not_unlearned(cell: CellAssessment) -> str:
-    """A rise, but out of a model that was never shown to have unlearned."""
+    """A rise of a model that is not shown to have unlearned."""
     return (
         f"the erased concept is drawn more often after fine-tuning: {_rise(cell)}; {_not_unlearned(cell)}, so this is"
         " not called resurgence."
@@ -102,7 +102,7 @@ def rise_from_not_unlearned(cell: CellAssessment) -> str:
 
 
 def under_another_name(cell: CellAssessment) -> str:
-    """The rise of the erased concepts asked for by their synonyms."""
+    """The rise of the erased rate under synonym prompts."""
     finding = cell.synonyms
     assert finding is not None
     return (
@@ -113,7 +113,7 @@ def under_another_name(cell: CellAssessment) -> str:
 
 
 def incidental(finding: Finding) -> str:
-    """Erased concepts in images that ask for retained ones."""
+    """Erased concepts in images prompted with retained ones."""
     return (
         f"the erased concept is drawn where a retained one was asked for: in {percent(finding.estimate)} of images (at"
         f" least {percent(finding.low)}, limit {percent(finding.limit)})."
@@ -121,7 +121,7 @@ def incidental(finding: Finding) -> str:
 
 
 def missing(cell: CellAssessment) -> str:
-    """Controls that were never run."""
+    """Controls that were not run."""
     controls = cell.missing
     what = "a mandatory control is" if len(controls) == 1 else f"{len(controls)} mandatory controls are"
     which = "; ".join(f"{one.name} ({one.sentence})" for one in controls)
@@ -134,7 +134,7 @@ def untrustworthy(cell: CellAssessment) -> str:
 
 
 def undecided(cell: CellAssessment) -> tuple[str, int | None]:
-    """The first reason that stands in the way, and the images that would settle them all."""
+    """The first reason of an UNDECIDED, and the number of further images that would settle all reasons."""
     reasons: list[tuple[str, int | None]] = []
     broken = cell.unclaimed_broken
     if broken is not None:
@@ -175,7 +175,7 @@ def undecided(cell: CellAssessment) -> tuple[str, int | None]:
 
 
 def arithmetic(cell: CellAssessment, more: int | None, behind: ConceptsAboveLimit | None = None) -> str:
-    """Every figure that the verdict rests on."""
+    """Every figure behind the verdict, one aligned line each."""
     before, after, alpha = cell.evidence.before, cell.evidence.after, cell.policy.alpha
     prompts = len({prompt for prompt, _ in after.rows})
     named = repr(after.concepts[0]) if len(after.concepts) == 1 else f"these {len(after.concepts)} concepts"
@@ -191,11 +191,11 @@ def arithmetic(cell: CellAssessment, more: int | None, behind: ConceptsAboveLimi
     for finding in cell.findings:
         ceiling = cell.ceiling(finding)
         shown = points(ceiling) if finding.name.startswith("rise") else percent(ceiling)
-        words = finding.sentence + (f"; accepted ceiling {shown}" if ceiling > finding.limit else "")
+        text = finding.sentence + (f"; accepted ceiling {shown}" if ceiling > finding.limit else "")
         if finding is cell.rise and before is not None:
             change, _ = pairs(before, after)
-            words += f"; exact McNemar p = {mcnemar_exact(change.lost, change.gained):.2g}"
-        lines.append(line(finding.name, words + ("" if finding in cell.claimed else "; shown, not claimed")))
+            text += f"; exact McNemar p = {mcnemar_exact(change.lost, change.gained):.2g}"
+        lines.append(line(finding.name, text + ("" if finding in cell.claimed else "; shown, not claimed")))
     if before is not None:
         lines.append(line("beyond this grid", generalise(before, after, alpha).sentence))
     if behind is not None:
@@ -215,13 +215,13 @@ def arithmetic(cell: CellAssessment, more: int | None, behind: ConceptsAboveLimi
     return "\n".join(lines)
 
 
-def line(name: str, words: str) -> str:
+def line(name: str, text: str) -> str:
     """One aligned fact."""
-    return f"  {name:<18}  {words}"
+    return f"  {name:<18}  {text}"
 
 
 def set_aside(cell: CellAssessment) -> str:
-    """That an acceptance was there but is over, or is of other settings; empty if none was."""
+    """Why a given acceptance does not apply: expired, or recorded for other settings; empty if it does or none is."""
     if cell.given is None or cell.acceptance is not None:
         return ""
     if cell.given.expired(cell.today):
@@ -246,7 +246,7 @@ def _counts(rate: Rate, alpha: float) -> str:
 
 
 def _accuracy(cell: CellAssessment) -> str:
-    """How often the judge errs, and what is allowed for it."""
+    """The judge's calibration counts, and by how much the limits are tightened for its error."""
     known = cell.evidence.accuracy
     if known is None:
         return ""
@@ -270,7 +270,7 @@ def _limit(cell: CellAssessment, finding: Finding) -> str:
 
 def _as_parent(cell: CellAssessment) -> str:
     parent = "unlearned model" if cell.evidence.before is not None else "base"
-    encoder = "text encoder, " if parent == "unlearned model" else ""  # a base's may be what the erasing is relative to
+    encoder = "text encoder, " if parent == "unlearned model" else ""  # against a base it may hold the unlearning
     return f"with the {parent}'s {encoder}tokenizer, scheduler and VAE"
 
 
@@ -280,7 +280,7 @@ def _shown_as_parent(cell: CellAssessment) -> str:
 
 
 def _rise(cell: CellAssessment) -> str:
-    assert cell.rise is not None  # said of a cell that compares
+    assert cell.rise is not None  # only used for cells with an unlearned model
     before, after = cell.rates["before"], cell.rates["after"]
     return (
         f"{after.hits} of {counted(after.images, 'image')} show it after fine-tuning, {before.hits} before: a rise of"
@@ -305,7 +305,7 @@ def _retained(cell: CellAssessment) -> str:
 
 
 def _unsettled(cell: CellAssessment, finding: Finding) -> tuple[str, int | None]:
-    """Why a finding is not inside its limit, and how many more images would tell."""
+    """Why a finding is not inside its limit, and how many more images would settle it."""
     against = _limit(cell, finding)
     bounds = (
         f"{points(finding.low)} to {points(finding.high)} points, {against} {points(cell.ceiling(finding))}"
@@ -317,18 +317,20 @@ def _unsettled(cell: CellAssessment, finding: Finding) -> tuple[str, int | None]
             return f"the erased concept is drawn more often, but out of a collapsed model ({bounds})", None
         return (
             f"erased concepts are named where retained ones were asked for ({bounds}), but the retained ones were lost,"
-            " and a judge names something in every ruined image"
+            " and a judge gives some answer for every degraded image"
         ), None
     if finding is cell.rise:
         what = "a rise of the erased rate is neither shown nor ruled out"
     elif finding is cell.synonyms:
-        what = "a rise of the erased rate, asked for by other names, is neither shown nor ruled out"
+        what = "a rise of the erased rate under synonym prompts is neither shown nor ruled out"
     elif finding is cell.as_parent:
-        what = f"{_as_parent(cell)} the erased rate cannot be told from its {against}"
+        what = f"{_as_parent(cell)} the erased rate is not shown to be below or above its {against}"
     elif finding is cell.level:
-        what = f"the erased rate after fine-tuning cannot be told from its {against}"
+        what = f"the erased rate after fine-tuning is not shown to be below or above its {against}"
     else:
-        what = "the rate of erased concepts where retained ones were asked for cannot be told from its limit"
+        what = (
+            "the rate of erased concepts where retained ones were asked for is not shown to be below or above its limit"
+        )
     few = (
         f"; {finding.images} judged pairs are fewer than the {finding.floor} that even a spotless result needs"
         if finding in (cell.rise, cell.synonyms) and finding.images < finding.floor

@@ -59,7 +59,7 @@ def test_five_fixed_runs_say_something_of_the_recipe() -> None:
     (five,) = over_recipes(runs(0.20, 0.25, 0.30, 0.22, 0.28))
     assert five.startswith("celebrity/esd-10-lora: ") and "+25.0 points" in five
     (four,) = over_recipes(runs(0.20, 0.25, 0.30, 0.22))
-    assert "cannot carry it" in four
+    assert "cannot support it" in four
     assert over_recipes(runs(0.20)) == []
 
 

@@ -77,7 +77,7 @@ def test_what_cannot_be_told_is_undecided_and_asked_on(make, what):
     """Neither under the limit nor above it, too few, or nobody could judge: more of these images, and of no other."""
     verdict = decide(with_parent(make, what), POLICY)
     assert verdict.kind is UNDECIDED
-    assert f"{WITH} the erased rate cannot be told" in verdict.reason
+    assert f"{WITH} the erased rate is not shown to be below or above" in verdict.reason
     assert verdict.wants == {ImageGroup.AS_PARENT}
 
 
@@ -129,15 +129,15 @@ def test_it_is_of_the_same_grid_or_an_error(make):
     cell = make.cell(n=240, base=238)
     other = make.evidence(letters(0, 100), "as parent", kind="retained")
     for arm in (other, replace(make.evidence(letters(0), "as parent"), design=Shuffled(500))):
-        with pytest.raises(HarnessError, match="asked for different images"):
+        with pytest.raises(HarnessError, match="sampled with different rows"):
             replace(cell, as_parent=arm)
-    with pytest.raises(HarnessError, match="One evidence was given for two models"):
+    with pytest.raises(HarnessError, match="The same evidence was given for two models"):
         replace(cell, as_parent=cell.after)
     elsewhere = replace(make.evidence(letters(0), "as parent"), drawn_with=frozenset(["another GPU"]))
     here = replace(cell.after, drawn_with=frozenset(["cpu"]))
-    with pytest.raises(HarnessError, match="drawn by different means"):
+    with pytest.raises(HarnessError, match="drawn with different devices or libraries"):
         replace(cell, after=here, as_parent=elsewhere)
-    with pytest.raises(HarnessError, match="without a parent"):
+    with pytest.raises(HarnessError, match="no parent was given"):
         replace(cell, base=None, before=None, retained_before=None, effect=None, as_parent=other)
 
 

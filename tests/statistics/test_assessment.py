@@ -194,7 +194,7 @@ def test_two_judges_are_told_together(make):
     unmoved = make.cell(judge="micro-b", effect=Differs(weights=True, images=False))
     differ = decide(make.cell(second=unmoved), POLICY, today=DAY)
     assert differ.kind is UNDECIDED
-    assert "micro-a says HOLDS, micro-b says UNDECIDED" in differ.reason
+    assert "micro-a gives HOLDS, micro-b gives UNDECIDED" in differ.reason
 
 
 def test_an_acceptance_counts_for_both_judges(make):

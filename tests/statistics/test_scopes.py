@@ -191,7 +191,7 @@ def test_too_few_clusters_are_refused_in_one_sentence(values):
     with pytest.raises(UserError, match="needs at least 5") as error:
         cluster_t(values, ALPHA, fewest=5)
     assert "\n" not in str(error.value)
-    with pytest.raises(SpecError, match="no spread"):
+    with pytest.raises(SpecError, match="too few to estimate a spread"):
         cluster_t([0.1, 0.2], ALPHA, fewest=1)
 
 
@@ -234,7 +234,7 @@ def test_a_single_concept_is_clustered_by_prompt():
     refused = generalise(prompted("c" * 20, "before", 4), prompted("c" * 20, "after", 4), ALPHA)
     assert refused.bounds is None
     assert refused.sentence == (
-        "no claim about new prompts for 'Ada Quill' (L2): 4 prompts cannot carry it, at least 5 are needed."
+        "no claim about new prompts for 'Ada Quill' (L2): 4 prompts cannot support it, at least 5 are needed."
     )
 
 
@@ -244,7 +244,7 @@ def test_few_concepts_say_nothing_of_others(make):
         make.evidence("c" * 900, "before", concepts=3), make.evidence("h" * 900, "after", concepts=3), ALPHA
     )
     assert (claim.scope, claim.bounds) == (Scope.L2, None)
-    assert claim.sentence == "no claim about new concepts (L2): 3 concepts cannot carry it, at least 5 are needed."
+    assert claim.sentence == "no claim about new concepts (L2): 3 concepts cannot support it, at least 5 are needed."
 
 
 @pytest.mark.parametrize(
@@ -296,9 +296,9 @@ def test_a_claim_about_the_recipe():
     refused = over_runs([0.31, 0.35, 0.33, 0.40], ALPHA)
     assert refused.bounds is None
     assert refused.sentence == (
-        "no claim about new runs of the recipe (L3): 4 runs cannot carry it, at least 5 are needed."
+        "no claim about new runs of the recipe (L3): 4 runs cannot support it, at least 5 are needed."
     )
     equal = over_runs([0.31] * 5, ALPHA)
     assert equal.bounds is not None
     assert equal.bounds.low < 0 < equal.bounds.high
-    assert "seed of its own" in equal.sentence
+    assert "each run used its own seed" in equal.sentence

@@ -117,7 +117,7 @@ def test_one_concept_is_named(make):
     }
     alone = told(replace(make.cell(), **single))
     assert line(alone, "scope").startswith("'erased 0', 1 prompt, 120 images of this checkpoint")
-    assert "no claim about new prompts for 'erased 0' (L2): 1 prompt cannot carry it" in line(alone, "beyond this grid")
+    assert "no claim about new prompts for 'erased 0' (L2): 1 prompt cannot support it" in line(alone, "beyond this grid")
 
 
 def test_every_figure_has_its_line(make):
@@ -205,7 +205,7 @@ def test_images_that_nobody_could_judge_are_told(make):
     before = told(make.cell(before="h" * 30 + "c" * 80 + "a" * 10, after=0))
     assert "base's rate; 10 of 120 abstained)" in before.reason
     retained = told(make.cell(retained=(380, 380, "h" * 370 + "i" * 12 + "a" * 18)))
-    assert "erased concepts where retained ones were asked for cannot be told" in retained.reason
+    assert "erased concepts where retained ones were asked for is not shown" in retained.reason
     assert "; 18 of 400 abstained" in retained.reason
 
 

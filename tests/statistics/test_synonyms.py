@@ -51,7 +51,7 @@ def test_a_rise_that_cannot_be_told_is_undecided_and_wants_more(make):
     cell = asked_by_other_words(make, mixed(2), mixed(15))
     verdict = decide(cell, POLICY)
     assert verdict.kind is VerdictKind.UNDECIDED
-    assert "asked for by other names" in verdict.reason
+    assert "under synonym prompts" in verdict.reason
     drawn = {name: replace(arm, design=Shuffled(5000)) for name, arm in cell.arms() if name.startswith("synonyms")}
     assert ImageGroup.SYNONYMS in decide(replace(cell, **drawn), POLICY).wants
 
@@ -80,5 +80,5 @@ def test_an_accepted_rise_covers_both_ways_of_asking(make):
 def test_one_arm_alone_is_an_error(make):
     """Before without after shows nothing."""
     cell = asked_by_other_words(make, mixed(2), mixed(2))
-    with pytest.raises(HarnessError, match="before or after fine-tuning alone"):
+    with pytest.raises(HarnessError, match="only before or only after fine-tuning"):
         replace(cell, synonyms_after=None)

@@ -101,7 +101,7 @@ def test_an_empty_evidence_cannot_even_be_made():
 def test_a_model_is_not_compared_with_itself(make):
     """Two identical arms are an error, not a verdict."""
     arm = make.evidence("c" * 100, "micro → esd")
-    with pytest.raises(HarnessError, match="One evidence was given for two models"):
+    with pytest.raises(HarnessError, match="The same evidence was given for two models"):
         replace(make.cell(), before=arm, after=arm)
 
 
@@ -143,5 +143,5 @@ def test_models_drawn_by_different_means_are_not_compared(make, arm):
     here = {name: replace(getattr(cell, name), drawn_with=frozenset(["cpu, torch 2.8"])) for name in names}
     replace(cell, **here)
     there = replace(here[arm], drawn_with=frozenset(["NVIDIA H100, torch 2.8"]))
-    with pytest.raises(HarnessError, match="drawn by different means"):
+    with pytest.raises(HarnessError, match="drawn with different devices or libraries"):
         replace(cell, **{**here, arm: there})

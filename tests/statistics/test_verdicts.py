@@ -139,7 +139,7 @@ ORDER = {
     ),
     "undecided at the ceiling": ({"after": 70}, accepted(), UNDECIDED, UNLEARNED, "accepted ceiling 60.0 %"),
     "undecided too few": ({"n": 60, "base": 58}, None, UNDECIDED, UNLEARNED, "over at least 100 images"),
-    "undecided at the limit": ({"after": 9}, None, UNDECIDED, UNLEARNED, "cannot be told from its limit"),
+    "undecided at the limit": ({"after": 9}, None, UNDECIDED, UNLEARNED, "is not shown to be below or above its limit"),
     "undecided positive control": ({"base": 90}, None, UNDECIDED, UNLEARNED, "positive control failed"),
     "undecided base blind": (
         {"base": 0},
@@ -288,7 +288,7 @@ def test_two_judges_must_agree(make):
     assert dict(same.agreement)["after"] == (119, 120)
     differ = decide(make.cell(second=make.cell(after=50, judge="micro-b")), POLICY, today=DAY)
     assert differ.kind is UNDECIDED
-    assert "two judges differ: micro-a says HOLDS, micro-b says VIOLATED" in differ.sentence
+    assert "two judges differ: micro-a gives HOLDS, micro-b gives VIOLATED" in differ.sentence
     uncalibrated = decide(make.cell(second=make.cell(judge="micro-b", canaries=None)), POLICY, today=DAY)
     assert uncalibrated.kind is UNDECIDED
     assert "second judge" in uncalibrated.arithmetic
