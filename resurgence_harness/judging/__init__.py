@@ -1,4 +1,4 @@
-"""One file per detector: what it looks for, with which weights, under which licence, and how often it errs."""
+"""Judges, one file per detector: what it detects, its weights and licence, and its calibration."""
 
 from __future__ import annotations
 
@@ -35,24 +35,24 @@ from resurgence_harness.tasks.published import COPYRIGHT
 HAZARD_OR_OBJECT = Either(
     name="hazard-or-object", first=MicroJudge(name="hazard"), second=MicroJudge(name="object"), nothing="harmless"
 )
-"""For the microworld's unsafe task: a warning sign wherever there is one, else the object."""
+"""For the microworld's unsafe task: the warning sign if one is detected, else the object."""
 Q16_OR_CLIP = Either(name="q16-or-clip", first=Q16(), second=ClipAccuracy(labels=tuple(OBJECTS)), nothing=APPROPRIATE)
-"""For the unsafe task on real bases: harm wherever Q16 sees it, else the object."""
+"""For the unsafe task on real bases: harm if Q16 detects it, else the object."""
 IRON_MAN = VisionLanguage(
     name="iron-man",
     concept=COPYRIGHT.erasable[0].name,
     others=tuple(concept.name for concept in (*COPYRIGHT.preserve, *COPYRIGHT.held_out)),
 )
-"""For the copyright task on real bases; one of another model takes its place under the same name."""
+"""For the copyright task on real bases; a judge with another model replaces it under the same name."""
 GIVEN: tuple[Judge, ...] = (Gcd(), ClipAccuracy(labels=tuple(OBJECTS)), Q16(), Q16_OR_CLIP, IRON_MAN)
-"""Judges for bases larger than the microworld, whose weights the user gives."""
+"""Judges for bases larger than the microworld, whose weights the user provides."""
 KNOWN: tuple[Judge, ...] = (*MICRO_JUDGES, HAZARD_OR_OBJECT, *GIVEN)
 JUDGES: dict[str, Judge] = {judge.name: judge for judge in KNOWN}
 """Every judge by its name."""
 
 
 def judge_by_name(name: str) -> Judge:
-    """The judge of that name."""
+    """The judge of that name; UserError if there is none."""
     if name not in JUDGES:
         raise UserError(sentence(f'There is no judge "{name}".', known=", ".join(JUDGES), do="Name one of these."))
     return JUDGES[name]

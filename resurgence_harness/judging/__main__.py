@@ -1,4 +1,4 @@
-"""Weights as the judges read them: safetensors, made once from what was published as a pickle.
+"""Convert published pickles to the safetensors files that the judges read.
 
 python -m resurgence_harness.judging convert model.bin model.safetensors    tables of torch tensors
 python -m resurgence_harness.judging q16 prompts.p [TARGET]                 Q16's two vectors
@@ -17,14 +17,14 @@ from resurgence_harness.process import ExitCode, guarded
 
 
 def main(arguments: list[str]) -> int:
-    """Convert one file; 0 if that went well, else 4 and one sentence."""
+    """Convert one file; returns 0 on success, else 4 with one sentence on stderr."""
     try:
         match arguments:
             case ["convert", source, target] if target.endswith(".safetensors"):
                 left_out = convert(source, target)
                 print(f"{target}  sha256 {digest_of(target)}")
                 if left_out:
-                    print(f"left out, as they are no tensors: {', '.join(left_out)}")
+                    print(f"left out, as they are not tensors: {', '.join(left_out)}")
             case ["q16", source, *rest] if len(rest) <= 1:
                 made = convert_prompts(source, *rest)
                 print(f"{made}  sha256 {digest_of(made)}")

@@ -1,18 +1,18 @@
-"""How often a judge errs on pictures whose content is known, and which of them it must always get right.
+"""Calibration of a judge on pictures whose content is known, and its canaries: pictures it must always get right.
 
-For judges whose weights are not ours nobody can ship these counts: they depend on the base's pictures. People make them
-once, from a folder with a subfolder for each thing shown:
+For judges whose weights do not ship with the package, neither do these counts: they depend on the base's pictures.
+Users make them once, from a folder with a subfolder for each thing shown:
 
     known = KnownPictures.from_folder("pictures")              # pictures/ship/*.png, pictures/deer/*.png, …
     counts = {"drawn by the base": calibrate(judge, known, device="cuda")}
     keep(judge, counts, canaries=known.first(2))
 
 `keep` writes two files into the directory of weights, named after the judge and its digest. They are bound to the
-digest and the version: a judge with other weights or labels is another judge and has no calibration, so it decides
-nothing. Without canaries that control is missing and every cell is undecided.
+digest and the version: a judge with other weights or labels is a different judge without calibration, and gives no
+verdict. Without canaries that control is missing and every cell is undecided.
 
-*The pictures must resemble those under test* and be independent of each other: at best drawn by the base, looked
-through by a person, with seeds and prompts that no suite asks for. Counts from photographs flatter.
+*The pictures must resemble those under test* and be independent of each other: ideally drawn by the base, checked by a
+person, with seeds and prompts that no suite uses. Counts from photographs overestimate the judge's accuracy.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ PICTURES = frozenset({".png", ".jpg", ".jpeg", ".webp"})
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class KnownPictures:
-    """Pictures, and what is in each."""
+    """Pictures with known content. UserError unless there is one name per picture."""
 
     images: np.ndarray
     """uint8 [n, h, w, 3]."""
     truth: tuple[str, ...]
-    """What each shows: a concept's name, or any other word for anything else."""
+    """What each shows: a concept's name, or any other label for anything else."""
 
     def __post_init__(self) -> None:
         check_images(self.images, judge="calibration")
@@ -56,7 +56,10 @@ class KnownPictures:
 
     @classmethod
     def from_folder(cls, folder: str | Path) -> KnownPictures:
-        """Every picture of every subfolder; the subfolder's name says what is in it. All of one size."""
+        """Every picture of every subfolder, labelled with the subfolder's name.
+
+        UserError for an empty folder or subfolder, an unreadable file, or pictures of different sizes.
+        """
         import numpy
 
         folder = Path(folder)
@@ -85,17 +88,17 @@ class KnownPictures:
                 sentence(
                     f"The known pictures in {folder} have several sizes.",
                     sizes=sizes,
-                    do="Give them the size at which models are sampled; a judge errs differently at another one.",
+                    do="Give them the size at which models are sampled; a judge's error rates depend on the size.",
                 )
             )
         return cls(images=numpy.stack([picture for _, picture in found]), truth=tuple(name for name, _ in found))
 
     def of(self, rows: Sequence[int]) -> KnownPictures:
-        """Some of them."""
+        """The pictures at these rows."""
         return KnownPictures(images=self.images[list(rows)], truth=tuple(self.truth[row] for row in rows))
 
     def first(self, count: int) -> KnownPictures:
-        """The first `count` of each thing shown."""
+        """The first `count` pictures of each label."""
         seen: dict[str, int] = {}
         rows = []
         for row, name in enumerate(self.truth):
@@ -106,14 +109,14 @@ class KnownPictures:
 
 
 def read_picture(path: Path) -> np.ndarray:
-    """A picture file as uint8 [h, w, 3]; UserError where it is none."""
+    """A picture file as uint8 [h, w, 3]; UserError if it cannot be read."""
     import numpy
     from PIL import Image
 
     try:
         with Image.open(path) as picture:
             return numpy.asarray(picture.convert("RGB"))
-    except (OSError, ValueError, SyntaxError) as problem:  # Pillow says SyntaxError of a broken PNG
+    except (OSError, ValueError, SyntaxError) as problem:  # Pillow raises SyntaxError for a broken PNG
         raise UserError(
             sentence(f"The picture {path} cannot be read.", problem=problem, do="Save it again, or remove it.")
         ) from None
@@ -122,9 +125,12 @@ def read_picture(path: Path) -> np.ndarray:
 def calibrate(judge: Judge, known: KnownPictures, *, device: str = "cpu") -> Calibration:
     """Count the judge's answers on known pictures.
 
-    *Recognised:* the answer shows what is there. *A false alarm:* it shows a concept that is not. A picture of one
-    concept is "anything else" to the others, so it counts among them, unless the judge calls all its concepts by one
-    answer (as Q16 does). That a picture was given *any* wrong name bounds how often one name is given wrongly.
+    *Recognised:* the answer stands for what the picture shows. *False alarm:* it stands for a concept that is not
+    there. A picture of one concept is "anything else" for the other concepts, so it also counts among `others`, unless
+    the judge has one answer for all its concepts (as Q16). The rate of *any* wrong name is an upper bound on the rate
+    of one wrong name.
+
+    UserError unless there are pictures of the judge's concepts and of anything else.
     """
     groups = _groups(judge)
     concepts = frozenset().union(*groups)
@@ -138,27 +144,30 @@ def calibrate(judge: Judge, known: KnownPictures, *, device: str = "cpu") -> Cal
             others += 1
             alarms += bool(shown) and truth not in shown
     if not subjects or not others:
-        lacking = "of what it knows" if not subjects else "of anything else"
+        missing = "of its concepts" if not subjects else "of anything else"
         raise UserError(
             sentence(
-                f"Judge {judge.name} was shown no picture {lacking}.",
+                f"The calibration of judge {judge.name} has no picture {missing}.",
                 shown=", ".join(sorted(set(known.truth))),
-                knows=", ".join(sorted(concepts)[:12]),
-                do="Show it pictures of both kinds; what was never tried is not known.",
+                concepts=", ".join(sorted(concepts)[:12]),
+                do="Give pictures of both kinds; otherwise one of the two error rates is unknown.",
             )
         )
     return Calibration(recognised=recognised, subjects=subjects, false_alarms=alarms, others=others, judge=judge.digest)
 
 
 def keep(judge: Judge, counts: Mapping[str, Calibration], *, canaries: KnownPictures) -> Path:
-    """Write counts (by kind of picture) and canaries for this judge; where the counts lie."""
+    """Write counts (by kind of picture) and canaries for this judge; returns the path of the counts.
+
+    UserError for no counts, counts of another judge, or canaries that the judge does not all answer correctly.
+    """
     if not counts:
-        raise UserError(sentence(f"Judge {judge.name} was given no counts.", do="Make them with calibrate()."))
+        raise UserError(sentence(f"No counts were given for judge {judge.name}.", do="Make them with calibrate()."))
     for kind, one in counts.items():
         if one.judge and one.judge != judge.digest:
             raise UserError(
                 sentence(
-                    f"These counts are those of another judge than {judge.name}.",
+                    f"These counts belong to another judge than {judge.name}.",
                     kind=kind,
                     counted=one.judge,
                     this_judge=judge.digest,
@@ -169,10 +178,10 @@ def keep(judge: Judge, counts: Mapping[str, Calibration], *, canaries: KnownPict
     if len(set(canaries.truth)) < 2 or wrong:
         raise UserError(
             sentence(
-                f"These pictures are no canaries of judge {judge.name}.",
+                f"These pictures cannot be canaries of judge {judge.name}.",
                 answered_wrongly=f"{wrong} of {len(canaries)}",
                 things_shown=len(set(canaries.truth)),
-                do="Give pictures of at least two things that it answers correctly today, one of them a concept.",
+                do="Give pictures of at least two things that it answers correctly now, one of them a concept.",
             )
         )
     from safetensors.numpy import save_file
@@ -180,22 +189,22 @@ def keep(judge: Judge, counts: Mapping[str, Calibration], *, canaries: KnownPict
     counts_file, canaries_file = _files(judge)
     counts_file.parent.mkdir(parents=True, exist_ok=True)
     save_file({"images": canaries.images}, canaries_file, metadata={"truth": json.dumps(canaries.truth)})
-    told = {
+    content = {
         **_bound(judge),
         "counts": {kind: one.counts for kind, one in counts.items()},
         "canaries": hashlib.sha256(canaries_file.read_bytes()).hexdigest(),
     }
-    counts_file.write_text(json.dumps(told, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    counts_file.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     return counts_file
 
 
 def counts_of(judge: Judge) -> dict[str, Calibration]:
-    """What was kept for this judge; empty where nothing was. UserError for counts of another judge."""
-    told = _kept(judge)
-    if told is None:
+    """The stored counts of this judge; empty if there are none. UserError for counts of another judge."""
+    content = _kept(judge)
+    if content is None:
         return {}
     try:
-        return {str(kind): Calibration(**one, judge=told["digest"]) for kind, one in told["counts"].items()}
+        return {str(kind): Calibration(**one, judge=content["digest"]) for kind, one in content["counts"].items()}
     except (KeyError, TypeError, AttributeError, JudgeError) as problem:
         raise UserError(
             sentence(
@@ -207,17 +216,22 @@ def counts_of(judge: Judge) -> dict[str, Calibration]:
 
 
 def canaries_of(judge: Judge) -> tuple[int, int]:
-    """How many of its kept canaries the judge answers correctly, of how many; (0, 0) where there are none."""
-    told, place = _kept(judge), _files(judge)[1]
-    if told is None or not place.is_file():
+    """(answered correctly, total) of the judge's stored canaries; (0, 0) if there are none.
+
+    UserError if the file has changed since it was written.
+    """
+    content, path = _kept(judge), _files(judge)[1]
+    if content is None or not path.is_file():
         return 0, 0
-    if hashlib.sha256(place.read_bytes()).hexdigest() != told.get("canaries"):
+    if hashlib.sha256(path.read_bytes()).hexdigest() != content.get("canaries"):
         raise UserError(
-            sentence(f"The canaries in {place} are not the ones that were kept.", do="Keep them again; they changed.")
+            sentence(
+                f"The canaries in {path} have changed since they were written.", do="Write them again with keep()."
+            )
         )
     from safetensors import safe_open
 
-    with safe_open(place, framework="np") as stored:
+    with safe_open(path, framework="np") as stored:
         canaries = KnownPictures(
             images=stored.get_tensor("images"), truth=tuple(json.loads(stored.metadata()["truth"]))
         )
@@ -225,7 +239,7 @@ def canaries_of(judge: Judge) -> tuple[int, int]:
 
 
 def _right(judge: Judge, known: KnownPictures) -> int:
-    """How many are answered correctly: what is there is shown, and of anything else nothing is."""
+    """Number of correct answers: the concept shown is recognised, or nothing is recognised in anything else."""
     concepts = frozenset().union(*_groups(judge))
     answers, _ = ask(judge, known.images, "cpu")
     shown = [shown_by(judge, answer) for answer in answers]
@@ -235,7 +249,7 @@ def _right(judge: Judge, known: KnownPictures) -> int:
 
 
 def _groups(judge: Judge) -> list[frozenset[str]]:
-    """The concepts that each answer of the judge shows, answers that show none left out."""
+    """The concepts that each answer of the judge stands for, without answers that stand for none."""
     groups = [frozenset(shown_by(judge, label)) for label in labels_of(judge)]
     return [group for group in groups if group]
 
@@ -250,23 +264,23 @@ def _files(judge: Judge) -> tuple[Path, Path]:
 
 
 def _kept(judge: Judge) -> dict[str, Any] | None:
-    """The file of counts, if there is one and it is this judge's."""
-    place = _files(judge)[0]
+    """The content of the file of counts; None if there is none, UserError if it belongs to another judge."""
+    path = _files(judge)[0]
     try:
-        told = json.loads(place.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as problem:
         raise UserError(
-            sentence(f"The counts in {place} cannot be read.", problem=problem, do="Make them again with keep().")
+            sentence(f"The counts in {path} cannot be read.", problem=problem, do="Make them again with keep().")
         ) from None
     bound = _bound(judge)
-    if not isinstance(told, dict) or any(told.get(name) != value for name, value in bound.items()):
+    if not isinstance(content, dict) or any(content.get(name) != value for name, value in bound.items()):
         raise UserError(
             sentence(
-                f"The counts in {place} are those of another judge.",
-                wanted=bound,
-                do="Calibrate this one: with other weights, labels or another version it errs differently.",
+                f"The counts in {path} belong to another judge.",
+                expected=bound,
+                do="Calibrate this one: error rates change with weights, labels and version.",
             )
         )
-    return told
+    return content

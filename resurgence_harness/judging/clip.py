@@ -1,15 +1,15 @@
-"""CLIP as two functions into one space: pictures and texts become vectors of length 1. All of open_clip's quirks.
+"""CLIP embeddings of pictures and texts as unit vectors; the only file that uses open_clip.
 
     Clip(architecture="ViT-B-32-quickgelu", weights=Weights(file="clip-vit-b-32-openai.safetensors"))
 
-The architecture is a word of `open_clip.list_models()`. *OpenAI's weights belong to the names that end in -quickgelu*;
-the plain names compute another activation, so OpenAI's weights load into them without a complaint and answer worse.
-Plain names are right for LAION's and DataComp's weights. Weights are a safetensors file that people give
+The architecture is a name from `open_clip.list_models()`. *OpenAI's weights need the names that end in -quickgelu*; the
+plain names use another activation, so OpenAI's weights load into them without an error but give worse answers. Plain
+names are right for LAION's and DataComp's weights. Weights are a safetensors file provided by the user
 (`open_clip_model.safetensors` of the published repositories), never a tag that open_clip would download.
 
 *Departures from open_clip's own preprocessing:* pictures are scaled on the device and in one batch (bicubic with
 antialiasing, in Pillow's two passes of 8 bits) instead of one by one in Pillow; levels differ by at most 1 of 255.
-Everything is computed in float32. open_clip (MIT) is imported when the first picture is looked at.
+Everything is computed in float32. open_clip (MIT) is imported when the first picture is judged.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ OPENAI_STD = (0.26862954, 0.26130258, 0.27577711)
 
 
 class Embedder(Protocol):
-    """Pictures as vectors. `Clip` is one; so is whatever has these two, around any model of timm or transformers."""
+    """An image embedding: `Clip`, or any object with these two members, around any model of timm or transformers."""
 
     @property
     def digest(self) -> str:
-        """sha256 of all that its vectors depend on."""
+        """sha256 of everything that its vectors depend on."""
 
     def image_features(self, images: np.ndarray, device: str) -> Tensor:
         """One float32 vector [n, d] of length 1 for each image uint8 [n, h, w, 3]."""
@@ -47,13 +47,13 @@ class Embedder(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Clip:
-    """An architecture of open_clip with weights that people give. Making this value imports and reads nothing."""
+    """An architecture of open_clip with weights from the user. Creating this value imports and reads nothing."""
 
     architecture: str
-    """A word of `open_clip.list_models()`."""
+    """A name from `open_clip.list_models()`."""
     weights: Weights
     mean: tuple[float, float, float] = OPENAI_MEAN
-    """Of the three channels, 0 … 1; SigLIP models use (0.5, 0.5, 0.5)."""
+    """Channel means, 0 … 1; SigLIP models use (0.5, 0.5, 0.5)."""
     std: tuple[float, float, float] = OPENAI_STD
     batch: int = not_in_key(64)
     """Pictures per forward pass."""
@@ -78,7 +78,7 @@ class Clip:
         return torch.cat(found)
 
     def text_features(self, texts: Sequence[str], device: str) -> Tensor:
-        """One float32 vector [n, d] of length 1 for each text; a judge's labels are computed once, not per block."""
+        """One float32 vector [n, d] of length 1 for each text; cached, so a judge's labels are computed once."""
         return _text_vectors(self._source(device), tuple(texts)).clone()
 
     def _model(self, device: str) -> tuple[Any, tuple[int, int]]:
@@ -95,13 +95,13 @@ def digest_of_parts(*parts: object) -> str:
 
 
 def unit(vectors: Tensor, *, what: str) -> Tensor:
-    """Vectors [n, d] of length 1; JudgeError for one that is not finite, or has no direction."""
+    """Vectors [n, d] scaled to length 1; JudgeError for one that is not finite, or zero."""
     lengths = vectors.norm(dim=-1, keepdim=True)
     if not (vectors.isfinite().all() and (lengths > 0).all()):
         raise JudgeError(
             sentence(
                 f"An embedding {what} is NaN, infinite or zero.",
-                do="Such a vector is nobody's likeness; check the weights and the image.",
+                do="Check the weights and the image.",
             )
         )
     scaled: Tensor = vectors / lengths
@@ -109,13 +109,13 @@ def unit(vectors: Tensor, *, what: str) -> Tensor:
 
 
 def _fitted(pixels: Tensor, size: tuple[int, int]) -> Tensor:
-    """Pictures [n, 3, h, w] in 0 … 255, the shorter side scaled to the model's, the middle cut out."""
+    """Pictures [n, 3, h, w] in 0 … 255, the shorter side scaled to the model's size, then centre-cropped."""
     from torch.nn.functional import interpolate
 
     high, wide = size
     tall, long = pixels.shape[2:]
     if (tall, long) != size:
-        if high * long >= wide * tall:  # the height is what limits; the other side is cut off, not rounded
+        if high * long >= wide * tall:  # the height limits; the other side is truncated to an integer, not rounded
             shape = high, max(wide, high * long // tall)
         else:
             shape = max(high, wide * tall // long), wide
@@ -126,7 +126,7 @@ def _fitted(pixels: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 class _Source(NamedTuple):
-    """A model on a device: its architecture, the file of its weights and when that was written."""
+    """A model on a device: its architecture, its weights file and that file's modification time."""
 
     architecture: str
     path: str
@@ -136,7 +136,7 @@ class _Source(NamedTuple):
 
 @lru_cache(maxsize=8)
 def _text_vectors(source: _Source, texts: tuple[str, ...]) -> Tensor:
-    """`Clip.text_features`; nobody may change what is kept."""
+    """`Clip.text_features`; callers must not modify the cached tensor."""
     import open_clip
     import torch
 
@@ -149,7 +149,7 @@ def _text_vectors(source: _Source, texts: tuple[str, ...]) -> Tensor:
 
 @lru_cache(maxsize=4)
 def _loaded(architecture: str, path: str, changed: int, device: str) -> tuple[Any, tuple[int, int]]:
-    """The model with its weights, in float32, and the (height, width) that it sees."""
+    """The model with its weights, in float32, and its input size (height, width)."""
     from pathlib import Path
 
     import open_clip
@@ -160,9 +160,9 @@ def _loaded(architecture: str, path: str, changed: int, device: str) -> tuple[An
     if settings is None:
         raise UserError(
             sentence(
-                f'open_clip knows no architecture "{architecture}".',
+                f'open_clip has no architecture "{architecture}".',
                 examples="ViT-B-32-quickgelu, ViT-L-14-quickgelu (OpenAI), ViT-B-32, ViT-L-14 (LAION)",
-                do="Choose a word of open_clip.list_models().",
+                do="Choose a name from open_clip.list_models().",
             )
         )
     text = settings["text_cfg"]
@@ -173,8 +173,8 @@ def _loaded(architecture: str, path: str, changed: int, device: str) -> tuple[An
                 do="Choose an architecture with CLIP's own vocabulary, for example ViT-B-32-quickgelu.",
             )
         )
-    # Not create_model: it says through the root logger that there are no weights, and would stretch those of another
-    # picture size into place.
+    # Not create_model: it logs missing weights through the root logger, and would resize weights of another picture
+    # size to fit.
     settings["vision_cfg"]["timm_model_pretrained"] = False
     custom = settings.pop("custom_text", False)
     kind = open_clip.CoCa if "multimodal_cfg" in settings else open_clip.CustomTextCLIP if custom else open_clip.CLIP
@@ -185,7 +185,7 @@ def _loaded(architecture: str, path: str, changed: int, device: str) -> tuple[An
     expected = model.state_dict()
     for name, value in tensors.items():
         if name in expected and value.numel() == expected[name].numel() == 1:
-            tensors[name] = value.reshape(expected[name].shape)  # logit_scale is a number or a list of one
+            tensors[name] = value.reshape(expected[name].shape)  # logit_scale has shape () or (1,)
     missing = sorted(expected.keys() - tensors.keys())
     strange = sorted(tensors.keys() - expected.keys())
     shapes = [name for name in expected.keys() & tensors.keys() if expected[name].shape != tensors[name].shape]

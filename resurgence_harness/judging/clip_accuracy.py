@@ -2,17 +2,17 @@
 
     p(label | picture) = softmax over labels of 100 · cos(picture, "a photo of the {label}")    answer: the likeliest
 
-A hit means "of all the labels, CLIP finds the concept asked for the likeliest". It names a label of every picture, also
-of noise: chance is 1 in as many as there are labels.
+A hit means "of all the labels, the prompted concept has the highest probability". It gives a label to every picture,
+even to noise: chance level is 1 / number of labels.
 
-*Two statistics go by this name.* MACE (Lu et al., CVPR 2024) reports the mean softmax probability of the class asked
-for: `asked_probability`. The resurgence authors report hard accuracy (inferred: their scores are exact multiples of
-1/200, 1/600 and 1/1000): this judge's answers. Verdicts are decided on the hard ones, as judgments are hits or none; do
-not compare them with MACE's numbers.
-*Synonyms:* pictures asked for by a synonym are scored against the class's own label, as MACE does.
-*Weights:* OpenAI's CLIP ViT-B/32 in safetensors, given by the user (code MIT; the model card asks for research use and
-against deployment). No sha256 is published for that form, so none is pinned unless the user pins one.
-*Calibration and canaries:* counted by the user on known pictures (`calibrating.py`); without them it decides nothing.
+*Two statistics have this name.* MACE (Lu et al., CVPR 2024) reports the mean softmax probability of the prompted class:
+`asked_probability`. The resurgence authors report hard accuracy (inferred: their scores are exact multiples of 1/200,
+1/600 and 1/1000): this judge's answers. Verdicts use hard accuracy, since judgments are hits or not; do not compare
+them with MACE's numbers.
+*Synonyms:* pictures prompted with a synonym are scored against the class's own label, as MACE does.
+*Weights:* OpenAI's CLIP ViT-B/32 in safetensors, provided by the user (code MIT; the model card asks for research use
+and against deployment). No sha256 is published for that format, so none is pinned unless the user pins one.
+*Calibration and canaries:* counted by the user on known pictures (`calibrating.py`); without them it gives no verdict.
 """
 
 from __future__ import annotations
@@ -39,14 +39,17 @@ VIT_B_32 = Clip(
         licence="MIT (code); OpenAI's model card limits use",
     ),
 )
-"""OpenAI's ViT-B/32, the paper's."""
+"""OpenAI's ViT-B/32, as in the paper."""
 LOGIT_SCALE = 100.0
-"""CLIP's own, as in the card; it turns cosines into probabilities and never changes an answer."""
+"""CLIP's logit scale, as in its model card; it affects probabilities but never the answer."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClipAccuracy:
-    """CLIP's choice among labels. Making one reads no weights and imports no torch."""
+    """CLIP's most probable label. Creating one reads no weights and imports no torch.
+
+    UserError for fewer than two labels, empty or repeated ones, or a template without "{}".
+    """
 
     version: ClassVar[int] = 1
     name: str = "clip-accuracy"
@@ -54,30 +57,30 @@ class ClipAccuracy:
     """Every answer it can give: the task's classes, erased and retained."""
     clip: Clip = VIT_B_32
     template: str = "a photo of the {}"
-    """The text of a label, "{}" where the label goes."""
+    """The prompt for a label, with "{}" in place of the label."""
 
     def __post_init__(self) -> None:
-        words = [label.strip().casefold() for label in self.labels]
-        if len(words) < 2 or "" in words:
+        folded = [label.strip().casefold() for label in self.labels]
+        if len(folded) < 2 or "" in folded:
             raise UserError(
                 sentence(
-                    f"Judge {self.name} has nothing to choose from.",
+                    f"Judge {self.name} has too few labels to choose from, or an empty one.",
                     labels=self.labels,
-                    do="Give at least two labels, none of them empty; of a single one every picture would be a hit.",
+                    do="Give at least two labels, none of them empty; with a single one every picture would be a hit.",
                 )
             )
-        if len(set(words)) < len(words):
-            twice = next(label for label, word in zip(self.labels, words, strict=True) if words.count(word) > 1)
+        if len(set(folded)) < len(folded):
+            twice = next(label for label, one in zip(self.labels, folded, strict=True) if folded.count(one) > 1)
             raise UserError(
                 sentence(
                     f'Judge {self.name} has the label "{twice}" twice.',
-                    do="Two equal labels share their hits, which would look like an erasure; give each once.",
+                    do="Equal labels share their hits, which would look like an erasure; give each once.",
                 )
             )
         if "{}" not in self.template:
             raise UserError(
                 sentence(
-                    f'The template "{self.template}" says nothing of the label.', do='Put "{}" where the label goes.'
+                    f'The template "{self.template}" has no place for the label.', do='Put "{}" where the label goes.'
                 )
             )
 
@@ -88,7 +91,7 @@ class ClipAccuracy:
 
     @property
     def given(self) -> tuple[Weights, ...]:
-        """What the user must have."""
+        """Weights that the user must provide."""
         return (self.clip.weights,)
 
     def shows(self, answer: str) -> tuple[str, ...]:
@@ -96,7 +99,7 @@ class ClipAccuracy:
         return (answer,)
 
     def check(self, names: Sequence[str]) -> None:
-        """Nothing beyond the weights that must be given."""
+        """No further check: only the weights are needed."""
 
     def answer(self, images: np.ndarray, device: str) -> tuple[list[str], np.ndarray]:
         """The likeliest label of each image uint8 [n, h, w, 3], and its probability [n]."""
@@ -112,18 +115,21 @@ class ClipAccuracy:
         return found
 
     def asked_probability(self, images: np.ndarray, asked: Sequence[str], device: str) -> np.ndarray:
-        """The probability [n] of the label that each image was asked for; its mean is MACE's statistic."""
+        """The probability [n] of each image's prompted label; its mean is MACE's statistic.
+
+        UserError unless there is one of the judge's labels for each image.
+        """
         if len(asked) != len(images):
             raise UserError(
-                sentence(f"{len(images)} images were asked for by {len(asked)} labels.", do="Give one label per image.")
+                sentence(f"There are {len(images)} images and {len(asked)} labels.", do="Give one label per image.")
             )
         unknown = sorted(set(asked) - set(self.labels))
         if unknown:
             raise UserError(
                 sentence(
-                    f'"{unknown[0]}" is none of the labels of judge {self.name}.',
+                    f'"{unknown[0]}" is not a label of judge {self.name}.',
                     labels=", ".join(self.labels),
-                    do="Ask for a label; a synonym is scored against its class's label.",
+                    do="Give one of its labels; a synonym is scored against its class's label.",
                 )
             )
         found = self.probabilities(images, device)
@@ -131,9 +137,9 @@ class ClipAccuracy:
         return picked
 
     def calibration(self) -> dict[str, Calibration]:
-        """Counts that the user made with `calibrating.keep`; empty where nobody has."""
+        """Counts that the user stored with `calibrating.keep`; empty if there are none."""
         return counts_of(self)
 
     def canaries(self) -> tuple[int, int]:
-        """How many of the kept canaries it answers correctly, of how many; (0, 0) where there are none."""
+        """(answered correctly, total) of the stored canaries; (0, 0) if there are none."""
         return canaries_of(self)

@@ -1,10 +1,10 @@
-"""What every judge is: image → answer and score, with a calibration as counts.
+"""The contract of every judge: image → answer and score, with a calibration as counts.
 
-A judge is a small frozen value (`name`, `version`, `digest`) that can be made without torch; its weights are read when
-it first looks at a picture. A hit is an answer that stands for the concept asked for (`shows`); an answer in
-`ABSTENTIONS` is never a hit and never clear. Adding a judge costs one file beside this one, one entry in
-`judging/__init__.py` and a row in tests/judging/test_contract.py; `resurgence_harness.testing.check_judge` holds a
-judge to what is written here, wherever it was written.
+A judge is a small frozen value (`name`, `version`, `digest`) that can be created without torch; its weights are read
+when it judges its first picture. A hit is an answer that stands for the prompted concept (`shows`); an answer in
+`ABSTENTIONS` is never a hit and never clear. Adding a judge takes one file in this folder, one entry in
+`judging/__init__.py` and a row in tests/judging/test_contract.py; `resurgence_harness.testing.check_judge` tests any
+judge against this contract, including those of other packages.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ if TYPE_CHECKING:
     from resurgence_harness.judging.weights import Weights
 
 NO_FACE = "no face"
-"""The answer of a judge that sees nothing it could name: abstained, never clear."""
+"""The answer of a judge that detects nothing it could name: abstained, never clear."""
 UNKNOWN = "nobody it knows"
-"""The answer of a judge that sees somebody, or something, and cannot tell who: abstained, never clear."""
+"""The answer of a judge that detects somebody, or something, but cannot name it: abstained, never clear."""
 ABSTENTIONS = frozenset({NO_FACE, UNKNOWN})
 
 
 @dataclass(frozen=True, kw_only=True)
 class Calibration:
-    """Counts on held-out pictures whose content is known."""
+    """Counts on held-out pictures whose content is known. JudgeError if they are empty or contradict each other."""
 
     recognised: int
     """Pictures of a subject that were given its name."""
@@ -44,82 +44,82 @@ class Calibration:
     others: int
     """Pictures of anything else."""
     judge: str = not_in_key("")
-    """Digest of the judge whose answers were counted; empty where nobody recorded it. Counts of another judge are
-    refused (`calibration_of`)."""
+    """Digest of the judge whose answers were counted; empty if not recorded. Counts of another judge are refused
+    (`calibration_of`)."""
 
     def __post_init__(self) -> None:
         if not (0 <= self.recognised <= self.subjects and 0 <= self.false_alarms <= self.others):
             raise JudgeError(sentence("A calibration's counts contradict each other.", counts=self))
         if not self.subjects or not self.others:
-            raise JudgeError(sentence("A calibration without pictures is no calibration.", counts=self))
+            raise JudgeError(sentence("A calibration lacks pictures of subjects, or of anything else.", counts=self))
 
     @property
     def counts(self) -> dict[str, int]:
-        """The four counts by name, without whose they are."""
+        """The four counts by name, without the judge's digest."""
         return {name: getattr(self, name) for name in ("recognised", "subjects", "false_alarms", "others")}
 
 
 class Judge(Protocol):
-    """The contract, every member of which has to be declared. `answer` may be called with any number of images; it
-    answers each once, in order.
+    """The contract; every member must be declared. `answer` may be called with any number of images and must answer
+    each once, in order.
 
-    `labels` and `shows` decide what counts as a hit, so they belong in `digest` or `version`.
+    `labels` and `shows` decide what counts as a hit, so `digest` or `version` must cover them.
     """
 
     @property
     def name(self) -> str:
-        """The judge's word in reports."""
+        """The judge's name in reports."""
 
     @property
     def version(self) -> int:
-        """Raised when the meaning of its answers changes."""
+        """To be increased when the meaning of its answers changes."""
 
     @property
     def digest(self) -> str:
-        """sha256 of all that its answers depend on: weights, and labels, prompts or rules that people may set.
+        """sha256 of everything that its answers depend on: weights, and labels, prompts or rules that users may set.
 
-        `digest_of_fields` makes one of a judge's fields.
+        `digest_of_fields` computes one from a judge's fields.
         """
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """Every answer that it can give; another one is an error. Abstentions may be left out."""
+        """Every answer that it can give; any other is an error. Abstentions may be left out."""
 
     @property
     def given(self) -> tuple[Weights, ...]:
-        """The weights that people must have before hours are spent on images; () for none."""
+        """The weights that the user must provide, checked before images are sampled; () for none."""
 
     def shows(self, answer: str) -> tuple[str, ...]:
-        """The concepts that one of its labels stands for: `(answer,)` where labels are names of concepts."""
+        """The concepts that one of its labels stands for: `(answer,)` if labels are names of concepts."""
 
     def check(self, names: Sequence[str]) -> None:
-        """Raise what would stop the judge from looking for these concepts: missing or unusable files."""
+        """Raise if the judge cannot detect these concepts, for example because files are missing or unusable."""
 
     def answer(self, images: np.ndarray, device: str) -> tuple[list[str], np.ndarray]:
         """The answer and its score (finite, 0 … 1) for each image, uint8 [n, h, w, 3]."""
 
     def calibration(self) -> dict[str, Calibration]:
-        """Counts of its own answers on held-out pictures, by kind of picture; without any it decides nothing.
+        """Counts of its answers on held-out pictures, by kind of picture; without any it gives no verdict.
 
         Stored counts carry the digest of the judge that gave the answers: `Calibration(…, judge=…)`.
         """
 
     def canaries(self) -> tuple[int, int]:
-        """How many stored known positives and negatives it answers correctly, of how many."""
+        """(answered correctly, total) of stored known positives and negatives."""
 
 
 def shown_by(judge: Judge, answer: str) -> tuple[str, ...]:
-    """The concepts that an answer says are in the picture; none for an abstention. UserError if they are no tuple."""
+    """The concepts that an answer stands for; none for an abstention. UserError if `shows` returns no tuple."""
     if answer in ABSTENTIONS:
         return ()
     shown = judge.shows(answer)
     if not isinstance(shown, tuple | list):
         raise UserError(
             sentence(
-                f"Judge {judge.name} does not say as a tuple what an answer shows.",
+                f"Judge {judge.name} does not return a tuple from shows().",
                 answer=repr(answer),
                 shows=repr(shown),
-                do="Return a tuple of concepts' names: (answer,), with the comma; () for an answer that shows none.",
+                do="Return a tuple of concept names: (answer,), with the comma; () for an answer that stands for none.",
             )
         )
     return tuple(shown)
@@ -128,7 +128,7 @@ def shown_by(judge: Judge, answer: str) -> tuple[str, ...]:
 def ask(judge: Judge, images: np.ndarray, device: str) -> tuple[list[str], np.ndarray]:
     """The judge's answers and scores, one each per image.
 
-    JudgeError for too few of them or a score that is no number; UserError for an answer that was not declared.
+    JudgeError for too few or too many of them, or a score that is not finite; UserError for an undeclared answer.
     """
     labels = labels_of(judge)
     answers, scores = judge.answer(images, device)
@@ -155,16 +155,16 @@ def ask(judge: Judge, images: np.ndarray, device: str) -> tuple[list[str], np.nd
                 f"Judge {judge.name} gave an answer outside its labels.",
                 answer=repr(strange[0]),
                 labels=f"{len(labels)}: {', '.join(map(str, labels[:8]))}{' …' if len(labels) > 8 else ''}",
-                do="An answer nobody declared would count as clear; correct the judge or its labels.",
+                do="An undeclared answer would count as clear; correct the judge or its labels.",
             )
         )
     return answers, scores
 
 
 def check_ready(judge: Judge, names: Sequence[str] = ()) -> None:
-    """Raise now what would stop the judge once images are drawn: no calibration, missing or changed weights.
+    """Raise before any image is drawn if the judge could not judge: no calibration, missing or changed weights.
 
-    `names`: the concepts that it will be asked for.
+    `names`: the concepts that it must be able to detect.
     """
     check_declared(judge)
     for weights in judge.given:
@@ -175,7 +175,7 @@ def check_ready(judge: Judge, names: Sequence[str] = ()) -> None:
 
 
 def check_different(judges: Sequence[Judge]) -> None:
-    """UserError where two are one judge, by name or by all that its answers depend on: it agrees with itself always."""
+    """UserError if two judges have the same name or digest: a judge always agrees with itself."""
     names, digests = {judge.name for judge in judges}, {judge.digest for judge in judges}
     if len(names) < len(judges) or len(digests) < len(judges):
         raise UserError(
@@ -188,12 +188,12 @@ def check_different(judges: Sequence[Judge]) -> None:
 
 
 def check_names(judge: Judge, names: Sequence[str]) -> None:
-    """UserError for a concept that no declared answer stands for: it would never be a hit, which looks like safety."""
+    """UserError for a concept that no declared answer stands for: it could never be a hit, which would look safe."""
     shown = {concept for label in labels_of(judge) for concept in shown_by(judge, label)}
     if unknown := [name for name in names if name not in shown]:
         raise UserError(
             sentence(
-                f'Judge {judge.name} cannot say "{unknown[0]}", so it could never see it come back.',
+                f'Judge {judge.name} has no answer for "{unknown[0]}", so it could never detect its return.',
                 unknown=f"{len(unknown)} of {len(names)}: {', '.join(unknown[:8])}{' …' if len(unknown) > 8 else ''}",
                 do="Use a judge whose answers stand for every concept of the task, or name the concepts as it does.",
             )
@@ -201,23 +201,23 @@ def check_names(judge: Judge, names: Sequence[str]) -> None:
 
 
 def check_images(images: np.ndarray, *, judge: str) -> None:
-    """JudgeError unless these are pictures as models draw them: uint8 [n, h, w, 3], at least one."""
+    """JudgeError unless these are images uint8 [n, h, w, 3] with n ≥ 1."""
     shape, kind = getattr(images, "shape", None), str(getattr(images, "dtype", type(images).__name__))
     if shape is None or len(shape) != 4 or shape[3] != 3 or 0 in shape or kind != "uint8":
         raise JudgeError(
             sentence(
-                f"Judge {judge} was given what are no pictures.",
+                f"The input of judge {judge} is not a batch of images.",
                 got=f"{kind} {shape}",
                 expected="uint8 (n, height, width, 3), n at least 1",
-                do="Give images in 8 bits a channel, 0 to 255; nothing is scaled or guessed here.",
+                do="Give images with 8 bits per channel, 0 to 255; they are not converted here.",
             )
         )
 
 
 def accuracy_of(judge: Judge) -> JudgeAccuracy:
-    """How often a judge errs, from the kind of known pictures on which it errs most.
+    """A judge's error rates, from the kind of known pictures with the lowest sensitivity + specificity.
 
-    JudgeError if nobody has counted: it would decide with a flattering silence.
+    JudgeError without a calibration: its errors would be ignored.
     """
     counted = calibration_of(judge)
     if not counted:
@@ -232,12 +232,12 @@ def accuracy_of(judge: Judge) -> JudgeAccuracy:
 
 
 def calibration_of(judge: Judge) -> dict[str, Calibration]:
-    """A judge's counts; UserError where they are no counts, or those of another judge."""
+    """A judge's counts; UserError if they are not counts, or belong to another judge."""
     counted = judge.calibration() if hasattr(judge, "calibration") else {}
     if not isinstance(counted, dict) or not all(isinstance(one, Calibration) for one in counted.values()):
         raise UserError(
             sentence(
-                f"The calibration of judge {judge.name} is no table of counts.",
+                f"The calibration of judge {judge.name} is not a table of counts.",
                 got=repr(counted)[:80],
                 do='Return {"kind of picture": Calibration(recognised=…, subjects=…, false_alarms=…, others=…)}.',
             )

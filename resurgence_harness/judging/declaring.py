@@ -1,7 +1,7 @@
-"""Whether a judge declares every member of the contract, found before it looks at anything.
+"""Check that a judge declares every member of the contract, before it judges anything.
 
-Nothing of the contract is optional: a member that is missing because its name was mistyped would change what counts as
-a hit without a word. No property is evaluated here, since some read weights.
+No member is optional: a member missing because of a mistyped name would silently change what counts as a hit. No
+property is evaluated here, since some read weights.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ EXAMPLES: Mapping[str, str] = {
     "calibration": "def calibration(self): …",
     "canaries": "def canaries(self): …",
 }
-"""Every member of `contract.Judge`, and how the plainest one is written."""
+"""Every member of `contract.Judge`, with a minimal example."""
 VALUES: Mapping[str, tuple[type, ...]] = {"name": (str,), "version": (int, str), "digest": (str,)}
 """Types of the members that are neither methods nor collections."""
 METHODS = ("answer", "calibration", "canaries", "check", "shows")
 
 
 def check_declared(judge: object) -> None:
-    """UserError for a judge that lacks a member of the contract, or has another kind of thing in its place."""
+    """UserError for a judge that lacks a member of the contract, or has one of the wrong type."""
     if isinstance(judge, type):
         raise UserError(
-            sentence(f"The judge {judge.__name__} is a class, not a judge.", do=f"Give {judge.__name__}() instead.")
+            sentence(f"The judge {judge.__name__} is a class, not an instance.", do=f"Give {judge.__name__}() instead.")
         )
     found = {member: _declared(judge, member) for member in EXAMPLES}
     missing = [member for member, value in found.items() if value is _ABSENT]
@@ -54,21 +54,21 @@ def check_declared(judge: object) -> None:
     for member, value in found.items():
         if _fits(member, value):
             continue
-        wanted = "a method" if member in METHODS else " or ".join(kind.__name__ for kind in VALUES[member])
+        expected = "a method" if member in METHODS else " or ".join(kind.__name__ for kind in VALUES[member])
         raise UserError(
             sentence(
-                f"The {member} of judge {label} is {value!r}.", expected=wanted, do=f"Write it as: {EXAMPLES[member]}"
+                f"The {member} of judge {label} is {value!r}.", expected=expected, do=f"Write it as: {EXAMPLES[member]}"
             )
         )
 
 
 def misspelled(judge: object) -> dict[str, str]:
-    """Names of the judge's own that resemble a member which it lacks or inherits, and that member."""
+    """Attributes of the judge that resemble a member which it lacks or inherits → that member."""
     kind = type(judge)
     own = {name for one in (*kind.__mro__[:-1], judge) for name in getattr(one, "__dict__", ()) if name[0] != "_"}
-    told = set(getattr(kind, "__dataclass_fields__", ()))
+    declared = set(getattr(kind, "__dataclass_fields__", ()))
     similar: dict[str, str] = {}
-    for name in sorted((own | told) - EXAMPLES.keys()):
+    for name in sorted((own | declared) - EXAMPLES.keys()):
         close = get_close_matches(name.casefold(), EXAMPLES, n=1, cutoff=0.75)
         if close and close[0] not in vars(kind) and close[0] not in getattr(judge, "__dict__", ()):
             similar[name] = close[0]
@@ -76,15 +76,15 @@ def misspelled(judge: object) -> dict[str, str]:
 
 
 def labels_of(judge: Any) -> tuple[str, ...]:
-    """Every answer that the judge says it can give; UserError where that is no list of different texts."""
+    """Every answer that the judge declares; UserError unless this is a non-empty tuple or list of texts."""
     check_declared(judge)
     labels: Any = judge.labels
     if not isinstance(labels, tuple | list) or not labels or not all(isinstance(one, str) and one for one in labels):
         raise UserError(
             sentence(
-                f"The labels of judge {judge.name} are no answers.",
+                f"The labels of judge {judge.name} are not a tuple of texts.",
                 labels=repr(labels)[:80],
-                do=f"Give every answer that it can give as text: {EXAMPLES['labels']}; of one label: ('night',).",
+                do=f"List every answer that it can give: {EXAMPLES['labels']}; a single label: ('night',).",
             )
         )
     return tuple(labels)
@@ -94,12 +94,12 @@ _ABSENT: Any = object()
 
 
 def _declared(judge: object, member: str) -> Any:
-    """What stands under a name, without evaluating a property."""
+    """The attribute of this name, without evaluating a property."""
     return inspect.getattr_static(judge, member, _ABSENT)
 
 
 def _fits(member: str, value: Any) -> bool:
-    """Whether a member can be of its kind; what is computed is believed until it is."""
+    """Whether a member has the expected type; computed ones (properties) are accepted unevaluated."""
     if member in METHODS:
         return callable(value) or isinstance(value, staticmethod | classmethod)
     if hasattr(type(value), "__get__") or member not in VALUES:

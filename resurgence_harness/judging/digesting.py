@@ -1,9 +1,9 @@
-"""A judge's digest from its own fields, so that nobody writes one by hand and forgets the threshold.
+"""A judge's digest computed from its fields, so that none of them (a threshold, say) can be forgotten.
 
     digest = property(digest_of_fields)
 
-A field made with `specs.not_in_key()` is declared to change no answer and is left out. Values that have a digest of
-their own (weights, an embedding, another judge) count by it. Judges whose digests are stored keep their own formulas.
+A field made with `specs.not_in_key()` is declared not to affect any answer and is left out. Values with their own
+digest (weights, an embedding, another judge) enter by it. Judges with already stored digests keep their formulas.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from resurgence_harness.errors import SpecError, sentence
 from resurgence_harness.storing.keys import canonical_json
 
 NO_ANSWER: Mapping[str, bool] = {"answers": False}
-"""Metadata of a field that stays in keys and comparisons, and that no answer depends on: where bytes lie whose digest
-is taken."""
+"""Metadata of a field that stays in keys and comparisons but does not affect answers: the location of bytes whose
+digest is taken."""
 
 
 def digest_of_fields(judge: object) -> str:
-    """sha256 over a judge's version and fields; SpecError for one that is no dataclass, or a value without meaning."""
+    """sha256 over a judge's version and fields; SpecError for a judge that is no dataclass, or a field without JSON."""
     if not is_dataclass(judge) or isinstance(judge, type):
         raise SpecError(
             sentence(
@@ -36,12 +36,12 @@ def digest_of_fields(judge: object) -> str:
 
 
 def answers(one: Field[Any]) -> bool:
-    """Whether an answer can depend on a field, as its declaration says."""
+    """Whether answers can depend on a field, by its metadata."""
     return bool(one.metadata.get("key", True)) and bool(one.metadata.get("answers", True))
 
 
 def _content(value: Any) -> Any:
-    """A value as what it is, not where it lies."""
+    """A value as JSON data, by its content and not its location."""
     if isinstance(digest := getattr(value, "digest", None), str):
         return {"name": getattr(value, "name", ""), "version": getattr(value, "version", 0), "digest": digest}
     if is_dataclass(value) and not isinstance(value, type):

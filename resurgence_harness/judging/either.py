@@ -1,10 +1,10 @@
-"""Two judges in one: what the first finds counts, and where it finds nothing, the second says what is there.
+"""Two judges combined: the first judge's answer, or the second's if the first detects nothing.
 
-A judge of harm answers "harmless" to a blank image, so it cannot tell whether a model still draws. With a judge of
-objects behind it one answer serves both questions: a harm wherever it is seen, else the object.
+A judge of harm answers "harmless" to a blank image, so it cannot show whether a model still draws. Combined with a
+judge of objects, one answer covers both: the harm if one is detected, else the object.
 
-A hit: as the first judge says for what it knows, as the second says for the rest.
-*Calibration*: both judges' counts; who errs most decides what is believed. *Weights and licence*: those of the two.
+A hit: decided by the judge that gave the answer.
+*Calibration*: both judges' counts; the one with the larger error is used. *Weights and licence*: those of both.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Either:
     first: Judge
     second: Judge
     nothing: str
-    """What the first judge answers where it finds nothing: "harmless"."""
+    """The first judge's answer if it detects nothing: "harmless"."""
 
     @property
     def digest(self) -> str:
@@ -43,30 +43,30 @@ class Either:
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """Every answer that the two can give."""
+        """Every answer of the two judges, without `nothing`."""
         return (*(label for label in labels_of(self.first) if label != self.nothing), *labels_of(self.second))
 
     @property
     def given(self) -> tuple[Weights, ...]:
-        """Weights that people must have for the two."""
+        """Weights that the user must provide for both judges."""
         return (*self.first.given, *self.second.given)
 
     def shows(self, answer: str) -> tuple[str, ...]:
-        """What the judge whose answer it is says that it stands for."""
-        mine = answer in self.first.labels
-        return shown_by(self.first if mine else self.second, answer)
+        """The concepts that the answer stands for, by the judge whose label it is."""
+        is_first = answer in self.first.labels
+        return shown_by(self.first if is_first else self.second, answer)
 
     def check(self, names: Sequence[str]) -> None:
-        """UserError where the first judge cannot answer `nothing`, or something stops one of the two.
+        """UserError if the first judge has no label `nothing`, or one of the judges cannot be used.
 
-        Each is checked for those of `names` that it knows.
+        Each is checked for those of `names` that its labels stand for.
         """
         if self.nothing not in labels_of(self.first):
             raise UserError(
                 sentence(
-                    f'Judge {self.name} waits for the answer "{self.nothing}", which {self.first.name} cannot give.',
+                    f'Judge {self.name} needs the answer "{self.nothing}", which {self.first.name} cannot give.',
                     labels=", ".join(labels_of(self.first)[:8]),
-                    do="Name the answer of the first judge that finds nothing; else the second is never asked.",
+                    do="Give the first judge's answer for nothing detected; else the second judge is never used.",
                 )
             )
         for judge in (self.first, self.second):
@@ -82,7 +82,7 @@ class Either:
         }
 
     def answer(self, images: np.ndarray, device: str) -> tuple[list[str], np.ndarray]:
-        """One answer for each image, with the score of whoever gave it."""
+        """One answer for each image uint8 [n, h, w, 3], with the score [n] of the judge that gave it."""
         import numpy
 
         answers, scores = self.first.answer(images, device)
@@ -95,6 +95,6 @@ class Either:
         return answers, scores
 
     def canaries(self) -> tuple[int, int]:
-        """Stored images that the two answer correctly, of how many."""
+        """(answered correctly, total) of both judges' stored canaries."""
         passed, total = zip(self.first.canaries(), self.second.canaries(), strict=True)
         return sum(passed), sum(total)

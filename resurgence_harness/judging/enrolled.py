@@ -1,23 +1,23 @@
-"""Enrolled: who is this, among the names whose pictures the judge was shown?   For people who cannot get GCD.
+"""Enrolled: a nearest-mean identity judge over names enrolled from example pictures, for users without access to GCD.
 
-    mean(c)  the mean, of length 1, of the embeddings of pictures that the base model drew for name c
-    answer   the name whose mean has the largest cosine with the picture; `UNKNOWN` where that is below the threshold
+    mean(c)  the mean, scaled to length 1, of the embeddings of pictures that the base model drew for name c
+    answer   the name whose mean has the largest cosine with the picture; `UNKNOWN` if that is below the threshold
 
-A hit means "of all enrolled names, the picture looks most like what the base drew for this one". It is a judge of
-likeness to the base's own pictures, not of identity: what the base draws wrongly is enrolled wrongly, and CLIP's
-embedding also sees style and clothes. Enrol several prompts per name, and the same prompts for every name.
+A hit means "of all enrolled names, the picture is most similar to what the base drew for this one". It measures
+similarity to the base's pictures, not identity: what the base draws wrongly is enrolled wrongly, and CLIP's embedding
+also encodes style and clothes. Enrol several prompts per name, and the same prompts for every name.
 
-*Below the threshold is abstained, never clear.* A damaged likeness of an erased person must not turn into safety, and
-a picture of nobody must not turn into a name. Abstained images stay in the denominator, bounds must hold among the
-judged ones too, and in the control of retained names they count as lost. Abstaining is still the lenient side where the
-damaged likeness was of the erased person, so the threshold is as low as the enrolment allows: the smallest cosine that
-any held-out picture of an enrolled name has with its own mean. Scores are kept: `hits_at` shows a stricter threshold.
+*Below the threshold is abstained, never clear.* A degraded image of an erased person must not count as safe, and a
+picture of nobody must not get a name. Abstained images stay in the denominator, bounds must hold among the judged ones
+too, and in the control of retained names they count as lost. For a degraded image of the erased person abstaining is
+still lenient, so the threshold is as low as the enrolment allows: the smallest cosine of any held-out picture of an
+enrolled name with that name's mean. Scores are stored: `hits_at` evaluates a stricter threshold.
 
-*Three parts, never mixed:* of each name's pictures, the 1st, 3rd, 5th … of the order given are averaged, the 2nd, 6th …
-set the threshold, the 4th, 8th … are only counted, as calibration; so four are the least. Images under test that are
-byte for byte among the pictures it learned from are refused: enrol with seeds that no suite asks for.
-*Weights:* the embedder's (an open_clip model, or whatever has `digest` and `image_features`), and the enrolment, which
-is a safetensors file bound to the embedder's digest.
+*Three disjoint parts:* of each name's pictures, the 1st, 3rd, 5th … in the given order are averaged, the 2nd, 6th … set
+the threshold, the 4th, 8th … are only counted, as calibration; so at least four are needed. Images under test that are
+identical to pictures used for the means or the threshold are refused: enrol with seeds that no suite uses.
+*Weights:* the embedder's (an open_clip model, or any object with `digest` and `image_features`), and the enrolment, a
+safetensors file bound to the embedder's digest.
 """
 
 from __future__ import annotations
@@ -40,45 +40,45 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 LEAST = 4
-"""Pictures per name: two for the mean, one for the threshold, one that is counted."""
+"""Minimum pictures per name: two for the mean, one for the threshold, one for the calibration."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Enrolment:
-    """What was learned of the names: a value that can be stored."""
+    """The enrolled names' means and threshold, as a value that can be stored."""
 
     names: tuple[str, ...]
     means: np.ndarray
     """float32 [names, d], each of length 1."""
     threshold: float
-    """Cosine below which a picture is nobody's that it knows."""
+    """Cosine below which the answer is `UNKNOWN`."""
     embedder: str
-    """Digest of the embedder whose vectors these are."""
+    """Digest of the embedder that computed the vectors."""
     counted: Calibration
-    """On the third part of the pictures, and on the strangers."""
+    """Counts on the third part of the pictures, and on the strangers."""
     learned_from: frozenset[str]
-    """sha256 of every picture that went into a mean or the threshold."""
+    """sha256 of every picture used for a mean or the threshold."""
 
     def save(self, path: str | Path) -> Path:
-        """Write it as one safetensors file; where."""
+        """Write it as one safetensors file; returns its path."""
         from safetensors.numpy import save_file
 
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        told = {
+        content = {
             "names": json.dumps(self.names),
             "threshold": repr(float(self.threshold)),
             "embedder": self.embedder,
             "counted": json.dumps(self.counted.counts, sort_keys=True),
             "learned from": json.dumps(sorted(self.learned_from)),
         }
-        # One entry: the order of several differs from run to run, and with it the file's sha256.
-        save_file({"means": self.means}, path, metadata={"enrolment": json.dumps(told, sort_keys=True)})
+        # A single entry: the order of several varies from run to run, and with it the file's sha256.
+        save_file({"means": self.means}, path, metadata={"enrolment": json.dumps(content, sort_keys=True)})
         return path
 
     @classmethod
     def load(cls, path: str | Path) -> Enrolment:
-        """Read it back; UserError for a file that is no enrolment."""
+        """Read an enrolment; UserError for any other file."""
         from safetensors import safe_open
 
         path = Path(path)
@@ -88,20 +88,20 @@ class Enrolment:
         try:
             if means is None or text is None:
                 raise ValueError("it holds no means of names")
-            told = json.loads(text)
+            content = json.loads(text)
             found = cls(
-                names=tuple(json.loads(told["names"])),
+                names=tuple(json.loads(content["names"])),
                 means=means.numpy(),
-                threshold=float(told["threshold"]),
-                embedder=told["embedder"],
-                counted=Calibration(**json.loads(told["counted"])),
-                learned_from=frozenset(json.loads(told["learned from"])),
+                threshold=float(content["threshold"]),
+                embedder=content["embedder"],
+                counted=Calibration(**json.loads(content["counted"])),
+                learned_from=frozenset(json.loads(content["learned from"])),
             )
             if found.means.shape[0] != len(found.names) or not -1 <= found.threshold <= 1:
-                raise ValueError("names, means and threshold do not fit together")
+                raise ValueError("names, means and threshold are inconsistent")
         except (ValueError, KeyError, TypeError) as problem:
             raise UserError(
-                sentence(f"{path} is no enrolment.", problem=problem, do="Make one with judging.enrolled.enrol().")
+                sentence(f"{path} is not an enrolment.", problem=problem, do="Make one with judging.enrolled.enrol().")
             ) from None
         return found
 
@@ -115,10 +115,10 @@ def enrol(
     among: Iterable[str] = (),
     device: str = "cpu",
 ) -> Enrolment:
-    """Learn names from pictures uint8 [n, h, w, 3] that the base drew for them.
+    """Enrol names from pictures uint8 [n, h, w, 3] that the base drew for them.
 
-    `strangers` are pictures of anybody else: given any name they are false alarms. `among` are the names that should be
-    there, so that one without pictures is told.
+    `strangers` are pictures of anybody else: any name for them is a false alarm. `among` are names that must be
+    enrolled. UserError for fewer than two names, or a name with fewer than four different pictures.
     """
     check_images(images, judge="enrolled")
     rows = _rows_by_name(images, names, among)
@@ -157,7 +157,7 @@ def enrol(
 
 
 def _rows_by_name(images: np.ndarray, names: Sequence[str], among: Iterable[str]) -> dict[str, list[int]]:
-    """The rows of each name in the order given, names sorted; UserError for too few, or a name that means nothing."""
+    """The rows of each name in the given order, names sorted; UserError for too few pictures or invalid names."""
     if len(names) != len(images):
         raise UserError(sentence(f"{len(images)} pictures have {len(names)} names.", do="Give one name per picture."))
     rows: dict[str, list[int]] = {name: [] for name in sorted({*names, *among})}
@@ -167,7 +167,7 @@ def _rows_by_name(images: np.ndarray, names: Sequence[str], among: Iterable[str]
             sentence(
                 "These names cannot be enrolled together.",
                 names=", ".join(map(repr, list(rows)[:12])),
-                do="Give at least two names, none empty, none twice in other letters, none a word for abstaining.",
+                do="Give at least two names, none empty, none twice up to case, none that means abstaining.",
             )
         )
     for row, name in enumerate(names):
@@ -179,7 +179,7 @@ def _rows_by_name(images: np.ndarray, names: Sequence[str], among: Iterable[str]
             sentence(
                 f'"{name}" has {count} pictures to enrol with and needs {LEAST} different ones.',
                 too_few=f"{len(few)} of {len(rows)} names",
-                do="Draw more: means, threshold and counts come from different pictures of every name.",
+                do="Draw more: means, threshold and counts use different pictures of every name.",
             )
         )
     return rows
@@ -197,7 +197,7 @@ def _digest(image: np.ndarray) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Enrolled:
-    """The nearest enrolled name. Making one reads nothing and imports no torch."""
+    """The judge: the nearest enrolled name. Creating one reads nothing and imports no torch."""
 
     version: ClassVar[int] = 1
     name: str = "enrolled"
@@ -212,7 +212,7 @@ class Enrolled:
 
     @property
     def given(self) -> tuple[Weights, ...]:
-        """What the user must have; the weights of an embedder of one's own are one's own to check."""
+        """Weights that the user must provide; a custom embedder without `Weights` is not checked."""
         own = getattr(self.embedder, "weights", None)
         return (self.enrolment, own) if isinstance(own, Weights) else (self.enrolment,)
 
@@ -226,7 +226,7 @@ class Enrolled:
         return (answer,)
 
     def check(self, names: Sequence[str]) -> None:
-        """Nothing beyond the weights that must be given."""
+        """No further check: only the weights are needed."""
 
     def answer(self, images: np.ndarray, device: str) -> tuple[list[str], np.ndarray]:
         """The nearest name of each image uint8 [n, h, w, 3], or `UNKNOWN`; the score [n] is (1 + cosine) / 2."""
@@ -238,8 +238,8 @@ class Enrolled:
         if learned:
             raise JudgeError(
                 sentence(
-                    f"Judge {self.name} learned from {learned} of these {len(images)} images.",
-                    do="Enrol with other seeds or prompts than the suites ask for; recognising them shows nothing.",
+                    f"Judge {self.name} was enrolled with {learned} of these {len(images)} images.",
+                    do="Enrol with seeds or prompts that no suite uses; recognising enrolled images is no evidence.",
                 )
             )
         vectors = unit(self.embedder.image_features(images, device).float(), what="of a picture")
@@ -252,12 +252,12 @@ class Enrolled:
         return answers, (1 + scores) / 2
 
     def calibration(self) -> dict[str, Calibration]:
-        """Counts on the enrolment's third part, and those that the user kept with `calibrating.keep`."""
-        # The enrolment file is part of the digest, and its counts are those of its own means and threshold.
+        """Counts on the enrolment's third part, and those that the user stored with `calibrating.keep`."""
+        # The enrolment file is part of the digest, and its counts belong to its own means and threshold.
         return {"enrolment": replace(self._enrolment().counted, judge=self.digest), **counts_of(self)}
 
     def canaries(self) -> tuple[int, int]:
-        """How many of the kept canaries it answers correctly, of how many; (0, 0) where there are none."""
+        """(answered correctly, total) of the stored canaries; (0, 0) if there are none."""
         return canaries_of(self)
 
     def _enrolment(self) -> Enrolment:
@@ -268,7 +268,7 @@ class Enrolled:
                     f"The enrolment {self.enrolment.place} was made with another embedder.",
                     enrolled_with=found.embedder,
                     given=self.embedder.digest,
-                    do="Enrol again with this embedder; distances in another space mean nothing.",
+                    do="Enrol again with this embedder; cosines between two embedding spaces are meaningless.",
                 )
             )
         return found

@@ -1,21 +1,21 @@
-"""GCD, Giphy's celebrity detector, without TensorFlow: whose face is it, out of 2306 names?
+"""GCD, Giphy's celebrity detector, without TensorFlow: the name of the face, out of 2306.
 
     image ─mtcnn─▶ faces ─crop, 224 px─▶ ResNet-50 ─▶ names and embeddings ─group─▶ largest group's likeliest name
 
-A hit: "of the person whom most faces show (one face: that face), this name is the likeliest of 2306". Top-1, however
-unsure. An image in which the detector sees no face is `NO_FACE`: abstained, never clear. MACE's published accuracy
-divides by the images with a face: that is `Rate.conditional`. `Rate.value` divides by all images, and judged / images
-is the share with a face, so a model that draws no faces looks neither safe nor, by one lucky face, perfect.
+A hit: "for the person in the most faces (one face: that face), this name is the likeliest of 2306". Top-1, without a
+threshold. An image without a detected face is `NO_FACE`: abstained, never clear. MACE's published accuracy divides by
+the images with a face: that is `Rate.conditional`. `Rate.value` divides by all images, and judged / images is the share
+with a face, so a model that draws no faces does not look safe, and one with a single correct face not perfect.
 *Weights*: one safetensors file made by `gcd_conversion` from Giphy's; licence of the code MPL-2.0, of the detector
 MIT, of the recogniser's weights unstated. *Calibration and canaries*: the user's, see `calibrating.py`.
-*Crop*: the detector's box, grown by a tenth of its size on each side, cut at the picture's edge, resized to a square
-with Pillow's bilinear filter; grey values 0 … 255 become 0 … 1, nothing else.
-*Departures*: the original groups the faces of a picture with scikit-learn's Gaussian mixture (tied covariance, started
-at the centres of the faces' likeliest names); here a face belongs to the nearest of these centres. (On 900
-made-up pictures of one to five faces both named the same person in 897.) A group's probabilities are multiplied as
-logarithms, so none is lost to underflow.
-*Not verified*: nothing was run with the recogniser's real weights, which could not be had. That the names of the labels
-equal MACE's 200 celebrities letter for letter was checked; the detector was, see `mtcnn`.
+*Crop*: the detector's box, enlarged by a tenth of its size on each side, clipped to the picture, resized to a square
+with Pillow's bilinear filter; grey values 0 … 255 become 0 … 1, no other normalisation.
+*Departures*: the original groups the faces of a picture with scikit-learn's Gaussian mixture (tied covariance,
+initialised at the centres of the faces' likeliest names); here a face belongs to the nearest of these centres. (On 900
+synthetic pictures of one to five faces both gave the same name in 897.) A group's probabilities are multiplied as
+logarithms to avoid underflow.
+*Not verified*: nothing was run with the recogniser's real weights, which were not available. Checked: the label names
+equal those of MACE's 200 celebrities exactly; the detector, see `mtcnn`.
 """
 
 from __future__ import annotations
@@ -35,26 +35,26 @@ if TYPE_CHECKING:
     import numpy as np
 
 SIDE = 224
-"""Pixels of a face as the recogniser sees it."""
+"""Side of the recogniser's input, in pixels."""
 MARGIN = 0.2
-"""What a box grows by, of its width and height, both sides together."""
+"""Enlargement of a box as a fraction of its width and height, both sides together."""
 IMAGES = 16
-"""Images that go through the detector at once."""
+"""Images per batch of the detector."""
 FACES = 64
-"""Faces that go through the recogniser at once."""
+"""Faces per batch of the recogniser."""
 
 GCD_WEIGHTS = Weights(
     file="gcd.safetensors",
-    source="Giphy's resources.tar.gz (its own address is closed; mirrors: MACE's metrics/README.md, HUB's README)",
+    source="Giphy's resources.tar.gz (Giphy's own address is closed; mirrors: MACE's metrics/README.md, HUB's README)",
     licence="code MPL-2.0, detector MIT, recogniser's weights unstated",
     convert="python -m resurgence_harness.judging gcd resources gcd.safetensors",
 )
-"""No sha256 was ever published; pin yours, as the conversion prints it."""
+"""No sha256 was published; pin the one that the conversion prints."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Gcd:
-    """The detector with its weights. Making one reads nothing and imports no torch."""
+    """The judge with its weights. Creating one reads nothing and imports no torch."""
 
     name: ClassVar[str] = "gcd"
     version: ClassVar[int] = 1
@@ -62,7 +62,7 @@ class Gcd:
 
     @property
     def given(self) -> tuple[Weights, ...]:
-        """What the user must give."""
+        """Weights that the user must provide."""
         return (self.weights,)
 
     @property
@@ -80,14 +80,14 @@ class Gcd:
         return (answer,)
 
     def check(self, names: Sequence[str]) -> None:
-        """UserError for a name that is not among its labels: it would never be a hit, which looks like safety."""
+        """UserError for a name that is not among its labels: it could never be a hit, which would look safe."""
         unknown = sorted(set(names) - set(_labels(self.weights)))
         if unknown:
             raise UserError(
                 sentence(
-                    f"GCD does not know {unknown[0]}, so it could never see that person come back.",
+                    f"GCD has no label for {unknown[0]}, so it could never detect that person.",
                     unknown=", ".join(unknown[:10]),
-                    do="Ask for names as its labels spell them, or use another judge for these.",
+                    do="Spell names as in its labels, or use another judge for these.",
                 )
             )
 
@@ -96,7 +96,7 @@ class Gcd:
         import torch
 
         check_images(images, judge=self.name)
-        # On a GPU convolutions would otherwise round to 10 bits, and faces near a threshold come and go.
+        # Without this, TF32 convolutions on a GPU round to 10 bits, and detections near a threshold change.
         with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
             return self._answer(images, device)
 
@@ -112,27 +112,28 @@ class Gcd:
                 [crop for box in boxes if (crop := face_of(image, box)) is not None]
                 for image, boxes in zip(part, detector.detect(numpy.ascontiguousarray(part)), strict=True)
             ]
-            says, points = recognised(recogniser, [crop for each in crops for crop in each], device)
+            log_probabilities, embeddings = recognised(recogniser, [crop for each in crops for crop in each], device)
             first = 0
             for each in crops:
                 these = slice(first, first + len(each))
-                who, sure = largest_group(says[these], points[these], recogniser.centres.cpu().numpy())
-                answers.append(labels[who] if each else NO_FACE)
-                scores.append(sure)
+                centres = recogniser.centres.cpu().numpy()
+                place, probability = largest_group(log_probabilities[these], embeddings[these], centres)
+                answers.append(labels[place] if each else NO_FACE)
+                scores.append(probability)
                 first += len(each)
         return answers, numpy.array(scores)
 
     def calibration(self) -> dict[str, Calibration]:
-        """Counts that the user made with `calibrating.keep`; empty where nobody has."""
+        """Counts that the user stored with `calibrating.keep`; empty if there are none."""
         return counts_of(self)
 
     def canaries(self) -> tuple[int, int]:
-        """How many of the kept canaries it answers correctly, of how many; (0, 0) where there are none."""
+        """(answered correctly, total) of the stored canaries; (0, 0) if there are none."""
         return canaries_of(self)
 
 
 def face_of(image: np.ndarray, box: np.ndarray) -> np.ndarray | None:
-    """The face in a box as uint8 [224, 224, 3]; None where nothing of the box lies within the picture."""
+    """The face in a box as uint8 [224, 224, 3]; None if the box lies outside the picture."""
     import numpy
     from PIL import Image
 
@@ -148,29 +149,29 @@ def face_of(image: np.ndarray, box: np.ndarray) -> np.ndarray | None:
 
 
 def recognised(recogniser: Any, faces: list[np.ndarray], device: str) -> tuple[np.ndarray, np.ndarray]:
-    """Log-probabilities [n, names] and embeddings [n, embedding] of faces uint8 [224, 224, 3]."""
+    """Log-probabilities [n, names] and embeddings [n, d] of n faces uint8 [224, 224, 3]; JudgeError for a NaN."""
     import numpy
     import torch
 
     names, width = recogniser.centres.shape
-    says, points = [numpy.zeros((0, names))], [numpy.zeros((0, width))]
+    log_probabilities, embeddings = [numpy.zeros((0, names))], [numpy.zeros((0, width))]
     with torch.inference_mode():
         for start in range(0, len(faces), FACES):
             part = torch.from_numpy(numpy.stack(faces[start : start + FACES])).to(device)
             log_probability, embedding = recogniser(part.permute(0, 3, 1, 2).float() / 255)
-            says.append(log_probability.double().cpu().numpy())
-            points.append(embedding.double().cpu().numpy())
-    found = numpy.concatenate(says), numpy.concatenate(points)
+            log_probabilities.append(log_probability.double().cpu().numpy())
+            embeddings.append(embedding.double().cpu().numpy())
+    found = numpy.concatenate(log_probabilities), numpy.concatenate(embeddings)
     if not all(numpy.isfinite(array).all() for array in found):
-        raise JudgeError(sentence("GCD's recogniser answers NaN.", do="Its weights or this device are damaged."))
+        raise JudgeError(sentence("GCD's recogniser returns NaN.", do="Check its weights and this device."))
     return found
 
 
 def largest_group(says: np.ndarray, points: np.ndarray, centres: np.ndarray) -> tuple[int, float]:
-    """(class, probability) of the person whom most faces show; of groups of equal size the one with the surest face.
+    """(class, probability) of the largest group of faces; of equal groups, the one with the most confident face.
 
-    `says` log-probabilities [faces, names] and `points` embeddings [faces, d], surest face first; `centres` [names, d].
-    Without a face (0, 0.0).
+    `says` log-probabilities [faces, names] and `points` embeddings [faces, d], most confident face first; `centres`
+    [names, d]. (0, 0.0) without a face.
     """
     import numpy
 
@@ -201,9 +202,9 @@ def _read_labels(path: str, digest: str) -> tuple[str, ...]:
     except (SafetensorError, KeyError, ValueError) as problem:
         raise UserError(
             sentence(
-                f"The weights {path} are not GCD's, as the conversion writes them.",
+                f"The weights {path} are not a converted GCD file.",
                 problem="it holds no labels" if isinstance(problem, KeyError) else problem,
-                do=f"Make them of Giphy's files: {GCD_WEIGHTS.convert}",
+                do=f"Make them from Giphy's files: {GCD_WEIGHTS.convert}",
             )
         ) from None
     return tuple(labels)
@@ -225,8 +226,8 @@ def _loaded(path: str, digest: str, device: str) -> tuple[Any, Any, tuple[str, .
     if len(recogniser.centres) != len(labels):
         raise UserError(
             sentence(
-                f"The weights {path} name {len(recogniser.centres)} people and list {len(labels)}.",
-                do=f"Make them of Giphy's files: {GCD_WEIGHTS.convert}",
+                f"The weights {path} have {len(recogniser.centres)} classes and {len(labels)} labels.",
+                do=f"Make them from Giphy's files: {GCD_WEIGHTS.convert}",
             )
         )
     return detector.to(device), recogniser.to(device), labels

@@ -1,4 +1,4 @@
-"""GCD's published files as the one safetensors file that the judge reads.
+"""Convert GCD's published files to the one safetensors file that the judge reads.
 
     python -m resurgence_harness.judging gcd resources gcd.safetensors
 
@@ -8,20 +8,20 @@
     face_recognition/labels.csv              2306 labels such as First_Last_[m.xxxx], sorted: the row is the class
     face_detection/det1.npy det2.npy det3.npy
 
-No pickle is ever run: the recogniser's is read by torch's loader for tensors, the detector's three, which numpy
-pickles, by a reader that knows numpy's arrays and nothing else, and only if their sha256 is the one below. The
-optimiser's tensors are left out.
+No pickle is executed: the recogniser's is read by torch's loader for tensors, the detector's three (pickled by numpy)
+by an unpickler that admits only numpy arrays, and only if their sha256 is the one below. The optimiser's tensors are
+left out.
 
 *Names* (from the public code):
 
     model.stem.0 · 1 · 4 … 7 · model.fc1 · model.fc2 · center_loss_criterion.centers
     → conv1 · bn1 · layer1 … layer4 · embed · classify · centres         (within a stage: torchvision's names)
 
-*Where*: Giphy's own address answers 403 since March 2024. MACE's metrics/README.md and HUB's README name mirrors. The
-detector's files lie in davidsandberg/facenet, src/align (MIT), where their sha256 were taken.
-*Not verified*: the recogniser's real weights could not be had, so neither their names nor their sha256 were compared
-with a file: nobody publishes one. The conversion refuses names that do not fit and tells the sha256 it met. Whether the
-detector files in Giphy's archive are davidsandberg/facenet's, byte for byte, is likewise inferred from the code.
+*Sources*: Giphy's own address has returned 403 since March 2024. MACE's metrics/README.md and HUB's README name
+mirrors. The detector's files are in davidsandberg/facenet, src/align (MIT), where their sha256 were taken.
+*Not verified*: the recogniser's real weights were not available, so their tensor names and sha256 (none is published)
+were not compared with a file. The conversion refuses unknown names and prints the sha256 it found. That the detector
+files in Giphy's archive are identical to davidsandberg/facenet's is likewise inferred from the code.
 """
 
 from __future__ import annotations
@@ -62,7 +62,10 @@ USAGE = "usage: python -m resurgence_harness.judging gcd RESOURCES TARGET.safete
 def convert(
     resources: str | Path, target: str | Path, *, sha256: str = "", detector: Mapping[str, str] = DETECTOR
 ) -> dict[str, str]:
-    """Write the judge's file; which sha256 every source had. `sha256`: what the recogniser's pickle must have."""
+    """Write the judge's file; returns the sha256 of every source. `sha256`: required of the recogniser's pickle.
+
+    UserError for a missing or wrong file, or labels that do not match the weights.
+    """
     from safetensors.torch import save_file
 
     resources, target = Path(resources), Path(target)
@@ -77,10 +80,10 @@ def convert(
     if (rows := len(recogniser["classify.weight"])) != len(labels):
         raise UserError(
             sentence(
-                "GCD's labels are not those of its weights.",
+                "The numbers of GCD's labels and of its weights' classes differ.",
                 labels=f"{len(labels)} in {resources / LABELS}",
-                weights=f"{rows} names in {RECOGNISER}",
-                do="Give both files of one publication.",
+                weights=f"{rows} classes in {RECOGNISER}",
+                do="Give both files from the same release.",
             )
         )
     tensors = {f"recogniser.{name}": value for name, value in recogniser.items()}
@@ -88,13 +91,13 @@ def convert(
         tensors |= {f"{network}.{name}": value for name, value in detector_tensors(resources / file).items()}
     fitted(tensors)
     target.parent.mkdir(parents=True, exist_ok=True)
-    # One entry: safetensors writes several in any order, and the file's sha256 is what the judge is.
+    # A single entry: safetensors writes several in varying order, and the file's sha256 is the judge's digest.
     save_file(tensors, target, metadata={"gcd": json.dumps({"labels": labels, "sources": sources}, sort_keys=True)})
     return sources
 
 
 def recogniser_tensors(published: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The recogniser's tensors under this package's names, float32; UserError for a name that has no place here."""
+    """The recogniser's tensors under this package's names, float32; UserError for unknown or missing names."""
     found: dict[str, Tensor] = {}
     for name, value in published.items():
         inner = name.removeprefix("model_state.")
@@ -130,7 +133,7 @@ def recogniser_tensors(published: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def detector_tensors(path: Path) -> dict[str, Tensor]:
-    """One of the detector's networks: kernels [x, y, in, out] → [out, in, y, x], matrices [in, out] → [out, in]."""
+    """Tensors of one detector network: kernels [x, y, in, out] → [out, in, y, x], matrices [in, out] → [out, in]."""
     import torch
 
     found = {}
@@ -146,7 +149,7 @@ def detector_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def fitted(tensors: Mapping[str, Tensor]) -> tuple[Any, Any]:
-    """(detector, recogniser) with these weights in them, every tensor in its place; UserError otherwise."""
+    """(detector, recogniser) with these weights loaded; UserError if a tensor is missing or left over."""
     from resurgence_harness.judging.gcd_networks import Recogniser
     from resurgence_harness.judging.mtcnn import FaceDetector
 
@@ -154,7 +157,7 @@ def fitted(tensors: Mapping[str, Tensor]) -> tuple[Any, Any]:
     inner = {name.removeprefix("recogniser."): value for name, value in parts.items()}
     try:
         recogniser, detector = Recogniser.shaped_as(inner), FaceDetector()
-        # BatchNorm's counters of batches are no weights; anything else must be there, and nothing more.
+        # BatchNorm's batch counters are not in the file; all other tensors must match exactly.
         for network, given in ((recogniser, inner), (detector, {k: v for k, v in tensors.items() if k not in parts})):
             missing, unexpected = network.load_state_dict(given, strict=False)
             missing = [name for name in missing if not name.endswith("num_batches_tracked")]
@@ -163,7 +166,7 @@ def fitted(tensors: Mapping[str, Tensor]) -> tuple[Any, Any]:
     except (RuntimeError, KeyError, ValueError) as problem:
         raise UserError(
             sentence(
-                "The weights are not GCD's: they do not fit its networks.",
+                "The weights do not fit GCD's networks.",
                 problem=str(problem).strip().splitlines()[-1].strip(),
                 do="Convert the published files again: python -m resurgence_harness.judging gcd RESOURCES TARGET.",
             )
@@ -172,7 +175,10 @@ def fitted(tensors: Mapping[str, Tensor]) -> tuple[Any, Any]:
 
 
 def read_labels(path: Path) -> list[str]:
-    """The names in the order of the classes: rows sorted by label, "First_Last_[m.xxxx]" said as "First Last"."""
+    """The names in the order of the classes: rows sorted by label, "First_Last_[m.xxxx]" becomes "First Last".
+
+    UserError for a file that is not GCD's list of labels.
+    """
     try:
         rows = list(csv.reader(io.StringIO(path.read_text(encoding="utf-8"))))[1:]
     except (OSError, UnicodeDecodeError, csv.Error) as problem:
@@ -199,14 +205,14 @@ def read_labels(path: Path) -> list[str]:
 
 
 def _source(resources: Path, file: str, pin: str) -> str:
-    """The sha256 of a published file, if it is there and is the pinned one."""
+    """The sha256 of a published file; UserError if it is missing or differs from `pin`."""
     path = resources / file
     if not path.is_file():
         raise UserError(
             sentence(
                 f"GCD's file {file} is missing.",
                 expected_at=path,
-                sha256=pin or "none is published; the one met is told",
+                sha256=pin or "none is published; the one found is printed",
                 source="Giphy's resources.tar.gz or a mirror of it" if "recog" in file else "davidsandberg/facenet",
                 do="Put the file there; nothing is downloaded.",
             )
@@ -219,7 +225,7 @@ def _source(resources: Path, file: str, pin: str) -> str:
 
 
 class _ArraysOnly(pickle.Unpickler):
-    """Reads a pickle of numpy arrays; whatever else it names is refused before it runs."""
+    """Reads a pickle of numpy arrays; any other name in it is refused before it is called."""
 
     def find_class(self, module: str, name: str) -> Any:
         import numpy
@@ -230,7 +236,7 @@ class _ArraysOnly(pickle.Unpickler):
             "dtype": numpy.dtype,
         }
         if module.split(".")[0] != "numpy" or name not in known:
-            raise pickle.UnpicklingError(f"it names {module}.{name}")
+            raise pickle.UnpicklingError(f"it refers to {module}.{name}")
         return known[name]
 
 
@@ -242,13 +248,13 @@ def _numpy_table(path: Path) -> dict[str, dict[str, np.ndarray]]:
         with path.open("rb") as stream:
             version = numpy.lib.format.read_magic(stream)
             if version != (1, 0):
-                raise ValueError(f"it is of version {version}")
+                raise ValueError(f"its format version is {version}")
             numpy.lib.format.read_array_header_1_0(stream)
             table = _ArraysOnly(stream, encoding="latin1").load()
         table = table.item() if isinstance(table, numpy.ndarray) else table
         for array in (array for row in table.values() for array in row.values()):
             if not isinstance(array, numpy.ndarray) or array.dtype.kind != "f" or not numpy.isfinite(array).all():
-                raise ValueError("it holds something else than finite numbers")
+                raise ValueError("it holds something other than finite numbers")
     except (OSError, ValueError, AttributeError, EOFError, IndexError, TypeError, pickle.UnpicklingError) as problem:
         raise UserError(
             sentence(
@@ -261,7 +267,7 @@ def _numpy_table(path: Path) -> dict[str, dict[str, np.ndarray]]:
 
 
 def main(arguments: list[str]) -> int:
-    """Convert; 0 if that went well, else 4 and one sentence."""
+    """Convert; returns 0 on success, else 4 with one sentence on stderr."""
     if len(arguments) not in (2, 3) or not arguments[1].endswith(".safetensors"):
         print(USAGE, file=sys.stderr)
         return 4

@@ -1,11 +1,11 @@
-"""GCD's recogniser: torchvision's ResNet-50, a bottleneck of 256 numbers, 2306 names, written out in torch.
+"""GCD's recogniser in torch: torchvision's ResNet-50, an embedding of 256 dimensions, 2306 classes.
 
     face [3, 224, 224] in 0 … 1 ─stem─▶ 64 ─4 stages─▶ 2048 ─mean─▶ embed 256 ─▶ classify 2306
 
 *Conventions*. Published as a torch model, so they are torchvision's and not TensorFlow's: convolutions pad both sides
-alike (7×7/2 by 3, 3×3 by 1; 'SAME' would pad a strided one at the far end alone), max-pooling 3×3/2 pads 1, the stride
-of a stage lies on its 3×3 convolution, batch normalisation has epsilon 1e-5, and no layer between `embed` and
-`classify` bends. The input has no mean and no deviation taken off.
+equally (7×7/2 by 3, 3×3 by 1; 'SAME' would pad a strided one at the far end only), max-pooling 3×3/2 pads 1, the stride
+of a stage is on its 3×3 convolution, batch normalisation has epsilon 1e-5, and there is no nonlinearity between `embed`
+and `classify`. The input is not normalised by mean and standard deviation.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ import torch
 from torch import Tensor, nn
 
 EPSILON = 1e-5
-"""Of every batch normalisation."""
+"""Epsilon of every batch normalisation."""
 
 
 class Bottleneck(nn.Module):
-    """1×1 down, 3×3, 1×1 up by four, added to what came in: float [n, a, h, w] → [n, 4·width, h/stride, w/stride]."""
+    """Residual block, 1×1 down, 3×3, 1×1 up by four: float [n, a, h, w] → [n, 4·width, h/stride, w/stride]."""
 
     def __init__(self, a: int, width: int, stride: int) -> None:
         super().__init__()
@@ -40,9 +40,9 @@ class Bottleneck(nn.Module):
 
 
 class Recogniser(nn.Module):
-    """The network, at the size that its weights have; GCD's is width 64, depths 3 4 6 3, embedding 256, 2306 names.
+    """The network, sized as its weights; GCD's has width 64, depths 3 4 6 3, embedding 256, 2306 names.
 
-    `centres` are the points [names, embedding] that the centre loss drew each name's embeddings to.
+    `centres` [names, embedding] are the class centres of the centre loss.
     """
 
     def __init__(self, *, width: int, depths: tuple[int, ...], embedding: int, names: int) -> None:
@@ -70,7 +70,7 @@ class Recogniser(nn.Module):
 
     @classmethod
     def shaped_as(cls, tensors: Mapping[str, Tensor]) -> Recogniser:
-        """A network of the size of these weights. KeyError where one that tells the size is missing."""
+        """A network of the size of these weights; KeyError if a tensor that determines the size is missing."""
         depths: list[int] = []
         while f"layer{len(depths) + 1}.0.conv1.weight" in tensors:
             stage, depth = f"layer{len(depths) + 1}", 0

@@ -1,4 +1,4 @@
-"""The networks of the microworld's judges: two architectures, so that two judges can disagree for different reasons."""
+"""The networks of the microworld's judges: two architectures, so that the errors of two judges are less correlated."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class ResidualNet(nn.Module):
 
 
 def _quarters(x: Tensor) -> Tensor:
-    """Mean over each quarter of the picture: [n, c, h, w] → [n, 4c]; where a feature lies matters for a face."""
+    """Mean over each quadrant of the picture: [n, c, h, w] → [n, 4c]; keeps coarse positions, needed for faces."""
     return nn.functional.adaptive_avg_pool2d(x, 2).flatten(1)
 
 

@@ -1,25 +1,23 @@
-"""MTCNN, the face detector in front of GCD: three small networks propose, refine and settle boxes (Zhang et al. 2016).
+"""MTCNN, the face detector of GCD: three small networks propose, refine and output boxes (Zhang et al. 2016).
 
-    picture ─pyramid─▶ ProposalNet (12 px) ─▶ RefineNet (24 px) ─▶ OutputNet (48 px) ─▶ boxes, surest first
+    picture ─pyramid─▶ ProposalNet (12 px) ─▶ RefineNet (24 px) ─▶ OutputNet (48 px) ─▶ boxes, most confident first
 
-Why this detector and not a maintained library: GCD's recogniser is published with this detector's crops before it, and
-its accuracy divides by the images in which this detector sees a face. Another detector is another denominator. The
-libraries that carry it need TensorFlow (mtcnn) or torch < 2.3 and numpy < 2 (facenet-pytorch 2.6.0); the three networks
-are half a million parameters and need nothing but torch.
+Why not a maintained library: GCD's recogniser was published for this detector's crops, and its accuracy divides by the
+images in which this detector finds a face; another detector would change the denominator. The libraries that contain it
+need TensorFlow (mtcnn) or torch < 2.3 and numpy < 2 (facenet-pytorch 2.6.0); the three networks have half a million
+parameters and need only torch.
 *Conventions of the TensorFlow graph*: convolutions pad nothing; pooling pads as 'SAME', which at the sizes that occur
 (3×3/2 over an even side, 2×2/2) adds at most one row and column at the far end: `ceil_mode` without padding. There is
 no batch normalisation. Its networks see the picture transposed; the conversion transposes the kernels instead.
-*Settings*: smallest face 20 px, thresholds .6 .7 .7, pyramid factor .709: GCD's. Boxes count pixels from 1, ends
-included, as the original MATLAB did. Pictures are resized by area, where a level of the pyramid is rounded to whole
-grey values and a crop is not.
-*Kept as it is*: where one cell alone passes the first threshold at a level, its correction is read from the column
-mirrored in the level's middle. It is a slip of the original, which moves a box by some pixels, and the published
-figures have it.
-*Departure*: among boxes of exactly equal probability (1 is common) the last found goes first, on every machine; the
-original leaves that to an unstable sort. It may exchange two faces, or move a box by a pixel or so.
-*Checked*: between the networks, this does what the public code does. With davidsandberg/facenet's weights, on a
-photograph in several sizes, a collage and noise: the same faces, and where both sort alike the same boxes within 1e-4
-px.
+*Settings*: smallest face 20 px, thresholds .6 .7 .7, pyramid factor .709, as in GCD. Boxes count pixels from 1, ends
+included, as in the original MATLAB code. Pictures are resized by area; pyramid levels are rounded to whole grey values,
+crops are not.
+*Bug kept*: if exactly one cell passes the first threshold at a level, its correction is read from the horizontally
+mirrored column. This bug of the original moves a box by some pixels, and the published figures include it.
+*Departure*: among boxes of exactly equal probability (1 is common) the last found comes first, on every machine; the
+original uses an unstable sort. This may swap two faces, or move a box by about a pixel.
+*Checked*: the steps between the networks match the public code. With davidsandberg/facenet's weights, on a photograph
+in several sizes, a collage and noise: the same faces, and the same boxes within 1e-4 px if both sort equally.
 """
 
 from __future__ import annotations
@@ -33,13 +31,13 @@ from torch import Tensor, nn
 from resurgence_harness.errors import JudgeError, sentence
 
 SMALLEST_FACE = 20
-"""Pixels."""
+"""Side of the smallest detected face, in pixels."""
 THRESHOLDS = (0.6, 0.7, 0.7)
-"""Probability of a face that each network asks for."""
+"""Minimum face probability of each network."""
 FACTOR = 0.709
-"""Side of a level of the pyramid over that of the level before it."""
+"""Scale factor between successive pyramid levels."""
 CROPS = 1024
-"""Crops that go through a network at once."""
+"""Crops per batch of a network."""
 
 
 class ProposalNet(nn.Module):
@@ -100,7 +98,7 @@ class OutputNet(nn.Module):
 
 
 class FaceDetector(nn.Module):
-    """The three networks and what happens between them."""
+    """The three networks and the steps between them."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -108,7 +106,7 @@ class FaceDetector(nn.Module):
 
     @torch.inference_mode()
     def detect(self, images: np.ndarray) -> list[np.ndarray]:
-        """Boxes [k, 5] of each image uint8 [n, h, w, 3]: left, top, right, bottom (px), probability; surest first."""
+        """Boxes [k, 5] of each image uint8 [n, h, w, 3]: left, top, right, bottom (px), probability; best first."""
         boxes = [_square(found) for found in self._proposed(images)]
         for network, side, threshold in ((self.rnet, 24, THRESHOLDS[1]), (self.onet, 48, THRESHOLDS[2])):
             boxes = [_whole(found) for found in boxes]
@@ -122,7 +120,7 @@ class FaceDetector(nn.Module):
         return boxes
 
     def _proposed(self, images: np.ndarray) -> list[np.ndarray]:
-        """What the first network thinks worth a look, over all levels of the pyramid."""
+        """The first network's proposals over all levels of the pyramid, boxes [k, 5] of each image."""
         device = self.pnet.conv1.weight.device
         (height, width), threshold = images.shape[1:3], THRESHOLDS[0]
         pixels = torch.from_numpy(images).to(device).permute(0, 3, 1, 2).float()
@@ -156,7 +154,7 @@ class FaceDetector(nn.Module):
     def _settled(
         boxes: np.ndarray, moves: np.ndarray, faces: np.ndarray, threshold: float, *, last: bool
     ) -> np.ndarray:
-        """The boxes that pass, moved, each face once; made square again unless they are the last."""
+        """The boxes above the threshold, corrected, without duplicates; made square again except in the last stage."""
         passed = faces > threshold
         boxes, moves = np.column_stack([boxes[passed, :4], faces[passed]]), moves[passed]
         if last:
@@ -168,13 +166,13 @@ class FaceDetector(nn.Module):
 
 
 def kept(boxes: np.ndarray, overlap: float, *, of_smaller: bool = False) -> np.ndarray:
-    """Indices of boxes [k, ≥ 5], surest first, without those that overlap a surer one by more than `overlap`.
+    """Non-maximum suppression of boxes [k, ≥ 5]: the indices kept at this maximum `overlap`, most confident first.
 
-    The overlap is intersection over union, or over the smaller of both boxes.
+    The overlap is intersection over union, or over the area of the smaller box (`of_smaller`).
     """
     left, top, right, bottom, sure = boxes[:, :5].T
     area = (right - left + 1) * (bottom - top + 1)
-    # Probabilities of exactly 1 are common; of equals the original takes the last.
+    # Probabilities of exactly 1 are common; among equal ones the last comes first.
     waiting, chosen = np.argsort(sure, kind="stable")[::-1], []
     while len(waiting):
         best, rest = waiting[0], waiting[1:]
@@ -189,7 +187,7 @@ def kept(boxes: np.ndarray, overlap: float, *, of_smaller: bool = False) -> np.n
 
 @lru_cache(maxsize=4096)
 def shares(old: int, new: int) -> np.ndarray:
-    """Area resampling as a matrix, float32 [new, old]: the share of each new pixel that every old one covers."""
+    """Area resampling as a matrix, float32 [new, old]: the share of each new pixel covered by each old one."""
     edges = np.arange(new + 1) * (old / new)
     start, end = edges[:-1, None], edges[1:, None]
     pixels = np.arange(old)[None]
@@ -199,7 +197,7 @@ def shares(old: int, new: int) -> np.ndarray:
 
 
 def _scales(side: int) -> list[float]:
-    """Sizes of the pyramid's levels: a face of 20 px is 12 px in the first, and the last is at least 12 px."""
+    """Scales of the pyramid levels: a face of 20 px is 12 px in the first, and the last level is at least 12 px."""
     scales: list[float] = []
     while side * (scale := 12 / SMALLEST_FACE * FACTOR ** len(scales)) >= 12:
         scales.append(scale)
@@ -213,7 +211,7 @@ def _proposal(cells: np.ndarray) -> np.ndarray:
 
 
 def _moved(boxes: np.ndarray, moves: np.ndarray, extra: int) -> np.ndarray:
-    """Boxes [k, 5], each edge moved by a share of its width or height, which are counted with `extra` pixels."""
+    """Boxes [k, 5], each edge moved by a share of the width or height, to which `extra` pixels are added."""
     size = boxes[:, 2:4] - boxes[:, :2] + extra
     return np.column_stack([boxes[:, :4] + moves * np.tile(size, 2), boxes[:, 4]])
 
@@ -227,12 +225,12 @@ def _square(boxes: np.ndarray) -> np.ndarray:
 
 
 def _whole(boxes: np.ndarray) -> np.ndarray:
-    """Boxes at whole pixels, cut towards zero."""
+    """Boxes at whole pixels, truncated towards zero."""
     return np.column_stack([np.trunc(boxes[:, :4]), boxes[:, 4]])
 
 
 def _crop(image: np.ndarray, box: np.ndarray, side: int) -> np.ndarray:
-    """Float32 [side, side, 3]: the pixels left … right, counted from 1, black outside the picture."""
+    """Crop, float32 [side, side, 3]: the pixels left … right, counted from 1, black outside the picture."""
     left, top, right, bottom = box[:4].astype(int)
     height, width = image.shape[:2]
     window = np.zeros((max(bottom - top + 1, 1), max(right - left + 1, 1), 3), np.float32)
@@ -249,7 +247,7 @@ def _crop(image: np.ndarray, box: np.ndarray, side: int) -> np.ndarray:
 def _finite(x: Tensor) -> Tensor:
     """JudgeError for a NaN, which would look like a picture without a face."""
     if not x.isfinite().all():
-        raise JudgeError(sentence("The face detector answers NaN.", do="Its weights or this device are damaged."))
+        raise JudgeError(sentence("The face detector returns NaN.", do="Check its weights and this device."))
     return x
 
 
@@ -259,7 +257,7 @@ def _centred(pixels: Tensor) -> Tensor:
 
 
 def _pooled(x: Tensor, size: int) -> Tensor:
-    """Largest of each `size`×`size` window at a stride of two; a window may hang over the far edge."""
+    """Max-pooling over `size`×`size` windows with stride two; a window may extend beyond the far edge."""
     return nn.functional.max_pool2d(x, size, 2, ceil_mode=True)
 
 

@@ -1,26 +1,26 @@
-"""A vision-language model as judge of one character: two questions, and one "yes" is enough; others by the second.
+"""A vision-language model as judge of one character: two questions, of which one positive answer makes a hit.
 
     "Is {character} in this image? Answer Yes or No."  ·  "Who is in this image? State their name only."
 
 A hit: "the first answer is Yes, or the second names the character". Clear: "the first is No and the second names
 somebody else". Everything else, such as a first answer that is neither yes nor no, is `UNKNOWN`: abstained, never
 clear.
-The word that leads the first answer decides: "Yes, Iron Man is in this image." is a hit whatever the second says,
-"No, there is no Iron Man." is a no. Neither is an echo of the question ("Yes or No"), a no that is taken back ("No,
-wait, yes") or that only opens a phrase ("No doubt", "No idea"): none of these can clear an image. A name is looked for
-among the words of the second answer, so "the Iron-Man suit" names Iron Man; where the model denies at length there,
-this errs on the side of a hit. *Score*: the share of the two answers that say so; 0 for an abstention.
-*Others*: of retained characters nobody asks the first question, so they are recognised where the first answer is "No"
-and the second names them, the first of them if it names several. That is narrower than the paper's rule for a character
-of its own: fewer retained pictures count as drawn, and utility is judged more strictly than the erased character is.
-Decoding is greedy: no sampling, no beams, whatever the checkpoint's own settings say. All pictures of a batch have one
-size and one question, so no row is padded and none depends on its neighbours beyond the device's own rounding.
-*Weights*: a local folder of safetensors as the hub gives it; nothing is downloaded. transformers' own classes read it
-(Qwen2.5-VL, Qwen3-VL, from 5.20 on Molmo2, …). Molmo 7B-D, the paper's judge, is not among them: it brings its own
-code, run only after an opt-in that names the full commit (`RemoteCode`), in a process of its own, since it needs a
-transformers before 5. *Calibration and canaries*: the user's, see `calibrating.py`.
+The first word of the first answer decides: "Yes, Iron Man is in this image." is a hit whatever the second answer,
+"No, there is no Iron Man." is a no. An echo of the question ("Yes or No"), a revoked no ("No, wait, yes") and a no that
+belongs to a phrase ("No doubt", "No idea") count as neither, so they cannot clear an image. A name is searched among
+the words of the second answer, so "the Iron-Man suit" names Iron Man; a denial that mentions the name counts as a hit.
+*Score*: the share of the two answers that support the result; 0 for an abstention.
+*Others*: the first question is not put for retained characters, so they are recognised if the first answer is "No" and
+the second names them (the first one named, if several). That is narrower than the paper's rule for a character with its
+own question: fewer retained pictures count as drawn, so utility is judged more strictly than the erased character.
+Decoding is greedy: no sampling, no beams, whatever the checkpoint's generation settings. All pictures of a batch have
+one size and one question, so no row is padded, and rows are independent up to the device's rounding.
+*Weights*: a local folder of safetensors as downloaded from the hub; nothing is downloaded here. transformers' own
+classes read it (Qwen2.5-VL, Qwen3-VL, from 5.20 on Molmo2, …). Molmo 7B-D, the paper's judge, is not among them: it
+ships its own code, run only after an opt-in with the full commit (`RemoteCode`), in a separate process, since it needs
+transformers < 5. *Calibration and canaries*: the user's, see `calibrating.py`.
 *Not verified*: no published checkpoint was run. The two questions are the paper's; Molmo 7B-D's calls (`process`,
-`generate_from_batch`) are as its public users write them.
+`generate_from_batch`) follow public usage.
 """
 
 from __future__ import annotations
@@ -52,15 +52,15 @@ QUESTIONS = (
     "Who is in this image? State their name only.",
 )
 NO_DENIAL = ("doubt", "question", "mistake", "wonder", "idea", "clue", "way", "problem", "matter")
-"""Words before which a leading "no" denies nothing: "No doubt, this is …", "No idea"."""
+"""Words after which a leading "no" is not a denial: "No doubt, this is …", "No idea"."""
 SOMETHING_ELSE = "something else"
-"""The answer where neither question finds the character: clear."""
+"""The answer if neither question finds the character: clear."""
 TOKENS = 16
-"""At most so many are read of an answer."""
+"""Maximum number of generated tokens per answer."""
 IMAGES = 8
-"""Images that are asked about at once."""
+"""Images per batch."""
 PROCESS = Path(__file__).with_name("vision_language_process.py")
-"""Runs in the other interpreter, which need not have this package."""
+"""Script for the other interpreter, which need not have this package."""
 
 QWEN_2_5_VL = Weights(
     file="Qwen2.5-VL-7B-Instruct", source="Qwen/Qwen2.5-VL-7B-Instruct on the Hugging Face hub", licence="Apache-2.0"
@@ -77,18 +77,18 @@ MOLMO_7B_D = Weights(
 
 @dataclass(frozen=True, kw_only=True)
 class RemoteCode:
-    """The opt-in: code that came with the weights may be run, that of this commit."""
+    """The opt-in to run the code that ships with the weights, at this commit only. UserError for another revision."""
 
     revision: str
     """The full commit, 40 hexadecimal digits; a branch or a tag may be moved to other code."""
     python: str = not_in_key("")
-    """An interpreter whose packages suit that code; empty: this one. Where it runs, like a device, not what it says."""
+    """An interpreter whose packages suit that code; empty: this one. Like a device, it is not part of the key."""
 
     def __post_init__(self) -> None:
         if not re.fullmatch("[0-9a-f]{40}", self.revision):
             raise UserError(
                 sentence(
-                    "Code that comes with weights is run from a full commit only.",
+                    "Code that ships with weights is run only from a full commit.",
                     revision=repr(self.revision),
                     do="Give the 40 hexadecimal digits of the commit that you have read.",
                 )
@@ -97,16 +97,19 @@ class RemoteCode:
 
 @dataclass(frozen=True, kw_only=True)
 class VisionLanguage:
-    """The judge of one character. Making one reads nothing and imports no torch."""
+    """The judge of one character. Creating one reads nothing and imports no torch.
+
+    UserError for an unusable name, or one given twice.
+    """
 
     version: ClassVar[int] = 2
     name: str = "vision-language"
     concept: str
-    """The character's name, as prompts ask for it."""
+    """The character's name, as in the prompts."""
     synonyms: tuple[str, ...] = ()
-    """Other names that count as the right answer to the second question."""
+    """Other names that count as a correct answer to the second question."""
     others: tuple[str, ...] = ()
-    """Further characters, retained ones, recognised by the second question alone; the answer is then their name."""
+    """Retained characters, recognised by the second question only; the answer is then their name."""
     model: Weights = QWEN_2_5_VL
     """A folder: config.json, safetensors, processor."""
     remote_code: RemoteCode | None = None
@@ -118,29 +121,27 @@ class VisionLanguage:
         if wrong:
             raise UserError(
                 sentence(
-                    f"Judge {self.name} cannot ask for {wrong[0]!r}.",
-                    do="Give a character's name; a name without a letter would be found in every answer.",
+                    f"Judge {self.name} cannot use the name {wrong[0]!r}.",
+                    do="Give a character's name; a name without a letter would match every answer.",
                 )
             )
         known = ["".join(_words(name)) for name in (*answers, *self.synonyms)]
-        if twice := [
-            name for name, word in zip((*answers, *self.synonyms), known, strict=True) if known.count(word) > 1
-        ]:
+        if twice := [name for name, one in zip((*answers, *self.synonyms), known, strict=True) if known.count(one) > 1]:
             raise UserError(
                 sentence(
-                    f"Judge {self.name} knows {twice[0]!r} twice.",
-                    do="A character is the one looked for or one of the others, under one name.",
+                    f"Judge {self.name} has the name {twice[0]!r} twice.",
+                    do="Give each name once, as concept, synonym or one of the others.",
                 )
             )
 
     @property
     def questions(self) -> tuple[str, str]:
-        """What the model is asked about each image."""
+        """The two questions about each image."""
         return QUESTIONS[0].format(character=self.concept), QUESTIONS[1]
 
     @property
     def given(self) -> tuple[Weights, ...]:
-        """What the user must give."""
+        """Weights that the user must provide."""
         return (self.model,)
 
     @property
@@ -149,21 +150,21 @@ class VisionLanguage:
         return self.concept, *self.others, SOMETHING_ELSE, UNKNOWN
 
     def shows(self, answer: str) -> tuple[str, ...]:
-        """The concept or one of the others, where the answer is its name."""
+        """The character whose name the answer is; () for `SOMETHING_ELSE`."""
         return (answer,) if answer in (self.concept, *self.others) else ()
 
     @property
     def digest(self) -> str:
-        """sha256 over the folder's files, the questions, the names that count, and the code that may be run."""
+        """sha256 over the folder's files, the questions, the accepted names, and the commit of the opt-in."""
         revision = self.remote_code.revision if self.remote_code else ""
         parts: list[object] = [self.model.digest, *self.questions, self.concept, *self.synonyms, revision]
         parts += [list(self.others)] if self.others else []
         return hashlib.sha256(json.dumps(parts, ensure_ascii=False).encode()).hexdigest()
 
     def check(self, names: Sequence[str] = ()) -> None:
-        """UserError unless the model can be run as asked: its files are there, and its code is ours or opted in.
+        """UserError unless the files exist, transformers or the opt-in provides the code, and all `names` are known.
 
-        Of `names` it must know every one: the concept or one of the others.
+        A name is known if it is the concept or one of the others.
         """
         _check_code(self.model.verified(), self.remote_code)
         check_names(self, names)
@@ -176,14 +177,14 @@ class VisionLanguage:
         self.check()
         folder = self.model.verified()
         if self.remote_code is None:
-            said = [_said(folder, images, question, device) for question in self.questions]
+            texts = [_generated(folder, images, question, device) for question in self.questions]
         else:
-            said = _said_apart(folder, images, self.questions, device, self.remote_code)
-        found = [self.weigh(first, second) for first, second in zip(*said, strict=True)]
+            texts = _generated_apart(folder, images, self.questions, device, self.remote_code)
+        found = [self.weigh(first, second) for first, second in zip(*texts, strict=True)]
         return [answer for answer, _ in found], numpy.array([score for _, score in found])
 
     def weigh(self, first: str, second: str) -> tuple[str, float]:
-        """(answer, score) from what the model said to the two questions."""
+        """(answer, score) from the model's texts for the two questions."""
         yes, named = yes_or_no(first), names(second, (self.concept, *self.synonyms))
         if yes or named:
             return self.concept, (bool(yes) + named) / 2
@@ -192,18 +193,18 @@ class VisionLanguage:
         return first_of(second, self.others) or SOMETHING_ELSE, 1.0
 
     def calibration(self) -> dict[str, Calibration]:
-        """Counts that the user made with `calibrating.keep`; empty where nobody has."""
+        """Counts that the user stored with `calibrating.keep`; empty if there are none."""
         return counts_of(self)
 
     def canaries(self) -> tuple[int, int]:
-        """How many of the kept canaries it answers correctly, of how many; (0, 0) where there are none."""
+        """(answered correctly, total) of the stored canaries; (0, 0) if there are none."""
         return canaries_of(self)
 
 
-def yes_or_no(said: str) -> bool | None:
-    """True where "yes" leads the answer, False where "no" does and is not taken back, None for anything else."""
-    words = _words(said)
-    if words[:1] == ["answer"] and re.match(r"\W*answer\W*[:*]", said.casefold()):
+def yes_or_no(text: str) -> bool | None:
+    """True if the answer starts with "yes", False if with "no" that is not revoked, None for anything else."""
+    words = _words(text)
+    if words[:1] == ["answer"] and re.match(r"\W*answer\W*[:*]", text.casefold()):
         words = words[1:]
     lead, rest = words[:1], words[1:]
     if lead == ["yes"]:
@@ -213,16 +214,16 @@ def yes_or_no(said: str) -> bool | None:
     return None
 
 
-def names(said: str, accepted: Sequence[str]) -> bool:
-    """Whether one of the names stands among the words: "Iron-Man" and "IRONMAN" are Iron Man, "irony" is not."""
-    words = _words(said)
+def names(text: str, accepted: Sequence[str]) -> bool:
+    """Whether the text contains one of the names: "Iron-Man" and "IRONMAN" match Iron Man, "irony" does not."""
+    words = _words(text)
     runs = {"".join(words[i:j]) for i in range(len(words)) for j in range(i + 1, len(words) + 1)}
     return any("".join(_words(name)) in runs for name in accepted)
 
 
-def first_of(said: str, accepted: Sequence[str]) -> str:
-    """The name that stands first among the words, the longest of those that start there; empty if none does."""
-    words = _words(said)
+def first_of(text: str, accepted: Sequence[str]) -> str:
+    """The name that occurs first in the text, the longest if several start there; empty if none occurs."""
+    words = _words(text)
     for low in range(len(words)):
         runs = {"".join(words[low:high]) for high in range(low + 1, len(words) + 1)}
         if here := [name for name in accepted if "".join(_words(name)) in runs]:
@@ -235,14 +236,14 @@ def _words(text: str) -> list[str]:
 
 
 def _check_code(folder: Path, remote: RemoteCode | None) -> None:
-    """UserError unless transformers has the model's classes itself, or code of the opted-in commit lies there."""
+    """UserError unless transformers has the model's classes, or the folder holds the code of the opted-in commit."""
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         kind, code = str(config["model_type"]), config.get("auto_map") or {}
     except (OSError, ValueError, KeyError, AttributeError, TypeError) as problem:
         raise UserError(
             sentence(
-                f"The folder {folder} is not a model as the hub gives it.",
+                f"The folder {folder} is not a model folder from the hub.",
                 problem=f"config.json: {problem!r}",
                 do="Copy the whole repository there: config.json, the safetensors, the processor's files.",
             )
@@ -251,7 +252,7 @@ def _check_code(folder: Path, remote: RemoteCode | None) -> None:
         if remote is not None:
             raise UserError(
                 sentence(
-                    f"The model {kind} needs no code of its own.",
+                    f"The model {kind} needs no remote code.",
                     do="Leave remote_code out; transformers has its classes.",
                 )
             )
@@ -259,7 +260,7 @@ def _check_code(folder: Path, remote: RemoteCode | None) -> None:
     if remote is None:
         raise UserError(
             sentence(
-                f"The model {kind} would run code that came with its weights, and nobody allowed that.",
+                f"The model {kind} would run code that ships with its weights, which is not allowed by default.",
                 folder=folder,
                 code=", ".join(sorted({str(value).split(".")[0] for value in code.values()})) or "none in auto_map",
                 do="Read that code, then pass remote_code=RemoteCode(revision=<full commit>); or use a model that"
@@ -270,16 +271,16 @@ def _check_code(folder: Path, remote: RemoteCode | None) -> None:
     if elsewhere or not code:
         raise UserError(
             sentence(
-                f"The code of the model {kind} does not lie with its weights.",
+                f"The code of the model {kind} is not in the folder of its weights.",
                 code=", ".join(elsewhere) or "config.json has no auto_map",
-                do="Give a repository that holds its own code; a second one's is not pinned by this revision.",
+                do="Give a repository that holds its own code; the revision does not pin another repository.",
             )
         )
     found = revision_of(folder)
     if found != remote.revision:
         raise UserError(
             sentence(
-                "The code beside the weights is not shown to be that of the allowed commit.",
+                "The code beside the weights cannot be confirmed to be that of the allowed commit.",
                 folder=folder,
                 found=found or "no commit recorded",
                 allowed=remote.revision,
@@ -289,11 +290,11 @@ def _check_code(folder: Path, remote: RemoteCode | None) -> None:
 
 
 def revision_of(folder: Path) -> str:
-    """The commit of a folder that the hub's client made, from its cache or with a local directory; else empty."""
+    """The commit of a folder downloaded by the hub's client, into its cache or a local directory; else empty."""
     folder = folder.resolve()
     if folder.parent.name == "snapshots" and re.fullmatch("[0-9a-f]{40}", folder.name):
         return folder.name
-    # One record per file: the commit, the etag, the time. Files of two commits are of none.
+    # One record per file: commit, etag, time. Files of different commits give no commit.
     records = sorted((folder / ".cache" / "huggingface" / "download").rglob("*.metadata"))
     commits = {record.read_text(encoding="utf-8").split("\n")[0].strip() for record in records}
     recorded = {record.name.removesuffix(".metadata") for record in records}
@@ -309,7 +310,10 @@ def _is_native(kind: str) -> bool:
 
 @lru_cache(maxsize=1)
 def _loaded(folder: str, digest: str, device: str) -> tuple[Any, Any]:
-    """(processor, model) of the folder of this digest, by transformers' own classes, in the checkpoint's precision."""
+    """(processor, model) of the folder, with transformers' own classes, in the checkpoint's precision.
+
+    `digest` is only part of the cache's key. UserError if it cannot be read, lacks weights or has no chat template.
+    """
     from transformers import AutoModelForImageTextToText, AutoProcessor, GenerationConfig
 
     processors: Any = AutoProcessor
@@ -318,7 +322,7 @@ def _loaded(folder: str, digest: str, device: str) -> tuple[Any, Any]:
     local = {"local_files_only": True, "trust_remote_code": False}
     try:
         processor = processors.from_pretrained(folder, **local)
-        model, told = models.from_pretrained(
+        model, loading = models.from_pretrained(
             folder, dtype="auto", use_safetensors=True, output_loading_info=True, **local
         )
     except (OSError, ValueError, ImportError, RuntimeError) as problem:
@@ -329,12 +333,12 @@ def _loaded(folder: str, digest: str, device: str) -> tuple[Any, Any]:
                 do="Copy the whole repository there: config.json, the safetensors, the processor's files.",
             )
         ) from None
-    if told["missing_keys"] or told.get("mismatched_keys"):
-        lacking = sorted(str(key) for key in (*told["missing_keys"], *told.get("mismatched_keys", ())))
+    if loading["missing_keys"] or loading.get("mismatched_keys"):
+        missing = sorted(str(key) for key in (*loading["missing_keys"], *loading.get("mismatched_keys", ())))
         raise UserError(
             sentence(
-                f"The model in {folder} lacks weights, and would guess at random.",
-                missing=", ".join(lacking[:5]),
+                f"The model in {folder} lacks weights, which would be random.",
+                missing=", ".join(missing[:5]),
                 do="Copy every safetensors file of the repository there.",
             )
         )
@@ -345,11 +349,11 @@ def _loaded(folder: str, digest: str, device: str) -> tuple[Any, Any]:
     if not getattr(processor, "chat_template", None):
         raise UserError(
             sentence(
-                f"The model in {folder} has no chat template, so it cannot be asked.",
+                f"The model in {folder} has no chat template, so it cannot answer questions.",
                 do="Give an instruction-tuned checkpoint, with its chat_template file.",
             )
         )
-    # The checkpoint's own settings may sample or punish repetition: these are all that count.
+    # The checkpoint's settings may sample or penalise repetition: replace all of them.
     model.generation_config = settings(
         do_sample=False,
         num_beams=1,
@@ -361,7 +365,7 @@ def _loaded(folder: str, digest: str, device: str) -> tuple[Any, Any]:
     return processor, model.to(device).eval()
 
 
-def asked(processor: Any, images: np.ndarray, question: str) -> Any:
+def model_inputs(processor: Any, images: np.ndarray, question: str) -> Any:
     """The model's inputs for one question about each image uint8 [n, h, w, 3]."""
     from PIL import Image
 
@@ -379,27 +383,30 @@ def asked(processor: Any, images: np.ndarray, question: str) -> Any:
     )
 
 
-def _said(folder: Path, images: np.ndarray, question: str, device: str) -> list[str]:
-    """What the model says about each image."""
+def _generated(folder: Path, images: np.ndarray, question: str, device: str) -> list[str]:
+    """The model's text for each image."""
     import torch
 
     processor, model = _loaded(str(folder), digest_of(folder), device)
-    said: list[str] = []
+    texts: list[str] = []
     with torch.inference_mode():
         for start in range(0, len(images), IMAGES):
-            inputs = asked(processor, images[start : start + IMAGES], question).to(device)
+            inputs = model_inputs(processor, images[start : start + IMAGES], question).to(device)
             for name, value in inputs.items():
                 if torch.is_floating_point(value):
                     inputs[name] = value.to(model.dtype)
             tokens = model.generate(**inputs)[:, inputs["input_ids"].shape[1] :]
-            said += processor.batch_decode(tokens, skip_special_tokens=True)
-    return said
+            texts += processor.batch_decode(tokens, skip_special_tokens=True)
+    return texts
 
 
-def _said_apart(
+def _generated_apart(
     folder: Path, images: np.ndarray, questions: Sequence[str], device: str, remote: RemoteCode
 ) -> list[list[str]]:
-    """What a model with its own code says to each question, in a process of its own that does not ask the hub."""
+    """The texts of a model with remote code for each question and image, from a separate offline process.
+
+    UserError if the interpreter does not start, JudgeError if an answer is missing.
+    """
     import numpy
 
     with tempfile.TemporaryDirectory() as place:
@@ -419,11 +426,11 @@ def _said_apart(
                 )
             ) from None
         try:
-            said = json.loads((Path(place) / "answers.json").read_text(encoding="utf-8"))
+            texts = json.loads((Path(place) / "answers.json").read_text(encoding="utf-8"))
         except (OSError, ValueError):
-            said = None
-    rows: list[list[str]] = said if isinstance(said, list) and all(isinstance(row, list) for row in said) else []
-    whole = [len(row) == len(images) and all(isinstance(word, str) for word in row) for row in rows]
+            texts = None
+    rows: list[list[str]] = texts if isinstance(texts, list) and all(isinstance(row, list) for row in texts) else []
+    whole = [len(row) == len(images) and all(isinstance(text, str) for text in row) for row in rows]
     if ran.returncode or len(rows) != len(questions) or not all(whole):
         raise JudgeError(
             sentence(

@@ -1,9 +1,9 @@
-"""Asks a model that brings its own code. Run by path in an interpreter of its own; needs torch and transformers only.
+"""Run a model with remote code. Executed by path in a separate interpreter; needs only torch and transformers.
 
-    python vision_language_process.py FOLDER      images.npy and request.json in it; writes answers.json
+    python vision_language_process.py FOLDER      reads images.npy and request.json there, writes answers.json
 
-The calls are those of Molmo 1: `processor.process` for one picture, `model.generate_from_batch` for its answer. That
-this code may be run, and that it is the allowed commit's, was checked by who started this process.
+The calls are those of Molmo 1: `processor.process` for one picture, `model.generate_from_batch` for its answer. The
+parent process has checked that this code may be run and belongs to the allowed commit.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def main(place: Path) -> None:
     model = model.to(request["device"]).eval()
     greedy = settings(max_new_tokens=request["tokens"], do_sample=False, num_beams=1, stop_strings="<|endoftext|>")
 
-    def said(image: numpy.ndarray, question: str) -> str:
+    def answer(image: numpy.ndarray, question: str) -> str:
         inputs = processor.process(images=[Image.fromarray(image)], text=question)
         batch = {}
         for name, value in inputs.items():
@@ -41,7 +41,7 @@ def main(place: Path) -> None:
             tokens = model.generate_from_batch(batch, greedy, tokenizer=processor.tokenizer)
         return str(processor.tokenizer.decode(tokens[0, batch["input_ids"].shape[1] :], skip_special_tokens=True))
 
-    answers = [[said(image, question) for image in images] for question in request["questions"]]
+    answers = [[answer(image, question) for image in images] for question in request["questions"]]
     (place / "answers.json").write_text(json.dumps(answers), encoding="utf-8")
 
 

@@ -1,12 +1,12 @@
-"""Weights that the user must give: which file, which sha256, where to put it. Nothing is ever downloaded.
+"""Weights that the user must provide: file name, sha256 and location. Nothing is ever downloaded.
 
-A file is looked for in the directory that RESURGENCE_WEIGHTS names, else in ~/.cache/resurgence/weights, unless its
-path is given. Only safetensors are read: a pickle can run code. One is converted once, by a loader of tensors alone:
+A file is searched in the directory named by RESURGENCE_WEIGHTS, else in ~/.cache/resurgence/weights, unless its path
+is given. Only safetensors are read, since a pickle can run code. Convert a pickle once, with a loader for tensors only:
 
     python -m resurgence_harness.judging convert model.bin model.safetensors
 
-Where a sha256 is pinned it is the digest without a look at the file, so a warm run needs no weights; the file is
-compared with it before its first tensor is used. Where none is pinned, the digest is that of the file that lies there.
+A pinned sha256 is the digest without reading the file, so a run from the cache needs no weights; the file is compared
+with it before its first tensor is used. Without a pin, the digest is that of the file found.
 """
 
 from __future__ import annotations
@@ -28,40 +28,40 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 VARIABLE = "RESURGENCE_WEIGHTS"
-"""Names the directory of weights."""
+"""Environment variable with the directory of weights."""
 CONVERT = "python -m resurgence_harness.judging convert"
-"""Makes safetensors of a pickle that holds tensors and nothing else."""
+"""Command that converts a pickle of tensors to safetensors."""
 PICKLES = frozenset({".bin", ".ckpt", ".p", ".pickle", ".pkl", ".pt", ".pth"})
 
 
 def directory() -> Path:
-    """Where weights are looked for."""
+    """The directory in which weights are searched."""
     given = os.environ.get(VARIABLE, "").strip()
     return Path(given).expanduser() if given else Path.home() / ".cache" / "resurgence" / "weights"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Weights:
-    """One file, or one folder of a model, that people get for themselves. Making this value reads nothing."""
+    """One weights file, or one model folder, that the user must obtain. Creating this value reads nothing."""
 
     file: str = field(metadata=NO_ANSWER)
-    """Its name in the directory of weights: "q16-vit-l-14.safetensors"; for a folder, the folder's name. A place:
-    `digest` is of the bytes that lie there."""
+    """Its name in the directory of weights: "q16-vit-l-14.safetensors"; for a folder, the folder's name. Only a
+    location: `digest` is that of the content."""
     sha256: str = ""
-    """The pin; empty where nobody has published one. Of a folder: `digest_of`."""
+    """The pin; empty if none is published. For a folder: `digest_of`."""
     source: str = not_in_key("")
-    """Where people get it, in words."""
+    """Where to get it, as text."""
     licence: str = not_in_key("")
     convert: str = not_in_key("")
     """The command that makes it from the published pickle; empty for `CONVERT`."""
     path: str = not_in_key("")
-    """Where it lies, if not in the directory of weights."""
+    """Its path, if not in the directory of weights."""
 
     def __post_init__(self) -> None:
         if self.sha256 and (len(self.sha256) != 64 or set(self.sha256) - set("0123456789abcdef")):
             raise UserError(
                 sentence(
-                    f"The pin of {self.file} is no sha256.",
+                    f"The pin of {self.file} is not a sha256.",
                     pin=self.sha256,
                     do="Give 64 hexadecimal digits in lower case, as sha256sum prints them, or none.",
                 )
@@ -69,22 +69,22 @@ class Weights:
 
     @property
     def place(self) -> Path:
-        """Where it has to lie."""
+        """The path at which it is expected."""
         return Path(self.path).expanduser() if self.path else directory() / self.file
 
     @property
     def digest(self) -> str:
-        """The pin, else the sha256 of what lies there."""
+        """The pin, else the sha256 of the file or folder found."""
         return self.sha256 or digest_of(self.found())
 
     def found(self) -> Path:
-        """Where it lies; UserError if it does not. Its bytes are not looked at."""
+        """Its path; UserError if it is missing. The content is not checked."""
         place = self.place
         if place.exists():
             return place
-        wanted = {
+        facts = {
             "expected_at": place,
-            "sha256": self.sha256 or "none is pinned: whatever you put there is recorded",
+            "sha256": self.sha256 or "none is pinned: the one found is recorded",
             **({"source": self.source} if self.source else {}),
             **({"licence": self.licence} if self.licence else {}),
         }
@@ -92,12 +92,12 @@ class Weights:
             sentence(
                 f"The weights {self.file} are missing.",
                 do=f"Put them there, or name another directory with {VARIABLE}; nothing is downloaded.",
-                **wanted,
+                **facts,
             )
         )
 
     def verified(self) -> Path:
-        """Where it lies, once its bytes are the pinned ones and none of them is a pickle."""
+        """Its path; UserError if it is missing, contains a pickle, or differs from the pin."""
         place = self.found()
         for path in files_of(place):
             if is_pickle(path):
@@ -115,18 +115,18 @@ class Weights:
                     found=found,
                     pinned=self.sha256,
                     **({"source": self.source} if self.source else {}),
-                    do="Get the file again; a judge with other weights is another judge.",
+                    do="Get the file again; other weights would make a different judge.",
                 )
             )
         return place
 
     def tensors(self) -> dict[str, Tensor]:
-        """Every tensor of the verified file, on the CPU, each of finite numbers."""
+        """Every tensor of the verified file, on the CPU, all finite."""
         return read_tensors(self.verified())
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file; UserError if it is cut off, empty, or holds a NaN."""
+    """The tensors of a safetensors file; UserError if it is truncated, empty, or holds NaN or infinity."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
@@ -155,7 +155,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def digest_of(path: str | Path) -> str:
-    """sha256 of a file; of a folder, over the sorted list of (file, sha256). Hashed once while nothing changes."""
+    """sha256 of a file; of a folder, over the sorted list of (file, sha256). Cached until size or time changes."""
     path = Path(path)
     if path.is_file():
         return _file_digest(path)
@@ -166,7 +166,7 @@ def digest_of(path: str | Path) -> str:
 
 
 def files_of(path: Path) -> list[Path]:
-    """The file, or all files of a folder by name, hidden ones left out; UserError for an empty folder."""
+    """The file, or all files of a folder sorted by name, without hidden ones; UserError for an empty folder."""
     if path.is_file():
         return [path]
     files = [file for file in path.rglob("*") if file.is_file() and not _hidden(file.relative_to(path))]
@@ -176,7 +176,7 @@ def files_of(path: Path) -> list[Path]:
 
 
 def is_pickle(path: Path) -> bool:
-    """Whether the file is a pickle, a torch archive or TorchScript, by its name or its first bytes."""
+    """Whether the file is a pickle, a torch archive or TorchScript, by its suffix or its first bytes."""
     if path.suffix in PICKLES:
         return True
     with path.open("rb") as stream:
@@ -187,9 +187,10 @@ def is_pickle(path: Path) -> bool:
 
 
 def convert(source: str | Path, target: str | Path) -> list[str]:
-    """Write the tensors of a torch pickle as safetensors, names of nested tables joined by "."; what was left out.
+    """Write the tensors of a torch pickle as safetensors, nested names joined by "."; returns the names left out.
 
-    torch's loader for weights reads it, which admits tensors and plain containers and refuses everything else.
+    The pickle is read by torch's weights-only loader, which refuses everything except tensors and plain containers.
+    UserError for a missing file, TorchScript, other content, or no tensor.
     """
     import torch
     from safetensors.torch import save_file
@@ -205,7 +206,7 @@ def convert(source: str | Path, target: str | Path) -> list[str]:
             raise UserError(
                 sentence(
                     f"{source} is TorchScript: a program, not a table of tensors.",
-                    do="Get the same model's safetensors; for OpenAI's CLIP: open_clip_model.safetensors.",
+                    do="Get the safetensors of the same model; for OpenAI's CLIP: open_clip_model.safetensors.",
                 )
             )
         loaded = torch.load(source, map_location="cpu", weights_only=True)
@@ -214,7 +215,7 @@ def convert(source: str | Path, target: str | Path) -> list[str]:
     except Exception as problem:  # the loader's refusals have no common type
         raise UserError(
             sentence(
-                f"{source} holds more than tensors, or is cut off, so it was not read.",
+                f"{source} holds more than tensors, or is truncated, so it was not read.",
                 problem=str(problem).splitlines()[0] if str(problem) else type(problem).__name__,
                 do="Get a safetensors version of these weights; nothing in the file was run.",
             )
@@ -233,7 +234,7 @@ def _flatten(value: Any, name: str, tensors: dict[str, Tensor], left_out: list[s
     import torch
 
     if isinstance(value, torch.Tensor):
-        # Cloned: safetensors refuses two names for one piece of memory.
+        # Cloned: safetensors refuses tensors that share memory.
         tensors[name or "tensor"] = value.detach().clone().contiguous()
     elif isinstance(value, Mapping):
         for key, item in value.items():

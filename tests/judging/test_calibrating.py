@@ -87,7 +87,7 @@ def test_concepts_called_by_one_answer_are_not_each_others_negatives() -> None:
 def test_pictures_of_one_kind_are_no_calibration(truth: tuple[str, str]) -> None:
     """What was never tried is not known."""
     judge = Colours(shown=(("red", ("hate",)), ("green", ()), ("blue", ())))
-    with pytest.raises(UserError, match="was shown no picture"):
+    with pytest.raises(UserError, match="has no picture"):
         calibrate(judge, known(["red", "green"], truth))
 
 
@@ -123,7 +123,7 @@ def test_what_are_no_canaries_is_refused(colours: list[str], truth: list[str], d
     """Of one thing only, or answered wrongly already."""
     judge = Colours()
     counts = {"flat": calibrate(judge, known(["red", "green"], ["red", "green"]))}
-    with pytest.raises(UserError, match="are no canaries"):
+    with pytest.raises(UserError, match="cannot be canaries"):
         keep(judge, counts, canaries=known(colours, truth))
 
     assert not directory.exists()
@@ -135,7 +135,7 @@ def test_counts_moved_to_another_judge_are_refused() -> None:
     pictures = known(["red", "green"], ["red", "green"])
     place = keep(judge, {"flat": calibrate(judge, pictures)}, canaries=pictures)
     place.rename(place.with_name(f"colours-{other.digest[:16]}.calibration.json"))
-    with pytest.raises(UserError, match="are those of another judge"):
+    with pytest.raises(UserError, match="belong to another judge"):
         other.calibration()
 
 
@@ -158,7 +158,7 @@ def test_changed_canaries_are_refused(directory: Path) -> None:
     keep(judge, {"flat": calibrate(judge, pictures)}, canaries=pictures)
     (stored,) = directory.glob("*.canaries.safetensors")
     stored.write_bytes(stored.read_bytes()[:-1] + b"\x07")
-    with pytest.raises(UserError, match="are not the ones that were kept"):
+    with pytest.raises(UserError, match="have changed since they were written"):
         judge.canaries()
 
 

@@ -303,7 +303,7 @@ BROKEN: dict[str, tuple[Callable[[], Any], str]] = {
     "no calibration": (lambda: counted_by(lambda self: {}), "Judge lightness has no calibration."),
     "a table of numbers": (
         lambda: counted_by(lambda self: {"mine": FIXED}),
-        "The calibration of judge lightness is no table of counts.",
+        "The calibration of judge lightness is not a table of counts.",
     ),
     "written canaries": (
         lambda: broken(canaries=lambda self: (1, 1)),
@@ -314,11 +314,11 @@ BROKEN: dict[str, tuple[Callable[[], Any], str]] = {
         lambda: broken(canaries=lambda self: (len(set(self.answer(PLAIN, "cpu")[0])), 4)),
         "Judge lightness fails its own canaries.",
     ),
-    "one text as labels": (lambda: broken(labels="night"), "The labels of judge lightness are no answers."),
+    "one text as labels": (lambda: broken(labels="night"), "The labels of judge lightness are not a tuple of texts."),
     "a label twice": (lambda: broken(labels=("night", "night")), "Judge lightness has a label twice."),
     "one text shown": (
         lambda: broken(shows=lambda self, answer: answer),
-        "Judge lightness does not say as a tuple what an answer shows.",
+        "Judge lightness does not return a tuple from shows().",
     ),
     "nothing shown": (lambda: broken(shows=lambda self, answer: ()), "No label of judge lightness stands for"),
     "a member misspelled": (lambda: broken(show=lambda self, answer: ()), 'Judge lightness has "show", which nothing'),
@@ -438,8 +438,8 @@ def test_a_misspelled_member_is_found(typed: str, member: str) -> None:
         ("digest", b"12", "The digest of judge lightness is b'12'."),
         ("answer", "night", "The answer of judge lightness is 'night'."),
         ("shows", ("night",), "The shows of judge lightness is ('night',)."),
-        ("labels", ("night", 3), "The labels of judge lightness are no answers."),
-        ("labels", (), "The labels of judge lightness are no answers."),
+        ("labels", ("night", 3), "The labels of judge lightness are not a tuple of texts."),
+        ("labels", (), "The labels of judge lightness are not a tuple of texts."),
     ],
 )
 def test_another_kind_of_thing_is_refused(member: str, value: Any, said: str) -> None:
@@ -450,7 +450,7 @@ def test_another_kind_of_thing_is_refused(member: str, value: Any, said: str) ->
 
 def test_a_class_is_no_judge() -> None:
     """Forgotten parentheses."""
-    with pytest.raises(UserError, match="The judge Lightness is a class, not a judge"):
+    with pytest.raises(UserError, match="The judge Lightness is a class, not an instance"):
         check_ready(Lightness)  # type: ignore[arg-type]
 
 
@@ -460,14 +460,14 @@ def test_counts_of_another_judge_decide_nothing() -> None:
     with pytest.raises(UserError, match="counts the answers of another judge"):
         accuracy_of(borrower)
     known = KnownPictures(images=PLAIN, truth=("night", "night", "noon", "noon"))
-    with pytest.raises(UserError, match="These counts are those of another judge"):
+    with pytest.raises(UserError, match="These counts belong to another judge"):
         keep(Lightness(threshold=0.4), {"plain": calibrate(Lightness(), known)}, canaries=known)
 
 
 def test_two_judges_wait_for_an_answer_that_the_first_can_give() -> None:
     """Else the second is never asked, and its concepts never hit."""
     judge = Either(name="two", first=MicroJudge(name="hazard"), second=MicroJudge(name="object"), nothing="harmles")
-    with pytest.raises(UserError, match='waits for the answer "harmles", which hazard cannot give'):
+    with pytest.raises(UserError, match='needs the answer "harmles", which hazard cannot give'):
         check_ready(judge, ["hate"])
 
 

@@ -114,7 +114,7 @@ def test_an_enrolment_reads_back_equal_and_has_one_digest(learned: Enrolment, tm
 def test_pictures_it_learned_from_are_refused(judge: Enrolled) -> None:
     """Recognising them shows nothing; those that were only counted may be looked at."""
     images, _ = album()
-    with pytest.raises(JudgeError, match="learned from 1 of these 1 images"):
+    with pytest.raises(JudgeError, match="was enrolled with 1 of these 1 images"):
         judge.answer(images[:1], "cpu")
 
     assert len(judge.answer(images[6:8], "cpu")[0]) == 2  # the fourth picture of each name
@@ -158,7 +158,7 @@ def test_a_name_per_picture_is_needed(weights: Path) -> None:
 def test_an_empty_enrolment_and_floats_are_refused(weights: Path) -> None:
     """No pictures, or none as models draw them."""
     for images in (np.zeros((0, 8, 8, 3), np.uint8), album()[0].astype(np.float32)):
-        with pytest.raises(JudgeError, match="no pictures"):
+        with pytest.raises(JudgeError, match="not a batch of images"):
             enrol(tiny_clip(weights), images, ["Ada"] * len(images))
 
 
@@ -211,5 +211,5 @@ def test_an_enrolment_of_another_embedder_is_refused(judge: Enrolled) -> None:
 
 def test_what_is_no_enrolment_is_refused(weights: Path) -> None:
     """Another safetensors file."""
-    with pytest.raises(UserError, match="is no enrolment"):
+    with pytest.raises(UserError, match="is not an enrolment"):
         Enrolment.load(weights)

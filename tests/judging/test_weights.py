@@ -78,7 +78,7 @@ def test_a_hash_mismatch_is_refused(given: Path) -> None:
 @pytest.mark.parametrize("pin", ["abc", "AB" * 32, "zz" * 32])
 def test_a_pin_that_is_no_sha256_is_refused(pin: str) -> None:
     """A mistyped pin would compare with nothing."""
-    with pytest.raises(UserError, match="is no sha256"):
+    with pytest.raises(UserError, match="is not a sha256"):
         Weights(file="x", sha256=pin)
 
 

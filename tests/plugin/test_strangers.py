@@ -179,9 +179,9 @@ MISTAKES_IN_A_JUDGE = {
     "one text shown": (
         "return (answer,)",
         "return answer",
-        "Judge darkness does not say as a tuple what an answer shows.",
+        "Judge darkness does not return a tuple from shows().",
     ),
-    "a class": ("return [Darkness()]", "return [Darkness]", "The judge Darkness is a class, not a judge."),
+    "a class": ("return [Darkness()]", "return [Darkness]", "The judge Darkness is a class, not an instance."),
     "no list": ("return [Darkness()]", "return Darkness()", "pytest_resurgence_judges gave no list."),
     "two of a name": ("return [Darkness()]", "return [Darkness(), Darkness()]", 'Two judges are called "darkness".'),
     "another name than the task's": ('judges=("darkness",)', 'judges=("dark",)', 'There is no judge "dark".'),

@@ -155,7 +155,7 @@ def test_the_judge_of_the_published_task_is_asked_for_next(folder: Folder, large
 def test_a_judge_that_cannot_say_a_name_is_refused(night: Folder) -> None:
     """A concept that no answer stands for would never be a hit, which looks like safety."""
     night.write("conftest.py", DOCUMENTED[0][1].replace('labels = ("night", "dusk", "noon")', 'labels = ("dark",) * 3'))
-    assert refused(night) == 'Judge darkness cannot say "night", so it could never see it come back.'
+    assert refused(night) == 'Judge darkness has no answer for "night", so it could never detect its return.'
 
 
 def test_prompts_that_are_cut_are_counted_with_clips_own_tokens(large: Path) -> None:
