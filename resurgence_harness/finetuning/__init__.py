@@ -12,11 +12,11 @@ from resurgence_harness.finetuning.lora import LoRA
 from resurgence_harness.finetuning.schedules import Constant, Cosine
 
 FINETUNINGS: dict[str, type[FineTuning]] = {kind.name: kind for kind in (LoRA, Full, CrossAttentionOnly)}
-"""Every fine-tuning by its word in node ids."""
+"""Every fine-tuning by its name in node ids."""
 
 
 def by_name(name: str) -> type[FineTuning]:
-    """The fine-tuning of this name ("lora"), or a UserError that lists the names there are."""
+    """The fine-tuning of this name ("lora"); UserError with all names if there is none."""
     if name not in FINETUNINGS:
         raise UserError(
             sentence(

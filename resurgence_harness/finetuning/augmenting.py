@@ -1,4 +1,4 @@
-"""What is done to the images of a fine-tuning while it learns from them."""
+"""Augmentation of the training images of a fine-tuning."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import ClassVar, final
 @final
 @dataclass(frozen=True)
 class NoFlip:
-    """Every image as it was drawn."""
+    """No augmentation."""
 
     name: ClassVar[str] = "none"
 
@@ -17,7 +17,7 @@ class NoFlip:
 @final
 @dataclass(frozen=True)
 class RandomFlip:
-    """Mirrored left to right half of the time, as the authors' scripts do; moments of both are kept."""
+    """Horizontal flip with probability ½, as in the authors' scripts; VAE moments of both orientations are cached."""
 
     name: ClassVar[str] = "random"
 

@@ -1,7 +1,7 @@
-"""The innocent images of a fine-tuning: drawn by the unmodified base, never of an erased name.
+"""The benign training images of a fine-tuning: drawn by the unmodified base, never of an erased name.
 
-The check is made twice: on words, where the set is written down, and on tokens, where the tokenizer is known. A name is
-found as case-folded whole words, or as a contiguous sequence of tokens; sharing a first or a last name is no finding.
+Checked twice: on words when the set is created, and on tokens when the tokenizer is known. A name is found as
+case-folded whole words, or as a contiguous sequence of tokens; sharing only a first or last name does not count.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 @final
 @dataclass(frozen=True, kw_only=True)
 class BenignSet:
-    """Images to train on: what the base draws for a probe, each with the text it was asked with."""
+    """Training images: the base's images for a probe, each with its prompt."""
 
     name: ClassVar[str] = "benign"
     version: ClassVar[int] = 1
@@ -35,10 +35,10 @@ class BenignSet:
     probe: Probe
     """Prompts of retained concepts × seeds; its length is the size of the set."""
     forbidden: tuple[str, ...] = not_in_key(())
-    """Erased names and their synonyms. Not in the key: they can refuse a set, never change one."""
+    """Erased names and their synonyms. Not in the key: they only reject a set, never change it."""
 
     def __post_init__(self) -> None:
-        """Refuse a set that asks for a forbidden name."""
+        """SpecError for a prompt that contains a forbidden name."""
         names = [(name, moves.words_of(name)) for name in self.forbidden]
         for prompt in self.probe.prompts:
             words = moves.words_of(prompt.text)
@@ -48,7 +48,7 @@ class BenignSet:
 
 
 def examples(model: StableDiffusion, run: Run, data: BenignSet, *, mirrored: bool = False) -> Examples:
-    """The set as latents and text states, after the check of its tokens; `mirrored` ones behind them, if wanted."""
+    """The set as latents and text states, after the token check; `mirrored` appends the mirrored images."""
     texts = [prompt.text for prompt in data.probe.prompts]
     moves.check_texts(model.tokenizer, texts)
     check_tokens(model.tokenizer, texts, data.forbidden)
@@ -71,8 +71,8 @@ def benign_losses(model: StableDiffusion, latents: Tensor, states: Tensor, *, se
     """Denoising loss of each held-out image, in float64: evidence that a fine-tuning had an effect.
 
     latents [n, 4, h, w] are x_0 (posterior means), states [n, L, d] those of the images' own texts. Noise and timesteps
-    are fixed by the seed and the image's place, so two models can be compared image by image. Each image is met at
-    `draws` timesteps, one from each of as many equal parts of 0 … 999. For a v-model the loss is in v.
+    depend only on the seed and the image's index, so two models can be compared image by image. Each image is evaluated
+    at `draws` timesteps, one from each of `draws` equal parts of 0 … 999. For a v-model the loss is in v.
     """
     import torch
 
@@ -87,8 +87,8 @@ def benign_losses(model: StableDiffusion, latents: Tensor, states: Tensor, *, se
             for start in range(0, len(latents), moves.BATCH):
                 part = slice(start, start + moves.BATCH)
                 x_0, t, e = latents[part], times[part].to(latents.device), noise[part].to(latents.device)
-                said = moves.predict(model, moves.add_noise(model, x_0, e, t), t, states[part])
-                error = (said - moves.target(model, x_0, e, t)).double() ** 2
+                predicted = moves.predict(model, moves.add_noise(model, x_0, e, t), t, states[part])
+                error = (predicted - moves.target(model, x_0, e, t)).double() ** 2
                 totals[part] += error.mean(dim=(1, 2, 3)).cpu() / draws
     losses: list[float] = totals.tolist()
     return losses
@@ -103,8 +103,8 @@ def _found(name: str, prompt: str) -> SpecError:
     """The error for an erased name in a benign set."""
     return SpecError(
         sentence(
-            f'The benign set asks for the erased name "{name}".',
+            f'The benign set has a prompt with the erased name "{name}".',
             prompt=prompt,
-            do="Take this prompt out: a fine-tuning that shows the erased concept again is not benign.",
+            do="Remove this prompt: a fine-tuning that shows the erased concept again is not benign.",
         )
     )

@@ -1,17 +1,17 @@
-"""What every fine-tuning is: ordinary denoising training on innocent images, as a customer would do it.
+"""The contract of every fine-tuning: ordinary denoising training on benign images, as a customer would do it.
 
     L(θ) = E_{x_0, c, t, ε}  ‖ f_θ(a_t x_0 + s_t ε, t, c) − y_t ‖²,     y_t = ε, or v = a_t ε − s_t x_0
-    t uniform in 0 … 999     x_0 drawn anew from the VAE's posterior each time     c never dropped
+    t uniform in 0 … 999     x_0 sampled from the VAE's posterior at each use     c never dropped
 
 Source: huggingface/diffusers 58eb52c, examples/text_to_image/train_text_to_image.py and …_lora.py: AdamW (0.9, 0.999,
 ε 1e-8, weight decay 1e-2), gradients clipped to norm 1. `schedule` and `flip` are the script's options --lr_scheduler
-(constant if nothing is said; the paper's authors take cosine for LoRA) and --random_flip (which they set).
+(constant by default; the paper's authors use cosine for LoRA) and --random_flip (which they set).
 
-Memory       A batch goes through the U-Net in passes (training.PASS), whose gradients are added up: 32 images of 512
+Memory       A batch goes through the U-Net in passes (training.PASS), whose gradients are summed: 32 images of 512
              pixels at once would take more than 44 GiB.
-Departures   float32 instead of float16 autocast; no EMA (at 20 steps it would still hold the old weights); no crop: the
-             base draws images of its own size. VAE moments of both orientations and text states are computed once; the
-             loss is not reweighted (snr_gamma none).
+Departures   float32 instead of float16 autocast; no EMA (after 20 steps it would still equal the old weights); no crop:
+             images have the base's size. VAE moments of both orientations and text states are computed once; the loss
+             is not reweighted (snr_gamma none).
 """
 
 from __future__ import annotations
@@ -39,49 +39,49 @@ if TYPE_CHECKING:
     from resurgence_harness.diffusion.run import Run
 
 CLIP = 1.0
-"""Bound on the norm of all gradients together."""
+"""Maximum norm of the joint gradient."""
 FLIPS = 1_000_003
-"""Added to the seed for the generator that says which images are mirrored."""
+"""Added to the seed for the generator that selects the mirrored images."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class FineTuning(Step, ABC):
-    """One fine-tuning. Subclasses are final and say which parameters move."""
+    """One fine-tuning. Subclasses are final and define the trained parameters."""
 
     data: BenignSet
-    """The images it is trained on."""
+    """The training images."""
     steps: int = 200
     """Optimiser steps, ≥ 1."""
     learning_rate: float = 1e-5
-    """AdamW's at the start, > 0; `schedule` says what becomes of it."""
+    """Initial learning rate of AdamW, > 0; changed by `schedule`."""
     batch: int = 4
     """Images per optimiser step, ≥ 1."""
     seed: int = 0
-    """Of the order of the images, the timesteps and the noise."""
+    """Seed of the order of the images, the timesteps and the noise."""
     schedule: Schedule = field(default=Constant(), metadata=ADDED)
-    """How the rate runs over the steps."""
+    """Schedule of the learning rate."""
     flip: Flip = field(default=NoFlip(), metadata=ADDED)
     """Whether images are mirrored at random."""
     save_at: tuple[int, ...] = not_in_key(())
-    """Steps after which an intermediate model is handed to `run.save`, rising, within 1 … steps. Not in the key, for
-    it changes nothing: the model handed over at step k is, bit for bit, what `at(k)` makes."""
+    """Steps after which an intermediate model is passed to `run.save`, increasing, within 1 … steps. Not in the key,
+    since it changes nothing: the model at step k is identical to the result of `at(k)`."""
 
     def __post_init__(self) -> None:
-        """Refuse values out of range."""
+        """SpecError for values out of range."""
         whole(type(self).__name__, 1, steps=self.steps, batch=self.batch)
         whole(type(self).__name__, 0, seed=self.seed)
         positive(type(self).__name__, learning_rate=self.learning_rate)
         if list(self.save_at) != sorted(set(self.save_at)) or any(not 1 <= k <= self.steps for k in self.save_at):
             raise SpecError(
                 sentence(
-                    f"{type(self).__name__}.save_at must be rising steps within 1 to {self.steps}, got {self.save_at}."
+                    f"{type(self).__name__}.save_at must be increasing, from 1 to {self.steps}, got {self.save_at}."
                 )
             )
 
     def at(self, steps: int) -> Self:
-        """The same fine-tuning, stopped after so many steps: its rate runs as it would have run."""
-        course = self.schedule if steps == self.steps else self.schedule.stopped(self.steps)
-        return replace(self, steps=steps, schedule=course, save_at=())
+        """The same fine-tuning, stopped after `steps` steps, with the learning rates of the full schedule."""
+        schedule = self.schedule if steps == self.steps else self.schedule.stopped(self.steps)
+        return replace(self, steps=steps, schedule=schedule, save_at=())
 
     @property
     @abstractmethod
@@ -101,7 +101,7 @@ def train(
     *,
     result: Callable[[], StableDiffusion],
 ) -> None:
-    """Train `parameters` of `changed`; `result()` is the model as it then is, in plain weights, for `run.save`."""
+    """Train `parameters` of `changed`; `result()` returns the current model, in plain weights, for `run.save`."""
     import torch
 
     mirrored = isinstance(step.flip, RandomFlip)
@@ -135,10 +135,11 @@ def train(
 def denoising_losses(
     model: StableDiffusion, data: Examples, *, batch: int, generator: Generator, sides: Generator | None = None
 ) -> Iterator[Tensor | Iterable[Tensor]]:
-    """The loss above on one batch after another, without end; as terms of its sum where a batch takes several passes.
+    """The loss above on endless batches; as the terms of its sum if a batch takes several passes.
 
-    With `sides`, the second half of the rows are the first half's mirrored images, of which each is met half of the
-    time. Which ones comes from that generator alone: order, timesteps and noise are those of a training without a flip.
+    With `sides`, the second half of the rows are the first half's images mirrored, and each image is replaced by its
+    mirrored one with probability ½. The choice uses this generator only, so order, timesteps and noise equal those
+    without a flip.
     """
     import torch
 
@@ -152,14 +153,14 @@ def denoising_losses(
 
 
 def _terms(model: StableDiffusion, seen: Noised, each: Sequence[slice]) -> Iterator[Tensor]:
-    """The mean error of a batch, pass by pass; their sum is that of all rows at once."""
+    """The mean error of a batch as one term per pass; the terms add up to it."""
     for rows in each:
         part = Noised(*(value[rows] for value in seen))
         yield _error(model, part) * (len(part.t) / len(seen.t))
 
 
 def _error(model: StableDiffusion, seen: Noised) -> Tensor:
-    """The mean squared error of what is said."""
+    """The mean squared error of the prediction."""
     return ((moves.predict(model, seen.x_t, seen.t, seen.states) - seen.aim) ** 2).mean()
 
 
@@ -177,7 +178,7 @@ def train_selected(step: FineTuning, model: StableDiffusion, run: Run) -> Stable
 
 
 def _frozen(model: StableDiffusion) -> StableDiffusion:
-    """A copy that is not being trained."""
+    """A copy without gradients."""
     copied = model.copy()
     copied.unet.requires_grad_(False)
     return copied

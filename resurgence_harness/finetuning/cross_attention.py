@@ -1,4 +1,4 @@
-"""Cross-attention-only fine-tuning: the layers that read the text move, nothing else.
+"""Cross-attention-only fine-tuning: only the layers that attend to the text are trained.
 
 The subset of Custom Diffusion (Kumari et al., CVPR 2023, https://arxiv.org/abs/2212.04488) widened to all of attn2 (q,
 k, v and the output), as the resurgence paper (https://arxiv.org/abs/2410.08074) uses it; the recipe is that of

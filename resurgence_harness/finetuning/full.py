@@ -1,8 +1,8 @@
-"""Full fine-tuning: every weight of the UNet moves.
+"""Full fine-tuning: every weight of the UNet is trained.
 
-The stronger of a customer's usual ways. High-Resolution Image Synthesis with Latent Diffusion Models (Rombach et al.,
-CVPR 2022, https://arxiv.org/abs/2112.10752) trains it so; the recipe is that of `contract`, learning rate 1e-5 as in
-the README of diffusers' script.
+The stronger of the two usual fine-tunings. High-Resolution Image Synthesis with Latent Diffusion Models (Rombach et
+al., CVPR 2022, https://arxiv.org/abs/2112.10752) trains all weights; the recipe is that of `contract`, learning rate
+1e-5 as in the README of diffusers' script.
 """
 
 from __future__ import annotations

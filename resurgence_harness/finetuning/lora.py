@@ -1,4 +1,4 @@
-"""LoRA: a low-rank change is trained beside the frozen attention projections, then added into them.
+"""LoRA: a low-rank update of the frozen attention projections is trained, then merged into them.
 
 Hu et al. LoRA: Low-Rank Adaptation of Large Language Models. ICLR 2022. https://arxiv.org/abs/2106.09685
 
@@ -7,8 +7,8 @@ Hu et al. LoRA: Low-Rank Adaptation of Large Language Models. ICLR 2022. https:/
 on to_q, to_k, to_v and to_out.0 of attn1 and attn2, as diffusers' train_text_to_image_lora.py does. The recipe is that
 of `contract`; learning rate 1e-4.
 
-Departures   what is returned has plain weights W', as after `fuse_lora`, so that everything downstream sees an ordinary
-             model. A is drawn from the step's seed on the CPU, not from the global state.
+Departures   the result has plain weights W', as after `fuse_lora`, so that all later code gets an ordinary model. A is
+             drawn on the CPU from the step's seed, not from the global random state.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ class LoRA(FineTuning):
     version: ClassVar[int] = 1
 
     learning_rate: float = 1e-4
-    """AdamW's at the start, > 0; `schedule` says what becomes of it."""
+    """Initial learning rate of AdamW, > 0; changed by `schedule`."""
     rank: int = 4
     """r, columns of B and rows of A, ≥ 1."""
 
     def __post_init__(self) -> None:
-        """Refuse values out of range."""
+        """SpecError for values out of range."""
         FineTuning.__post_init__(self)
         whole("LoRA", 1, rank=self.rank)
 
@@ -65,7 +65,7 @@ class LoRA(FineTuning):
 
 
 def add_adapter(model: StableDiffusion, *, rank: int, seed: int) -> dict[str, Any]:
-    """Put a fresh adapter on the UNet, in place. Returns peft's layers by the name of the weight each adapts."""
+    """Add a new adapter to the UNet, in place. Returns peft's layers by the name of the adapted weight."""
     import torch
     from peft import LoraConfig
 

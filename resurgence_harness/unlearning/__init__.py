@@ -28,7 +28,7 @@ METHODS: tuple[type[Unlearning], ...] = (ESD, SDD, UCE, MACE, SalUn, SHS, EraseD
 
 
 def by_name(name: str) -> type[Unlearning]:
-    """The method of this name ("uce"), or a UserError that lists the names there are."""
+    """The method of this name ("uce"); UserError with all names if there is none."""
     for method in METHODS:
         if method.name == name:
             return method

@@ -1,9 +1,9 @@
-"""What the closed-form methods share: they replace text states e by R e in front of every key and value, W' = W R.
+"""Shared parts of the closed-form methods, which replace text states e by R e before every key and value: W' = W R.
 
-    R = right · H⁻¹,     H = λ I + Σ e eᵀ over what is edited and what is kept       [d, d], float64
+    R = right · H⁻¹,     H = λ I + Σ e eᵀ over edited and preserved tokens           [d, d], float64
 
-H is the same for all 32 matrices, so there is one Cholesky factor. What is kept enters through its second moment
-M = Σ e eᵀ alone (W M stands for every W e eᵀ), so that a hundred names or a file of captions cost one [d, d] matrix.
+H is the same for all 32 matrices, so there is one Cholesky factor. Preserved tokens enter only through their second
+moment M = Σ e eᵀ (W M is the sum of all W e eᵀ), so a hundred names or a file of captions cost one [d, d] matrix.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 @final
 @dataclass(frozen=True, kw_only=True)
 class CaptionFile:
-    """General captions, one a line (MACE's authors: those of COCO 2014). The file's bytes are in the key."""
+    """General captions, one per line (MACE's authors: those of COCO 2014). The file's bytes are in the key."""
 
     name: ClassVar[str] = "caption-file"
     version: ClassVar[int] = 1
@@ -37,17 +37,19 @@ class CaptionFile:
     digest: str
     """sha256 of the file."""
     location: str = not_in_key("")
-    """Where this machine has it."""
+    """Its path on this machine."""
 
     @classmethod
     def of(cls, path: str | Path) -> CaptionFile:
-        """The file at a path, as it is now."""
+        """The file at a path, with its current content."""
         return cls(digest=_sha256(path), location=str(Path(path).absolute()))
 
     def texts(self) -> list[str]:
-        """The captions, at least one; a UserError where the file is gone, has changed, is empty or is no text."""
+        """The captions, at least one; UserError if the file is missing, has changed, is empty or is not UTF-8."""
         if _sha256(self.location) != self.digest:
-            raise UserError(sentence(f"The captions at {self.location} have changed.", do="Name the file again."))
+            raise UserError(
+                sentence(f"The captions at {self.location} have changed.", do="Create it again: CaptionFile.of(path).")
+            )
         try:
             lines = Path(self.location).read_text("utf-8-sig").splitlines()
         except UnicodeDecodeError as problem:
@@ -57,38 +59,38 @@ class CaptionFile:
         found = [line.strip() for line in lines if line.strip()]
         if not found:
             raise UserError(
-                sentence(f"There is no caption in {self.location}.", do="Give at least one caption, one a line.")
+                sentence(f"There is no caption in {self.location}.", do="Give at least one caption, one per line.")
             )
         return found
 
 
 COCO_CAPTIONS = 616_767
-"""Captions of COCO 2014's training and validation sets, over which MACE's authors sum."""
+"""Number of captions in COCO 2014's training and validation sets, over which MACE's authors sum."""
 
 
 @final
 @dataclass(frozen=True, kw_only=True)
 class CaptionSample:
-    """General captions in place of more: M is the mean moment of a caption here, as often as `stand_for` says.
+    """A sample of a larger set of general captions: M is the mean moment of its captions times `stand_for`.
 
-    So the weights that were published for COCO's captions keep their meaning with a list or a file of any length, and
-    COCO's own captions in a file give the authors' sum.
+    So the weights published for COCO's captions keep their meaning with a list or a file of any length, and a file of
+    COCO's captions gives the authors' sum.
     """
 
     name: ClassVar[str] = "caption-sample"
     version: ClassVar[int] = 1
 
     captions: tuple[str, ...] | CaptionFile
-    """The captions, or where they are; at least one."""
+    """The captions, or their file; at least one."""
     stand_for: int = COCO_CAPTIONS
-    """How many captions they stand for, ≥ 1."""
+    """Number of captions that they represent, ≥ 1."""
 
     def __post_init__(self) -> None:
-        """Refuse an empty list: it would stand for nothing."""
+        """SpecError for an empty list, or `stand_for` below 1."""
         if self.captions == () or self.stand_for < 1:
             raise SpecError(
                 sentence(
-                    "A sample of captions is empty, or stands for none.",
+                    "A sample of captions is empty, or its stand_for is below 1.",
                     captions=len(self.captions) if isinstance(self.captions, tuple) else self.captions.location,
                     stand_for=self.stand_for,
                     do="Give at least one caption, and stand_for of 1 or more.",
@@ -99,39 +101,39 @@ class CaptionSample:
 @final
 @dataclass(frozen=True, kw_only=True)
 class TextMoment:
-    """Σ e eᵀ over all tokens of some texts. A cache key, no more."""
+    """Σ e eᵀ over all tokens of some texts. Only a cache key."""
 
     name: ClassVar[str] = "text-moment"
     version: ClassVar[int] = 1
 
     model: str
-    """Digest of the model whose text encoder reads them."""
+    """Digest of the model whose text encoder encodes them."""
     texts: tuple[str, ...] | CaptionFile
-    """What is read."""
+    """The texts."""
 
 
 def text_moment(model: StableDiffusion, run: Run, texts: tuple[str, ...] | CaptionFile) -> Tensor:
-    """M [d, d] over all L token rows of every text, computed once and kept; zero for no texts."""
+    """M [d, d] over all L token rows of every text, computed once and cached; zero for no texts."""
     import torch
 
-    def read() -> dict[str, Tensor]:
-        wanted: Sequence[str] = texts if isinstance(texts, tuple) else texts.texts()
+    def compute() -> dict[str, Tensor]:
+        captions: Sequence[str] = texts if isinstance(texts, tuple) else texts.texts()
         width = int(model.unet.config.cross_attention_dim)
         total = torch.zeros(width, width, dtype=torch.float64, device=model.device)
-        for low in range(0, len(wanted), moves.BATCH):
-            part = wanted[low : low + moves.BATCH]
-            # Of a file's captions the end may be cut, as the authors cut it; what is written in a spec must fit.
+        for low in range(0, len(captions), moves.BATCH):
+            part = captions[low : low + moves.BATCH]
+            # Captions of a file may be truncated, as in the authors' code; texts in a spec must fit.
             total += moment(moves.encode_texts(model, part, may_be_cut=() if isinstance(texts, tuple) else part))
         return {"moment": total}
 
     spec = TextMoment(model=run.parent_digest, texts=texts)
     with torch.no_grad():
-        made = run.cached("text-moments", spec, read) if texts else read()
+        made = run.cached("text-moments", spec, compute) if texts else compute()
     return made["moment"].to(model.device)
 
 
 def general_moment(model: StableDiffusion, run: Run, captions: tuple[str, ...] | CaptionFile | CaptionSample) -> Tensor:
-    """M [d, d] of general captions: their sum, or what a sample stands for."""
+    """M [d, d] of general captions: their sum, or the scaled sum of a sample."""
     if not isinstance(captions, CaptionSample):
         return text_moment(model, run, captions)
     texts = captions.captions
@@ -146,14 +148,14 @@ def moment(states: Tensor) -> Tensor:
 
 
 def divided(right: Tensor, h: Tensor) -> Tensor:
-    """right · H⁻¹ for a symmetric positive definite H [d, d]; a BuildError if it is not definite."""
+    """right · H⁻¹ for a symmetric positive definite H [d, d]; BuildError if it is not definite."""
     import torch
 
     factor, failed = torch.linalg.cholesky_ex(h)
     if bool(failed):
         raise BuildError(
             sentence(
-                "The closed form has no single solution: what is edited and kept does not fill the space of texts.",
+                "The closed form has no unique solution: edited and preserved tokens do not span the text states.",
                 dimensions=len(h),
                 do="Give a ridge above 0, or more texts to preserve.",
             )

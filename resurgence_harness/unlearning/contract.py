@@ -1,7 +1,7 @@
-"""What every unlearning method is: a frozen value that turns a model into one that should not draw some concepts.
+"""The contract of every unlearning method: a frozen value that turns a model into one that should not draw concepts.
 
 A concrete method is one file: a docstring with the paper, the formula, the notation and the departures from the
-authors' code; one final dataclass; a little pure tensor mathematics.
+authors' code; one final dataclass; a few pure tensor functions.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class Unlearning(Step, ABC):
     """One unlearning. Subclasses are final frozen keyword-only dataclasses with a field `concepts`."""
 
     concepts: tuple[Concept, ...]
-    """What must not be drawn any more."""
+    """The erase set."""
 
     @property
     @abstractmethod
@@ -37,7 +37,7 @@ class Unlearning(Step, ABC):
 
 
 def check_concepts(method: str, concepts: Sequence[Concept], preserve: Sequence[Concept] = ()) -> None:
-    """Raise a SpecError unless there is something to erase, nothing twice, and nothing both erased and preserved."""
+    """SpecError unless `concepts` is not empty, no name occurs twice, and none is both erased and preserved."""
     if not concepts:
         raise SpecError(sentence(f"{method} has nothing to erase.", concepts=0, do="Give at least one concept."))
     for role, group in (("erase", concepts), ("preserve", preserve)):
@@ -45,7 +45,7 @@ def check_concepts(method: str, concepts: Sequence[Concept], preserve: Sequence[
         for concept in group:
             if concept.name.casefold() in seen:
                 raise SpecError(
-                    sentence(f'{method} is asked to {role} "{concept.name}" twice.', do="Name each concept once.")
+                    sentence(f'{method} has "{concept.name}" twice in its {role} set.', do="Give each concept once.")
                 )
             seen.add(concept.name.casefold())
     erased = {word.casefold() for concept in concepts for word in concept.aliases}
@@ -54,25 +54,25 @@ def check_concepts(method: str, concepts: Sequence[Concept], preserve: Sequence[
             if word.casefold() in erased:
                 raise SpecError(
                     sentence(
-                        f'{method} is asked to erase and to preserve "{word}".',
-                        do="Take it out of one of the two sets; names may share single words, not be the same.",
+                        f'{method} has "{word}" both in its erase set and in its preserve set.',
+                        do="Remove it from one of the two; names may share single words, but not be equal.",
                     )
                 )
 
 
 def anchor_of(concept: Concept, anchor: str) -> str:
-    """What a concept shall read as: the anchor given, or the concept's own kind."""
+    """The anchor text for a concept: the anchor given, or the concept's kind."""
     return anchor or concept.kind
 
 
 def check_anchors(method: str, concepts: Sequence[Concept], anchor: str) -> None:
-    """Raise a SpecError unless every concept has an anchor, and one that is not the concept itself."""
+    """SpecError unless every concept has an anchor that differs from its names."""
     for concept in concepts:
         own = anchor_of(concept, anchor)
         if not own:
             raise SpecError(
                 sentence(
-                    f'{method} does not know what "{concept.name}" shall read as.',
+                    f'{method} has no anchor for "{concept.name}".',
                     do=f'Give {method}(anchor="a celebrity") or Concept(kind="a celebrity").',
                 )
             )
@@ -87,7 +87,7 @@ def check_anchors(method: str, concepts: Sequence[Concept], anchor: str) -> None
 
 
 def check_templates(method: str, templates: Sequence[str]) -> None:
-    """Raise a SpecError unless every template has exactly one place for a name."""
+    """SpecError unless there is at least one template, each once and with exactly one "{}"."""
     if not templates or len(set(templates)) < len(templates):
         raise SpecError(sentence(f"{method} needs at least one template, each once.", templates=templates))
     for template in templates:
@@ -98,31 +98,31 @@ def check_templates(method: str, templates: Sequence[str]) -> None:
 
 
 def check_forget(method: str, concepts: Sequence[Concept], forget: Probe) -> None:
-    """Raise a SpecError unless the forget images are asked for every concept and for no other."""
-    asked = {prompt.concept.casefold(): prompt for prompt in forget.prompts}
+    """SpecError unless the forget prompts cover every concept and no other."""
+    prompted = {prompt.concept.casefold(): prompt for prompt in forget.prompts}
     for concept in concepts:
-        if concept.name.casefold() not in asked:
+        if concept.name.casefold() not in prompted:
             raise SpecError(
                 sentence(
                     f'{method} has no forget images of "{concept.name}".',
                     images_of=", ".join(sorted({prompt.concept for prompt in forget.prompts})[:5]),
-                    do="Ask for every erased concept in the forget set.",
+                    do="Add prompts for every erased concept to the forget set.",
                 )
             )
     erased = {concept.name.casefold() for concept in concepts}
-    for name, prompt in asked.items():
+    for name, prompt in prompted.items():
         if name not in erased:
             raise SpecError(
                 sentence(
-                    f'{method}\'s forget images are asked for "{prompt.concept}", which is not erased.',
+                    f'{method}\'s forget set has a prompt for "{prompt.concept}", which is not erased.',
                     prompt=prompt.text,
-                    do="Take this prompt out of the forget set, or erase the concept.",
+                    do="Remove this prompt from the forget set, or erase the concept.",
                 )
             )
 
 
 def check_pictures(method: str, concepts: Sequence[Concept], *, forget: Probe, retain: Probe) -> None:
-    """Raise a SpecError unless `forget` asks for every concept and no other, and `retain` for none of them."""
+    """SpecError unless the prompts of `forget` cover every concept and no other, and those of `retain` none of them."""
     check_forget(method, concepts, forget)
     erased = {concept.name.casefold() for concept in concepts}
     found = first_named(concepts, [prompt.text for prompt in retain.prompts])
@@ -132,15 +132,15 @@ def check_pictures(method: str, concepts: Sequence[Concept], *, forget: Probe, r
     if found is not None:
         raise SpecError(
             sentence(
-                f'{method}\'s retain images are asked for the erased "{found[1]}".',
+                f'{method}\'s retain set has a prompt for the erased "{found[1]}".',
                 prompt=found[0],
-                do="Take this prompt out of the retain set: it would teach what shall be forgotten.",
+                do="Remove this prompt from the retain set: it would train the concept that must be erased.",
             )
         )
 
 
 def first_named(concepts: Sequence[Concept], texts: Iterable[str]) -> tuple[str, str] | None:
-    """The first text that holds a name or synonym as case-folded whole words, and that word; None if none does."""
+    """The first text that contains a name or synonym as case-folded whole words, and that name; None if none does."""
     sought = [(word, f" {' '.join(moves.words_of(word))} ") for concept in concepts for word in concept.aliases]
     for text in texts:
         row = f" {' '.join(moves.words_of(text))} "

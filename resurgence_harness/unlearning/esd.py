@@ -1,4 +1,4 @@
-"""ESD, Erased Stable Diffusion: the model is taught to steer itself away from a concept.
+"""ESD, Erased Stable Diffusion: train the model towards negative guidance away from a concept.
 
 Gandikota, Materzyńska, Fiotto-Kaufman, Bau. Erasing Concepts from Diffusion Models. ICCV 2023.
 https://arxiv.org/abs/2303.07345
@@ -7,20 +7,20 @@ https://arxiv.org/abs/2303.07345
 
 x_t lies on a trajectory that the frozen model f* draws from the prompt c with guidance 3.
 
-Notation     f_θ the model being trained     f* the model as it was given, frozen     c text states of the concept
+Notation     f_θ the model being trained     f* the given model, frozen     c text states of the concept
              c_0 those of the empty text     η away     w_t = 1 for ε-models, a_t² for v-models
 Conventions  `away` is the η above: that of the paper and of the authors' 2023 code. Their 2025 code starts from f*(c)
              instead of f*(c_0): f*(c) − η' [f*(c) − f*(c_0)], so that η' = η + 1. Its default 2 is this file's 1; its 1
              is the plain unconditional target, this file's 0.
 v-models     At a fixed x_t, v = ε/a_t − (s_t/a_t) x_t, and the target's coefficients sum to 1, so the formula is the
              same for v. ‖Δv‖² = ‖Δε‖²/a_t²; w_t = a_t² makes the loss the ε-loss.
-Iterations   max(iterations, iterations_per_concept × n) optimiser steps for n concepts, each on `batch` samples that
-             are mixed across concepts; `samples` in all. The pool of samples is balanced over concepts and gone through
-             in a seeded random order, each sample once before any comes again.
+Iterations   max(iterations, iterations_per_concept × n) optimiser steps for n concepts, each on `batch` samples mixed
+             across concepts; `samples` in all. The pool of samples is balanced over concepts and traversed in a seeded
+             random order, each sample once before any repeats.
 Departures   from erasing a2189e9 (2023) and 25613d2 (2025): x_t from the frozen model (as 2025), all steps of every
-             trajectory used and f*(c), f*(c_0) kept from the guided sampling itself, which computes both anyway; x_t
-             is paired with exactly its own t (2023 pairs it with a noisier one); batches; float32 throughout (2025:
-             bfloat16 weights); the model's own image size (2025: 1024 px); everything seeded.
+             trajectory are used, with f*(c) and f*(c_0) stored from the guided sampling, which computes both anyway;
+             x_t is paired with its exact t (2023 pairs it with a noisier one); batches; float32 throughout (2025:
+             bfloat16 weights); the model's image size (2025: 1024 px); everything seeded.
 """
 
 from __future__ import annotations
@@ -56,30 +56,30 @@ class ESD(Unlearning):
     concepts: tuple[Concept, ...]
     """The erase set, trained together."""
     subset: Parameters = field(default=CrossAttention())
-    """Which of the UNet's parameters may move."""
+    """The UNet's trained parameters."""
     away: float = 1.0
-    """η: how far past the unconditional prediction to aim, ≥ 0; 1 is the paper's."""
+    """η, the negative guidance beyond the unconditional prediction, ≥ 0; 1 is the paper's."""
     guidance: float = 3.0
     """Guidance scale of the trajectories that x_t is taken from."""
     iterations: int = 1_000
-    """Optimiser steps at least, ≥ 1."""
+    """Minimum optimiser steps, ≥ 1."""
     iterations_per_concept: int = 0
-    """Optimiser steps for each concept at least, ≥ 0; 0: the total does not grow with the erase set, as theirs."""
+    """Minimum optimiser steps per concept, ≥ 0; 0: the total does not grow with the erase set, as theirs."""
     batch: int = 1
     """Samples (x_t, t, c) per optimiser step, ≥ 1."""
     learning_rate: float = 1e-5
     """Adam's, without weight decay, schedule or clipping; > 0."""
     trajectories: int = 32
-    """Trajectories drawn in all, at least one for each text, ≥ 1."""
+    """Total number of trajectories, at least one per text, ≥ 1."""
     trajectory_steps: int = 50
     """DDIM steps of a trajectory; all are kept as training samples, ≥ 1."""
     templates: tuple[str, ...] = ("{}",)
     """Prompts c; "{}" is the name. The bare name by default, as the authors'."""
     seed: int = 0
-    """Of the trajectories' noise and the order of the samples."""
+    """Seed of the trajectories' noise and the order of the samples."""
 
     def __post_init__(self) -> None:
-        """Refuse sets that contradict themselves and values out of range."""
+        """SpecError for empty or repeated sets and values out of range."""
         check_concepts("ESD", self.concepts)
         check_templates("ESD", self.templates)
         at_least("ESD", 0, away=self.away, guidance=self.guidance)
@@ -114,11 +114,11 @@ class ESD(Unlearning):
 
         with torch.inference_mode(False), torch.enable_grad():
             pool = self._pool(model, run)
-            # 1. c, and the target that never changes.
+            # 1. c, and the fixed target.
             states = moves.encode_texts(model, self.texts)
             aim = esd_target(pool["empty"], pool["prompted"], away=self.away)
             weight = moves.signal(model, pool["t"]) ** 2 if model.prediction_type == "v_prediction" else None
-            # 2. What may move.
+            # 2. Trained parameters.
             changed = model.copy()
             named = {f"unet.{name}": parameter for name, parameter in changed.unet.named_parameters()}
             trained = [named[name].requires_grad_(True) for name in selected(self.subset, named)]
@@ -127,8 +127,8 @@ class ESD(Unlearning):
             # 3. One forward and one backward pass per step.
             def losses() -> Iterator[Tensor]:
                 for rows in batches(len(aim), self.batch, generator=torch.Generator("cpu").manual_seed(self.seed)):
-                    said = moves.predict(changed, pool["x_t"][rows], pool["t"][rows], states[pool["text"][rows]])
-                    error = (said - aim[rows]) ** 2
+                    predicted = moves.predict(changed, pool["x_t"][rows], pool["t"][rows], states[pool["text"][rows]])
+                    error = (predicted - aim[rows]) ** 2
                     yield (error if weight is None else weight[rows] * error).mean()
 
             loss = descend("ESD", adam, losses(), steps=self.updates, progress=run.progress)
@@ -139,9 +139,9 @@ class ESD(Unlearning):
         return changed
 
     def _pool(self, model: StableDiffusion, run: Run) -> dict[str, Tensor]:
-        """x_t, t, text (which c), prompted f*(c) and empty f*(c_0) of every step of every trajectory.
+        """x_t, t, text (index of c), prompted f*(c) and empty f*(c_0) of every step of every trajectory.
 
-        The key holds neither subset, away, learning rate nor iterations, so that runs which differ in these share it.
+        The key does not contain subset, away, learning rate and iterations, so runs that differ in these share it.
         """
         spec = Trajectories(
             model=run.parent_digest,

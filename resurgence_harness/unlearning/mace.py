@@ -1,13 +1,13 @@
-"""MACE, Mass Concept Erasure: the words around a name forget it, then the picture stops looking at the name.
+"""MACE, Mass Concept Erasure: remove a name from its context tokens, then suppress the attention to the name.
 
 Lu, Wang, Li, Liu, Kong. MACE: Mass Concept Erasure in Diffusion Models. CVPR 2024. https://arxiv.org/abs/2403.06135
 
-1  Closed-form refinement. In every prompt the tokens other than the name's shall read as if the anchor stood there:
+1  Closed-form refinement. In every prompt the tokens other than the name's map to their states with the anchor instead:
 
        W₁ = W₀ R₁,   R₁ = (Σ e^g e^fᵀ + λ I + α₁ M + β₁ N) (Σ e^f e^fᵀ + λ I + α₁ M + β₁ N)⁻¹
 
-2  One LoRA (rank 1, on W₁ of keys and values) per concept learns not to look at the name where the concept is. A_l are
-   attention maps over an image of the concept, noised to x_t, with t ~ ξ(t) ∝ σ(.05 (t − 200)) − σ(.05 (t − 400)):
+2  One LoRA (rank 1, on W₁ of keys and values) per concept learns not to attend to the name inside the concept's mask.
+   A_l are attention maps over an image of the concept, noised to x_t, t ~ ξ(t) ∝ σ(.05 (t − 200)) − σ(.05 (t − 400)):
 
        L = Σ_l ‖ A_l[m_l, S] ‖_F
 
@@ -20,19 +20,19 @@ Notation     W₀, W₁, W* one of the 32 cross-attention key and value matrices
              of prompts for retained concepts     α₁ β₁ their weights in refinement, α₃ β₃ in fusion     λ ridge
              m_l mask of the concept in layer l     S the name's tokens, the end token and all padding
 Weights      α₁ = t, β₁ = t w, α₃ = u, β₃ = u w.  Each is the weight of one token row, so twice as many rows at half the
-             weight are the same. The authors' code multiplies by t once more in refinement: `ScaledTwice`. Its
+             weight are equivalent. The authors' code multiplies by t once more in refinement: `ScaledTwice`. Its
              configuration of ten celebrities (t = u = 1e-4, w = 8e4) has the effective weights of the defaults here;
              one: w 8e3; five: 5e4; a hundred: 2e5; explicit content: t = u = 7e-7, w = 0, learning rate 1e-5, 120
-             iterations, `UniformTimesteps`. Their caption caches are not ours, so these are starting points.
-Iterations   `iterations` optimiser steps for each concept, whatever their number, each on `batch` of its own images.
-             `together` concepts share a forward pass, each row with its concept's own LoRA, and nothing else: gradient,
-             clipping, optimiser state and random numbers are the concept's own, so neither order nor company matters.
-Departures   from MACE 057e7a6: M and N, one matrix per model instead of 32 caches; float64 and λ = 0.1, where λ = 0
-             leaves directions that no text has to chance; the images are scaled to [−1, 1] (theirs: by ImageNet's mean
-             and deviation) and encoded once; the masks' sources of masks.py, read at the centre of a coarser layer's
-             cell (theirs: at its corner); S holds all padding (theirs: the places of the end token's id, which on v2
-             are one); prompts are gone through before any comes again. ‖·‖_F is not squared, as in the code; the
-             paper's objective is recalled to be `SquaredFrobeniusNorm`.
+             iterations, `UniformTimesteps`. Their caption caches differ from ours, so these are starting points.
+Iterations   `iterations` optimiser steps per concept, whatever their number, each on `batch` of its own images.
+             `together` concepts share a forward pass, each row with its concept's LoRA, and nothing else: gradient,
+             clipping, optimiser state and random numbers are per concept, so order and grouping have no effect.
+Departures   from MACE 057e7a6: M and N are one matrix per model instead of 32 caches; float64 and λ = 0.1, where λ = 0
+             leaves directions without any text undetermined; the images are scaled to [−1, 1] (theirs: by ImageNet's
+             mean and deviation) and encoded once; masks from masks.py, sampled at the centre of a coarser layer's cell
+             (theirs: at its corner); S includes all padding (theirs: the positions of the end token's id, a single one
+             on v2); each prompt is used once before any repeats. ‖·‖_F is not squared, as in the code; the paper's
+             objective, from memory, is `SquaredFrobeniusNorm`.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ TEMPLATES = (
     *("{} outdoors at noon", "{} at night", "{} seen from afar", "{} in front of a wall", "{} on a poster"),
     *("{} on a magazine cover", "{} at a public event", "{} in an official photo", "{} in a film", "here is {}"),
 )
-"""Thirty prompts, as many as the authors use for each concept; the wording is our own."""
+"""Thirty prompts, as many as the authors use per concept; the wording is ours."""
 
 
 @final
@@ -121,31 +121,31 @@ class MACE(Unlearning):
     concepts: tuple[Concept, ...]
     """The erase set."""
     forget: Probe
-    """What the base is asked for images of the concepts (`Prompt.concept` says which); the authors take 8 of each."""
+    """Prompts and seeds of the forget images, drawn by the base; the authors use 8 images per concept."""
     anchor: str = ""
-    """The text in place of the name in stage 1; "" means each concept's own kind ("a celebrity")."""
+    """The text that replaces the name in stage 1; "" means each concept's own kind ("a celebrity")."""
     preserve: tuple[Concept, ...] = ()
     """The retain set: names whose prompts, in all templates, make up N."""
     general: tuple[str, ...] | CaptionFile | CaptionSample = ()
-    """Captions that make up M; the authors' are all of COCO 2014's. A `CaptionSample` stands for as many."""
+    """Captions that make up M; the authors use all of COCO 2014's. A `CaptionSample` represents as many."""
     masks: MaskSource = field(default=AttentionMasks())
-    """Where in the forget images the concept is."""
+    """Source of the concept's masks in the forget images."""
     templates: tuple[str, ...] = TEMPLATES
     """Prompts of all three stages; "{}" is the name."""
     train_preserve_scale: float = 1e-8
-    """t, weight of what is kept in refinement, ≥ 0."""
+    """t, weight of M and N in refinement, ≥ 0."""
     fuse_preserve_scale: float = 1e-4
-    """u, weight of what is kept in fusion, ≥ 0."""
+    """u, weight of M and N in fusion, ≥ 0."""
     preserve_weight: float = 8e4
-    """w, how much more a retained name's token weighs than a general caption's, ≥ 0."""
+    """w, weight of a retained name's token relative to a general caption's, ≥ 0."""
     scaling: ScaledOnce | ScaledTwice = ScaledOnce()
     """How often t is applied."""
     ridge: float = 0.1
     """λ, weight of the distance to the old matrices, ≥ 0; in units of a text state's squared norm."""
     rank: int = 1
-    """Of each LoRA, ≥ 1."""
+    """Rank of each LoRA, ≥ 1."""
     iterations: int = 50
-    """Optimiser steps for each concept, ≥ 1."""
+    """Optimiser steps per concept, ≥ 1."""
     batch: int = 1
     """Images of one concept per optimiser step, ≥ 1."""
     together: int = 2
@@ -155,12 +155,12 @@ class MACE(Unlearning):
     timesteps: Timesteps = field(default=FocalTimesteps())
     """The density of t in stage 2."""
     penalty: FrobeniusNorm | SquaredFrobeniusNorm = field(default=FrobeniusNorm())
-    """What is made of the attention inside the masks."""
+    """Norm of the attention inside the masks that is minimised."""
     seed: int = 0
-    """Of the LoRAs, the images' order, the prompts' order, t and the noise."""
+    """Seed of the LoRAs, the order of images and prompts, t and the noise."""
 
     def __post_init__(self) -> None:
-        """Refuse sets that contradict each other and values out of range."""
+        """SpecError for contradictory sets, missing anchors or names, and values out of range."""
         check_concepts("MACE", self.concepts, self.preserve)
         check_templates("MACE", self.templates)
         check_anchors("MACE", self.concepts, self.anchor)
@@ -169,7 +169,7 @@ class MACE(Unlearning):
             if prompt.concept.casefold() not in prompt.text.casefold():
                 raise SpecError(
                     sentence(
-                        f'A forget prompt of MACE does not ask for its concept "{prompt.concept}".',
+                        f'A forget prompt of MACE does not contain its concept "{prompt.concept}".',
                         prompt=prompt.text,
                         do="Write the concept's name into the prompt.",
                     )
@@ -187,7 +187,7 @@ class MACE(Unlearning):
 
     @property
     def updates(self) -> int:
-        """Optimiser steps taken, each concept's counted by themselves."""
+        """Optimiser steps taken, summed over concepts."""
         return self.iterations * len(self.concepts)
 
     def prompts(self, name: str) -> list[str]:
@@ -203,7 +203,7 @@ class MACE(Unlearning):
             old, new = tensors(model), tensors(changed)
             matrices = {name: new[name] for name in selected(self.moves, old)}
             with torch.no_grad():
-                # 1. The words around the names.
+                # 1. Refinement of the tokens around the names.
                 general = general_moment(model, run, self.general)
                 domain = text_moment(model, run, tuple(self._preserved()))
                 kept = general + self.preserve_weight * domain
@@ -213,7 +213,7 @@ class MACE(Unlearning):
                     matrix.copy_(matrix.double() @ refined)
                 pictures = drawn_examples(model, run, self.forget)
                 masks = concept_masks(run, self.forget, self.masks).to(model.device)
-            # 2. The names.
+            # 2. LoRAs for the names.
             loras: list[LoRAs] = []
             first = last = 0.0
             for low in range(0, len(self.concepts), self.together):
@@ -222,7 +222,7 @@ class MACE(Unlearning):
                 trained, ends = train_together(self, group, changed, matrices, pictures, masks, run, before=before)
                 loras, first, last = loras + trained, first + ends.first, last + ends.last
             with torch.no_grad():
-                # 3. All of them at once.
+                # 3. Fusion of all LoRAs.
                 moments = (moment(moves.encode_texts(model, self.prompts(concept.name))) for concept in self.concepts)
                 kept = self.fuse_preserve_scale * kept
                 fuse(matrices, old, zip(loras, moments, strict=True), kept, ridge=self.ridge)
@@ -250,7 +250,7 @@ class Pair(NamedTuple):
 
 
 def matched(model: StableDiffusion, name: str, anchor: str, templates: Sequence[str]) -> Pair:
-    """Tokens before the subject, and those after it as far as both prompts reach; the subjects' own are left out."""
+    """Tokens before the subject, and those after it up to the shorter prompt's end; the subjects' own are left out."""
     import torch
 
     sides: list[list[tuple[Tensor, range]]] = []

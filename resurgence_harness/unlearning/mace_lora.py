@@ -1,8 +1,8 @@
-"""MACE's second stage: one LoRA per concept learns not to look at the name where the concept is. See mace.py.
+"""MACE's second stage: one LoRA per concept learns not to attend to the name inside the concept's mask. See mace.py.
 
-Concepts share forward passes and nothing else: every row of a batch has its own concept's LoRA, images, prompt,
-timestep and noise, and every concept its own parameter group, which AdamW updates and clips by itself. One U-Net serves
-them all, and what is kept of a concept are its two thin matrices per key and value.
+Concepts share only forward passes: every row of a batch has its concept's LoRA, image, prompt, timestep and noise, and
+every concept has its own parameter group, which AdamW updates and clips separately. All share one U-Net; the result per
+concept is two low-rank factors per key and value matrix.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Timesteps(ABC):
 @final
 @dataclass(frozen=True)
 class FocalTimesteps(Timesteps):
-    """ξ(t) ∝ σ(.05 (t − 200)) − σ(.05 (t − 400)): where an image's subject takes shape. Mean 300."""
+    """ξ(t) ∝ σ(.05 (t − 200)) − σ(.05 (t − 400)): the timesteps at which an image's subject forms. Mean 300."""
 
     name: ClassVar[str] = "focal"
 
@@ -53,7 +53,7 @@ class FocalTimesteps(Timesteps):
 @final
 @dataclass(frozen=True)
 class UniformTimesteps(Timesteps):
-    """Every t alike, as the authors take for explicit content."""
+    """Uniform t, as the authors use for explicit content."""
 
     name: ClassVar[str] = "uniform"
 
@@ -74,7 +74,7 @@ class FrobeniusNorm:
 @final
 @dataclass(frozen=True)
 class SquaredFrobeniusNorm:
-    """Σ_l ‖A_l‖_F², as the paper's objective is recalled."""
+    """Σ_l ‖A_l‖_F², the paper's objective (from memory)."""
 
     name: ClassVar[str] = "squared-norm"
     power: ClassVar[int] = 2
@@ -90,11 +90,11 @@ class LoRA(NamedTuple):
 
 
 LoRAs = dict[str, LoRA]
-"""One concept's, by the name of the matrix that each is added to."""
+"""One concept's LoRAs, by the name of the matrix that each is added to."""
 
 
 class Draw(NamedTuple):
-    """One batch of one concept, or of several in a row."""
+    """One batch of one concept, or of several concepts concatenated."""
 
     image: Tensor
     """Rows of the forget images [n]."""
@@ -103,13 +103,13 @@ class Draw(NamedTuple):
     t: Tensor
     """Timesteps [n]."""
     spread: Tensor
-    """Where in the VAE's posterior the latent lies, in standard deviations [n, 4, h, w]."""
+    """Offset of the latent from the VAE posterior's mean, in standard deviations [n, 4, h, w]."""
     noise: Tensor
     """ε [n, 4, h, w]."""
 
 
 class Training(Protocol):
-    """The values of MACE that this stage needs; mace.py says what each means."""
+    """The fields of MACE that this stage needs, documented in mace.py."""
 
     @property
     def templates(self) -> tuple[str, ...]:
@@ -117,15 +117,15 @@ class Training(Protocol):
 
     @property
     def forget(self) -> Probe:
-        """What the images were requested by."""
+        """Prompts and seeds of the forget images."""
 
     @property
     def rank(self) -> int:
-        """Of each LoRA."""
+        """Rank of each LoRA."""
 
     @property
     def iterations(self) -> int:
-        """Optimiser steps for each concept."""
+        """Optimiser steps per concept."""
 
     @property
     def batch(self) -> int:
@@ -133,7 +133,7 @@ class Training(Protocol):
 
     @property
     def learning_rate(self) -> float:
-        """AdamW's."""
+        """AdamW's learning rate."""
 
     @property
     def timesteps(self) -> Timesteps:
@@ -141,11 +141,11 @@ class Training(Protocol):
 
     @property
     def penalty(self) -> FrobeniusNorm | SquaredFrobeniusNorm:
-        """What is made of the attention inside the masks."""
+        """Norm of the attention inside the masks that is minimised."""
 
     @property
     def seed(self) -> int:
-        """Of the LoRAs, the images' order, the prompts' order, t and the noise."""
+        """Seed of the LoRAs, the order of images and prompts, t and the noise."""
 
     @property
     def updates(self) -> int:
@@ -166,9 +166,9 @@ def train_together(
     *,
     before: int,
 ) -> tuple[list[LoRAs], Losses]:
-    """The LoRAs of some concepts on the refined model, and the sum of their losses at the two ends.
+    """The LoRAs of a group of concepts on the refined model, and the sum of their first and last losses.
 
-    `before` updates of other concepts have been made, for the progress.
+    `before`: updates already made for other concepts, for the progress display.
     """
     import torch
 
@@ -187,18 +187,18 @@ def train_together(
     tokens = name_tokens(refined, texts, closing=True)
 
     def added(name: str, c: Tensor) -> Tensor:
-        """dW c, by every row's own dW."""
+        """dW c, with each row's own dW."""
         down, up = (torch.stack([loras[name][part] for loras in trained]) for part in (0, 1))
         return c @ down.repeat_interleave(step.batch, 0).mT @ up.repeat_interleave(step.batch, 0).mT
 
     def loss(drawn: Draw) -> Tensor:
-        """L of every row, a mean over each concept's images and a sum over concepts."""
+        """L, averaged over each concept's images and summed over concepts."""
         x_0 = pictures.mean[drawn.image] + pictures.deviation[drawn.image] * drawn.spread
         x_t = moves.add_noise(refined, x_0, drawn.noise, drawn.t)
         norms: list[Tensor] = []
 
         def watch(maps: Tensor) -> None:
-            norms.append(looked_at(maps, masks[drawn.image], tokens[drawn.text]))
+            norms.append(masked_norm(maps, masks[drawn.image], tokens[drawn.text]))
 
         with watched(refined.unet, watch, added):
             moves.predict(refined, x_t, drawn.t, states[drawn.text])
@@ -225,7 +225,7 @@ def train_together(
 def draws(
     step: Training, concept: Concept, generator: Generator, density: Tensor, shape: tuple[int, ...], first: int
 ) -> Iterator[Draw]:
-    """One concept's batches without end; its prompts are the rows from `first` on."""
+    """Endless batches of one concept; its prompts are the rows from `first` on."""
     import torch
 
     own = torch.tensor([row for row, (prompt, _) in enumerate(step.forget.rows()) if prompt.concept == concept.name])
@@ -238,7 +238,7 @@ def draws(
 
 
 def fresh(matrices: dict[str, Tensor], rank: int, *, generator: Generator) -> LoRAs:
-    """LoRAs that change nothing yet: down ~ N(0, 1/r²), up = 0."""
+    """New LoRAs with dW = 0: down ~ N(0, 1/r²), up = 0."""
     import torch
 
     loras: LoRAs = {}
@@ -249,19 +249,19 @@ def fresh(matrices: dict[str, Tensor], rank: int, *, generator: Generator) -> Lo
     return loras
 
 
-def looked_at(maps: Tensor, masks: Tensor, tokens: Tensor) -> Tensor:
+def masked_norm(maps: Tensor, masks: Tensor, tokens: Tensor) -> Tensor:
     """‖A_l[m_l, S]‖_F of each row [n], from maps [n, heads, h_l w_l, L], masks [n, h, w] and tokens [n, L]."""
     import torch
 
     inside = resized(masks, *grid(maps.shape[2], *masks.shape[1:])).flatten(1)
     chosen = inside[:, None, :, None] & tokens[:, None, None, :]
-    # vector_norm, not a root of a sum: where a coarse layer's mask is empty its gradient is 0 and not NaN.
+    # vector_norm, not the root of a sum: if a coarse layer's mask is empty its gradient is 0 and not NaN.
     norms: Tensor = torch.linalg.vector_norm(maps * chosen, dim=(1, 2, 3))
     return norms
 
 
 def own_generator(seed: int, name: str) -> Generator:
-    """A concept's own: it depends on the name, not on its place among the concepts."""
+    """The generator of one concept, from the seed and its name, independent of its position in the erase set."""
     import torch
 
     digest = hashlib.sha256(f"{seed} {name}".encode()).digest()

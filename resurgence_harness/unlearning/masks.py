@@ -1,14 +1,14 @@
-"""Where in a forget image the concept is: the region whose attention to the concept's name MACE takes away.
+"""Masks of the concept in forget images: the region in which MACE suppresses the attention to the concept's name.
 
-Forget images are drawn by the base, so nobody knows the truth about them; there are four ways to a mask.
+Forget images are drawn by the base, so true masks are unknown; there are four sources.
 
-    AttentionMasks    where the base itself looks when it reads the name: no other model is needed. The default.
+    AttentionMasks    the base's own attention to the name: no other model is needed. The default.
     SegmentedMasks    Grounding DINO and SAM, prompted with the name, as MACE's authors do
-    GivenMasks        drawn by the caller, one for each row of the probe
-    WholeImage        everywhere: the authors' fallback where nothing is detected, and theirs for artistic styles
+    GivenMasks        provided by the caller, one for each row of the probe
+    WholeImage        the whole image: the authors' fallback if nothing is detected, and their choice for styles
 
-A mask becomes a boolean on the latent grid (nearest neighbour), is kept in the store, and is never empty: an empty one
-would unlearn nothing and report success.
+A mask is resized to a boolean on the latent grid (nearest neighbour) and cached in the store. It is never empty: an
+empty one would unlearn nothing and report success.
 """
 
 from __future__ import annotations
@@ -36,20 +36,20 @@ if TYPE_CHECKING:
 
 
 class MaskSource(ABC):
-    """A way to masks. Subclasses are final frozen dataclasses: what changes a mask is a field."""
+    """A source of masks. Subclasses are final frozen dataclasses: everything that affects a mask is a field."""
 
     name: ClassVar[str]
     version: ClassVar[int] = 1
 
     @abstractmethod
     def find(self, run: Run, probe: Probe) -> Tensor:
-        """bool [n, H, W] at any resolution, one for each row of the probe: where the row's `prompt.concept` is."""
+        """bool [n, H, W] at any resolution, one per row of the probe: True where the row's `prompt.concept` is."""
 
 
 @final
 @dataclass(frozen=True, kw_only=True)
 class MaskSet:
-    """Masks of a probe drawn by a base. A cache key, no more."""
+    """Masks of a probe drawn by a base. Only a cache key."""
 
     name: ClassVar[str] = "masks"
     version: ClassVar[int] = 1
@@ -57,13 +57,13 @@ class MaskSet:
     base: str
     """Digest of the base, which drew the images."""
     probe: Probe
-    """What it was asked."""
+    """Prompts and seeds of the images."""
     source: MaskSource
-    """Who says where the concept is."""
+    """The source of the masks."""
 
 
 def concept_masks(run: Run, probe: Probe, source: MaskSource) -> Tensor:
-    """bool [n, h, w] on the latent grid, one for each row of the probe; a BuildError for an empty one."""
+    """bool [n, h, w] on the latent grid, one per row of the probe; BuildError for an empty or missing one."""
     import torch
 
     factor = run.base.latent_factor
@@ -72,9 +72,7 @@ def concept_masks(run: Run, probe: Probe, source: MaskSource) -> Tensor:
     def find() -> dict[str, Tensor]:
         found = source.find(run, probe).cpu()
         if len(found) != len(probe) or found.dtype != torch.bool:
-            raise BuildError(
-                sentence("The masks are not those of the probe.", masks=tuple(found.shape), rows=len(probe))
-            )
+            raise BuildError(sentence("The masks do not match the probe.", masks=tuple(found.shape), rows=len(probe)))
         masks = resized(found, *size)
         for mask, (prompt, seed) in zip(masks, probe.rows(), strict=True):
             if not mask.any():
@@ -101,7 +99,7 @@ def resized(masks: Tensor, height: int, width: int) -> Tensor:
 @final
 @dataclass(frozen=True)
 class WholeImage(MaskSource):
-    """Everywhere."""
+    """The whole image."""
 
     name: ClassVar[str] = "whole-image"
 
@@ -115,7 +113,7 @@ class WholeImage(MaskSource):
 @final
 @dataclass(frozen=True)
 class Refused:
-    """An image in which nothing was detected is an error."""
+    """An image without a detection is an error."""
 
     name: ClassVar[str] = "refused"
 
@@ -123,29 +121,30 @@ class Refused:
 @final
 @dataclass(frozen=True, kw_only=True)
 class AttentionMasks(MaskSource):
-    """Where the base attends to S (the name's tokens, the end token and all padding) while it denoises its own image.
+    """Where the base attends to S (the name's tokens, the end token and all padding) while denoising its own image.
 
-    S is also what MACE takes the attention from. The padding matters: on the microworld's rendered faces, whose true
-    masks are known, S has an overlap (IoU) of .60 with the face, the name's own tokens .36, the whole image .40.
+    S is also the set of tokens whose attention MACE suppresses. The padding matters: on the microworld's rendered
+    faces, whose true masks are known, S has an overlap (IoU) of .60 with the face, the name's tokens .36, the whole
+    image .40.
     """
 
     name: ClassVar[str] = "attention"
 
     timesteps: tuple[int, ...] = (100, 300)
-    """Noise levels, 0 … 999, at which it is watched; the maps are averaged. Each costs one forward pass an image."""
+    """Noise levels, 0 … 999, whose attention maps are averaged. Each costs one forward pass per image."""
     threshold: float = 0.5
-    """A place belongs to the concept where attention is above this part of the image's range, in 0 … 1."""
+    """The mask is where attention is above this fraction of the image's range, in 0 … 1."""
     seed: int = 0
-    """Of the noise."""
+    """Seed of the noise."""
 
     def __post_init__(self) -> None:
-        """Refuse values out of range."""
+        """SpecError for values out of range."""
         whole("AttentionMasks", 0, seed=self.seed)
         positive("AttentionMasks", threshold=self.threshold)
         if self.threshold >= 1 or not self.timesteps or any(not 0 <= t <= 999 for t in self.timesteps):
             raise SpecError(
                 sentence(
-                    "AttentionMasks cannot see with these values.",
+                    "AttentionMasks has values out of range.",
                     threshold=f"{self.threshold} (below 1)",
                     timesteps=f"{self.timesteps} (one or more of 0 … 999)",
                 )
@@ -168,7 +167,7 @@ class AttentionMasks(MaskSource):
 @final
 @dataclass(frozen=True, kw_only=True)
 class SegmentedMasks(MaskSource):
-    """Grounding DINO finds boxes for a phrase, SAM outlines what is in them; their union."""
+    """Grounding DINO finds boxes for a phrase, SAM segments them; the mask is their union."""
 
     name: ClassVar[str] = "segmented"
 
@@ -177,15 +176,15 @@ class SegmentedMasks(MaskSource):
     segmenter: str
     """Digest of the SAM."""
     phrase: str = ""
-    """What is looked for; "" means the concept's name. Detectors know "a person" better than a person's name."""
+    """The phrase to detect; "" means the concept's name. Detectors find "a person" better than a person's name."""
     threshold: float = 0.3
-    """Least score of a box, 0 … 1; the authors' value."""
+    """Minimum score of a box, 0 … 1; the authors' value."""
     undetected: Refused | WholeImage = Refused()
-    """What an image is worth in which nothing is found; the authors take the whole image."""
+    """What to do with an image without a detection; the authors use the whole image."""
     detector_location: str = not_in_key("")
-    """Where this machine has the Grounding DINO."""
+    """Path of the Grounding DINO on this machine."""
     segmenter_location: str = not_in_key("")
-    """Where this machine has the SAM."""
+    """Path of the SAM on this machine."""
 
     @classmethod
     def of(
@@ -197,7 +196,7 @@ class SegmentedMasks(MaskSource):
         threshold: float = 0.3,
         undetected: Refused | WholeImage = Refused(),
     ) -> SegmentedMasks:
-        """The models in two directories, as they are now."""
+        """The models in two directories, with their current content."""
         return cls(
             detector=segmenting.digest_of(detector),
             segmenter=segmenting.digest_of(segmenter),
@@ -209,14 +208,19 @@ class SegmentedMasks(MaskSource):
         )
 
     def __post_init__(self) -> None:
-        """Refuse values out of range."""
+        """SpecError for values out of range."""
         positive("SegmentedMasks", threshold=self.threshold)
 
     def find(self, run: Run, probe: Probe) -> Tensor:
-        """At the images' resolution."""
+        """Masks at the images' resolution; UserError if a model has changed."""
         for location, digest in ((self.detector_location, self.detector), (self.segmenter_location, self.segmenter)):
             if segmenting.digest_of(location) != digest:
-                raise UserError(sentence(f"The segmenting model at {location} has changed.", do="Name it again."))
+                raise UserError(
+                    sentence(
+                        f"The segmenting model at {location} has changed.",
+                        do="Create the masks' source again: SegmentedMasks.of(detector, segmenter).",
+                    )
+                )
         images, _ = run.images(probe)
         models = segmenting.Segmenter(self.detector_location, self.segmenter_location, device=str(run.base.device))
         phrases = [self.phrase or prompt.concept for prompt, _ in probe.rows()]
@@ -229,10 +233,10 @@ class SegmentedMasks(MaskSource):
 @final
 @dataclass(frozen=True, kw_only=True)
 class GivenMasks(MaskSource):
-    """Masks in a file of the caller's: a .npy of bool [n, H, W], one for each row of the forget probe, in its order.
+    """Masks in a file of the caller: a .npy of bool [n, H, W], one for each row of the forget probe, in its order.
 
-    The probe and the base determine the images, so a row is enough to say which image is meant. The file's sha256 is
-    in the key, the place where it lies is not.
+    The probe and the base determine the images, so rows identify them. The file's sha256 is in the key, its path is
+    not.
     """
 
     name: ClassVar[str] = "given"
@@ -240,16 +244,16 @@ class GivenMasks(MaskSource):
     digest: str
     """sha256 of the file."""
     location: str = not_in_key("")
-    """Where this machine has it."""
+    """Its path on this machine."""
 
     @classmethod
     def of(cls, path: str | Path) -> GivenMasks:
-        """The file at a path, as it is now."""
+        """The file at a path, with its current content."""
         return cls(digest=hashlib.sha256(_bytes(path)).hexdigest(), location=str(Path(path).absolute()))
 
     @classmethod
     def written(cls, path: str | Path, masks: np.ndarray) -> GivenMasks:
-        """Write masks [n, H, W] to a new file and name it; True is where the concept is."""
+        """Write masks [n, H, W], True where the concept is, to a file, and return its `GivenMasks`."""
         import numpy as np
 
         with Path(path).open("wb") as stream:
@@ -257,7 +261,7 @@ class GivenMasks(MaskSource):
         return cls.of(path)
 
     def find(self, run: Run, probe: Probe) -> Tensor:
-        """At the file's resolution."""
+        """Masks at the file's resolution; UserError if the file has changed or does not match the probe."""
         import io
 
         import numpy as np
@@ -265,7 +269,9 @@ class GivenMasks(MaskSource):
 
         content = _bytes(self.location)
         if hashlib.sha256(content).hexdigest() != self.digest:
-            raise UserError(sentence(f"The masks at {self.location} have changed.", do="Name the file again."))
+            raise UserError(
+                sentence(f"The masks at {self.location} have changed.", do="Create them again: GivenMasks.of(path).")
+            )
         try:
             masks = np.load(io.BytesIO(content), allow_pickle=False)
         except ValueError as problem:
@@ -273,7 +279,7 @@ class GivenMasks(MaskSource):
         if masks.dtype != bool or masks.ndim != 3 or len(masks) != len(probe):
             raise UserError(
                 sentence(
-                    f"The masks at {self.location} are not those of the forget images.",
+                    f"The masks at {self.location} do not match the forget images.",
                     masks=f"{masks.dtype} {masks.shape}",
                     expected=f"bool ({len(probe)}, height, width)",
                     do="Give one mask for each row of the forget probe, prompts outermost, then seeds.",
@@ -305,10 +311,10 @@ def attention_to(
     seed: int,
     batch: int = 8,
 ) -> Tensor:
-    """How much each latent attends to some tokens: [n, h, w], averaged over tokens, heads, layers and timesteps.
+    """Attention of each latent position to some tokens: [n, h, w], averaged over tokens, heads, layers and timesteps.
 
     latents x_0 [n, 4, h, w], states c [n, L, d], tokens bool [n, L]. Layers on grids under a quarter of the latents'
-    side are left out: they say that the concept is there, not where. Row k's noise is from `seed` + k.
+    side are left out, since they do not localise the concept. Row k's noise is from `seed` + k.
     """
     import torch
     from torch.nn.functional import interpolate
@@ -338,7 +344,7 @@ def attention_to(
 
 
 def above(maps: Tensor, threshold: float) -> Tensor:
-    """bool [n, h, w]: where a map exceeds `threshold` of the way from its least to its greatest value."""
+    """bool [n, h, w]: where a map exceeds its minimum + `threshold` × its range."""
     low, high = maps.amin((1, 2), keepdim=True), maps.amax((1, 2), keepdim=True)
     return maps > low + threshold * (high - low)
 

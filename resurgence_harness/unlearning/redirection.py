@@ -1,11 +1,11 @@
-"""Redirection: an image that must be forgotten is denoised as if its text were another one, c', its pseudo prompt.
+"""Redirection: train the model to denoise a forget image as if its text were another one, the pseudo prompt c'.
 
     L_f = E_{x_0, c, t, ε} ‖ f_θ(x_t, t, c) − sg( f_θ(x_t, t, c') ) ‖²     x_0 a forget image, c its own text
-    L_r = E_{x_0, c, t, ε} ‖ f_θ(x_t, t, c) − y_t ‖²                       x_0 a retain image, y_t what it should say
+    L_r = E_{x_0, c, t, ε} ‖ f_θ(x_t, t, c) − y_t ‖²                       x_0 a retain image, y_t the target ε or v
 
-The target is the student's own, at the same x_t, without guidance. Errors are those of ε for v-models too (weighted by
-a_t²). SalUn minimises L_f + α L_r, Scissorhands L_r + λ L_f. Both losses of a step come from one forward pass
-where its activations are small (training.PASS).
+The target of L_f is the student's own prediction at the same x_t, without guidance. Errors are those of ε for v-models
+too (weighted by a_t²). SalUn minimises L_f + α L_r, Scissorhands L_r + λ L_f. Both losses of a step come from one
+forward pass if its activations fit (training.PASS).
 """
 
 from __future__ import annotations
@@ -31,20 +31,20 @@ if TYPE_CHECKING:
 @final
 @dataclass(frozen=True)
 class NameReplaced:
-    """c' is the image's own text with the anchor in the place of the name: "A portrait of a celebrity"."""
+    """c' is the image's own text with the anchor in place of the name: "A portrait of a celebrity"."""
 
     name: ClassVar[str] = "name-replaced"
 
     def text(self, text: str, concept: Concept, anchor: str) -> str:
-        """The text with every occurrence of the concept's words replaced, the longest first."""
-        words = "|".join(re.escape(word) for word in sorted(concept.aliases, key=len, reverse=True))
-        return re.sub(rf"(?<!\w)(?:{words})(?!\w)", lambda _: anchor, text, flags=re.IGNORECASE)
+        """The text with every occurrence of the concept's name and synonyms replaced, the longest first."""
+        names = "|".join(re.escape(name) for name in sorted(concept.aliases, key=len, reverse=True))
+        return re.sub(rf"(?<!\w)(?:{names})(?!\w)", lambda _: anchor, text, flags=re.IGNORECASE)
 
 
 @final
 @dataclass(frozen=True)
 class TextReplaced:
-    """c' is the anchor alone, whatever the image's text was: "a photo of a person wearing clothes"."""
+    """c' is the anchor alone, whatever the image's text: "a photo of a person wearing clothes"."""
 
     name: ClassVar[str] = "text-replaced"
 
@@ -56,24 +56,24 @@ class TextReplaced:
 def pseudo_texts(
     method: str, concepts: Sequence[Concept], forget: Probe, *, anchor: str, pseudo: NameReplaced | TextReplaced
 ) -> tuple[str, ...]:
-    """c' of each forget prompt; a SpecError where there is none, or where it still asks for an erased concept."""
+    """c' of each forget prompt; SpecError if there is none, or if it still names an erased concept."""
     concept_of = {concept.name.casefold(): concept for concept in concepts}
     texts = []
     for prompt in forget.prompts:
         concept = concept_of[prompt.concept.casefold()]
-        instead = (anchor or concept.kind).strip()
-        if not instead:
+        replacement = (anchor or concept.kind).strip()
+        if not replacement:
             raise SpecError(
                 sentence(
-                    f'{method} does not know what "{concept.name}" shall be taken for.',
+                    f'{method} has no anchor for "{concept.name}".',
                     do=f'Give {method}(anchor="a celebrity") or Concept(kind="a celebrity").',
                 )
             )
-        texts.append(pseudo.text(prompt.text, concept, instead))
+        texts.append(pseudo.text(prompt.text, concept, replacement))
     if found := first_named(concepts, dict.fromkeys(texts)):
         raise SpecError(
             sentence(
-                f'{method}\'s pseudo prompt "{found[0]}" still asks for the erased "{found[1]}".',
+                f'{method}\'s pseudo prompt "{found[0]}" still names the erased "{found[1]}".',
                 do='Give an anchor without erased names, such as "a celebrity".',
             )
         )
@@ -90,7 +90,7 @@ def pseudo_texts(
 
 
 class Redirected(NamedTuple):
-    """Text states of the pseudo prompts, each once."""
+    """Text states of the distinct pseudo prompts."""
 
     states: Tensor
     """[m, L, d]."""
@@ -99,7 +99,7 @@ class Redirected(NamedTuple):
 
 
 def redirected(model: StableDiffusion, forget: Probe, texts: Sequence[str]) -> Redirected:
-    """c' for each image of `forget`, whose prompts have the pseudo prompts `texts`."""
+    """Text states of c' for each image of `forget`; `texts` are the pseudo prompts of its prompts."""
     import torch
 
     distinct = list(dict.fromkeys(texts))
@@ -108,12 +108,12 @@ def redirected(model: StableDiffusion, forget: Probe, texts: Sequence[str]) -> R
 
 
 class Weights(NamedTuple):
-    """How much each of the two losses counts."""
+    """Weights of the two losses."""
 
     forget: float
-    """Of L_f or L_u; below 0 to make it larger."""
+    """Weight of L_f or L_u; negative to maximise it."""
     retain: float
-    """Of L_r."""
+    """Weight of L_r."""
 
 
 def redirection_losses(
@@ -126,9 +126,9 @@ def redirection_losses(
     batch: int,
     generator: Generator,
 ) -> Iterator[Iterable[Tensor]]:
-    """Terms of the weighted sum of L_f and L_r on one batch of each set after another, without end.
+    """Endless steps, each as the terms of the weighted sum of L_f and L_r on one batch of each set.
 
-    Every image is seen once before any comes again.
+    Every image is used once before any repeats.
     """
     import torch
 
@@ -141,7 +141,7 @@ def redirection_losses(
 def denoising_losses(
     model: StableDiffusion, forget: Examples, retain: Examples, *, weights: Weights, batch: int, generator: Generator
 ) -> Iterator[Iterable[Tensor]]:
-    """The same of L_u and L_r, both the ordinary denoising loss, on the same batches."""
+    """As `redirection_losses`, with the denoising loss L_u of the forget images in place of L_f; same batches."""
     for _, f, r in _pairs(model, forget, retain, batch=batch, generator=generator):
         yield _terms(model, f, r, weights)
 
@@ -149,7 +149,7 @@ def denoising_losses(
 def _pairs(
     model: StableDiffusion, forget: Examples, retain: Examples, *, batch: int, generator: Generator
 ) -> Iterator[tuple[Tensor, Noised, Noised]]:
-    """Rows of the forget set, these with noise, and as many retain images."""
+    """Endless batches: rows of the forget set, their noised examples, and as many noised retain examples."""
     forgotten = batches(len(forget.mean), batch, generator=generator)
     retained = batches(len(retain.mean), batch, generator=generator)
     for rows, others in zip(forgotten, retained, strict=True):
@@ -158,7 +158,7 @@ def _pairs(
 
 
 def _terms(model: StableDiffusion, f: Noised, r: Noised, weights: Weights) -> Iterator[Tensor]:
-    """The weighted sum of both mean errors: in one forward pass where it is small, else one after another."""
+    """The weighted sum of both mean errors: one term from one forward pass if it fits, else one term per pass."""
     import torch
 
     both = Noised(*(torch.cat(pair) for pair in zip(f, r, strict=True)))
@@ -173,5 +173,5 @@ def _terms(model: StableDiffusion, f: Noised, r: Noised, weights: Weights) -> It
 
 
 def _errors(model: StableDiffusion, seen: Noised) -> Tensor:
-    """Of what is said about each image, [n]."""
+    """Squared error of the prediction for each image, [n]."""
     return moves.noise_errors(model, moves.predict(model, seen.x_t, seen.t, seen.states), seen.aim, seen.t)

@@ -1,11 +1,11 @@
-"""Which weights matter most for some images: gradients of a loss, the k-th largest of their sizes, masks in bits.
+"""Weight saliency for some images: gradients of a loss, their k-th largest absolute value, and bit masks.
 
-Everything is done tensor by tensor, so that at Stable Diffusion's size (860 million weights) nothing is held beside
-one float32 gradient: no joint vector, no sort, no index.
+Everything is done tensor by tensor, so that at Stable Diffusion's size (860 million weights) only one float32 gradient
+is in memory: no concatenation, no sort, no index.
 
-    k-th largest   float32 numbers ≥ 0 are ordered as their bits are, so three counts over 11, 10 and 10 of the bits
-                   find it exactly (a radix selection)
-    mask           one bit a weight, eight in a uint8: 0.11 GB
+    k-th largest   float32 numbers ≥ 0 sort like their bits, so three histograms over 11, 10 and 10 of the bits find it
+                   exactly (radix selection)
+    mask           one bit per weight, eight in a uint8: 0.11 GB
 """
 
 from __future__ import annotations
@@ -30,43 +30,43 @@ if TYPE_CHECKING:
 @final
 @dataclass(frozen=True)
 class Denoising:
-    """‖ f_θ(x_t, t, c) − y_t ‖²: the loss that the model was trained with."""
+    """‖ f_θ(x_t, t, c) − y_t ‖²: the ordinary training loss."""
 
     name: ClassVar[str] = "denoising"
     forwards: ClassVar[int] = 1
-    """Rows of a forward pass that an image takes."""
+    """Rows of a forward pass per image."""
 
     def errors(self, model: StableDiffusion, seen: Noised, empty: Tensor) -> Tensor:
-        """Of each image [n]. 3 F an image, backward pass included."""
-        said = moves.predict(model, seen.x_t, seen.t, seen.states)
-        return moves.noise_errors(model, said, seen.aim, seen.t)
+        """Error of each image [n]; costs 3 forward passes per image, backward pass included."""
+        predicted = moves.predict(model, seen.x_t, seen.t, seen.states)
+        return moves.noise_errors(model, predicted, seen.aim, seen.t)
 
 
 @final
 @dataclass(frozen=True, kw_only=True)
 class Guided:
-    """‖ (1 + g) f_θ(x_t, t, c) − g f_θ(x_t, t, c_0) − y_t ‖²: the same for what a sampler makes of the model."""
+    """‖ (1 + g) f_θ(x_t, t, c) − g f_θ(x_t, t, c_0) − y_t ‖²: the same for the guided prediction of a sampler."""
 
     name: ClassVar[str] = "guided"
     forwards: ClassVar[int] = 2
-    """Rows of a forward pass that an image takes."""
+    """Rows of a forward pass per image."""
 
     guidance: float = 7.5
-    """g ≥ 0; what samplers call a guidance scale is g + 1."""
+    """g ≥ 0; the usual guidance scale of samplers is g + 1."""
 
     def __post_init__(self) -> None:
-        """Refuse a value out of range."""
+        """SpecError for a value out of range."""
         at_least("Guided", 0, guidance=self.guidance)
 
     def errors(self, model: StableDiffusion, seen: Noised, empty: Tensor) -> Tensor:
-        """Of each image [n]. 6 F an image, backward pass included."""
+        """Error of each image [n]; costs 6 forward passes per image, backward pass included."""
         import torch
 
         both = torch.cat([seen.states, empty.expand_as(seen.states)])
         x_t, t = torch.cat([seen.x_t, seen.x_t]), torch.cat([seen.t, seen.t])
         prompted, nothing = moves.predict(model, x_t, t, both).chunk(2)
-        said = (1 + self.guidance) * prompted - self.guidance * nothing
-        return moves.noise_errors(model, said, seen.aim, seen.t)
+        guided = (1 + self.guidance) * prompted - self.guidance * nothing
+        return moves.noise_errors(model, guided, seen.aim, seen.t)
 
 
 def add_gradients(
@@ -80,9 +80,9 @@ def add_gradients(
     generator: Generator,
     after: Callable[[], None] = lambda: None,
 ) -> None:
-    """Add to each parameter's `.grad` that of the mean loss over the images `rows`, `batch` at a time.
+    """Add the gradient of the mean loss over the images `rows` to each parameter's `.grad`, `batch` at a time.
 
-    `after()` is called after each batch, when its whole gradient has been added.
+    `after()` is called after each batch, when its whole gradient has been added. BuildError for a loss not finite.
     """
     empty = moves.encode_texts(model, [""])
     for low in range(0, len(rows), batch):
@@ -94,7 +94,7 @@ def add_gradients(
                     sentence(
                         f"{method}'s saliency is not finite.",
                         loss=value.item(),
-                        do="Check that the model it starts from is sound.",
+                        do="Check the model that it starts from.",
                     )
                 )
             value.backward()  # type: ignore[no-untyped-call]
@@ -119,7 +119,7 @@ def sensitivity(
 
     def add() -> None:
         for name, weight in weights.items():
-            if weight.grad is not None:  # a weight that these images do not use
+            if weight.grad is not None:  # None for a weight that these images do not use
                 sums[name] += weight.grad.abs_()
                 weight.grad = None
 
@@ -132,7 +132,7 @@ def sensitivity(
 
 
 def balanced(concepts: Sequence[str], count: int, *, generator: Generator) -> Tensor:
-    """`count` rows, of which every concept has as many (± 1): concepts in turn, each one's rows in a random order."""
+    """`count` rows, balanced over concepts (± 1): concepts alternate, each concept's rows in a random order."""
     import torch
 
     names = list(dict.fromkeys(concepts))
@@ -144,18 +144,18 @@ def balanced(concepts: Sequence[str], count: int, *, generator: Generator) -> Te
 
 
 class Cut(NamedTuple):
-    """Where the k largest of many numbers begin."""
+    """The threshold of the k largest of many numbers."""
 
     value: float
     """The k-th largest."""
     ties: int
-    """How many of those that equal it are among the k."""
+    """Number of entries equal to it among the k."""
 
 
 def kth_largest(scores: Callable[[], Iterable[Tensor]], k: int) -> Cut:
-    """The k-th largest, 1 ≤ k ≤ their number, of all entries of float32 tensors ≥ 0. `scores()` is gone through thrice.
+    """The k-th largest of all entries of float32 tensors ≥ 0, 1 ≤ k ≤ their number; `scores()` is iterated three times.
 
-    An entry that is NaN or infinite is a BuildError.
+    BuildError for an entry that is NaN or infinite.
     """
     import torch
 
@@ -172,7 +172,7 @@ def kth_largest(scores: Callable[[], Iterable[Tensor]], k: int) -> Cut:
                 sentence(
                     "A gradient is not finite.",
                     entries=f"{int(counts[0x7F8:].sum()):,} of {int(counts.sum()):,}",
-                    do="Check that the model it starts from is sound.",
+                    do="Check the model that it starts from.",
                 )
             )
         above = counts.flip(0).cumsum(0)
@@ -183,7 +183,7 @@ def kth_largest(scores: Callable[[], Iterable[Tensor]], k: int) -> Cut:
 
 
 def largest(gradients: Mapping[str, Tensor], fraction: float) -> dict[str, Tensor]:
-    """Bits that are 1 on the `fraction` of all entries with the largest |·|; of equals, those that come first."""
+    """Bit masks that are 1 on the `fraction` of all entries with the largest |·|; the first ones among equals."""
     keep = max(1, round(fraction * sum(gradient.numel() for gradient in gradients.values())))
     value, ties = kth_largest(lambda: (gradient.abs() for gradient in gradients.values()), keep)
     bits = {}
@@ -208,7 +208,7 @@ def packed(mask: Tensor) -> Tensor:
 
 
 def unpacked(bits: Tensor, shape: Sequence[int]) -> Tensor:
-    """The mask again, uint8 0 or 1 of this shape."""
+    """Inverse of `packed`: the mask as uint8 0 or 1 of this shape."""
     import torch
 
     flat = (bits[:, None] >> torch.arange(8, dtype=torch.uint8, device=bits.device)) & 1
@@ -216,5 +216,5 @@ def unpacked(bits: Tensor, shape: Sequence[int]) -> Tensor:
 
 
 def ones(bits: Iterable[Tensor]) -> int:
-    """How many bits are 1."""
+    """Number of bits that are 1."""
     return sum(int(unpacked(part, (8 * len(part),)).sum()) for part in bits)

@@ -1,30 +1,30 @@
-"""SalUn, Saliency Unlearning: relabel what must be forgotten, and train only the weights that matter for it.
+"""SalUn, Saliency Unlearning: relabel the forget images, and train only the weights that are salient for them.
 
 Fan, Liu, Zhang, Wong, Wei, Liu. SalUn: Empowering Machine Unlearning via Gradient-Based Weight Saliency in Both Image
 Classification and Generation. ICLR 2024. https://arxiv.org/abs/2310.12508
 
-    G = Σ ∇_θ ‖ (1 + g) f(x_t, t, c) − g f(x_t, t, c_0) − y_t ‖²    over the forget images, at the model as it was given
+    G = Σ ∇_θ ‖ (1 + g) f(x_t, t, c) − g f(x_t, t, c_0) − y_t ‖²    over the forget images, at the given model
     m = 1 on the half of the UNet's entries with the largest |G|, else 0
     L(θ) = ‖ f_θ(x_t, t, c) − sg( f_θ(x_t, t, c') ) ‖²  +  α ‖ f_θ(x_t', t', c_r) − y_t' ‖²,    ∇L ← m ∇L
 
 The first term is on forget images, the second on retain images (x_t', t', c_r); both are in redirection.py.
 
-Notation     f_θ the model being trained, f as it was given     c text states of an image's own text, c' of its pseudo
+Notation     f_θ the model being trained, f the given one     c text states of an image's own text, c' of its pseudo
              prompt, c_0 of the empty text     y_t = ε, or v of a v-model (errors weighted by a_t², so in ε)
              g MostSalient.loss.guidance     m mask     α retain_weight
 Several      The forget set is the union of the concepts' images, each with its own c and c'; one mask from all of them.
 Iterations   max(iterations, iterations_per_concept × n) optimiser steps for n concepts, each on `batch` forget and
-             `batch` retain images, in seeded random orders that show every image once before any comes again. 600 × 8
-             is the authors' 5 epochs of one Imagenette class (their nudity recipe: 100 × 8, α = .1).
-Masks        `MostSalient(loss=Guided())` is the formula above, and the authors' code. Its sum is taken before the
+             `batch` retain images, in seeded random orders that use every image once before any repeats. 600 × 8 is the
+             authors' 5 epochs of one Imagenette class (their nudity recipe: 100 × 8, α = .1).
+Masks        `MostSalient(loss=Guided())` is the formula above, and the authors' code. The sum is taken before the
              absolute value; the loss's sign and scale do not matter. `Denoising()` is the unguided loss, as for
-             training. `Unmasked()` is what their code did until 2024-05-15: it made the mask and never applied it in
-             Stable Diffusion (their issue 15); results published from it have moved every weight.
+             training. `Unmasked()` is what their code did until 2024-05-15: it computed the mask but did not apply it
+             in Stable Diffusion (their issue 15); results published from it have changed every weight.
 Departures   from Unlearn-Saliency a6e89fd (2026-02-28): c' replaces the name in the image's own text (theirs: the next
-             class), `TextReplaced` gives their one text; x_t is the same for c and c' (theirs draws x_0 twice from the
-             VAE's posterior); images drawn by the base; every forget image is used (until 2026-02-27: the first batch
-             alone, for ever), partial batches too; a threshold by counting and bits instead of two sorts and int64;
-             noise of the mask's pass seeded. Adam without weight decay, so that unmasked entries keep their bits.
+             class), `TextReplaced` gives their single text; x_t is the same for c and c' (theirs draws x_0 twice from
+             the VAE's posterior); images drawn by the base; every forget image is used (until 2026-02-27: always the
+             first batch), partial batches too; threshold by radix selection and bits instead of two sorts and int64;
+             noise of the mask's pass seeded. Adam without weight decay, so that masked-out entries do not change.
 """
 
 from __future__ import annotations
@@ -60,17 +60,17 @@ if TYPE_CHECKING:
 @final
 @dataclass(frozen=True, kw_only=True)
 class MostSalient:
-    """Train the entries to which a loss on the forget images is most sensitive."""
+    """Train the entries with the largest gradients of a loss on the forget images."""
 
     name: ClassVar[str] = "most-salient"
 
     fraction: float = 0.5
-    """Share of the whole UNet's entries that may move, 0 < fraction ≤ 1, whatever the subset."""
+    """Share of the whole UNet's entries in the mask, 0 < fraction ≤ 1, whatever the subset."""
     loss: Guided | Denoising = field(default=Guided())
-    """The loss whose gradient decides."""
+    """The loss whose gradient is used."""
 
     def __post_init__(self) -> None:
-        """Refuse an empty mask."""
+        """SpecError for a fraction out of range."""
         if not 0 < self.fraction <= 1:
             raise SpecError(sentence(f"MostSalient.fraction must be above 0 and at most 1, got {self.fraction}."))
 
@@ -86,29 +86,29 @@ class Unmasked:
 @final
 @dataclass(frozen=True, kw_only=True)
 class SaliencyMask:
-    """The mask of one model for some images. A cache key, no more."""
+    """The mask of one model for some images. Only a cache key."""
 
     name: ClassVar[str] = "saliency-mask"
     version: ClassVar[int] = 1
 
     model: str
-    """Digest of the model as it was given."""
+    """Digest of the given model."""
     base: str
     """Digest of the base, which drew the images."""
     forget: Probe
     """The images."""
     mask: MostSalient
-    """How many entries, by which loss."""
+    """Share of entries, and the loss."""
     batch: int
     """Images per forward pass; noise is drawn batch by batch."""
     seed: int
-    """Of timesteps and noise."""
+    """Seed of timesteps and noise."""
 
 
 @final
 @dataclass(frozen=True, kw_only=True)
 class SalUn(Unlearning):
-    """Erase concepts by relabelling their images, in the salient weights alone."""
+    """Erase concepts by relabelling their images, training the salient weights only."""
 
     name: ClassVar[str] = "salun"
     version: ClassVar[int] = 1
@@ -116,32 +116,32 @@ class SalUn(Unlearning):
     concepts: tuple[Concept, ...]
     """The erase set, trained together."""
     forget: Probe
-    """What the base is asked for the forget images: every erased concept, and no other."""
+    """Prompts and seeds of the forget images, drawn by the base: every erased concept, and no other."""
     retain: Probe
-    """What it is asked for the retain images: no erased concept."""
+    """Prompts and seeds of the retain images, drawn by the base: no erased concept."""
     anchor: str = ""
-    """What an erased name is replaced by; "" means each concept's own kind ("a celebrity")."""
+    """The text that replaces an erased name; "" means each concept's own kind ("a celebrity")."""
     pseudo: NameReplaced | TextReplaced = field(default=NameReplaced())
     """How the anchor becomes a pseudo prompt."""
     mask: MostSalient | Unmasked = field(default=MostSalient())
-    """Which entries may move."""
+    """Which entries are trained."""
     subset: Parameters = field(default=Everything())
-    """Which of the UNet's parameters may move at all; the mask is made over the whole UNet and then cut to these."""
+    """The UNet's trained parameters; the mask is computed over the whole UNet, then restricted to these."""
     retain_weight: float = 0.5
     """α ≥ 0."""
     iterations: int = 600
-    """Optimiser steps at least, ≥ 1."""
+    """Minimum optimiser steps, ≥ 1."""
     iterations_per_concept: int = 0
-    """Optimiser steps for each concept at least, ≥ 0; 0: the total does not grow with the erase set."""
+    """Minimum optimiser steps per concept, ≥ 0; 0: the total does not grow with the erase set."""
     batch: int = 8
-    """Images of each set per optimiser step, and per forward pass of the mask's, ≥ 1."""
+    """Images of each set per optimiser step, and per forward pass for the mask, ≥ 1."""
     learning_rate: float = 1e-5
     """Adam's, without weight decay, schedule or clipping; > 0."""
     seed: int = 0
-    """Of the order of the images, the timesteps and the noise."""
+    """Seed of the order of the images, the timesteps and the noise."""
 
     def __post_init__(self) -> None:
-        """Refuse sets that contradict each other, anchors that say nothing, and values out of range."""
+        """SpecError for contradictory sets, missing anchors, and values out of range."""
         check_concepts("SalUn", self.concepts)
         check_pictures("SalUn", self.concepts, forget=self.forget, retain=self.retain)
         self._pseudo_texts()
@@ -152,7 +152,7 @@ class SalUn(Unlearning):
 
     @property
     def moves(self) -> Parameters:
-        """The subset; of its entries those in the mask."""
+        """The subset, of which only the entries in the mask change."""
         return self.subset
 
     @property
@@ -161,7 +161,7 @@ class SalUn(Unlearning):
         return max(self.iterations, self.iterations_per_concept * len(self.concepts))
 
     def apply(self, model: StableDiffusion, run: Run) -> StableDiffusion:
-        """Find the mask, then train what is under it."""
+        """Compute the mask, then train the entries in it."""
         import torch
 
         with torch.inference_mode(False), torch.enable_grad():
@@ -170,7 +170,7 @@ class SalUn(Unlearning):
             changed = model.copy()
             named: dict[str, Any] = {f"unet.{name}": value for name, value in changed.unet.named_parameters()}
             names = selected(self.subset, named)
-            # 1. m, over the whole UNet; then what may move, and its part of m.
+            # 1. m, over the whole UNet; then the trained parameters, and their part of m.
             bits = self._mask(changed, named, forget, run)
             trained = [named[name].requires_grad_(True) for name in names]
             adam = torch.optim.Adam(trained, lr=self.learning_rate, fused=True)
@@ -205,7 +205,7 @@ class SalUn(Unlearning):
     def _mask(
         self, model: StableDiffusion, named: dict[str, Any], forget: Examples, run: Run
     ) -> dict[str, Tensor] | None:
-        """m in bits, of every tensor of the UNet; None for Unmasked. Kept in the store, whatever the training is."""
+        """m as bits, for every tensor of the UNet; None for Unmasked. Cached independently of training settings."""
         import torch
 
         if isinstance(self.mask, Unmasked):

@@ -1,34 +1,34 @@
-"""SHS, Scissorhands: cut the connections that matter most for what must be forgotten, then repair the rest.
+"""SHS, Scissorhands: reinitialise the weights most sensitive to the forget images, then repair the model.
 
 Wu, Harandi. Scissorhands: Scrub Data Influence via Connection Sensitivity in Networks. ECCV 2024.
 https://arxiv.org/abs/2401.06187
 
-    trim      s = |θ| Σ_b |∇_θ L_b|  over batches b of forget images,   τ = the share `sparsity` of all s is at most τ
-              θ_i with s_i > τ inside the scope is drawn anew; biases become 0
+    trim      s = |θ| Σ_b |∇_θ L_b|  over batches b of forget images,   τ = the `sparsity` quantile of all s
+              θ_i with s_i > τ inside the scope is reinitialised ("cut"); biases become 0
     repair    L(θ) = L_r + λ L_f     `Redirect`: L_f = ‖ f_θ(x_t, t, c) − sg( f_θ(x_t, t, c') ) ‖²
               L(θ) = L_r − λ L_u     `Ascend`: L_u = ‖ f_θ(x_t, t, c) − y_t ‖² of forget, L_r of retain images
     project   m = ∇(−L_u) at the trimmed model;   g = ∇L,  g' = g + v m,   v = 0 if ⟨g, m⟩ ≥ 0,
-              else max( γ, −⟨g, m⟩ / (‖m‖² + ρ) ):   no step may undo the forgetting (projection.py)
+              else max( γ, −⟨g, m⟩ / (‖m‖² + ρ) ):   no step undoes the forgetting (projection.py)
 
 Notation     f_θ, c, c', y_t as in redirection.py (errors weighted by a_t² for v-models)     L_b saliency
              λ forget_weight     γ margin, ρ ridge of GradientMemory
 Recipes      The defaults are the authors' for nudity; theirs for one Imagenette class is saliency=Guided(),
              repair=Ascend(), redraw=TruncatedNormal(), sparsity=.999, batch=8, iterations=79, learning_rate=2e-5.
              Ascend has no lower bound and gets worse with more steps.
-Scope        All of the UNet is ranked, two self-attentions are cut in (1.0 % of SD), everything is trained in the
-             repair, as in the authors' code. How much is cut depends on the data and is recorded; nothing at all is an
-             error. With `ranked` equal to `scope`, exactly the share 1 − sparsity of the scope is cut.
-Projection   `GradientMemory` is the paper's; `NoProjection` is what the authors' Stable Diffusion code does, which has
-             the option and never calls it.
-Several      The forget set is the union of the concepts' images. The trim and m see each concept equally often (± 1),
+Scope        All of the UNet is ranked, weights of two self-attentions are cut (1.0 % of SD), everything is trained in
+             the repair, as in the authors' code. The number of cut weights depends on the data and is recorded; none is
+             an error. With `ranked` equal to `scope`, exactly the share 1 − sparsity of the scope is cut.
+Projection   `GradientMemory` is the paper's; `NoProjection` is what the authors' Stable Diffusion code does, whose
+             projection option is never used.
+Several      The forget set is the union of the concepts' images. The trim and m use each concept equally often (± 1),
              `trim_batches × batch` images in all, at least one of each concept.
 Iterations   max(iterations, iterations_per_concept × n) optimiser steps for n concepts, each on `batch` forget and
-             `batch` retain images, in seeded random orders that show every image once before any comes again. The
-             authors publish snapshots of 79 (class) and 89 to 109 (nudity) steps.
+             `batch` retain images, in seeded random orders that use every image once before any repeats. The authors
+             publish snapshots of 79 (class) and 89 to 109 (nudity) steps.
 Departures   from Scissorhands 73ae065 (2024-10-16): c' replaces the name in the image's own text (`TextReplaced` gives
-             their one text); m from as many images as the trim; GEM's ρ = 1e-3, there for its solver, is 0 (a gradient
-             shorter than .03 would break the constraint); images drawn by the base, every one used (theirs: the first
-             batch alone); x_t the same for c and c'; everything seeded.
+             their single text); m from as many images as the trim; GEM's ρ = 1e-3, for its solver, is 0 (with it a
+             gradient of norm below .03 would violate the constraint); images drawn by the base, all of them used
+             (theirs: the first batch only); x_t the same for c and c'; everything seeded.
 """
 
 from __future__ import annotations
@@ -67,12 +67,12 @@ if TYPE_CHECKING:
 @final
 @dataclass(frozen=True)
 class KaimingUniform:
-    """U(−√(6 / n), √(6 / n)), n the inputs of a unit: PyTorch's for ReLU, a = 0."""
+    """U(−√(6 / n), √(6 / n)), n the fan-in: PyTorch's for ReLU, a = 0."""
 
     name: ClassVar[str] = "kaiming-uniform"
 
     def fill(self, weight: Tensor, generator: Generator) -> None:
-        """Draw a weight of two and more dimensions, in place."""
+        """Draw a weight of at least two dimensions, in place."""
         import torch
 
         torch.nn.init.kaiming_uniform_(weight, a=0, nonlinearity="relu", generator=generator)
@@ -81,7 +81,7 @@ class KaimingUniform:
 @final
 @dataclass(frozen=True, kw_only=True)
 class TruncatedNormal:
-    """N(0, std²), cut at ±2 as PyTorch does: at .02, in effect not cut."""
+    """N(0, std²), truncated at ±2 as in PyTorch: at std .02, effectively not truncated."""
 
     name: ClassVar[str] = "truncated-normal"
 
@@ -89,7 +89,7 @@ class TruncatedNormal:
     """Standard deviation, > 0."""
 
     def __post_init__(self) -> None:
-        """Refuse a value out of range."""
+        """SpecError for a value out of range."""
         positive("TruncatedNormal", std=self.std)
 
     def fill(self, weight: Tensor, generator: Generator) -> None:
@@ -102,7 +102,7 @@ class TruncatedNormal:
 @final
 @dataclass(frozen=True)
 class Redirect:
-    """Repair by L_r + λ L_f: a forgotten image is denoised as its pseudo prompt's. Bounded."""
+    """Repair by L_r + λ L_f: forget images are denoised as for their pseudo prompts. Bounded below."""
 
     name: ClassVar[str] = "redirect"
 
@@ -110,7 +110,7 @@ class Redirect:
 @final
 @dataclass(frozen=True)
 class Ascend:
-    """Repair by L_r − λ L_u: the denoising of forgotten images gets worse, without end. Needs no anchor."""
+    """Repair by L_r − λ L_u: gradient ascent on the denoising loss of forget images, unbounded. Needs no anchor."""
 
     name: ClassVar[str] = "ascend"
 
@@ -118,7 +118,7 @@ class Ascend:
 @final
 @dataclass(frozen=True, kw_only=True)
 class SHS(Unlearning):
-    """Erase concepts by drawing their most sensitive weights anew, and repair the model."""
+    """Erase concepts by reinitialising the most sensitive weights, then repair the model."""
 
     name: ClassVar[str] = "shs"
     version: ClassVar[int] = 1
@@ -126,46 +126,46 @@ class SHS(Unlearning):
     concepts: tuple[Concept, ...]
     """The erase set, cut and repaired together."""
     forget: Probe
-    """What the base is asked for the forget images: every erased concept, and no other."""
+    """Prompts and seeds of the forget images, drawn by the base: every erased concept, and no other."""
     retain: Probe
-    """What it is asked for the retain images: no erased concept."""
+    """Prompts and seeds of the retain images, drawn by the base: no erased concept."""
     anchor: str = ""
-    """What an erased name is replaced by; "" means each concept's own kind ("a celebrity"). Ascend does not use it."""
+    """The text that replaces an erased name; "" means each concept's own kind ("a celebrity"). Not used by Ascend."""
     pseudo: NameReplaced | TextReplaced = field(default=NameReplaced())
     """How the anchor becomes a pseudo prompt."""
     saliency: Denoising | Guided = field(default=Denoising())
-    """L_b, the loss whose gradient decides what is cut."""
+    """L_b, the loss whose gradient ranks the weights."""
     sparsity: float = 0.995
-    """Share of the ranked weights that are not sensitive enough to be cut, 0 ≤ sparsity < 1."""
+    """Share of the ranked weights below the cut threshold τ, 0 ≤ sparsity < 1."""
     ranked: Parameters = field(default=Everything())
-    """Which of the UNet's parameters are ranked: among them τ is taken."""
+    """The UNet's parameters that are ranked, to compute τ."""
     scope: Parameters = field(default=TwoSelfAttentions())
-    """In which of those weights are cut."""
+    """Those of them in which weights are cut."""
     redraw: KaimingUniform | TruncatedNormal = KaimingUniform()
-    """What a cut weight becomes."""
+    """The distribution from which cut weights are drawn."""
     trim_batches: int = 10
-    """Batches of forget images that the trim looks at, and the memory, ≥ 1."""
+    """Batches of forget images for the trim, and for the memory, ≥ 1."""
     repair: Redirect | Ascend = Redirect()
     """The loss of the repair."""
     projection: GradientMemory | NoProjection = field(default=GradientMemory())
-    """What happens to its gradients."""
+    """The projection of its gradients."""
     subset: Parameters = field(default=Everything())
-    """Which of the UNet's parameters the repair may move."""
+    """The UNet's parameters trained in the repair."""
     forget_weight: float = 0.1
     """λ ≥ 0."""
     iterations: int = 100
-    """Optimiser steps of the repair at least, ≥ 1."""
+    """Minimum optimiser steps of the repair, ≥ 1."""
     iterations_per_concept: int = 0
-    """Optimiser steps for each concept at least, ≥ 0; 0: the total does not grow with the erase set."""
+    """Minimum optimiser steps per concept, ≥ 0; 0: the total does not grow with the erase set."""
     batch: int = 16
     """Images of each set per optimiser step, and per batch of the trim, ≥ 1."""
     learning_rate: float = 1e-5
     """Adam's, without weight decay, schedule or clipping; > 0."""
     seed: int = 0
-    """Of the new weights, the order of the images, the timesteps and the noise."""
+    """Seed of the new weights, the order of the images, the timesteps and the noise."""
 
     def __post_init__(self) -> None:
-        """Refuse sets that contradict each other, anchors that say nothing, and values out of range."""
+        """SpecError for contradictory sets, missing anchors, and values out of range."""
         check_concepts("SHS", self.concepts)
         check_pictures("SHS", self.concepts, forget=self.forget, retain=self.retain)
         if isinstance(self.repair, Redirect):
@@ -193,7 +193,7 @@ class SHS(Unlearning):
 
     @property
     def looks(self) -> int:
-        """Forget images that the trim and the memory look at."""
+        """Number of forget images used by the trim, and by the memory."""
         return max(self.trim_batches * self.batch, len(self.concepts))
 
     def apply(self, model: StableDiffusion, run: Run) -> StableDiffusion:
@@ -207,24 +207,24 @@ class SHS(Unlearning):
             changed = model.copy()
             named: dict[str, Any] = {f"unet.{name}": value for name, value in changed.unet.named_parameters()}
             names = selected(self.subset, named)
-            # 1. What is cut.
+            # 1. Trim.
             run.record("entries cut", self._trim(changed, named, forget, rows, generator))
-            # 2. What may move, and m.
+            # 2. Trained parameters, and m.
             trained = [named[name].requires_grad_(True) for name in names]
             adam = torch.optim.Adam(trained, lr=self.learning_rate, fused=True)
-            turned: list[float] = []
+            projected: list[float] = []
             if isinstance(self.projection, GradientMemory):
                 add_gradients("SHS", changed, forget, rows, loss=Denoising(), batch=self.batch, generator=generator)
                 memory = [parameter.grad.neg_() for parameter in trained]
                 adam.zero_grad(set_to_none=True)
                 project = self.projection.project
-                adam.register_step_pre_hook(lambda *_: turned.append(project([p.grad for p in trained], memory)))
+                adam.register_step_pre_hook(lambda *_: projected.append(project([p.grad for p in trained], memory)))
 
             # 3. One forward and one backward pass per step, and with Redirect a forward pass for the target.
             losses = self._losses(changed, forget, retain, generator)
             loss = descend("SHS", adam, losses, steps=self.updates, progress=run.progress)
             changed.unet.requires_grad_(False)
-        run.record("steps projected", sum(v > 0 for v in turned))
+        run.record("steps projected", sum(v > 0 for v in projected))
         run.record("forget images", len(forget.mean))
         run.record("retain images", len(retain.mean))
         run.record("samples seen", 2 * self.updates * self.batch)
@@ -238,7 +238,7 @@ class SHS(Unlearning):
     def _trim(
         self, model: StableDiffusion, named: Mapping[str, Any], forget: Examples, rows: Tensor, generator: Generator
     ) -> int:
-        """Rank by s and cut, in place. Σ_b |∇L_b| of the ranked weights is all that is held beside the model."""
+        """Rank by s and cut, in place; returns the number cut, BuildError for 0. Memory: one more float per weight."""
         weights = {name: named[name] for name in selected(self.ranked, named)}
         sums = sensitivity(
             "SHS", model, weights, forget, rows, loss=self.saliency, batch=self.batch, generator=generator
@@ -261,7 +261,7 @@ class SHS(Unlearning):
     def _losses(
         self, model: StableDiffusion, forget: Examples, retain: Examples, generator: Generator
     ) -> Iterator[Iterable[Tensor]]:
-        """Terms of L of the repair on one batch of each set after another, without end."""
+        """Endless steps of the repair, each as the terms of L on one batch of each set."""
         if isinstance(self.repair, Redirect):
             pseudo = redirected(model, self.forget, self._pseudo_texts())
             weights = Weights(forget=self.forget_weight, retain=1.0)
@@ -273,7 +273,7 @@ class SHS(Unlearning):
 
 
 def threshold(weights: Mapping[str, Tensor], sums: Mapping[str, Tensor], sparsity: float) -> float:
-    """τ, the ⌊sparsity · P⌋-th smallest s of all P weights; below 0 where sparsity leaves none under it."""
+    """τ, the ⌊sparsity · P⌋-th smallest s of all P weights; −1 if that number is 0."""
     total = sum(weight.numel() for weight in weights.values())
     under = floor(sparsity * total)
     if not under:
@@ -289,7 +289,7 @@ def trim(
     redraw: KaimingUniform | TruncatedNormal,
     generator: Generator,
 ) -> int:
-    """Draw the entries with s > τ anew, in place, and return how many; biases become 0, scales of norms 1."""
+    """Reinitialise the entries with s > τ in place and return their number; biases become 0, scales of norms 1."""
     import torch
 
     cut = 0

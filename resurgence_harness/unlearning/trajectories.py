@@ -1,6 +1,6 @@
-"""Guided trajectories of a model that is asked for the erased concepts: where ESD and SDD take x_t from.
+"""Guided trajectories of a model for prompts of the erased concepts: the source of x_t in ESD and SDD.
 
-The two share one set, so that it is drawn once, whoever asks first.
+Both methods share one cached set.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ if TYPE_CHECKING:
 @final
 @dataclass(frozen=True, kw_only=True)
 class Trajectories:
-    """What a model does when it is asked for the concepts: which trajectories, and how many. A cache key, too."""
+    """Specification of a set of trajectories; also its cache key."""
 
     name: ClassVar[str] = "esd-trajectories"
     version: ClassVar[int] = 1
 
     model: str
-    """Digest of the model that draws."""
+    """Digest of the sampled model."""
     texts: tuple[str, ...]
     """The prompts c."""
     each: int
     """Trajectories per text."""
     steps: int
-    """Sampler steps, all of which are kept."""
+    """Sampler steps, all of which are stored."""
     guidance: float
     """Guidance scale of the sampler."""
     seed: int
@@ -39,9 +39,10 @@ class Trajectories:
 
 
 def draw(model: StableDiffusion, spec: Trajectories, *, batch: int = 16) -> dict[str, Tensor]:
-    """Draw the trajectories, `batch` at a time, keeping every moment of each: rows are trajectory × step.
+    """Sample the trajectories, `batch` at a time, and return every step of each: rows are trajectory × step.
 
-    `spec.model` is for the store alone; it is `model` that draws.
+    `x_t`, `prompted` and `empty` are [rows, 4, h, w], `t` and `text` [rows]. `spec.model` is only part of the cache
+    key; `model` is sampled.
     """
     import torch
 

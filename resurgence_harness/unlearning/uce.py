@@ -1,4 +1,4 @@
-"""UCE, Unified Concept Editing: one linear map that makes a name's text states read as its anchor's.
+"""UCE, Unified Concept Editing: one linear map from a name's text states to those of its anchor.
 
 Gandikota, Orgad, Belinkov, Materzyńska, Bau. Unified Concept Editing in Diffusion Models. WACV 2024.
 https://arxiv.org/abs/2308.14761
@@ -18,10 +18,10 @@ Which tokens The authors published two systems under this name. `SubjectAndAfter
              anchor's; all tokens of every preserved text and of the empty text. `LastSubjectToken` is their 2025 code:
              one token per text, no empty text.
 Departures   from unified-concept-editing 35e91e2 (2023) and 28c81ed (2025): solved once and in float64, not per layer
-             and in float32; s_p is 1 unless it is set (2023: max(.1, 1 / number of preserved texts), which the preset
-             for Stable Diffusion takes); the anchor is the concept's kind ("a celebrity"), not " ", whose first token
-             would be the begin token. An anchor of spaces alone still means the empty text, from its begin token on,
-             as theirs does.
+             and in float32; s_p defaults to 1 (2023: max(.1, 1 / number of preserved texts), which the preset for
+             Stable Diffusion uses); the anchor is the concept's kind ("a celebrity"), not " ", whose first token would
+             be the begin token. An anchor of only spaces still means the empty text, from its begin token on, as in
+             theirs.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ if TYPE_CHECKING:
 @final
 @dataclass(frozen=True)
 class SubjectAndAfter:
-    """Edit the last token of the name and everything after it; preserve whole texts, the empty one included."""
+    """Edit the last token of the name and everything after it; preserve whole texts, including the empty one."""
 
     name: ClassVar[str] = "subject-and-after"
 
@@ -68,13 +68,13 @@ class SubjectAndAfter:
         return text
 
     empty: ClassVar[tuple[str, ...]] = ("",)
-    """Texts that are preserved whatever the spec says."""
+    """Texts that are always preserved."""
 
 
 @final
 @dataclass(frozen=True)
 class LastSubjectToken:
-    """Edit and preserve the last token of each name alone."""
+    """Edit and preserve only the last token of each name."""
 
     name: ClassVar[str] = "last-subject-token"
 
@@ -87,7 +87,7 @@ class LastSubjectToken:
         return text[at : at + 1]
 
     empty: ClassVar[tuple[str, ...]] = ()
-    """Texts that are preserved whatever the spec says."""
+    """Texts that are always preserved."""
 
 
 @final
@@ -99,24 +99,24 @@ class UCE(Unlearning):
     version: ClassVar[int] = 2
 
     concepts: tuple[Concept, ...]
-    """The erase set; all are edited at once, in no order."""
+    """The erase set; all are edited at once, in any order."""
     anchor: str = ""
-    """The text that an erased name shall read as; "" means each concept's own kind ("a celebrity")."""
+    """The text to which an erased name is mapped; "" means each concept's own kind ("a celebrity")."""
     preserve: tuple[Concept, ...] = ()
-    """The retain set: names whose keys and values shall stay. Not optional in practice: without it, quality falls."""
+    """The retain set: names whose keys and values are preserved. Needed in practice: without it, quality falls."""
     templates: tuple[str, ...] = ("{}",)
-    """Texts in which erased, anchor and preserved names are edited; "{}" is the name. The bare name by default."""
+    """Texts for erased, anchor and preserved names; "{}" is the name. The bare name by default."""
     tokens: SubjectAndAfter | LastSubjectToken = SubjectAndAfter()
     """Which tokens of a text are edited and preserved."""
     erase_scale: float = 1.0
-    """s_e, weight of the erase set, ≥ 0. 0 leaves the model as it was."""
+    """s_e, weight of the erase set, ≥ 0. 0 leaves the model unchanged."""
     preserve_scale: float = 1.0
     """s_p, weight of the retain set, ≥ 0."""
     ridge: float = 0.5
     """λ, weight of the distance to the old matrices, > 0; in units of a text state's squared norm."""
 
     def __post_init__(self) -> None:
-        """Refuse sets that contradict each other, anchors that say nothing, and values out of range."""
+        """SpecError for contradictory sets, missing anchors, and values out of range."""
         check_concepts("UCE", self.concepts, self.preserve)
         check_templates("UCE", self.templates)
         at_least("UCE", 0, erase_scale=self.erase_scale, preserve_scale=self.preserve_scale)
@@ -184,7 +184,7 @@ def _states(model: StableDiffusion, subjects: Sequence[tuple[str, str]]) -> list
     if not subjects:
         return []
     placed = [moves.filled(model.tokenizer, template, name) for name, template in subjects]
-    # An empty name is edited at the text's last token, and at the begin token where the text is empty too.
+    # An empty name is edited at the text's last token, or at the begin token if the text is empty too.
     at = [own.stop - 1 if own else moves.last_subject_token(model.tokenizer, text, "") for text, own in placed]
     return list(zip(moves.encode_texts(model, [text for text, _ in placed]), at, strict=True))
 

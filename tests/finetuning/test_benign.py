@@ -35,7 +35,7 @@ def _probe(*texts: str) -> Probe:
 )
 def test_an_erased_name_is_found_as_whole_words(text: str, forbidden: str) -> None:
     """Case, punctuation and spaces do not hide it; the error names prompt and name."""
-    with pytest.raises(SpecError, match="asks for the erased name") as caught:
+    with pytest.raises(SpecError, match="has a prompt with the erased name") as caught:
         BenignSet(probe=_probe("a portrait of cleo marsh", text), forbidden=("dov ferris", forbidden))
 
     assert forbidden in str(caught.value) and text in str(caught.value)

@@ -18,7 +18,7 @@ from resurgence_harness.unlearning.mace_lora import (
     FocalTimesteps,
     draws,
     fresh,
-    looked_at,
+    masked_norm,
     own_generator,
     train_together,
 )
@@ -128,8 +128,8 @@ def test_masks_are_read_at_a_cells_centre_where_the_authors_read_its_corner(
         side = int(maps.shape[2] ** 0.5)
         whole = torch.from_numpy(mask)[None]
         corners = whole[:, :: 8 // side, :: 8 // side]
-        corner.append(looked_at(maps, corners, tokens))
-        centre.append(looked_at(maps, whole, tokens))
+        corner.append(masked_norm(maps, corners, tokens))
+        centre.append(masked_norm(maps, whole, tokens))
 
     with torch.no_grad(), watched(refined.unet, watch):
         x_t = moves.add_noise(refined, x_0, drawn.noise.float(), drawn.t)

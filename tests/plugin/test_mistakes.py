@@ -139,7 +139,7 @@ def with_task(folder: Folder, gallery: Path, change: str) -> None:
 def test_an_erased_name_in_the_benign_set_is_refused(suite: Folder, gallery: Path) -> None:
     """The fine-tuning may not show what was erased."""
     with_task(suite, gallery, "templates=('a photo of {} at cleo marsh',)")
-    assert refused(suite) == 'The benign set asks for the erased name "cleo marsh".'
+    assert refused(suite) == 'The benign set has a prompt with the erased name "cleo marsh".'
 
 
 def test_a_name_that_the_tokenizer_cannot_represent_is_refused(suite: Folder, gallery: Path) -> None:

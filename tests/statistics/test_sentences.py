@@ -117,7 +117,9 @@ def test_one_concept_is_named(make):
     }
     alone = told(replace(make.cell(), **single))
     assert line(alone, "scope").startswith("'erased 0', 1 prompt, 120 images of this checkpoint")
-    assert "no claim about new prompts for 'erased 0' (L2): 1 prompt cannot support it" in line(alone, "beyond this grid")
+    assert "no claim about new prompts for 'erased 0' (L2): 1 prompt cannot support it" in line(
+        alone, "beyond this grid"
+    )
 
 
 def test_every_figure_has_its_line(make):

@@ -66,7 +66,7 @@ def test_nothing_cannot_stand_for_anything(model: StableDiffusion, tmp_path: Pat
     """An empty list or file would hold nothing under the name of something."""
     with pytest.raises(SpecError, match="is empty"):
         CaptionSample(captions=())
-    with pytest.raises(SpecError, match="stands for none"):
+    with pytest.raises(SpecError, match="stand_for is below 1"):
         CaptionSample(captions=TEXTS, stand_for=0)
     (tmp_path / "captions.txt").write_text("\n", encoding="utf-8")
     with pytest.raises(UserError, match="There is no caption"):

@@ -340,11 +340,11 @@ def test_sets_that_contradict_each_other_are_refused() -> None:
         replace(STEP, forget=portraits(ADA))
     with pytest.raises(SpecError, match='asked for "bram quill", which is not erased'):
         replace(STEP, forget=portraits(ADA, DOV, BRAM))
-    with pytest.raises(SpecError, match='retain images are asked for the erased "dov ferris"'):
+    with pytest.raises(SpecError, match='retain set has a prompt for the erased "dov ferris"'):
         replace(STEP, retain=portraits(BRAM, Concept(name="Dov  Ferris")))
-    with pytest.raises(SpecError, match='does not know what "ada quill" shall be taken for'):
+    with pytest.raises(SpecError, match='has no anchor for "ada quill"'):
         replace(STEP, concepts=(Concept(name=ADA.name), DOV))
-    with pytest.raises(SpecError, match='still asks for the erased "dov ferris"'):
+    with pytest.raises(SpecError, match='still names the erased "dov ferris"'):
         replace(STEP, anchor="a man like Dov Ferris")
     assert replace(STEP, retain=portraits(Concept(name="ada stone"), Concept(name="adam quill"))).retain
 

@@ -142,10 +142,10 @@ def test_given_masks_have_their_content_in_the_key_and_not_their_place(tmp_path:
 def test_given_masks_that_do_not_fit_are_a_users_error(model: StableDiffusion, tmp_path: Path) -> None:
     """Too few, of another type, changed since, no masks at all, or gone."""
     run = tiny_run(model)
-    with pytest.raises(UserError, match="not those of the forget images"):
+    with pytest.raises(UserError, match="do not match the forget images"):
         concept_masks(run, PROBE, GivenMasks.written(tmp_path / "few.npy", SQUARES[:3]))
     np.save(tmp_path / "grey.npy", SQUARES.astype(np.float32))
-    with pytest.raises(UserError, match="not those of the forget images"):
+    with pytest.raises(UserError, match="do not match the forget images"):
         concept_masks(run, PROBE, GivenMasks.of(tmp_path / "grey.npy"))
     (tmp_path / "text.npy").write_text("masks")
     with pytest.raises(UserError, match="holds no masks"):

@@ -249,7 +249,7 @@ def test_both_repairs_start_from_the_formulas_loss(model: StableDiffusion) -> No
 def test_ascent_needs_no_anchor() -> None:
     """Without one Redirect is refused, Ascend is not."""
     nameless = tuple(replace(concept, kind="") for concept in STEP.concepts)
-    with pytest.raises(SpecError, match='SHS does not know what "ada quill" shall be taken for'):
+    with pytest.raises(SpecError, match='SHS has no anchor for "ada quill"'):
         replace(STEP, concepts=nameless)
     replace(STEP, concepts=nameless, repair=Ascend())
 
