@@ -338,7 +338,7 @@ def test_sets_that_contradict_each_other_are_refused() -> None:
     """A concept nobody asks for, a prompt for something else, an erased name to be retained, an anchor that is one."""
     with pytest.raises(SpecError, match='no forget images of "dov ferris"'):
         replace(STEP, forget=portraits(ADA))
-    with pytest.raises(SpecError, match='asked for "bram quill", which is not erased'):
+    with pytest.raises(SpecError, match='a prompt for "bram quill", which is not erased'):
         replace(STEP, forget=portraits(ADA, DOV, BRAM))
     with pytest.raises(SpecError, match='retain set has a prompt for the erased "dov ferris"'):
         replace(STEP, retain=portraits(BRAM, Concept(name="Dov  Ferris")))
