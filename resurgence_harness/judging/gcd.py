@@ -167,21 +167,21 @@ def recognised(recogniser: Any, faces: list[np.ndarray], device: str) -> tuple[n
     return found
 
 
-def largest_group(says: np.ndarray, points: np.ndarray, centres: np.ndarray) -> tuple[int, float]:
+def largest_group(log_probabilities: np.ndarray, embeddings: np.ndarray, centres: np.ndarray) -> tuple[int, float]:
     """(class, probability) of the largest group of faces; of equal groups, the one with the most confident face.
 
-    `says` log-probabilities [faces, names] and `points` embeddings [faces, d], most confident face first; `centres`
-    [names, d]. (0, 0.0) without a face.
+    `log_probabilities` [faces, names] and `embeddings` [faces, d], most confident face first; `centres` [names, d].
+    (0, 0.0) without a face.
     """
     import numpy
 
-    if not len(says):
+    if not len(log_probabilities):
         return 0, 0.0
-    named = list(dict.fromkeys(says.argmax(1).tolist()))
-    distance = ((points[:, None] - centres[named][None]) ** 2).sum(2)
+    named = list(dict.fromkeys(log_probabilities.argmax(1).tolist()))
+    distance = ((embeddings[:, None] - centres[named][None]) ** 2).sum(2)
     group = distance.argmin(1)
     sizes = [int((group == one).sum()) for one in group]
-    together = says[group == group[int(numpy.argmax(sizes))]].sum(0)
+    together = log_probabilities[group == group[int(numpy.argmax(sizes))]].sum(0)
     probability = numpy.exp(together - together.max())
     who = int(together.argmax())
     return who, float(probability[who] / probability.sum())

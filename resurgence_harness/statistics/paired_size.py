@@ -54,7 +54,7 @@ class Size(NamedTuple):
 
     error: float
     at: float
-    """q = P(lost)."""
+    """The rate p of a level, or q = P(lost) of a rise."""
 
 
 def worst_paired(n: int, delta: float, alpha: float, *, tango_alpha: float | None = None) -> dict[Side, Size]:

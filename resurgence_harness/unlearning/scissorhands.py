@@ -238,7 +238,7 @@ class SHS(Unlearning):
     def _trim(
         self, model: StableDiffusion, named: Mapping[str, Any], forget: Examples, rows: Tensor, generator: Generator
     ) -> int:
-        """Rank by s and cut, in place; returns the number cut, BuildError for 0. Memory: one more float per weight."""
+        """Rank by s and cut in place; returns the number cut, BuildError for 0. Memory: Σ_b |∇L_b| of the ranked."""
         weights = {name: named[name] for name in selected(self.ranked, named)}
         sums = sensitivity(
             "SHS", model, weights, forget, rows, loss=self.saliency, batch=self.batch, generator=generator
