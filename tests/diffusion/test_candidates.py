@@ -648,7 +648,7 @@ def test_two_processes_that_make_the_same_both_have_it(v1: Path, model, tmp_path
         f"print(materialise([Source(path=Path({str(path)!r}))], {str(v1)!r}, {str(tmp_path / 'made')!r}).base.digest)"
     )
     both = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    digests = {process.communicate(timeout=120)[0].strip() for process in both}
+    digests = {process.communicate(timeout=900)[0].strip() for process in both}
 
     assert len(digests) == 1 and all(process.returncode == 0 for process in both)
     (place,) = (tmp_path / "made").iterdir()
