@@ -61,8 +61,8 @@ def judged(run: Mapping[str, Any], *, full: bool) -> list[Line]:
 
 
 def nothing_judged() -> list[Line]:
-    """The lines of a gate under --collect-only."""
-    words = "No group of the policy was judged: --collect-only draws nothing. "
+    """The lines of a gate under --collect-only, --help and their like."""
+    words = "No group of the policy was judged: pytest was asked to show something, and runs nothing then. "
     return [[Segment(words), Segment("Exit code 11: incomplete.", "warn")]]
 
 

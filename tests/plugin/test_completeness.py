@@ -115,6 +115,33 @@ def test_options_of_the_environment_leave_nothing_out(gate: Folder, workers: str
     incomplete(gate, gate.run(*GATE, "-n", workers))
 
 
+SHOWING = ("--help", "-h", "-VV", "--markers", "--fixtures", "--fixtures-per-test", "--collect-only")
+"""What makes pytest show something and end with 0."""
+
+
+@pytest.mark.parametrize("showing", SHOWING)
+def test_a_gate_that_is_made_to_show_something_does_not_pass(gate: Folder, showing: str) -> None:
+    """Options of the environment, too, which stand before those of the command: 11, one line that says why."""
+    gate.environment["PYTEST_ADDOPTS"] = showing
+    ran = gate.run(*GATE, "-n", "0")
+    assert ran.code == 11, ran.output + ran.errors
+    assert "No group of the policy was judged" in ran.output + ran.errors
+    assert not (gate.path / "reports/out").exists()
+
+
+@pytest.mark.parametrize("arguments", [("--help", *GATE), (*GATE, "--help"), ("--help", GATE[0], GATE[1])])
+def test_help_on_a_gate_s_own_command_line_does_not_pass(gate: Folder, arguments: tuple[str, ...]) -> None:
+    """Wherever --help stands, with the policy from the environment as well."""
+    gate.environment["RESURGENCE_POLICY"] = "policy.yaml"
+    assert gate.run(*arguments).code == 11
+
+
+def test_a_version_in_the_environment_hides_nothing(gate: Folder) -> None:
+    """pytest passes over a single --version there: the run goes on, and what it did not judge is missing."""
+    gate.environment["PYTEST_ADDOPTS"] = "--version -k nothing"
+    incomplete(gate, gate.run(*GATE, "-n", "0"))
+
+
 def test_a_policy_without_its_gate_is_incomplete(gate: Folder) -> None:
     """A gate was asked for, and only something else ran: neither a passing test nor none at all is a pass."""
     gate.write("test_plain.py", "def test_plain(): pass")
