@@ -84,8 +84,9 @@ class Gating:
 
     def check(self) -> None:
         """Find mistakes before a worker starts: UserError for what cannot be judged."""
-        from resurgence_harness.gate.running import make
+        from resurgence_harness.gate.running import check_summary, make
 
+        check_summary(self._options.out)
         _ = self.gate
         make(self._options.out, option="--resurgence-out")
 

@@ -80,5 +80,5 @@ def _about(run: Mapping[str, Any], notes: Sequence[str]) -> list[Line]:
         found.append([Segment(sentence_of(run["family"]), "dim")])
     if gate := run.get("gate"):
         audit = [gate["audit"]["words"]] if gate["audit"] else []
-        found += [[Segment(note, "dim")] for note in [*gate["notes"], *audit]]
+        found += [[Segment(note, "warn")] for note in gate["notes"]] + [[Segment(text, "dim")] for text in audit]
     return found
