@@ -135,11 +135,7 @@ class GateClaim:
         policy, group = self._gating.policy, self._gating.group(self._word)
         cell, base = policy.cell(group), self._gating.models.base
         allure.label(
-            task=cell.task,
-            method=cell.method,
-            concepts=cell.count,
-            finetuning=cell.finetuning,
-            run=cell.run,
+            cell,
             severity=policy.task.severity,
             base=base.base.name if base is not None else "none given",
             trained={},
