@@ -9,7 +9,7 @@ the fine-tunings of one method, the unlearned model. A cell's weights are delete
 
 *Settings:* the published recipes (presets/recipes.py) with their batch, parameters and image size.
 *Reduced:* `--updates` optimiser steps of each training, one seed per prompt, `--sampler-steps` steps of the sampler, 32
-pictures of each kind, ten moments of each trajectory. SDD renews trajectories more often, so that it does so at all.
+pictures of each kind, ten moments of each trajectory (SDD renews these more often, so that it does so at all).
 *"recipe seconds"* is what the models of the cell would take with the published numbers: the images that are learned
 from, the sets computed from them, unlearning and fine-tuning, each by its own pace. Seconds of images grow with the
 sampler's steps, which counts decoding too often: a bound from above. The images that are judged are not in it.
@@ -30,6 +30,7 @@ import csv
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -43,6 +44,7 @@ from typing import Any, NamedTuple
 from benchmarks.random_bases import CONFIGURATIONS, write_base
 from benchmarks.sd_path import FINETUNED, ROOT, Ledger, Stage, call, device, stages, versions, write_judge
 from benchmarks.sd_path_judge import Course, Settings, judged_by_clip
+from resurgence_harness.finetuning import FineTuning
 from resurgence_harness.planning import checkpoint_key, held_out_probe, probes_of, training, words_of
 from resurgence_harness.presets import SEVEN, parse_change
 from resurgence_harness.process.exit_codes import ExitCode, combined
@@ -57,7 +59,8 @@ COUNTS = {"celebrity": 10, "copyright": 1, "object": 3, "unsafe": 4}
 PICTURES = 32
 """Images that a fine-tuning learns from, and about how many of each kind the unlearnings share."""
 MOMENTS = 10
-"""Sampler steps of a trajectory that ESD and SDD learn from."""
+"""Sampler steps of a trajectory that ESD and SDD learn from. SDD then renews one every five updates: two sampler steps
+an update, as with the published two trajectories of fifty steps every fifty updates."""
 COLUMNS = (
     *("base", "task", "concepts", "method", "finetuning", "pixels"),
     *("unlearn updates", "unlearn recipe updates", "finetune updates", "finetune recipe updates"),
@@ -67,8 +70,8 @@ COLUMNS = (
     *("unlearn GiB", "finetune GiB", "sample GiB", "peak GiB", "verdict", "exit code", "last line"),
     *("commit", "device", "versions"),
 )
-PASSED = ("HOLDS", "KNOWN")
-"""Verdicts that no model of random weights may have."""
+EXPECTED = {"UNDECIDED": ExitCode.UNDECIDED, "VIOLATED": ExitCode.REGRESSION}
+"""Verdicts that a cell of random weights may have, and what its run then ends with."""
 TINY = ("sampler.height=64", "sampler.width=64")
 """Changes that a CPU can run in seconds; the size of trajectories is the base's."""
 SETS = frozenset({"latents", "saliency"})
@@ -121,7 +124,7 @@ def changes(task: str, *, updates: int, sampler_steps: int, tiny: bool) -> tuple
         *(f"{method}.iterations_per_concept=0" for method in trained),
         f"mace.iterations={ceil(updates / COUNTS[task])}",
         *("esd.trajectories=1", f"esd.trajectory_steps={MOMENTS}"),
-        *("sdd.trajectories=1", f"sdd.trajectory_steps={MOMENTS}", f"sdd.refresh={max(1, updates // 2)}"),
+        *("sdd.trajectories=1", f"sdd.trajectory_steps={MOMENTS}", f"sdd.refresh={MOMENTS // 2}"),
         *(f"{finetuning}.steps={updates}" for finetuning in FINETUNED),
         *(TINY if tiny else ()),
     )
@@ -280,9 +283,12 @@ def _times_larger(kind: str, step: Step, full: Step) -> float:
     """How much larger a published step's set of this kind is."""
     if kind == "trajectories":
         return _moments(full) / _moments(step)
-    if kind in SETS:
-        return sum(map(len, probes_of(full))) / sum(map(len, probes_of(step)))
-    return 1.0
+    return _pictures(full) / _pictures(step) if kind in SETS else 1.0
+
+
+def _pictures(step: Step) -> int:
+    """Pictures that a step learns from; a fine-tuning's held-out ones are not among them."""
+    return len(step.data.probe) if isinstance(step, FineTuning) else sum(map(len, probes_of(step)))
 
 
 def _moments(step: Any) -> int:
@@ -336,6 +342,8 @@ def measure(wanted: Sequence[CellPath], table: Table, args: argparse.Namespace, 
         reduced = changes(path.task, updates=args.updates, sampler_steps=args.sampler_steps, tiny=args.tiny)
         changed = (*reduced, *args.set)
         ran = place.run(path, changed)
+        if ran.code == ExitCode.USER_ERROR:
+            raise SystemExit(f"{'/'.join(path)} was refused, and has no row: {ran.last}")
         told, plan = row(path, ran, place, changed)
         table.put(path, told)
         shown = ("verdict", "exit code", "process seconds", "recipe seconds", "peak GiB", "last line")
@@ -353,12 +361,15 @@ def outcome(wanted: Iterable[CellPath], table: Table, *, most_memory: float) -> 
         found = table.get(path)
         if found is None:
             codes.add(ExitCode.INCOMPLETE)
-        elif found["verdict"] in PASSED:
-            codes.add(ExitCode.REGRESSION)
-            print(f"{'/'.join(path)} is {found['verdict']}: random weights and an unchecked judge must not pass.")
         elif not found["verdict"]:
             codes.add(ExitCode.HARNESS_ERROR)
             print(f"{'/'.join(path)} has no verdict: {found['last line']}")
+        elif found["verdict"] not in EXPECTED:
+            codes.add(ExitCode.REGRESSION)
+            print(f"{'/'.join(path)} is {found['verdict']}: random weights and an unchecked judge must not pass.")
+        elif int(found["exit code"]) != EXPECTED[found["verdict"]]:
+            codes.add(ExitCode.HARNESS_ERROR)
+            print(f"{'/'.join(path)} is {found['verdict']}, but its run ended with {found['exit code']}.")
         elif float(found["peak GiB"] or 0) * 2**30 > most_memory * 1e9:
             codes.add(ExitCode.REGRESSION)
             print(f"{'/'.join(path)} took {found['peak GiB']} GiB of the GPU's memory; allowed are {most_memory:g} GB.")
@@ -386,6 +397,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     add("--work", type=Path, help="folder for bases and stores, kept (default: a temporary one)")
     add("--tiny", action="store_true", help="very small models: the same code on a CPU")
     args = parser.parse_args(argv)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(ExitCode.TERMINATED))  # which ends the run of the present cell
     args.commit = args.commit or _commit()
     wanted = [CellPath(args.base, *one) for one in product(args.task, args.method, args.finetuning)]
     table = Table(args.out)
