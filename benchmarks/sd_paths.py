@@ -20,7 +20,7 @@ judge has no canaries, so no cell may pass: each must be UNDECIDED, or VIOLATED 
 to answer an erased concept to every picture.
 
 Exit codes: 0 every cell has a row with such a verdict · 1 a row says HOLDS or KNOWN, or needed more memory than
-`--most-memory` · 12 a cell crashed; its row has the last line that it wrote · 11 the time was up before every cell ran.
+`--most-memory` · 12 a cell crashed; its row says why · 11 the time was up before every cell ran.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ COLUMNS = (
     *("base images", "base image seconds", "unlearn set seconds", "unlearn seconds", "seconds an unlearn update"),
     *("finetune set seconds", "finetune seconds", "seconds a finetune update"),
     *("judged images", "sample seconds", "judge seconds", "process seconds", "recipe seconds"),
-    *("unlearn GiB", "finetune GiB", "sample GiB", "peak GiB", "verdict", "exit code", "last line"),
+    *("unlearn GiB", "finetune GiB", "sample GiB", "peak GiB", "verdict", "exit code", "why no verdict"),
     *("commit", "device", "versions"),
 )
 EXPECTED = {"UNDECIDED": ExitCode.UNDECIDED, "VIOLATED": ExitCode.REGRESSION}
@@ -106,7 +106,7 @@ class Ran(NamedTuple):
     peak: float
     """Of the GPU's memory in GiB."""
     last: str
-    """The last line that it wrote."""
+    """The last line of why it has no verdict, or that it wrote."""
     told: dict[str, Any]
     """verdict.json; empty where there is none."""
 
@@ -186,7 +186,9 @@ class Workplace:
             self.seen.courses.update({words: Course(*one) for words, one in read["courses"].items()})
             (self.folder / "seen.json").write_text(json.dumps(self.seen._asdict()), encoding="utf-8")
         told = json.loads(verdicts.read_text(encoding="utf-8")) if verdicts.is_file() else {}
-        return Ran(done.returncode, seconds, peak, _last_line(log, done.returncode), told)
+        why = [line for one in told.get("missing", ()) for line in one["why"].splitlines() if line.strip()]
+        last = why[-1].strip() if why else _last_line(log, done.returncode)
+        return Ran(done.returncode, seconds, peak, last, told)
 
     def delete(self, *checkpoints: str) -> None:
         """The weights of these keys."""
@@ -200,7 +202,7 @@ def row(path: CellPath, ran: Ran, place: Workplace, changed: Sequence[str]) -> t
     cell = next(iter(ran.told.get("cells", ())), None)
     told: dict[str, Any] = dict.fromkeys(COLUMNS, "") | path._asdict()
     told |= {"concepts": COUNTS[path.task], "exit code": ran.code, "process seconds": _seconds(ran.seconds)}
-    told |= {"verdict": cell["verdict"], "last line": ""} if cell else {"last line": ran.last}
+    told |= {"verdict": cell["verdict"], "why no verdict": ""} if cell else {"why no verdict": ran.last}
     told |= {"peak GiB": _gib(ran.peak)}
     told |= {"commit": place.args.commit, "device": device(place.args.device), "versions": versions()}
     if not ran.told.get("base", {}).get("digest"):
@@ -346,7 +348,7 @@ def measure(wanted: Sequence[CellPath], table: Table, args: argparse.Namespace, 
             raise SystemExit(f"{'/'.join(path)} was refused, and has no row: {ran.last}")
         told, plan = row(path, ran, place, changed)
         table.put(path, told)
-        shown = ("verdict", "exit code", "process seconds", "recipe seconds", "peak GiB", "last line")
+        shown = ("verdict", "exit code", "process seconds", "recipe seconds", "peak GiB", "why no verdict")
         print("/".join(path), *(f"{name} {told[name]}" for name in shown if told[name] != ""), sep="  ", flush=True)
         if plan is not None:
             following = owed[number + 1] if number + 1 < len(owed) else None
@@ -363,7 +365,7 @@ def outcome(wanted: Iterable[CellPath], table: Table, *, most_memory: float) -> 
             codes.add(ExitCode.INCOMPLETE)
         elif not found["verdict"]:
             codes.add(ExitCode.HARNESS_ERROR)
-            print(f"{'/'.join(path)} has no verdict: {found['last line']}")
+            print(f"{'/'.join(path)} has no verdict: {found['why no verdict']}")
         elif found["verdict"] not in EXPECTED:
             codes.add(ExitCode.REGRESSION)
             print(f"{'/'.join(path)} is {found['verdict']}: random weights and an unchecked judge must not pass.")
