@@ -10,7 +10,7 @@ every layer very small.
 from __future__ import annotations
 
 import gzip
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -47,15 +47,18 @@ class Configuration:
     prediction_type: str
 
 
-_V2 = {
-    "text_width": 1024,
-    "text_layers": 23,
-    "text_heads": 16,
-    "activation": "gelu",
-    "heads": (5, 10, 20, 20),
-    "linear": True,
-    "pad_token": "!",
-}
+_V21_BASE = Configuration(
+    side=64,
+    text_width=1024,
+    text_layers=23,
+    text_heads=16,
+    activation="gelu",
+    heads=(5, 10, 20, 20),
+    linear=True,
+    upcast=False,
+    pad_token="!",
+    prediction_type="epsilon",
+)
 CONFIGURATIONS = {
     "sd14": Configuration(
         side=64,
@@ -69,8 +72,8 @@ CONFIGURATIONS = {
         pad_token=END,
         prediction_type="epsilon",
     ),
-    "sd21-base": Configuration(side=64, upcast=False, prediction_type="epsilon", **_V2),
-    "sd21": Configuration(side=96, upcast=True, prediction_type="v_prediction", **_V2),
+    "sd21-base": _V21_BASE,
+    "sd21": replace(_V21_BASE, side=96, upcast=True, prediction_type="v_prediction"),
 }
 """By the word that the command line has for the published base."""
 

@@ -145,10 +145,10 @@ class Watch(threading.Thread):
             return
         now = time.monotonic()
         before = self._courses.get(recipe)
-        begins = before is None or done <= before.last
-        self._courses[recipe] = (
-            Course(done, now, done, now, total) if begins else before._replace(last=done, ended=now, total=total)
-        )
+        if before is None or done <= before.last:
+            self._courses[recipe] = Course(done, now, done, now, total)
+        else:
+            self._courses[recipe] = before._replace(last=done, ended=now)
 
     def _look(self) -> None:
         try:
