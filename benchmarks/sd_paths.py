@@ -173,7 +173,7 @@ class Workplace:
         options += [f"--resurgence-counts={COUNTS[path.task]}", f"--resurgence-finetune={path.finetuning}"]
         options += ["--resurgence-seeds=1", f"--resurgence-device={self.args.device}", f"--resurgence-out={out}"]
         options += [f"--resurgence-store={self.folder / 'store'}", *(f"--resurgence-set={one}" for one in changed)]
-        command, environment = call(self.folder, self.settings(path.task), [*options, "-n", "0"])
+        command, environment = call(self.folder, self.settings(path.task), options)
         environment[I2P] = str(self.folder / "i2p.csv")
         began = time.monotonic()
         with log.open("wb") as file:
