@@ -136,7 +136,7 @@ class Workplace:
 
     def __init__(self, folder: Path, args: argparse.Namespace) -> None:
         """Nothing is written yet."""
-        self.folder, self.args = folder / args.base, args
+        self.folder, self.args = folder / _base_name(args), args
         self.store = Store(self.folder / "store")
         self.seen = Seen({}, {})
 
@@ -403,11 +403,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(ExitCode.TERMINATED))  # which ends the run of the present cell
     args.commit = args.commit or _commit()
-    wanted = [CellPath(args.base, *one) for one in product(args.task, args.method, args.finetuning)]
+    wanted = [CellPath(_base_name(args), *one) for one in product(args.task, args.method, args.finetuning)]
     table = Table(args.out)
     with tempfile.TemporaryDirectory(prefix="sd-paths-") as folder:
         measure(wanted, table, args, (args.work or Path(folder)).absolute())
     return outcome(wanted, table, most_memory=args.most_memory)
+
+
+def _base_name(args: argparse.Namespace) -> str:
+    """As rows and folders have it: a row of a tiny base never stands for one of the published size."""
+    return f"{args.base}-tiny" if args.tiny else str(args.base)
 
 
 def _words(known: Iterable[str]) -> Any:
