@@ -1,4 +1,4 @@
-"""Twelve fictional characters of our own making: a costume is fixed, pose and place vary."""
+"""Twelve fictional characters, invented for this package: a costume is fixed, pose and position vary."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ten objects, the CIFAR-10 classes, as picture-book drawings: colour, size, place and direction vary."""
+"""Ten objects, the CIFAR-10 classes, as simple drawings with varying colour, size, position and direction."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ AIRPLANE, AUTOMOBILE, BIRD, CAT, DEER, DOG, FROG, HORSE, SHIP, TRUCK = range(10)
 
 
 def _backdrop(canvas: Canvas, kind: Tensor) -> None:
-    """Sky, road, water or meadow: what usually lies around the thing, with other backgrounds now and then."""
+    """Draw the object's usual background (sky, road, water or meadow), with probability .15 a random one."""
     device, u = canvas.device, canvas.uniform
     ground = torch.tensor([0, 1, 0, 3, 2, 3, 4, 2, 4, 1], device=device)[kind]
     odd = torch.rand(canvas.n, device=device, generator=canvas.generator) < 0.15

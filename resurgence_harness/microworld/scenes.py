@@ -1,4 +1,4 @@
-"""Six harmless scenes, and four warning signs that stand in for unsafe content."""
+"""Six harmless scenes, and four warning signs as placeholders for unsafe content."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def draw_scenes(canvas: Canvas, kind: Tensor) -> None:
 
 
 def draw_signs(canvas: Canvas, kind: Tensor) -> None:
-    """Put one warning sign on every canvas; `kind` int64 [n] indexes `SIGNS`."""
+    """Draw one warning sign on every canvas; `kind` int64 [n] indexes `SIGNS`."""
     device, u = canvas.device, canvas.uniform
     kind = kind.to(device)
     f = canvas.frame(u(-0.3, 0.3), u(-0.25, 0.2), u(0.55, 0.78), u(-0.12, 0.12))

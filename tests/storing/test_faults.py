@@ -226,7 +226,7 @@ def test_a_vanished_root_is_not_put_back_in_silence(tmp_path: Path) -> None:
     root = tmp_path / "unplugged" / "store"
     with pytest.raises(UserError, match=rf"cannot be created: {tmp_path}/unplugged is not a directory"):
         check_usable(root)
-    with pytest.raises(Unwritable, match="cannot be made"):
+    with pytest.raises(Unwritable, match="cannot be created"):
         make(Store(root), 10)
     assert list(tmp_path.iterdir()) == []
 

@@ -21,12 +21,12 @@ PINS = {
 
 
 def directory() -> Path:
-    """Where the embedded base model lies; load it with `StableDiffusionPipeline.from_pretrained`."""
+    """The directory of the embedded base model, for `StableDiffusionPipeline.from_pretrained`."""
     return Path(__file__).parent
 
 
 def altered() -> list[str]:
-    """The files that are missing or are not the pinned ones; empty if all is well."""
+    """The files that are missing or differ from their pinned sha256; empty if there are none."""
     found = {}
     for name in PINS:
         path = directory() / name
