@@ -35,7 +35,7 @@ def report_command(
 ) -> None:
     """Make an HTML report of the last run: the verdicts that block the candidate, with their images.
 
-    Needs Node (installed by pip install "resurgence-harness[report]"); Allure is downloaded once. The report loads
+    Needs Node (installed by pip install "resurgence-harness\\[report]"); Allure is downloaded once. The report loads
     nothing from other hosts.
     """
     from resurgence_harness.reporting import report
