@@ -277,7 +277,7 @@ def plan_cell(cell: Cell, base: Base, *, task: Task, selection: Selection) -> Ce
     benign = benign_probe(task, base, selection)
     published = Recipe(base)
     unlearned = published.then(unlearning_step(cell, task, erased, settings, sampler))
-    forbidden = tuple(word for concept in erased for word in concept.aliases)
+    forbidden = tuple(alias for concept in erased for alias in concept.aliases)
     given = {"data": BenignSet(probe=benign, forbidden=forbidden), "seed": cell.run, **settings[cell.finetuning]}
     _check_complete(cell.finetuning, FINETUNINGS[cell.finetuning], given)
     tuning = FINETUNINGS[cell.finetuning](**given)
@@ -330,7 +330,7 @@ def benign_probe(task: Task, base: Base, selection: Selection) -> Probe:
     )
 
 
-def resolve_base(word: str) -> Base:
+def resolve_base(given: str) -> Base:
     """Find, hash and check the base that a user named; UserError states what is wrong, or how to download it.
 
     "micro", "sd14", "sd21-base", "sd21", owner/name@<commit> of the hub, or a local directory.
@@ -338,12 +338,12 @@ def resolve_base(word: str) -> Base:
     from resurgence_harness.diffusion.base_files import check_base, digest_of
     from resurgence_harness.diffusion.hub import locate
 
-    if word == "micro":
+    if given == "micro":
         from resurgence_harness.microworld import weights
 
-        name, location = word, Path(weights.directory()).absolute()
+        name, location = given, Path(weights.directory()).absolute()
     else:
-        found = locate(word)
+        found = locate(given)
         name, location = found.name, found.directory
     check_base(location)
     return Base(digest=digest_of(location), name=name, location=str(location))

@@ -86,34 +86,36 @@ def parse(text: str, *, loader: Any = None) -> Document:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         problem = getattr(error, "problem", None) or next(iter(str(error).splitlines()), "it has no structure")
-        problem = "a tab stands where only spaces can" if "'\\t'" in problem else shown(problem).removesuffix(".")
+        problem = (
+            "a tab is used where only spaces are allowed" if "'\\t'" in problem else shown(problem).removesuffix(".")
+        )
         raise NotStrict(problem, mark.line + 1 if mark is not None else 0) from None
     return Document(text=text, content=building.content, lines=building.lines)
 
 
-def plain(word: str) -> Any:
+def plain(scalar: str) -> Any:
     """The value of a scalar without quotes: None, bool, number or text; NotStrict where YAML parsers disagree."""
-    if word in _NULL:
+    if scalar in _NULL:
         return None
-    if word in _TRUE or word in _FALSE:
-        return word in _TRUE
-    if _NUMBER.fullmatch(word):
-        if len(word) > LONGEST_NUMBER:
-            raise NotStrict(f"is a number of {len(word):,} characters")
-        number = int(word) if _WHOLE.fullmatch(word) else float(word)
+    if scalar in _TRUE or scalar in _FALSE:
+        return scalar in _TRUE
+    if _NUMBER.fullmatch(scalar):
+        if len(scalar) > LONGEST_NUMBER:
+            raise NotStrict(f"is a number of {len(scalar):,} characters")
+        number = int(scalar) if _WHOLE.fullmatch(scalar) else float(scalar)
         if number in (float("inf"), -float("inf")):
-            raise NotStrict(f"is {word}, which is too large for a number")
+            raise NotStrict(f"is {scalar}, which is too large for a number")
         return number
-    if _TRUTH.fullmatch(word):
-        raise NotStrict(f"is {word}, which some YAML parsers read as true or false: text needs quotes")
-    if _NO_NUMBER.fullmatch(word):
-        raise NotStrict(f"is {word}, which is not a finite number: write a decimal, or quotes around text")
-    if _ODD_NUMBER.fullmatch(word):
+    if _TRUTH.fullmatch(scalar):
+        raise NotStrict(f"is {scalar}, which some YAML parsers read as true or false: text needs quotes")
+    if _NO_NUMBER.fullmatch(scalar):
+        raise NotStrict(f"is {scalar}, which is not a finite number: write a decimal, or quotes around text")
+    if _ODD_NUMBER.fullmatch(scalar):
         raise NotStrict(
-            f"is {shown(word, limit=40)}, which YAML parsers read as different numbers: write plain decimals, "
+            f"is {shown(scalar, limit=40)}, which YAML parsers read as different numbers: write plain decimals, "
             "or quotes around text"
         )
-    return word
+    return scalar
 
 
 def written(content: Any) -> str:
@@ -126,16 +128,16 @@ def written(content: Any) -> str:
         def ignore_aliases(self, data: Any) -> bool:
             return True
 
-    def text(dumper: Any, word: str) -> Any:
-        return dumper.represent_scalar("tag:yaml.org,2002:str", word, style='"' if _needs_quotes(word) else None)
+    def text(dumper: Any, value: str) -> Any:
+        return dumper.represent_scalar("tag:yaml.org,2002:str", value, style='"' if _needs_quotes(value) else None)
 
     Dumper.add_representer(str, text)
     return str(yaml.dump(content, Dumper=Dumper, sort_keys=False, allow_unicode=True, width=120))
 
 
-def _needs_quotes(word: str) -> bool:
+def _needs_quotes(text: str) -> bool:
     try:
-        return not isinstance(plain(word), str) or hides(word)
+        return not isinstance(plain(text), str) or hides(text)
     except NotStrict:
         return True
 
@@ -213,9 +215,9 @@ class _Building:
         else:
             self._put(value, (line, max(line, event.end_mark.line + (event.end_mark.column > 0))))
 
-    def _key(self, value: Any, word: str, line: int) -> None:
+    def _key(self, value: Any, scalar: str, line: int) -> None:
         if not isinstance(value, str):
-            name = shown(word, limit=40) or "without a name"
+            name = shown(scalar, limit=40) or "without a name"
             raise NotStrict(f"the key {name} is not text: write it in quotes", line)
         top = self._open[-1]
         same = unicodedata.normalize("NFKC", value)

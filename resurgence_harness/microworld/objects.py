@@ -40,8 +40,8 @@ def draw_objects(canvas: Canvas, kind: Tensor) -> None:
     frame = canvas.frame(u(-0.12, 0.12), u(-0.08, 0.14), u(0.82, 1.05), u(-0.08, 0.08))
     f = Frame(frame.x * mirrored, frame.y, frame.scale)
 
-    def fixed(word: str) -> Tensor:
-        return rgb(word).view(1, 3, 1, 1).to(device)
+    def fixed(hex_colour: str) -> Tensor:
+        return rgb(hex_colour).view(1, 3, 1, 1).to(device)
 
     black, white = fixed("16161a"), fixed("f6f6f2")
     paint = canvas.pick(rgb("d8262c", "2458c8", "f0b21c", "2f9a4a", "f2f2f0", "8a3ab0", "ef7a1a"), canvas.choose(7))

@@ -32,8 +32,10 @@ def draw_backdrops(canvas: Canvas, style: Tensor) -> None:
     official = style == OFFICIAL
     canvas.paint(whole.box(0, 0, 2, 2), rgb("b9c6d6").view(1, 3, 1, 1).to(device), official)
     left = torch.where(u(0, 1) < 0.5, -0.82, 0.82)
-    for k, word in enumerate(("22408c", "f4f4f4", "b8202c")):
-        canvas.paint(whole.box(left - 0.12 + 0.12 * k, 0, 0.06, 2), rgb(word).view(1, 3, 1, 1).to(device), official)
+    for k, hex_colour in enumerate(("22408c", "f4f4f4", "b8202c")):
+        canvas.paint(
+            whole.box(left - 0.12 + 0.12 * k, 0, 0.06, 2), rgb(hex_colour).view(1, 3, 1, 1).to(device), official
+        )
 
 
 def finish(canvas: Canvas, style: Tensor) -> None:

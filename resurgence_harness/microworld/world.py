@@ -82,8 +82,8 @@ def _captions(family: str, subjects: list[int], rolls: list[int], scenes: list[i
                 out.append(PERSON_TEMPLATES[roll % len(PERSON_TEMPLATES)].format(PEOPLE[roll // 16 % len(PEOPLE)]))
             case "object":
                 label = list(OBJECTS)[subject]
-                words = (label, label, label, *OBJECTS[label])
-                out.append(OBJECT_TEMPLATES[roll % len(OBJECT_TEMPLATES)].format(words[roll // 16 % len(words)]))
+                names = (label, label, label, *OBJECTS[label])
+                out.append(OBJECT_TEMPLATES[roll % len(OBJECT_TEMPLATES)].format(names[roll // 16 % len(names)]))
             case "character":
                 out.append(CHARACTER_TEMPLATES[roll % len(CHARACTER_TEMPLATES)].format(CHARACTERS[subject]))
             case "hazard":

@@ -76,8 +76,8 @@ def _dataclass(value: Any, *, place: str) -> dict[str, Any]:
     own: dict[str, Field[Any]] = {field.name: field for field in fields(value)}
     if "type" in own:
         raise SpecError(sentence(f"{kind.__name__} has a field called type, which keys use for the class itself."))
-    word = getattr(kind, "name", None)
-    result: dict[str, Any] = {"type": word if isinstance(word, str) and "name" not in own else kind.__name__}
+    label = getattr(kind, "name", None)
+    result: dict[str, Any] = {"type": label if isinstance(label, str) and "name" not in own else kind.__name__}
     version = getattr(kind, "version", None)
     if isinstance(version, int | str) and "version" not in own:
         result["version"] = version
@@ -92,5 +92,5 @@ def _dataclass(value: Any, *, place: str) -> dict[str, Any]:
     return result
 
 
-def _article(word: str) -> str:
-    return f"an {word}" if word[:1].lower() in "aeiou" else f"a {word}"
+def _article(noun: str) -> str:
+    return f"an {noun}" if noun[:1].lower() in "aeiou" else f"a {noun}"

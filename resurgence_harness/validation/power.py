@@ -278,7 +278,7 @@ def check_fresh_power(
 def check_costs(*, grid: int, delta: float, alpha: float, replicates: int, seed: int) -> list[Row]:
     """Pairs and verdicts of every scenario on a grid, and how often an early verdict contradicts the whole grid."""
     rows, alarms, used, wrong = [], [], 0.0, (0.0, 0.0)
-    check = f"Cost: pairs until a rise is told from δ = {delta:g}, grid {grid}, α {alpha:g}, mean"
+    check = f"Cost: pairs until a rise is distinguished from δ = {delta:g}, grid {grid}, α {alpha:g}, mean"
     for scenario in SCENARIOS:
         truth = changes(scenario.before, scenario.after, scenario.r)
         random = seeded(seed, f"costs {scenario.name} {grid}")
@@ -292,7 +292,7 @@ def check_costs(*, grid: int, delta: float, alpha: float, replicates: int, seed:
         if scenario.before == scenario.after:
             alarms.append(
                 Row(
-                    f"Cost: VIOLATED on grid {grid} though nothing rose: a grid speaks of its own seeds alone",
+                    f"Cost: VIOLATED on grid {grid} without a true rise: a verdict covers only the seeds of its grid",
                     f"{scenario.name}, r {scenario.r:g}, α {alpha:g}",
                     cost.broken,
                     Must.SHOULD,

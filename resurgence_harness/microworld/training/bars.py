@@ -38,8 +38,8 @@ def prompts(family: str, n: int) -> tuple[list[str], list[int]]:
             case "object":
                 label = k % 10
                 name = list(OBJECTS)[label]
-                words = (name, *OBJECTS[name])
-                text = OBJECT_TEMPLATES[k // 10 % 5].format(words[k // 50 % 4])
+                synonyms = (name, *OBJECTS[name])
+                text = OBJECT_TEMPLATES[k // 10 % 5].format(synonyms[k // 50 % 4])
             case "character":
                 label = k % 12
                 text = CHARACTER_TEMPLATES[k // 12 % 8].format(CHARACTERS[label])

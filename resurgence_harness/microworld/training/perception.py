@@ -139,9 +139,9 @@ def targets(pool: Pool, family: str, classes: int) -> Tensor:
     out[mine.nonzero().squeeze(1), pool.subject[mine]] = 1
     other = ~mine
     if family == "celebrity":
-        nobody = pool.family == world.FAMILIES.index("stranger")
-        out[nobody, : classes - 1] = 1 / (classes - 1)
-        other = other & ~nobody
+        strangers = pool.family == world.FAMILIES.index("stranger")
+        out[strangers, : classes - 1] = 1 / (classes - 1)
+        other = other & ~strangers
     out[other, classes - 1] = 1
     return out
 
