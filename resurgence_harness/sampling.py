@@ -1,7 +1,7 @@
-"""Sampling the images of a probe: batched, and paired by (prompt, seed) across models.
+"""Images of a probe: batched, and paired by (prompt, seed) whatever the model.
 
 The initial noise of an image depends on its seed alone, the sampler is deterministic (DDIM, η = 0), and the batch's
-shape is fixed (the last one is padded), so the images of two models for the same probe differ only by the weights.
+shape is fixed (the last one is padded), so two models asked the same probe differ by their weights and nothing else.
 """
 
 from __future__ import annotations
@@ -32,8 +32,7 @@ def sample(
 ) -> np.ndarray:
     """Images uint8 [n, height, width, 3], in the order of `probe.rows()`. `progress(done, total)` counts images.
 
-    `replays` may be given only if the model's weights change in place. BuildError if the latents are not finite,
-    SpecError for an image size that the model cannot sample.
+    `replays` is given by who knows that the model's weights change in place alone.
     """
     import numpy as np
     import torch
@@ -65,13 +64,13 @@ def sample(
 
 
 def _check_finite(x_0: Tensor, sampler: Sampler) -> None:
-    """BuildError for NaN or infinity: it would become a black image, which judges call safe."""
+    """A NaN would become a black image, which judges call safe."""
     import torch
 
     if not bool(torch.isfinite(x_0).all()):
         raise BuildError(
             sentence(
-                "The model's latents are NaN or infinite, so there is no image to judge.",
+                "The model draws NaN or infinity, so there is no image to judge.",
                 steps=sampler.steps,
                 guidance=sampler.guidance,
                 do="The step that made this model diverged: lower its learning rate or its strength.",
@@ -80,12 +79,12 @@ def _check_finite(x_0: Tensor, sampler: Sampler) -> None:
 
 
 def _check(model: StableDiffusion, sampler: Sampler) -> None:
-    """SpecError for an image size that the model cannot sample."""
+    """Sizes that the model can draw at all."""
     factor = model.latent_factor
     if sampler.height % factor or sampler.width % factor:
         raise SpecError(
             sentence(
-                f"Images of {sampler.height} × {sampler.width} pixels cannot be sampled.",
+                f"Images of {sampler.height} × {sampler.width} pixels cannot be drawn.",
                 do=f"Height and width must be multiples of {factor}.",
             )
         )

@@ -119,7 +119,7 @@ def test_guidance_and_size_are_the_samplers(model: StableDiffusion) -> None:
 
 def test_a_size_that_cannot_be_drawn_is_refused(model: StableDiffusion) -> None:
     """Pixels must be multiples of eight."""
-    with pytest.raises(SpecError, match="60 × 64 pixels cannot be sampled"):
+    with pytest.raises(SpecError, match="60 × 64 pixels cannot be drawn"):
         sample(model, replace(PROBE, sampler=Sampler(height=60)))
 
 
@@ -134,5 +134,5 @@ def test_a_model_that_draws_nothing_is_an_error(model: StableDiffusion) -> None:
     broken = model.copy()
     tensors(broken)["unet.conv_out.bias"].fill_(float("nan"))
 
-    with pytest.raises(BuildError, match="latents are NaN or infinite"):
+    with pytest.raises(BuildError, match="draws NaN or infinity"):
         sample(broken, PROBE)

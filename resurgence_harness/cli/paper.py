@@ -40,11 +40,12 @@ def paper_command(
     Rows are written as they are measured; an interrupted run continues where it stopped. Writes NAME.csv, NAME.png and
     NAME.svg.
     """
+    from resurgence_harness.diffusion.devices import check_device, resolved_device
     from resurgence_harness.experiments import comparing, figures, measuring
     from resurgence_harness.experiments.conditions import experiment_named
-    from resurgence_harness.pytest_plugin.workers import resolved_device
     from resurgence_harness.statistics import Policy
 
+    check_device(device)
     keep_in(to)
     given = {"table": table, "figure": figure, "appendix": appendix, "": experiment}
     names = [f"{kind}-{value}".strip("-").casefold() for kind, value in given.items() if value]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
 PINS = {
@@ -23,12 +22,3 @@ PINS = {
 def directory() -> Path:
     """The directory of the embedded base model, for `StableDiffusionPipeline.from_pretrained`."""
     return Path(__file__).parent
-
-
-def altered() -> list[str]:
-    """The files that are missing or differ from their pinned sha256; empty if there are none."""
-    found = {}
-    for name in PINS:
-        path = directory() / name
-        found[name] = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "missing"
-    return [name for name, digest in found.items() if digest != PINS[name]]
