@@ -298,7 +298,7 @@ def test_a_store_that_cannot_be_used_ends_a_build(suite: list[str], tmp_path: Pa
     """Exit 4 before any model is loaded."""
     done = resurgence("build", *suite, f"--resurgence-store={tmp_path / 'gone' / 'store'}")
     assert done.returncode == 4, done.stdout + done.stderr
-    assert "cannot be made" in done.stderr and "Traceback" not in done.stderr
+    assert "cannot be created" in done.stderr and "Traceback" not in done.stderr
 
 
 def test_a_suite_that_cannot_be_imported_is_told(tmp_path: Path) -> None:
