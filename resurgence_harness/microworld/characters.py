@@ -1,4 +1,4 @@
-"""Twelve fictional characters of our own making: a costume is fixed, pose and place vary."""
+"""Twelve fictional characters, invented for this package: a costume is fixed, pose and position vary."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ def draw_characters(canvas: Canvas, kind: Tensor, scene: Tensor) -> None:
     wide = WIDE.to(device)[kind].view(-1, 1, 1)
     caped, square = CAPED.to(device)[kind] == 1, SQUARE_HEADED.to(device)[kind] == 1
 
-    def fixed(word: str) -> Tensor:
-        return rgb(word).view(1, 3, 1, 1).to(device)
+    def fixed(hex_colour: str) -> Tensor:
+        return rgb(hex_colour).view(1, 3, 1, 1).to(device)
 
     def on(*indices: int) -> Tensor:
         return torch.isin(kind, torch.tensor(indices, device=device))

@@ -148,7 +148,7 @@ def test_a_baseline_is_never_recorded_in_ci(gate, here, resurgence, monkeypatch)
         assert resurgence(*recorded, *more).code == 4
     monkeypatch.setenv("CI", "true")
     said = resurgence(*recorded, TO_COME, "--reason", "x")
-    assert said.code == 4 and "not recorded in CI" in said.err
+    assert said.code == 4 and "cannot be recorded in CI" in said.err
     assert not (here / "acceptances.yaml").exists()
 
 

@@ -123,7 +123,7 @@ def test_a_far_side_that_cannot_be_written_is_told_first(error: Exception, monke
     monkeypatch.setattr(Failing, "writing", error)
     if isinstance(error, FileNotFoundError):
         monkeypatch.setattr(Failing, "reading", error)  # a bucket that is not there
-    with pytest.raises(UserError, match=r"\AThe store failing://x (cannot be|does not give)"):
+    with pytest.raises(UserError, match=r"\AThe store failing://x (cannot be|does not return)"):
         check_usable("failing://x")
 
 

@@ -20,5 +20,5 @@ PINS = {
 
 
 def directory() -> Path:
-    """Where the embedded base model lies; load it with `StableDiffusionPipeline.from_pretrained`."""
+    """The directory of the embedded base model, for `StableDiffusionPipeline.from_pretrained`."""
     return Path(__file__).parent
