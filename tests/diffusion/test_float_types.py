@@ -133,13 +133,13 @@ NAMED: dict[str, tuple[bytes | dict[str, Any], str]] = {
         {"conv_in.weight": torch.zeros(4).to(torch.float8_e4m3fn), "scaled_fp8": torch.zeros(2)},
         "quantised",
     ),
-    "whole numbers": (
+    "integers": (
         {f"down_blocks.0.{n}.weight": torch.zeros(4, dtype=torch.int8) for n in range(3)},
-        "are whole numbers, so they are quantised",
+        "are integers, so they are quantised",
     ),
-    "whole numbers in the original layout": (
+    "integers in the original layout": (
         {f"model.diffusion_model.{n}.weight": torch.zeros(4, dtype=torch.uint8) for n in range(3)},
-        "are whole numbers, so they are quantised",
+        "are integers, so they are quantised",
     ),
 }
 
