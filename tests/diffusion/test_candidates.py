@@ -427,9 +427,9 @@ def test_an_embedding_is_a_new_word(layout: str, make, v1: Path, model, tmp_path
 @pytest.mark.parametrize(
     ("word", "shape", "words"),
     [
-        ("ada</w>", (32,), "knows already"),
-        ("two words", (32,), "no prompt can hold"),
-        ("x" * 65, (32,), "no prompt can hold"),
+        ("ada</w>", (32,), "tokenizer already has"),
+        ("two words", (32,), "no prompt can contain"),
+        ("x" * 65, (32,), "no prompt can contain"),
         ("<ada>", (48,), "does not fit the base's text encoder"),
         ("<ada>", (0, 32), "does not fit the base's text encoder"),
         ("<ada>", (76, 32), "does not fit the base's text encoder"),
@@ -472,7 +472,7 @@ REFUSED: dict[str, tuple[Callable[[StableDiffusion], dict[str, torch.Tensor]], s
     "VAE alone": (lambda model: model.vae.state_dict(), "a VAE alone"),
     "something else": (
         lambda _: {"layer.0.weight": torch.zeros(2, 2), "layer.0.bias": torch.zeros(2)},
-        "Nothing known",
+        "is of no known format",
     ),
     "extra tensor": (
         lambda model: {**model.unet.state_dict(), "down_blocks.9.x": torch.zeros(1)},

@@ -99,7 +99,7 @@ def test_an_index_that_does_not_count_is_refused(places: Any, where: str, v1: Pa
     target = model / TEXT if where == "directory" else tmp_path / "text.safetensors"
     save_file(state, target)
 
-    with pytest.raises(UserError, match="do not number the places"):
+    with pytest.raises(UserError, match="position_ids other than"):
         check_base(model) if where == "directory" else recognise(Source(path=target))
 
 

@@ -126,7 +126,7 @@ MISTAKES_IN_A_METHOD = {
     "no apply": ("def apply", "def aply", 'The step of method "shrink" does not define apply.'),
     "no base class": ("class Shrink(Unlearning)", "class Shrink", 'The step of method "shrink" is no Unlearning.'),
     "an instance": ("Method(Shrink,", "Method(Shrink(concepts=()),", 'The step of method "shrink" is no Unlearning.'),
-    "no Method": ("Method(Shrink, {}, 5)", "Shrink", 'What METHODS has for "shrink" is no Method.'),
+    "not a Method": ("Method(Shrink, {}, 5)", "Shrink", 'What METHODS has for "shrink" is no Method.'),
     "fixes what is not there": ("{}, 5", '{"half": 1}, 5', 'Method "shrink" fixes half, which Shrink does not have.'),
     "a field without a value": ("= 0.5", "", 'The step of "shrink" has no value for share.'),
     "a word for folders": (
