@@ -356,7 +356,7 @@ def _check_index(index: Mapping[str, Any], directory: Path) -> None:
 
 
 def _json(path: Path, directory: Path, limit: int = CONFIG_LIMIT) -> dict[str, Any]:
-    """A model's JSON object; UserError naming the file if it is none."""
+    """A model's JSON file, parsed; UserError naming the file if it is missing or not a JSON object."""
     return parse_json(_bytes(path, directory, limit), path)
 
 

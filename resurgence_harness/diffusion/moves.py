@@ -82,8 +82,8 @@ def encode_texts(model: StableDiffusion, texts: Sequence[str], *, may_be_cut: Co
 def filled(tokenizer: Any, template: str, subject: str) -> tuple[str, range]:
     """The template with `subject` in the place of "{}", and the positions of its tokens there, in the padded text.
 
-    The positions are those of "{}": in "{} at the beach" filled with "the beach" they are the first two. An empty
-    subject has no tokens.
+    The positions are those of "{}": in "{} at the beach" filled with "the beach" they are those of the first "the
+    beach". An empty subject has no tokens.
     """
     text, before = template.format(subject).strip(), template.partition("{}")[0].strip()
     ids, sought, start = _ids(tokenizer, [text, subject, before])

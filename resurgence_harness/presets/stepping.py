@@ -51,8 +51,8 @@ def _check_class(what: str, step: Any, kind: type) -> None:
     if not isinstance(step, type) or not issubclass(step, kind):
         _refuse(f"The step of {what} is no {kind.__name__}.", f"Give a class: class Own({kind.__name__}).", got=step)
     if isabstract(step):
-        lacking = ", ".join(sorted(step.__abstractmethods__))
-        _refuse(f"The step of {what} does not define {lacking}.", f"Define it in {step.__name__}.")
+        undefined = ", ".join(sorted(step.__abstractmethods__))
+        _refuse(f"The step of {what} does not define {undefined}.", f"Define it in {step.__name__}.")
     if not is_dataclass(step) or "__dataclass_fields__" not in vars(step):
         _refuse(
             f"The step of {what} is no dataclass.", f"Write @dataclass(frozen=True, kw_only=True) at {step.__name__}."

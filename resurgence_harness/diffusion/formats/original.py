@@ -113,16 +113,16 @@ class Original(Format):
             "VAE": any(name.startswith(VAE) for name in names),
             "text encoder": any(name.startswith((CLIP, OPEN_CLIP)) for name in names),
         }
-        lacking = [part for part, there in parts.items() if not there]
+        missing = [part for part, present in parts.items() if not present]
         found = []
         if self._averaged():
             found.append(
                 f"{shown(self.file.path.name)} also holds an averaged copy of its U-Net (model_ema), which was "
                 "not judged: as in diffusers, the plain weights were used."
             )
-        if lacking and len(lacking) < len(parts) and "U-Net" in lacking:
+        if missing and len(missing) < len(parts) and "U-Net" in missing:
             name = shown(self.file.path.name)
-            found.append(f"{name} holds no {' and no '.join(lacking)}: images were drawn with its parent's.")
+            found.append(f"{name} holds no {' and no '.join(missing)}: images were drawn with its parent's.")
         return tuple(found)
 
     def _averaged(self) -> list[str]:

@@ -56,7 +56,7 @@ def _arguments(file: TensorFile) -> dict[str, object]:
 
 
 def _number(text: str) -> float | None:
-    """The number in a metadata value; None if it is none, such as "Dynamic", the rank of a resized file."""
+    """A metadata value as a number; None for other text, such as "Dynamic", the rank of a resized file."""
     try:
         found = float(text)
     except ValueError:
