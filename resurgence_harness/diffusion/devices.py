@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from resurgence_harness.errors import UserError, sentence
+from resurgence_harness.errors import UserError, sentence, shown
 
 
 def visible_gpus(environ: Mapping[str, str] = os.environ, devices: Path = Path("/dev")) -> tuple[str, ...]:
@@ -46,8 +46,18 @@ def resolved_device(requested: str) -> str:
     return "cuda" if visible_gpus() and torch_has_cuda() else "cpu"
 
 
+def check_device_name(requested: str) -> None:
+    """UserError for a name that is not a device's; this machine's devices are not checked."""
+    kind, colon, index = requested.partition(":")
+    if kind not in ("auto", "cpu", "cuda") or (colon and not (kind == "cuda" and index.isdecimal())):
+        raise UserError(
+            sentence(f'There is no device "{shown(requested)}".', do="Give auto, cpu, cuda, or cuda:0, cuda:1 …")
+        )
+
+
 def check_device(requested: str) -> None:
-    """UserError for a GPU that does not exist here."""
+    """UserError for a name that is not a device's, and for a GPU that does not exist here."""
+    check_device_name(requested)
     gpus = visible_gpus() if torch_has_cuda() else ()
     kind, _, index = requested.partition(":")
     if kind == "cuda" and int(index or 0) >= len(gpus):
@@ -56,6 +66,6 @@ def check_device(requested: str) -> None:
                 f'There is no device "{requested}" here.',
                 GPUs=len(gpus),
                 torch="built for CUDA" if torch_has_cuda() else "built without CUDA",
-                do="Omit --resurgence-device to use what is available, or install a torch for your GPU.",
+                do="Omit the device to use what is available, or install a torch for your GPU.",
             )
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
-from math import ceil, log
+from math import log
 from typing import Any
 
 from resurgence_harness.specs import Concept, Probe, Prompt, Sampler
@@ -87,8 +87,3 @@ class OwnPictures:
 
 FILLED_IN = (FromTask, ByCount, PerPreserved, OwnPictures)
 """Kinds of preset values that the cell still has to resolve."""
-
-
-def seeds_for(images: int, prompts: int, *, first: int) -> tuple[int, ...]:
-    """Consecutive seeds from `first`: the fewest with which `prompts` prompts give at least `images` images."""
-    return tuple(range(first, first + ceil(images / prompts)))
