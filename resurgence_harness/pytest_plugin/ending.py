@@ -123,7 +123,7 @@ def code_of(config: pytest.Config, session: Session, code: int) -> int:
         if code or not session.gate:
             return code
         session.settled = INCOMPLETE
-        session.tell()
+        session.print_closing()
         return INCOMPLETE
     code = session.settled or {0: 0, 1: INCOMPLETE}.get(code, code)
     if code not in KEPT and (reason := unprinted(config)):
