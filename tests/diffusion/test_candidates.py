@@ -427,9 +427,9 @@ def test_an_embedding_is_a_new_word(layout: str, make, v1: Path, model, tmp_path
 @pytest.mark.parametrize(
     ("word", "shape", "words"),
     [
-        ("ada</w>", (32,), "knows already"),
-        ("two words", (32,), "no prompt can hold"),
-        ("x" * 65, (32,), "no prompt can hold"),
+        ("ada</w>", (32,), "tokenizer already has"),
+        ("two words", (32,), "no prompt can contain"),
+        ("x" * 65, (32,), "no prompt can contain"),
         ("<ada>", (48,), "does not fit the base's text encoder"),
         ("<ada>", (0, 32), "does not fit the base's text encoder"),
         ("<ada>", (76, 32), "does not fit the base's text encoder"),
@@ -463,7 +463,7 @@ REFUSED: dict[str, tuple[Callable[[StableDiffusion], dict[str, torch.Tensor]], s
     "LoHa": (_key("lora_unet_mid_block_attentions_0_proj_in.hada_w1_a"), "a LoHa"),
     "magnitudes alone": (
         lambda _: {"lora_unet_mid_block_attentions_0_proj_in.dora_scale": torch.ones(48, 1)},
-        "only half of a layer",
+        "lacks one of a layer's two matrices",
     ),
     "inpainting": (
         lambda model: {**model.unet.state_dict(), "conv_in.weight": torch.zeros(32, 9, 3, 3)},
@@ -472,7 +472,7 @@ REFUSED: dict[str, tuple[Callable[[StableDiffusion], dict[str, torch.Tensor]], s
     "VAE alone": (lambda model: model.vae.state_dict(), "a VAE alone"),
     "something else": (
         lambda _: {"layer.0.weight": torch.zeros(2, 2), "layer.0.bias": torch.zeros(2)},
-        "Nothing known",
+        "is of no known format",
     ),
     "extra tensor": (
         lambda model: {**model.unet.state_dict(), "down_blocks.9.x": torch.zeros(1)},
@@ -508,7 +508,7 @@ REFUSED: dict[str, tuple[Callable[[StableDiffusion], dict[str, torch.Tensor]], s
     ),
     "half a LoRA": (
         lambda model: {n: v for n, v in in_peft(lora(model, unet=ATTENTION[:1])).items() if "lora_A" in n},
-        "only half of a layer",
+        "lacks one of a layer's two matrices",
     ),
     "LoRA of another width": (
         lambda _: {
@@ -585,10 +585,10 @@ def test_an_order_that_would_undo_something_is_refused(make, other: Path, model,
         ([unet, unet], other, "both replace the same weights"),
         ([Source(path=unet, weight=0.5)], other, "Only a LoRA can have a weight"),
         ([Source(path=other, weight=0.5)], other, "Only a LoRA can have a weight"),
-        ([path], None, "says nothing without its base"),
+        ([path], None, "is not a whole model, so its base is needed"),
         ([], other, "No candidate was given"),
         ([tmp_path / "nowhere"], other, "There is no candidate"),
-        ([empty], other, "is no candidate"),
+        ([empty], other, "is not a candidate"),
     ):
         with pytest.raises(UserError, match=words):
             make(*sources, base=base)

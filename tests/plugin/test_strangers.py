@@ -126,13 +126,13 @@ MISTAKES_IN_A_METHOD = {
     "no apply": ("def apply", "def aply", 'The step of method "shrink" does not define apply.'),
     "no base class": ("class Shrink(Unlearning)", "class Shrink", 'The step of method "shrink" is no Unlearning.'),
     "an instance": ("Method(Shrink,", "Method(Shrink(concepts=()),", 'The step of method "shrink" is no Unlearning.'),
-    "no Method": ("Method(Shrink, {}, 5)", "Shrink", 'What METHODS has for "shrink" is no Method.'),
+    "not a Method": ("Method(Shrink, {}, 5)", "Shrink", 'The entry of METHODS for "shrink" is not a Method.'),
     "fixes what is not there": ("{}, 5", '{"half": 1}, 5', 'Method "shrink" fixes half, which Shrink does not have.'),
     "a field without a value": ("= 0.5", "", 'The step of "shrink" has no value for share.'),
     "a word for folders": (
         'METHODS["shrink"]',
         'METHODS["a/b"]',
-        "The word 'a/b' of a method cannot stand in node ids.",
+        "The method name 'a/b' cannot be used in node ids.",
     ),
     "no concepts": ("    concepts: tuple[Concept, ...]\n", "", 'The step of method "shrink" has no field concepts.'),
 }
