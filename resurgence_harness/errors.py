@@ -1,20 +1,20 @@
-"""What can go wrong, as a tree.
+"""The exception tree.
 
     ResurgenceError
-    ├─ HarnessError(RuntimeError)    the instrument failed; says nothing about the model   Allure: broken
+    ├─ HarnessError(RuntimeError)    the harness failed; no statement about the model      Allure: broken
     │  ├─ StoreError                 the store cannot be used
-    │  │  ├─ Corrupt                 the bytes are not the ones that were written
-    │  │  ├─ Unwritable              full or vanished
+    │  │  ├─ Corrupt                 the bytes read differ from the bytes written
+    │  │  ├─ Unwritable              the disk is full or the path is gone
     │  │  │  └─ ReadOnly             writing is refused
-    │  │  └─ Unreachable             a far store that does not answer
-    │  ├─ BuildError                 training went wrong: a NaN, no tensor moved
-    │  └─ JudgeError                 the judge cannot be trusted here: weights differ, no calibration, a NaN score
-    └─ UserError(ValueError)         a sentence for the person who typed it; pytest exit code 4, no traceback
-       └─ SpecError                  a value that cannot mean anything
+    │  │  └─ Unreachable             a remote store does not answer
+    │  ├─ BuildError                 training failed: a NaN, or no tensor changed
+    │  └─ JudgeError                 the judge is not usable: weights differ, no calibration, a NaN score
+    └─ UserError(ValueError)         a mistake in the user's input; pytest exit code 4, no traceback
+       └─ SpecError                  an invalid value
 
     Unsafe(AssertionError)           a cell that must not pass                               Allure: failed
     ├─ Violated                      the erased concept came back: a safety regression
-    └─ Undecided                     the evidence cannot tell
+    └─ Undecided                     the evidence does not suffice
 
 The first line of every message is the whole sentence; aligned facts follow; the last line says what to do.
 """
@@ -26,11 +26,11 @@ import unicodedata
 
 
 class ResurgenceError(Exception):
-    """Anything this package raises on purpose, verdicts apart."""
+    """Base class of all errors that this package raises on purpose, except verdicts."""
 
 
 class HarnessError(ResurgenceError, RuntimeError):
-    """The instrument failed. Never evidence of safety."""
+    """The harness failed. Never evidence of safety."""
 
 
 class StoreError(HarnessError):
@@ -38,35 +38,35 @@ class StoreError(HarnessError):
 
 
 class Corrupt(StoreError):
-    """The bytes read are not the bytes that were written."""
+    """The bytes read differ from the bytes that were written."""
 
 
 class Unwritable(StoreError):
-    """The store is read-only, full, or on a path that vanished."""
+    """The store is read-only or full, or its path no longer exists."""
 
 
 class ReadOnly(Unwritable):
-    """The store may be read, and refuses to be written."""
+    """The store can be read but not written."""
 
 
 class Unreachable(StoreError):
-    """A far store does not answer, or refuses to."""
+    """A remote store does not answer, or refuses access."""
 
 
 class BuildError(HarnessError):
-    """A step went wrong: its loss became NaN, or it moved no tensor."""
+    """A step failed: its loss became NaN, or it changed no tensor."""
 
 
 class JudgeError(HarnessError):
-    """A judge cannot be trusted here."""
+    """A judge is not usable: its weights differ, it has no calibration, or it gives a NaN score."""
 
 
 class UserError(ResurgenceError, ValueError):
-    """Something asked for cannot be had; the message is for the person who asked."""
+    """A mistake in the user's input; the message is written for the user."""
 
 
 class SpecError(UserError):
-    """A value that cannot mean anything; raised where it is written."""
+    """An invalid value; raised when the object that holds it is created."""
 
 
 class Unsafe(AssertionError):
@@ -78,14 +78,14 @@ class Violated(Unsafe):
 
 
 class Undecided(Unsafe):
-    """The evidence cannot tell."""
+    """The evidence does not suffice to decide."""
 
 
 def sentence(first: str, /, *, do: str = "", **facts: object) -> str:
-    """A message in the house's shape: the sentence, aligned facts, what to do.
+    """An error message in the package's format: the sentence, aligned facts, what to do.
 
-    Underscores in the names of facts are shown as spaces. Each part is one line, and whatever came out of a file is
-    visible in it: characters that would not show, or would move the text around them, are written as escapes.
+    Underscores in the names of facts are shown as spaces. Each part is one line. Characters that would be invisible, or
+    would move the text around them, are written as escapes.
     """
     width = max((len(name) for name in facts), default=0)
     lines = [visible(first), *(f"  {name.replace('_', ' '):<{width}}  {visible(str(facts[name]))}" for name in facts)]
@@ -93,16 +93,16 @@ def sentence(first: str, /, *, do: str = "", **facts: object) -> str:
 
 
 def shown(text: str, *, limit: int | None = 100) -> str:
-    """A name out of a file, fit for a message: one line, every character visible, not endless."""
+    """A name read from a file, fit for a message: one line, every character visible, at most `limit` characters."""
     plain = visible(text if limit is None else text[: limit + 1])
     return plain if limit is None or len(plain) <= limit else plain[: limit - 1] + "…"
 
 
 def visible(text: str) -> str:
-    """The text with escapes for whatever a reader would not see as it is; the only way from a file to a person's eyes.
+    """The text with escapes for every character that is invisible or misleading; all text from files is printed so.
 
     Escaped are line breaks and control characters, marks of direction, characters without width or without a glyph,
-    private and unassigned ones, letters of another script amid Latin ones, and letters that imitate ASCII.
+    private and unassigned ones, letters of another script among Latin ones, and letters that look like ASCII.
     """
     if text.isascii() and text.isprintable():
         return text
@@ -114,7 +114,7 @@ def visible(text: str) -> str:
 
 
 def hides(text: str) -> bool:
-    """Whether a text holds characters that show nothing, or more marks on a letter than can be read."""
+    """Whether a text holds invisible characters, or more combining marks on a letter than can be read."""
     if text.isascii():
         return not text.isprintable()
     return any(not c.isprintable() or _INVISIBLE.match(c) is not None for c in text) or _heaped(text) != set()
@@ -123,9 +123,9 @@ def hides(text: str) -> bool:
 _INVISIBLE = re.compile(
     "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
 )
-"""Printable for Python, yet shown as nothing: joiners, fillers, selectors of variants, the empty Braille cell."""
+"""Printable for Python but invisible: joiners, fillers, variation selectors, the empty Braille cell."""
 _MARKS = 3
-"""Combining marks on one letter; with more, a line of text reaches into its neighbours."""
+"""Combining marks allowed on one letter; more of them overlap the neighbouring lines."""
 
 
 def _escaped(character: str) -> str:
@@ -133,7 +133,7 @@ def _escaped(character: str) -> str:
 
 
 def _imitations(text: str) -> set[int]:
-    """Places of characters that are taken for others: of another script amid Latin letters, or shaped like ASCII."""
+    """Positions of look-alike characters: of another script among Latin letters, or shaped like ASCII."""
     found: set[int] = set()
     for word in _WORD.finditer(text):
         scripts = {place: _script(word.string[place]) for place in range(word.start(), word.end())}
@@ -148,7 +148,7 @@ def _imitations(text: str) -> set[int]:
 
 
 def _heaped(text: str) -> set[int]:
-    """Places of combining marks beyond `_MARKS` on one letter."""
+    """Positions of combining marks beyond `_MARKS` on one letter."""
     found, marks = set(), 0
     for place, c in enumerate(text):
         marks = marks + 1 if unicodedata.combining(c) else 0

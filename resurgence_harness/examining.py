@@ -1,26 +1,28 @@
-"""The one loop: request images, judge them, decide, and request more until the answer is clear.
+"""The evaluation loop: sample images, judge them, decide, and sample more until the verdict is clear.
 
     plan ──▶ first look ──▶ decide ──wants more──▶ one more block of those images from each model ──▶ decide ──▶ …
 
 Suites, the release gate, the paper's experiments, planted regressions, `resurgence build` and the tests that no broken
-model passes all call `examine`. When to stop, what to do while another process makes an artifact, the intermediate
-checkpoints and what a plan can read back from the store (`recall`) are decided here; the callers choose the plan, the
-rule, the bench of each model and a budget.
+model passes all call `examine`. This module decides when to stop, what to do while another process builds an artifact,
+how intermediate checkpoints are evaluated, and what a plan reads back from the store (`Recalled`); the callers choose
+the plan, the rule, the bench of each model and a budget.
 
-A cell that is KNOWN is drawn further while the policy alone is undecided: only then can it say that the acceptance is
-no longer needed ("tighten").
+Sampling of a KNOWN cell continues while the policy alone is undecided, because only then can the verdict report that
+the acceptance is no longer needed ("tighten").
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Generic
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple
 
+from resurgence_harness.diffusion.texts import check_texts
 from resurgence_harness.finetuning.contract import FineTuning
-from resurgence_harness.inquiry import Inquiry, Planned, Question
-from resurgence_harness.specs import Recipe
+from resurgence_harness.inquiry import Asking, Inquiry, Planned, Question
+from resurgence_harness.specs import Base, Prompt, Recipe
 from resurgence_harness.statistics import (
     Acceptance,
     CellEvidence,
@@ -40,21 +42,47 @@ if TYPE_CHECKING:
     from resurgence_harness.judging import Judge
 
 
+class WrittenPrompts(NamedTuple):
+    """Counts of the free-text prompts, such as a task's captions or a policy's own."""
+
+    written: int
+    """Number of free-text prompts."""
+    cut: int
+    """How many of them are truncated, being longer than the text encoder's limit."""
+    room: int
+    """The text encoder's limit in tokens."""
+
+
+def check_prompts(plans: Iterable[Asking], base: Base, *, also: Iterable[Prompt] = ()) -> WrittenPrompts:
+    """Check the prompts of the plans, and `also` others such as those of training images.
+
+    UserError for a prompt that the base's tokenizer cannot encode, and for a filled template that exceeds the text
+    encoder's limit; only free text may be truncated.
+    """
+    may_be_cut: dict[str, bool] = {}
+    arms = (arm for plan in plans for arm in plan.arms.values())
+    for prompt in (*also, *(prompt for arm in arms for prompt in arm.grid.probe.prompts)):
+        may_be_cut[prompt.text] = prompt.written and may_be_cut.get(prompt.text, True)
+    written = {text for text, may in may_be_cut.items() if may}
+    cut, room = check_texts(Path(base.location), sorted(may_be_cut), may_be_cut=written)
+    return WrittenPrompts(len(written), cut, room)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Rule:
-    """What would be enough for one cell: the policy, and what was accepted beyond it."""
+    """The criterion of one cell: the policy, and the acceptance beyond it, if any."""
 
     policy: Policy
     acceptance: Acceptance | None = None
     settings: str = ""
-    """Digest of the steps' values, to which an acceptance may be bound."""
+    """Digest of the steps' settings, to which an acceptance may be bound."""
 
     def decide(self, evidence: CellEvidence) -> Verdict:
-        """The verdict on what was seen so far."""
+        """The verdict on the evidence so far."""
         return decide(evidence, self.policy, self.acceptance, settings=self.settings)
 
     def wants(self, evidence: CellEvidence, verdict: Verdict) -> frozenset[ImageGroup]:
-        """The images of which more could change the verdict, or show that a KNOWN cell needs no acceptance."""
+        """The image groups of which more samples could change the verdict, or show that KNOWN needs no acceptance."""
         if verdict.kind is not VerdictKind.KNOWN:
             return verdict.wants
         bare = decide(evidence, self.policy)
@@ -63,14 +91,14 @@ class Rule:
 
 @dataclass(frozen=True, kw_only=True)
 class Budget:
-    """When to stop although the answer is not clear."""
+    """When to stop although the verdict is still undecided."""
 
     images: int | None = None
-    """Of all models of a cell together."""
+    """Over all models of a cell."""
     minutes: float | None = None
 
     def spent(self, *, images: int, minutes: float) -> str:
-        """The sentence that says what is spent; empty while something is left."""
+        """A clause naming the exhausted limit; empty while budget is left."""
         if self.images is not None and images >= self.images:
             return f"the budget of {self.images:,} images is spent"
         if self.minutes is not None and minutes >= self.minutes:
@@ -79,21 +107,21 @@ class Budget:
 
 
 Effect = Callable[[Inquiry[Any]], Losses | Differs | None]
-"""How it is known that the fine-tuning changed something; None where nothing can be said."""
+"""Evidence that the fine-tuning changed the model; None if it was not measured."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Laboratory:
-    """Who draws and who judges: the bench of every model, and the judges, the deciding one first."""
+    """The bench that samples from each model, and the judges, the deciding one first."""
 
     bench_of: Callable[[Recipe], Bench]
     judges: Sequence[Judge]
     effect: Effect
     on_block: Callable[[Question], None] = field(default=lambda question: None)
-    """Called before each block is drawn or read, for progress."""
+    """Called before each block is sampled or loaded, for progress."""
 
     def evidence(self, inquiry: Inquiry[Planned], tuned: Recipe) -> CellEvidence:
-        """What was seen so far, with the judges' canaries and errors and the fine-tuning's effect."""
+        """The evidence so far, with the judges' canaries and error rates and the fine-tuning's effect."""
         bench = self.bench_of(tuned)
         return inquiry.evidence(
             effect=self.effect(inquiry),
@@ -102,7 +130,7 @@ class Laboratory:
         )
 
     def draw(self, inquiry: Inquiry[Planned]) -> None:
-        """Answer every open question; what another process is making is left for last."""
+        """Sample and judge every open block; blocks that another process is building come last."""
         waiting = inquiry.open
         while waiting:
             question = next((one for one in waiting if not self._busy(inquiry, one)), waiting[0])
@@ -113,7 +141,7 @@ class Laboratory:
             inquiry.answer(question, [bench.evidence(recipe, block, judge) for judge in self.judges])
 
     def read(self, inquiry: Inquiry[Planned], tuned: Recipe) -> bool:
-        """Answer the open questions from the store alone; whether all was there, controls included. Makes nothing."""
+        """Load the open blocks from the store; False if any of them or the controls is missing. Builds nothing."""
         for question in inquiry.open:
             recipe, block = inquiry.plan.arms[question.arm].recipe, inquiry.block(question)
             known = [self.bench_of(recipe).known(recipe, block, judge) for judge in self.judges]
@@ -130,16 +158,17 @@ class Laboratory:
 
 @dataclass(frozen=True, kw_only=True)
 class Examined(Generic[Planned]):
-    """One cell, examined."""
+    """The result of evaluating one cell."""
 
     rule: Rule
     inquiry: Inquiry[Planned]
-    """Every block that was drawn."""
+    """Every block that was sampled."""
     evidence: CellEvidence
     verdict: Verdict
     by_step: Mapping[int, Evidence]
-    """What the deciding judge sees at intermediate checkpoints, by the fine-tuning's step, rising to its last; empty
-    where none were requested. Nothing is decided on it; its bounds hold whenever one looks, as those of the end do."""
+    """The deciding judge's evidence at intermediate checkpoints, by fine-tuning step in rising order, the last step
+    included; empty if none were requested. It does not affect the verdict; its bounds are anytime-valid like those of
+    the final checkpoint."""
     seconds: float
 
 
@@ -150,7 +179,7 @@ def examine(
     *,
     budget: Budget = Budget(),
 ) -> Examined[Planned]:
-    """Draw, judge and decide one cell until its answer is clear, its grids are used up, or the budget is spent."""
+    """Sample, judge and decide one cell until its verdict is clear, its grids are used up, or the budget is spent."""
     began, inquiry = time.monotonic(), Inquiry(plan)
     tuned = plan.arms["after"].recipe
     while True:
@@ -169,10 +198,10 @@ def examine(
 
 
 class Recalled(Generic[Planned]):
-    """What the store alone says of a cell: for a plan of what is still to be made."""
+    """The state of a cell from stored evidence alone: for a plan of what is still to be built."""
 
     def __init__(self, plan: Planned, rule: Rule, laboratory: Laboratory) -> None:
-        """Read look after look until the answer is clear or something is missing. Nothing is made."""
+        """Load look after look until the verdict is clear or something is missing. Builds nothing."""
         self.inquiry, self.clear = Inquiry(plan), False
         tuned = plan.arms["after"].recipe
         while not self.clear and laboratory.read(self.inquiry, tuned):
@@ -183,7 +212,7 @@ class Recalled(Generic[Planned]):
 
 
 def _by_step(inquiry: Inquiry[Planned], laboratory: Laboratory, evidence: CellEvidence) -> dict[int, Evidence]:
-    """The final checkpoint's images, requested of each intermediate one as well."""
+    """Evidence of each intermediate checkpoint on the same (prompt, seed) pairs as the final one."""
     checkpoints = inquiry.plan.checkpoints
     judge, after = laboratory.judges[0], inquiry.plan.arms["after"]
     found: dict[int, Evidence] = {}

@@ -1,8 +1,9 @@
-"""One cell's questions, look by look: draw, judge, decide, and stop when the answer is clear.
+"""Which blocks of images one cell needs, and the evidence from them, look by look.
 
     first look ──▶ decide ──wants more──▶ one more block of those images from each model ──▶ decide ──▶ …
 
-An Inquiry knows what has to be asked next. Who asks (the bench), and who decides (the statistics), it is told.
+An `Inquiry` keeps the blocks requested so far and their judgments. It neither samples (the bench) nor decides (the
+statistics).
 """
 
 from __future__ import annotations
@@ -24,11 +25,11 @@ from resurgence_harness.statistics import (
 
 
 class Asking(Protocol):
-    """What an inquiry needs of a plan: a suite's cell or a release gate's."""
+    """The interface of a plan that an inquiry needs: of a suite's cell or of a release gate."""
 
     @property
     def arms(self) -> dict[str, Arm]:
-        """Every model and what it is asked, in the order in which they are best made."""
+        """Every model with its images, by arm name, in the order in which they are best built."""
 
     @property
     def judges(self) -> tuple[str, ...]:
@@ -36,11 +37,11 @@ class Asking(Protocol):
 
     @property
     def cell(self) -> Cell:
-        """What the cell is about."""
+        """The cell's task, method, concept count, fine-tuning and run."""
 
     @property
     def engine(self) -> str:
-        """How many images are drawn, a word of `selection.ENGINES`."""
+        """How the number of images is determined, one of `selection.ENGINES`."""
 
     @property
     def models(self) -> Mapping[str, Recipe]:
@@ -48,7 +49,7 @@ class Asking(Protocol):
 
     @property
     def grids(self) -> Mapping[str, Grid | None]:
-        """Every grid by its name in verdict.json; None for one that is not drawn."""
+        """Every grid by its name in verdict.json; None for a grid that is not sampled."""
 
     @property
     def checkpoints(self) -> Mapping[int, Recipe]:
@@ -59,18 +60,18 @@ Planned = TypeVar("Planned", bound=Asking)
 
 
 class Question(NamedTuple):
-    """One block asked of one model."""
+    """One block of images requested from one model."""
 
     arm: str
     number: int
-    """Of the block within the arm's grid."""
+    """Index of the block within the arm's grid."""
 
 
 class Inquiry(Generic[Planned]):
-    """What was asked for one cell so far, and what it showed to each judge."""
+    """The blocks requested for one cell so far, and each judge's evidence on them."""
 
     def __init__(self, plan: Planned) -> None:
-        """The first look is asked for; nothing is known yet."""
+        """Request the first look."""
         self.plan = plan
         self._asked = {name: arm.grid.blocks_for(arm.images) for name, arm in plan.arms.items()}
         self._answers: dict[Question, tuple[Evidence, ...]] = {}
@@ -78,20 +79,20 @@ class Inquiry(Generic[Planned]):
 
     @property
     def open(self) -> list[Question]:
-        """What was asked for and is not answered yet, in the order in which it is best made."""
+        """The requested blocks without judgments, in the order in which they are best built."""
         every = (Question(name, number) for name, blocks in self._asked.items() for number in range(blocks))
         return [question for question in every if question not in self._answers]
 
     def block(self, question: Question) -> Block:
-        """The rows of a question."""
+        """The (prompt, seed) rows of a requested block."""
         return self.plan.arms[question.arm].grid.part(question.number)
 
     def asked(self, arm: str) -> list[Question]:
-        """Everything that was asked of one model so far."""
+        """All blocks requested from one model so far."""
         return [Question(arm, number) for number in range(self._asked[arm])]
 
     def answer(self, question: Question, judged: Sequence[Evidence]) -> None:
-        """What every judge says of the block, in the order of the plan's judges."""
+        """Record every judge's evidence on the block, in the order of the plan's judges."""
         self._answers[question] = tuple(judged)
 
     def evidence(
@@ -101,7 +102,7 @@ class Inquiry(Generic[Planned]):
         canaries: Sequence[tuple[int, int]],
         accuracies: Sequence[JudgeAccuracy],
     ) -> CellEvidence:
-        """Everything answered so far as one cell's evidence; canaries and accuracies in the order of the judges."""
+        """The judged blocks as one cell's evidence; canaries and accuracies in the order of the judges."""
         judges: list[dict[str, Any]] = []
         for place in range(len(self.plan.judges)):
             arms: dict[str, Any] = {}
@@ -119,9 +120,9 @@ class Inquiry(Generic[Planned]):
         return CellEvidence(**judges[0], second=others[0] if others else None)
 
     def widen(self, wants: Collection[ImageGroup], *, templates: Collection[str] = ()) -> bool:
-        """Ask each model for one more block of the images wanted; False where the grids have no more.
+        """Request one more block of the wanted image groups from each model; False if the grids have no more.
 
-        Of the filled templates, only those named are asked on.
+        Of the filled templates, only those in `templates` are extended.
         """
         more = [
             name
@@ -136,7 +137,7 @@ class Inquiry(Generic[Planned]):
         return bool(more)
 
     def expected(self, *, clear: bool) -> Iterator[Question]:
-        """Everything asked so far and, unless the answer is clear, what is usually asked until it is: for a plan."""
+        """All blocks requested so far and, unless the verdict is clear, those a cell usually needs: for a plan."""
         for name, arm in self.plan.arms.items():
             usual = 0 if clear or arm.group is None else arm.grid.blocks_for(CLEAR[arm.group])
             for number in range(max(self._asked[name], usual)):
@@ -144,10 +145,10 @@ class Inquiry(Generic[Planned]):
 
     @property
     def images(self) -> int:
-        """Images looked at, over all arms; the base's are shared with other cells."""
+        """Number of judged images over all arms; the base's are shared with other cells."""
         return sum(len(judged[0]) for judged in self._answers.values())
 
     def seen(self, arm: str, *, judge: int = 0) -> Evidence:
-        """What one judge, by default the deciding one, says of all images of an arm so far."""
+        """The evidence of one judge (default: the deciding one) on all images of an arm so far."""
         parts = [self._answers[question][judge] for question in self.asked(arm)]
         return Evidence.joined(parts, self.plan.arms[arm].design)

@@ -1,8 +1,8 @@
-"""What must be made for these tests, in what order, why, and how long it takes. Reads manifests; writes nothing.
+"""Which artifacts the tests need, in which order, why, and how long they take. Reads manifests; writes nothing.
 
-    judgments ── need ──▶ images ── need ──▶ checkpoint ── needs ──▶ its parent, and images that the base draws
+    judgments ── need ──▶ images ── need ──▶ checkpoint ── needs ──▶ its parent, and images sampled from the base
 
-What is present is not looked behind: old judgments stand without the images and checkpoints they came from.
+A present artifact needs none of its inputs: stored judgments are used without their images and checkpoints.
 Estimates come from the seconds recorded in the store for the same kind of work, else from the defaults declared here.
 """
 
@@ -20,39 +20,39 @@ from resurgence_harness.specs import Probe, Recipe, Sampler, SampleRequest, Step
 from resurgence_harness.storing import Condition, Store, key
 
 HELD_OUT = 100
-"""About how many images, drawn by the base and never trained on, show whether a fine-tuning had an effect."""
+"""About how many images, sampled from the base and never trained on, show whether a fine-tuning had an effect."""
 
 JUDGMENTS_FORMAT = 2
-"""Raised when verdicts come to need what older stored judgments lack."""
+"""Increased when verdicts need data that older stored judgments do not contain."""
 
 SECONDS_PER_IMAGE = 0.06
-"""Declared cost of an image of 64 × 64 pixels and 10 sampler steps; grows with pixels and steps."""
+"""Default cost of an image of 64 × 64 pixels and 10 sampler steps; grows with pixels and steps."""
 SECONDS_PER_UPDATE = 0.25
-"""Declared cost of an optimiser step on 64 × 64 pixels."""
+"""Default cost of an optimiser step on 64 × 64 pixels."""
 SECONDS_PER_SOLVE = 5.0
-"""Declared cost of a step without optimiser steps (a closed form)."""
+"""Default cost of a step without optimiser steps (a closed form)."""
 SECONDS_PER_JUDGMENT = 0.005
-"""Declared cost of judging an image."""
+"""Default cost of judging an image."""
 
 
 class JudgeSpec(Protocol):
-    """What a plan needs to know of a judge; no weights are read for it."""
+    """The fields of a judge that a plan needs; its weights are not loaded."""
 
     @property
     def name(self) -> str:
-        """The judge's word in reports."""
+        """The judge's name in reports."""
 
     @property
     def version(self) -> int | str:
-        """Raised when the meaning of its answers changes."""
+        """Increased when the meaning of its judgments changes."""
 
     @property
     def digest(self) -> str:
-        """What its weights are."""
+        """Digest of its weights."""
 
 
 class Wanted(NamedTuple):
-    """One piece of evidence that a test asks for."""
+    """One piece of evidence that a test needs."""
 
     recipe: Recipe
     probe: SampleRequest
@@ -61,55 +61,55 @@ class Wanted(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Action:
-    """One artifact that is wanted: there already, or to be made."""
+    """One artifact that is needed: present already, or to be built."""
 
     kind: str
     """checkpoint, images or judgments."""
     key: str
     model: str
-    """The recipe as a label; the steps' arrows and how many concepts each erases."""
+    """The recipe as a label: its steps, and how many concepts each erases."""
     label: str
-    """What exactly is made."""
+    """Description of the artifact."""
     reason: Condition
     images: int = 0
-    """Images drawn or judged; training images are counted where they are drawn."""
+    """Images sampled or judged; training images are counted by the action that samples them."""
     seconds: float = 0.0
-    """Estimated time to make it; 0 where it is present."""
+    """Estimated time to build it; 0 if it is present."""
     learned: bool = False
     """Whether the estimate comes from builds recorded in this store."""
 
     @property
     def needed(self) -> bool:
-        """Whether it has to be made."""
+        """Whether it has to be built."""
         return self.reason is not Condition.PRESENT
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """Everything wanted, each artifact once, whatever is needed for another before it."""
+    """All artifacts needed, each once, inputs before the artifacts built from them."""
 
     actions: tuple[Action, ...]
 
     @property
     def needed(self) -> tuple[Action, ...]:
-        """What has to be made."""
+        """The actions whose artifacts have to be built."""
         return tuple(action for action in self.actions if action.needed)
 
     @property
     def seconds(self) -> float:
-        """Estimated time for one worker, one after another."""
+        """Estimated time for one worker that builds them one after another."""
         return sum(action.seconds for action in self.actions)
 
     @property
     def images(self) -> int:
-        """Images that have to be drawn."""
+        """Number of images that have to be sampled."""
         return sum(action.images for action in self.needed if action.kind == "images")
 
 
 def plan(store: Store, wanted: Iterable[Wanted | tuple[Recipe, SampleRequest, JudgeSpec]], *, device: str = "") -> Plan:
-    """The actions that give every wanted (recipe, probe, judge), in an order in which they can be made.
+    """The actions that give every wanted (recipe, probe, judge), in an order in which they can be built.
 
-    Estimates are for `device`, "cpu" or "cuda"; where it is not given, for the one that was used last.
+    Estimates are for `device`, "cpu" or "cuda"; if it is not given, for the device used last.
     """
     actions: dict[str, Action] = {}
     pace = Pace(store, device=device)
@@ -119,32 +119,32 @@ def plan(store: Store, wanted: Iterable[Wanted | tuple[Recipe, SampleRequest, Ju
     return Plan(actions=tuple(actions.values()))
 
 
-# Keys: the bench stores under them what the plan looks for
+# Keys, shared by the plan and the bench
 
 
 @lru_cache(maxsize=1024)
 def checkpoint_key(recipe: Recipe) -> str:
-    """Of the weights that a recipe's last step makes; of the base itself where it has none."""
+    """Key of the weights after a recipe's last step; of the base itself if it has no steps."""
     return key("checkpoint", recipe)
 
 
 def images_key(recipe: Recipe, probe: SampleRequest) -> str:
-    """Of what a model draws when it is asked a probe."""
+    """Key of the images sampled from a model with a probe."""
     return key("images", (checkpoint_key(recipe), probe))
 
 
 def judgments_key(recipe: Recipe, probe: SampleRequest, judge: JudgeSpec) -> str:
-    """Of what a judge says of these images."""
+    """Key of a judge's judgments of these images."""
     return key("judgments", (JUDGMENTS_FORMAT, checkpoint_key(recipe), probe, _named(judge)))
 
 
 def losses_key(recipe: Recipe) -> str:
-    """Of the benign losses before and after a recipe's last step."""
+    """Key of the benign losses before and after a recipe's last step."""
     return key("losses", checkpoint_key(recipe))
 
 
 def canaries_key(judge: JudgeSpec) -> str:
-    """Of how a judge answers the stored images whose answers are known."""
+    """Key of a judge's results on its canaries, stored images with known labels."""
     return key("canaries", _named(judge))
 
 
@@ -154,21 +154,21 @@ def step_prefixes(recipe: Recipe) -> tuple[Recipe, ...]:
 
 
 def held_out_probe(probe: Probe) -> Probe:
-    """The same questions with seeds that a fine-tuning on `probe` never saw, about `HELD_OUT` images."""
+    """The same prompts with seeds that a fine-tuning on `probe` never saw, about `HELD_OUT` images."""
     prompts = probe.prompts[:HELD_OUT]
     first = max(probe.seeds) + 1
     return replace(probe, prompts=prompts, seeds=tuple(range(first, first + ceil(HELD_OUT / len(prompts)))))
 
 
 def probes_of(step: Step) -> tuple[Probe, ...]:
-    """What the base is asked to draw for a step: the images it is trained on, and a fine-tuning's held-out ones."""
+    """Probes sampled from the base for a step: its training images, and a fine-tuning's held-out images."""
     if isinstance(step, FineTuning):
         return step.data.probe, held_out_probe(step.data.probe)
     return tuple(value for value in vars(step).values() if isinstance(value, Probe))
 
 
 def describe_recipe(recipe: Recipe) -> str:
-    """For people, with the number of concepts: "micro → esd(10) → lora"."""
+    """A label with the number of concepts: "micro → esd(10) → lora"."""
     names = [recipe.base.name or recipe.base.digest[:8]]
     for step in recipe.steps:
         concepts = getattr(step, "concepts", None)
@@ -185,14 +185,14 @@ def describe_images(recipe: Recipe, probe: SampleRequest) -> str:
 
 
 class Work(NamedTuple):
-    """How much there is to do, in units whose cost is comparable within a group."""
+    """Amount of work, in units whose cost is comparable within a group."""
 
     group: str
     units: int
 
 
 def drawing(probe: SampleRequest) -> Work:
-    """Images, comparable at one size and number of sampler steps."""
+    """Number of images, comparable at one size and number of sampler steps."""
     sampler = probe.sampler
     return Work(f"draw {sampler.width}×{sampler.height}, {sampler.steps} steps", len(probe))
 
@@ -205,15 +205,15 @@ def training(step: Step) -> Work:
 
 
 def judging(judge: JudgeSpec, probe: SampleRequest) -> Work:
-    """Images seen by one judge."""
+    """Number of images judged by one judge."""
     return Work(f"judge {judge.name}", len(probe))
 
 
 class Pace:
-    """Seconds per unit of each group of work: the median of what this store records for the device."""
+    """Seconds per unit of each group of work: the median over the store's records for the device."""
 
     def __init__(self, store: Store, *, device: str) -> None:
-        """Read what every build took. `device` is "cpu", "cuda…", or empty for the one that was used last."""
+        """Read the time of every build. `device` is "cpu", "cuda…", or empty for the device used last."""
         measured = [artifact for artifact in store.ls() if isinstance(artifact.facts.get("work"), Mapping)]
         chosen = _kind_of(device) if device or not measured else _kind_of(measured[-1].facts.get("device"))
         seen: dict[str, list[float]] = {}
@@ -225,12 +225,12 @@ class Pace:
         self._seen = {group: median(values) for group, values in seen.items()}
 
     def seconds(self, work: Work, *, declared: float) -> tuple[float, bool]:
-        """(seconds, whether they are learned) for some work."""
+        """(seconds, whether they come from recorded builds) for some work; `declared` is the default per unit."""
         learned = self._seen.get(work.group)
         return (declared if learned is None else learned) * work.units, learned is not None
 
 
-# Inside
+# The actions for one piece of evidence
 
 
 def _judged(store: Store, pace: Pace, recipe: Recipe, probe: SampleRequest, judge: JudgeSpec) -> Iterator[Action]:
@@ -254,7 +254,7 @@ def _drawn(store: Store, pace: Pace, recipe: Recipe, probe: SampleRequest) -> It
 
 
 def _built(store: Store, pace: Pace, recipes: Sequence[Recipe]) -> Iterator[Action]:
-    """A whole lineage: loading a model reads every checkpoint from its first step on."""
+    """Checkpoints of all steps: loading a model reads every checkpoint from its first step on."""
     for recipe in recipes:
         place = checkpoint_key(recipe)
         reason = store.condition(place)
@@ -269,7 +269,7 @@ def _built(store: Store, pace: Pace, recipes: Sequence[Recipe]) -> Iterator[Acti
         seconds, learned = pace.seconds(work, declared=declared)
         yield _action("checkpoint", place, recipe, describe_recipe(recipe), reason, seconds, learned, None)
         if reason is not Condition.PRESENT and isinstance(step, FineTuning):
-            for done in step.save_at:  # left by this training on its way
+            for done in step.save_at:  # intermediate checkpoints of this training
                 part = recipe.before.then(step.at(done))
                 place, label = checkpoint_key(part), f"{describe_recipe(part)}, saved at step {done}"
                 yield _action("checkpoint", place, part, label, store.condition(place), 0.0, learned, None)

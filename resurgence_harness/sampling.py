@@ -1,7 +1,7 @@
-"""Images of a probe: batched, and paired by (prompt, seed) whatever the model.
+"""Draws the images of a probe in batches, paired by (prompt, seed) across models.
 
-The initial noise of an image depends on its seed alone, the sampler is deterministic (DDIM, η = 0), and the batch's
-shape is fixed (the last one is padded), so two models asked the same probe differ by their weights and nothing else.
+The initial noise of an image depends only on its seed, the sampler is deterministic (DDIM, η = 0), and the batch's
+shape is fixed (the last one is padded), so images of two models for the same probe differ only by the models' weights.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def sample(
 ) -> np.ndarray:
     """Images uint8 [n, height, width, 3], in the order of `probe.rows()`. `progress(done, total)` counts images.
 
-    `replays` is given by who knows that the model's weights change in place alone.
+    `replays` may be given if the model's weights only change in place. BuildError for NaN or infinity in the latents.
     """
     import numpy as np
     import torch
@@ -64,7 +64,7 @@ def sample(
 
 
 def _check_finite(x_0: Tensor, sampler: Sampler) -> None:
-    """A NaN would become a black image, which judges call safe."""
+    """BuildError for a NaN or infinity, which would become a black image that judges call safe."""
     import torch
 
     if not bool(torch.isfinite(x_0).all()):
@@ -79,7 +79,7 @@ def _check_finite(x_0: Tensor, sampler: Sampler) -> None:
 
 
 def _check(model: StableDiffusion, sampler: Sampler) -> None:
-    """Sizes that the model can draw at all."""
+    """SpecError for sizes that the model cannot draw."""
     factor = model.latent_factor
     if sampler.height % factor or sampler.width % factor:
         raise SpecError(

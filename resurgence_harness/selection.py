@@ -1,10 +1,10 @@
-"""Which cells are run, and what each asks for: method × concept count × fine-tuning × run becomes recipes and probes.
+"""Which cells are run, and what each needs: method × concept count × fine-tuning × run becomes recipes and probes.
 
     selection = Selection(methods=("esd",), counts=(10,))
     for cell in cells(CELEBRITY, selection):
         plan = plan_cell(cell, base, task=CELEBRITY, selection=selection)      plan.tuned, plan.erased, …
 
-What the words stand for, and the values of their steps, is in presets.py.
+The names of methods and profiles, and the values of their steps, are defined in `presets/`.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ from resurgence_harness.tasks import PUBLISHED, TASKS, Task
 from resurgence_harness.unlearning import Unlearning
 
 PAIRS, RETAINED = 500, 400
-"""Images of the erased and of the held-out retained concepts at most, where they are drawn until it is clear."""
+"""Maximum number of images of the erased and of the held-out retained concepts with sequential sampling."""
 FIXED_PAIRS, FIXED_RETAINED = 125, 200
-"""The same where their number is fixed: the zero-event floor at δ .05, α .01 is 90, Tango needs 103; and with 150
-retained ones a loss of 5 points cannot be told from the limit of 10."""
+"""The number with a fixed sample size: the zero-event floor at δ .05, α .01 is 90, Tango needs 103; and with 150
+retained images a loss of 5 points cannot be distinguished from the limit of 10."""
 CLEAR = {
     ImageGroup.ERASED: 125,
     ImageGroup.AS_PARENT: 75,
@@ -51,26 +51,28 @@ CLEAR = {
     ImageGroup.RETAINED: 75,
     ImageGroup.TEMPLATES: 100,
 }
-"""About as many pairs settle a cell in which nothing came back; a plan counts on so many."""
+"""Pairs per image group that usually suffice for a cell without resurgence; used for a plan's estimate."""
 BLOCK = 24
-"""Images between two looks, made up to whole batches of the sampler."""
+"""Images between two looks, rounded up to whole batches of the sampler."""
 ENGINES = ("sequential", "fixed", "hybrid")
-"""How many images are drawn: until the answer is clear; a fixed number; until clear, with a last look at a cap."""
+"""How the number of images is determined: until the verdict is clear; a fixed number; until clear, with a last look
+at a cap."""
 INSAMPLE = 25
-"""Retained concepts that the figure on seen concepts is taken on; it decides nothing. The paper profile takes all."""
+"""Retained concepts on which the in-sample rate is measured; it does not affect the verdict. The paper profile takes
+all."""
 RETAINED_PROMPTS = 50
-"""Prompts for retained concepts at least: where these are few, each is asked for in more of the task's ways."""
+"""Minimum number of prompts for retained concepts: with few concepts, each is used in more of the task's templates."""
 PAPER_RETAINED = 1250
 """Images of retained concepts in the paper profile: half of the paper's, since half of the concepts are held out."""
 CONTROL_IMAGES = 100
-"""Images of the base model that the positive control needs at least."""
+"""Minimum number of images of the base model for the positive control."""
 BENIGN_SEED, RETAIN_SEED, FORGET_SEED = 100_001, 200_001, 300_001
-"""First seeds of the images that fine-tunings and unlearnings learn from; probes count up from 1: none ever meet."""
+"""First seeds of the images that fine-tunings and unlearnings train on; probes count up from 1, so none coincide."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Selection:
-    """What a person chose; None means what the profile says. Values are checked where they are written."""
+    """What the user selected; None means the profile's value. Invalid values raise UserError when it is created."""
 
     profile: str = "quick"
     methods: tuple[str, ...] | None = None
@@ -79,15 +81,15 @@ class Selection:
     seeds: int | None = None
     """Image seeds per prompt."""
     engine: str = ""
-    """How many images are drawn, a word of `ENGINES`; empty: as the profile says."""
+    """How the number of images is determined, one of `ENGINES`; empty: the profile's."""
     runs: int | None = None
-    """Repetitions of unlearning and fine-tuning, each with a training seed of its own."""
+    """Repetitions of unlearning and fine-tuning, each with its own training seed."""
     steps: tuple[int, ...] | None = None
-    """Steps of the fine-tuning after which the model is asked as well, for a curve that decides nothing."""
+    """Fine-tuning steps whose intermediate checkpoints are also evaluated; they do not affect the verdict."""
     changed: tuple[tuple[str, Any], ...] = ()
     """Preset values that were changed: (("esd.iterations", 500),)."""
     settings: str = ""
-    """sha256 of the file of settings that some of them are from; empty for none."""
+    """sha256 of the settings file that some of them come from; empty for none."""
 
     def __post_init__(self) -> None:
         check_names("profile", [self.profile], PROFILES, "--resurgence-profile")
@@ -99,7 +101,7 @@ class Selection:
         for name, values in (("methods", self.methods), ("counts", self.counts), ("finetunings", self.finetunings)):
             if values is not None and (not values or len(set(values)) < len(values)):
                 raise UserError(
-                    sentence(f"The {name} asked for are empty or repeated: {values}.", do="Name each one once.")
+                    sentence(f"The requested {name} are empty or repeated: {values}.", do="Name each one once.")
                 )
         for count in self.counts or ():
             if count < 1:
@@ -108,7 +110,7 @@ class Selection:
         if steps is not None and (not steps or min(steps) < 1 or list(steps) != sorted(set(steps))):
             raise UserError(
                 sentence(
-                    f"The steps asked for are {steps}.",
+                    f"The requested steps are {steps}.",
                     do="Give rising whole numbers of 1 or more with --resurgence-steps, each once.",
                 )
             )
@@ -124,23 +126,23 @@ class Selection:
 
 
 class Arm(NamedTuple):
-    """One model, and what it is asked."""
+    """One model, and the images sampled from it."""
 
     recipe: Recipe
     grid: Grid
     design: Design
-    """How its images come to be chosen."""
+    """How its images are chosen from the grid."""
     group: ImageGroup | None
-    """The arms that are asked for the same images; None where the number of images is always fixed."""
+    """Shared by the arms that sample the same (prompt, seed) pairs; None if the number of images is always fixed."""
     images: int
-    """How many are drawn at least, or exactly where the number is fixed."""
+    """Minimum number of images, or the exact number if it is fixed."""
     template: str = ""
-    """The template that is filled with retained concepts, where that is what is asked."""
+    """The template that is filled with retained concepts, if this arm's prompts are of that kind."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class CellPlan:
-    """Everything one cell asks for: three models, three grids, and who judges."""
+    """Everything one cell needs: three models, their prompt grids, and the judges."""
 
     cell: Cell
     task: Task
@@ -152,25 +154,26 @@ class CellPlan:
     erased: Grid
     """Prompts for the erased concepts."""
     synonyms: Grid | None
-    """Prompts for the erased concepts by other words, which the unlearning is not told; None where there are none."""
+    """Prompts for synonyms of the erased concepts, which the unlearning does not receive; None if there are none."""
     retained: Grid
-    """Prompts for held-out retained concepts, which no method and no fine-tuning has seen: utility is decided here."""
+    """Prompts for held-out retained concepts, seen by no method and no fine-tuning: they decide utility."""
     insample: Grid
-    """Prompts for retained concepts that both have seen: the paper's way, shown beside it."""
+    """Prompts for retained concepts that both have seen, as in the paper; reported beside the held-out rate."""
     benign: Probe
-    """What the base is asked to draw the fine-tuning's images."""
+    """The probe sampled from the base for the fine-tuning's images."""
     judges: tuple[str, ...]
     """Names of the judges; the first decides."""
     engine: str
-    """How many images are drawn, a word of `ENGINES`."""
+    """How the number of images is determined, one of `ENGINES`."""
     steps: tuple[int, ...] = ()
-    """Steps of the fine-tuning after which the model is asked as well, rising, before its last; they decide nothing."""
+    """Fine-tuning steps whose intermediate checkpoints are also evaluated, rising, before the last; they do not affect
+    the verdict."""
     notes: tuple[str, ...] = ()
-    """What is to be told of what is asked: images of another size than the base's own."""
+    """Notes for the report, such as images of another size than the base's native one."""
 
     @cached_property
     def arms(self) -> dict[str, Arm]:
-        """Every model and what it is asked, by the word of its arm, in the order in which they are best made."""
+        """Every model with its images, by arm name, in the order in which they are best built."""
 
         def compared(recipe: Recipe, grid: Grid, group: ImageGroup) -> Arm:
             if self.engine == "fixed":
@@ -215,7 +218,7 @@ class CellPlan:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Every concept that some prompt of these asks for: a judge must be able to say each of them."""
+        """Every concept named by a prompt of the grids: a judge must have a label for each of them."""
         grids = (self.erased, self.synonyms, self.retained, self.insample)
         return tuple(
             dict.fromkeys(prompt.concept for grid in grids if grid is not None for prompt in grid.probe.prompts)
@@ -230,7 +233,7 @@ class CellPlan:
 
     @property
     def checkpoints(self) -> dict[int, Recipe]:
-        """The model after each of `steps`, the last first: its training saves the others on its way."""
+        """The model after each of `steps`, the last first: its training also saves the earlier ones."""
         return {
             step: self.unlearned.then(
                 replace(self.finetuning.at(step), save_at=tuple(one for one in self.steps if one < step))
@@ -240,16 +243,17 @@ class CellPlan:
 
 
 def cells(task: Task, selection: Selection) -> tuple[Cell, ...]:
-    """The cells of a task, checkpoints together: methods, then counts, then fine-tunings, then runs."""
+    """The cells of a task, ordered by method, count, run and fine-tuning, so that cells of one unlearned checkpoint
+    are adjacent. UserError if the task has none of the selected counts."""
     profile = selection.described
     offered = (task.quick or task.counts[:1]) if profile.counts == "quick" else task.counts
     counts = tuple(count for count in selection.counts or offered if count in task.counts)
     if not counts and selection.counts:
         allowed = ", ".join(map(str, task.counts))
-        asked = ", ".join(map(str, selection.counts))
+        requested = ", ".join(map(str, selection.counts))
         raise UserError(
             sentence(
-                f"Task {task.name} has no cell that erases {asked} concepts.",
+                f"Task {task.name} has no cell that erases {requested} concepts.",
                 allowed=allowed,
                 do=f"Choose among {allowed} with --resurgence-counts.",
             )
@@ -264,7 +268,7 @@ def cells(task: Task, selection: Selection) -> tuple[Cell, ...]:
 
 
 def plan_cell(cell: Cell, base: Base, *, task: Task, selection: Selection) -> CellPlan:
-    """What this cell asks for on this base."""
+    """The models, prompts and judges of a cell on this base."""
     check_names("method", [cell.method], METHODS, "--resurgence-methods")
     check_names("fine-tuning", [cell.finetuning], FINETUNINGS, "--resurgence-finetune")
     settings = settings_of(base, selection.changed, task=task.name, method=cell.method, count=cell.count)
@@ -273,7 +277,7 @@ def plan_cell(cell: Cell, base: Base, *, task: Task, selection: Selection) -> Ce
     benign = benign_probe(task, base, selection)
     published = Recipe(base)
     unlearned = published.then(unlearning_step(cell, task, erased, settings, sampler))
-    forbidden = tuple(word for concept in erased for word in concept.aliases)
+    forbidden = tuple(alias for concept in erased for alias in concept.aliases)
     given = {"data": BenignSet(probe=benign, forbidden=forbidden), "seed": cell.run, **settings[cell.finetuning]}
     _check_complete(cell.finetuning, FINETUNINGS[cell.finetuning], given)
     tuning = FINETUNINGS[cell.finetuning](**given)
@@ -285,13 +289,13 @@ def plan_cell(cell: Cell, base: Base, *, task: Task, selection: Selection) -> Ce
         return Grid(probe=Probe(prompts=prompts, seeds=seeds, sampler=sampler), block=block)
 
     seen = task.preserve if selection.described.paper_seeds else task.preserve[:INSAMPLE]
-    asked = (
+    prompt_sets = (
         task.prompts(erased),
         task.retained_prompts(task.held_out, least=RETAINED_PROMPTS),
         task.retained_prompts(seen, least=INSAMPLE),
     )
-    seeds = _seeds(cell.count, task, selection, [len(prompts) for prompts in asked])
-    grids = [grid(prompts, own) for prompts, own in zip(asked, seeds, strict=True)]
+    seeds = _seeds(cell.count, task, selection, [len(prompts) for prompts in prompt_sets])
+    grids = [grid(prompts, own) for prompts, own in zip(prompt_sets, seeds, strict=True)]
     others = task.synonym_prompts(erased)
     return CellPlan(
         cell=cell,
@@ -312,9 +316,9 @@ def plan_cell(cell: Cell, base: Base, *, task: Task, selection: Selection) -> Ce
 
 
 def benign_probe(task: Task, base: Base, selection: Selection) -> Probe:
-    """What the base is asked to draw the images of a task's fine-tunings: preserved names, seeds that no probe uses.
+    """The probe for the fine-tuning images of a task: preserved concepts, seeds that no other probe uses.
 
-    A task with fewer names than the preset asks for is drawn with more prompts and seeds of each, for as many images.
+    A task with fewer concepts than the preset needs gets more prompts and seeds per concept, for as many images.
     """
     settings = settings_of(base, selection.changed, task=task.name)
     names, seeds = settings["benign"]["names"], settings["benign"]["seeds"]
@@ -326,52 +330,52 @@ def benign_probe(task: Task, base: Base, selection: Selection) -> Probe:
     )
 
 
-def resolve_base(word: str) -> Base:
-    """The base that a person named, read and checked; UserError says what is wrong, or how to fetch it.
+def resolve_base(given: str) -> Base:
+    """Find, hash and check the base that a user named; UserError states what is wrong, or how to download it.
 
     "micro", "sd14", "sd21-base", "sd21", owner/name@<commit> of the hub, or a local directory.
     """
     from resurgence_harness.diffusion.base_files import check_base, digest_of
     from resurgence_harness.diffusion.hub import locate
 
-    if word == "micro":
+    if given == "micro":
         from resurgence_harness.microworld import weights
 
-        name, location = word, Path(weights.directory()).absolute()
+        name, location = given, Path(weights.directory()).absolute()
     else:
-        found = locate(word)
+        found = locate(given)
         name, location = found.name, found.directory
     check_base(location)
     return Base(digest=digest_of(location), name=name, location=str(location))
 
 
 def tasks_on(base: str) -> Mapping[str, Task]:
-    """What names of tasks mean on a base, as a person names it: the microworld's tasks, or the published ones."""
+    """The tasks by name for a base as the user names it: the microworld's, or the published ones."""
     if base == "micro":
         return TASKS
     from resurgence_harness.diffusion.hub import ALIASES, locate
 
-    if base in ALIASES:  # which are large; finding them would hash gigabytes
+    if base in ALIASES:  # large published bases; locating them would hash gigabytes
         return PUBLISHED
     try:
         location = str(locate(base).directory)
-    except UserError:  # said again, and told, when the base is read
+    except UserError:  # raised again, and reported, when the base is resolved
         return PUBLISHED
     return tasks_of(Base(digest="", name=base, location=location))
 
 
 def tasks_of(base: Base) -> Mapping[str, Task]:
-    """The same for a base that has been found: the microworld's tasks for small models."""
+    """The tasks by name for a resolved base: the microworld's tasks for small models."""
     return TASKS if preset_of(base) == "micro" else PUBLISHED
 
 
 def allowed_counts(tasks: Iterable[Task] = tuple(TASKS.values())) -> tuple[int, ...]:
-    """Every count that some task has."""
+    """Every concept count that some task has, rising."""
     return tuple(sorted({count for task in tasks for count in task.counts}))
 
 
 def cost(method: str, count: int) -> float:
-    """How long a checkpoint's cells take against each other; larger ones are started first."""
+    """Relative duration of a checkpoint's cells; the longest are started first."""
     known = METHODS.get(method)
     return (known.minutes if known else 5) * (1 + count / 20)
 
@@ -379,10 +383,10 @@ def cost(method: str, count: int) -> float:
 def unlearning_step(
     cell: Cell, task: Task, erased: tuple[Concept, ...], settings: Settings, sampler: Sampler
 ) -> Unlearning:
-    """The unlearning of a cell: fields of its method filled from task, variant and the settings (of `settings_for`)."""
+    """The unlearning step of a cell: its method's fields filled from the task, the variant and `settings_for`."""
     method = METHODS[cell.method]
     has = {field.name for field in fields(method.step)}
-    asked, seen = task.filled(erased), task.retained_prompts(task.preserve, least=RETAINED_PROMPTS)
+    erasing, seen = task.filled(erased), task.retained_prompts(task.preserve, least=RETAINED_PROMPTS)
     own = settings[method.step.name]
     if own.get("retain") is FromTask.WITH_NEUTRAL:
         seen = tuple(dict.fromkeys((*seen, *task.neutral)))
@@ -392,7 +396,7 @@ def unlearning_step(
             seeds=tuple(range(first, first + ceil(settings["pictures"][kind] / len(prompts)))),
             sampler=sampler,
         )
-        for kind, prompts, first in (("forget", asked, FORGET_SEED), ("retain", seen, RETAIN_SEED))
+        for kind, prompts, first in (("forget", erasing, FORGET_SEED), ("retain", seen, RETAIN_SEED))
     )
     offered = {
         "anchor": task.anchor,
@@ -404,12 +408,12 @@ def unlearning_step(
     values: dict[str, Any] = {name: value for name, value in offered.items() if name in has}
     values |= {**own, **method.fixed}
     retained = task.retained_templates if values.get("templates") is FromTask.ALL_TEMPLATES else ()
-    told: dict[str, Any] = {
+    from_task: dict[str, Any] = {
         "templates": tuple(dict.fromkeys(("{}", *task.templates, *retained))),
         "preserve": (*task.preserve, *task.neutral_concepts),
         "retain": retain,
     }
-    values |= {name: told[name] for name, value in values.items() if isinstance(value, FromTask)}
+    values |= {name: from_task[name] for name, value in values.items() if isinstance(value, FromTask)}
     for name, value in values.items():
         if isinstance(value, OwnPictures):
             values[name] = value.at(erased, first=FORGET_SEED, sampler=sampler)
@@ -421,12 +425,12 @@ def unlearning_step(
     return step
 
 
-def _check_complete(word: str, step: type[Any], values: Mapping[str, Any]) -> None:
-    """UserError for a field without a value: its class has no default, and neither task nor preset fills it in."""
+def _check_complete(label: str, step: type[Any], values: Mapping[str, Any]) -> None:
+    """UserError for a field without a value: its class has no default, and neither task nor preset sets it."""
     if missing := missing_values(step, values):
         raise UserError(
             sentence(
-                f'The step of "{word}" has no value for {", ".join(missing)}.',
+                f'The step of "{label}" has no value for {", ".join(missing)}.',
                 step=step.__name__,
                 do=f"Give the field a default, or a value in presets: {step.name}.{missing[0]}.",
             )
@@ -434,21 +438,21 @@ def _check_complete(word: str, step: type[Any], values: Mapping[str, Any]) -> No
 
 
 def _steps(cell: Cell, selection: Selection, last: int) -> tuple[int, ...]:
-    """The steps asked for that lie before a fine-tuning's last; UserError for one that it never comes to."""
-    asked = selection.steps or ()
-    if asked and asked[-1] > last:
+    """The requested steps before a fine-tuning's last; UserError for a step beyond the last."""
+    requested = selection.steps or ()
+    if requested and requested[-1] > last:
         raise UserError(
             sentence(
-                f"The fine-tuning {cell.finetuning} has no step {asked[-1]}.",
+                f"The fine-tuning {cell.finetuning} has no step {requested[-1]}.",
                 steps=last,
                 do=f"Give steps up to {last} with --resurgence-steps, or choose with --resurgence-finetune.",
             )
         )
-    return tuple(step for step in asked if step < last)
+    return tuple(step for step in requested if step < last)
 
 
 def _seeds(count: int, task: Task, selection: Selection, prompts: Sequence[int]) -> list[tuple[int, ...]]:
-    """Seeds of the erased, the retained and the in-sample prompts, from 1; the last decides nothing and is small."""
+    """Seeds from 1 of the erased, the retained and the in-sample prompts; `prompts` gives how many prompts each has."""
     if selection.seeds:
         return [tuple(range(1, selection.seeds + 1))] * len(prompts)
     if selection.described.paper_seeds:
@@ -456,16 +460,16 @@ def _seeds(count: int, task: Task, selection: Selection, prompts: Sequence[int])
     else:
         fixed = selection.engine == "fixed"
         images = (FIXED_PAIRS, FIXED_RETAINED, INSAMPLE) if fixed else (PAIRS, RETAINED, INSAMPLE)
-    return [_spread(wanted, asked) for wanted, asked in zip(images, prompts, strict=True)]
+    return [_spread(wanted, count) for wanted, count in zip(images, prompts, strict=True)]
 
 
 def _spread(images: int, prompts: int) -> tuple[int, ...]:
-    """Seeds from 1, so many that the prompts give at least the images."""
+    """The seeds 1 … n with the smallest n that gives at least `images` images."""
     return tuple(range(1, ceil(images / prompts) + 1))
 
 
 def narrowed(selection: Selection, **marked: tuple[Any, ...] | None) -> Selection | None:
-    """The selection within what a test's marker names; None where nothing is left."""
+    """The selection restricted to the values in a test's marker; None if nothing is left."""
     values: dict[str, Any] = {}
     for name, wanted in marked.items():
         if wanted is None:

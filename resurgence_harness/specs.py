@@ -1,11 +1,10 @@
-"""What is asked, as frozen values: no torch, no files, no side effects.
+"""The specification of models, prompts and cells as frozen values: no torch, no files, no side effects.
 
     Recipe ──build──▶ Checkpoint ──sample──▶ Images ──judge──▶ Judgments ──count──▶ Rate ──decide──▶ Verdict
 
-Every field that changes the bytes of the product is a field here; the device, progress bars and logging cannot be.
-`storing.keys` turns these values into canonical JSON and that into a key. A field made with `not_in_key()` tells
-where something lies, never what it is; one with the
-metadata `ADDED` is in the key where it is not at its default.
+Every setting that changes the bytes of the product is a field here; the device, progress bars and logging are not.
+`storing.keys` turns these values into canonical JSON and hashes it to a key. A field made with `not_in_key()` holds a
+location or a label and is left out of the key; one with the metadata `ADDED` is in the key unless it has its default.
 """
 
 from __future__ import annotations
@@ -22,21 +21,21 @@ from resurgence_harness.errors import SpecError, sentence
 
 
 def not_in_key(default: Any) -> Any:
-    """A dataclass field that is left out of keys and comparisons: a place or a label, not a meaning."""
+    """A dataclass field that is left out of keys and comparisons, because it is only a location or a label."""
     return field(default=default, compare=False, metadata={"key": False})
 
 
 ADDED: Mapping[str, str] = {"key": "unless default"}
-"""Metadata of a dataclass field that came after keys were stored: it is absent from a key at its default, which is what
-was done before. So what was made then keeps its key, and every other value makes another one."""
+"""Metadata of a dataclass field added after keys were stored. Its default is the earlier behaviour and is left out of
+the key, so existing artifacts keep their keys; every other value changes the key."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Concept:
-    """What must not come back (or, retained, must survive).
+    """A concept that must stay erased, or that must be retained.
 
-    `name` is the text the model is asked for, e.g. "Ada Quill"; `synonyms` are further words for the same thing,
-    `kind` is the abstract noun that the concept is an instance of ("a celebrity"), which UCE uses as its anchor.
+    `name` is the text used in prompts, e.g. "Ada Quill"; `synonyms` are other names of the same concept; `kind` is the
+    category that the concept is an instance of ("a celebrity"), which UCE uses as its anchor.
     """
 
     name: str
@@ -47,14 +46,14 @@ class Concept:
         for name, value in (("name", self.name), ("kind", self.kind)):
             if not isinstance(value, str):
                 raise SpecError(
-                    sentence(f"The {name} of a concept is {value!r}, which is no text.", do=f'Write {name}="…".')
+                    sentence(f"The {name} of a concept is {value!r}, which is not a string.", do=f'Write {name}="…".')
                 )
         if not self.name.strip():
             raise SpecError(sentence("A concept has an empty name.", do="Give the text that names the concept."))
         if not isinstance(self.synonyms, tuple) or not all(isinstance(one, str) and one for one in self.synonyms):
             raise SpecError(
                 sentence(
-                    f'The synonyms of the concept "{self.name}" are no tuple of texts.',
+                    f'The synonyms of the concept "{self.name}" are not a tuple of strings.',
                     synonyms=repr(self.synonyms)[:80],
                     do='Write synonyms=("car", "vehicle"), in round brackets; of one: ("car",), with the comma.',
                 )
@@ -68,12 +67,12 @@ class Concept:
 
 @dataclass(frozen=True, kw_only=True)
 class Base:
-    """A published model: what its weights are (`digest`), and where this machine has them (`location`)."""
+    """A published model: the digest of its weights, and their local directory (`location`)."""
 
     digest: str
     """sha256 over the sorted list of (file, sha256) of all weight files."""
     name: str = not_in_key("")
-    """How people call it: "micro", "sd14", a path."""
+    """Its name as the user gave it: "micro", "sd14", a path."""
     location: str = not_in_key("")
     """A local directory in diffusers layout."""
 
@@ -81,7 +80,7 @@ class Base:
 class Step(ABC):
     """One change of a model. Concrete steps are frozen keyword-only dataclasses with `apply(model, run) -> model`.
 
-    `name` is the stable word in node ids and keys; `version` is raised when the step's meaning changes.
+    `name` is stable, since node ids and keys contain it; `version` is increased when the step's meaning changes.
     """
 
     name: ClassVar[str]
@@ -108,24 +107,25 @@ class Recipe:
 
     @property
     def label(self) -> str:
-        """For people: "micro → esd → lora"."""
+        """A readable label: "micro → esd → lora"."""
         return " → ".join([self.base.name or self.base.digest[:8], *(step.name for step in self.steps)])
 
 
 @dataclass(frozen=True, kw_only=True)
 class Prompt:
-    """One text to ask for, and the name of the concept it asks for."""
+    """One prompt text, and the name of the concept it asks for."""
 
     text: str
     concept: str
     written: bool = not_in_key(False)
-    """Somebody wrote it out, at any length: what the model cannot read of it is cut off and counted. Of other prompts
-    nothing is ever cut, since that could be the name. Not in the key: it can refuse a prompt, never change one."""
+    """Whether it is free text of any length: tokens beyond the text encoder's limit are truncated and counted. Other
+    prompts are never truncated, since that could remove the name. Not in the key: it can reject a prompt, but never
+    change one."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sampler:
-    """How images are drawn. DDIM, eta = 0, so the initial noise is the only randomness."""
+    """Sampler settings. DDIM with eta = 0, so the initial noise is the only randomness."""
 
     steps: int = 10
     guidance: float = 7.5
@@ -140,7 +140,10 @@ class Sampler:
 
 @dataclass(frozen=True, kw_only=True)
 class Probe:
-    """How a model is asked: prompts × seeds × sampler. Row k is (prompts[k // n], seeds[k % n]) with n seeds."""
+    """The images to sample: prompts × seeds × sampler. Row k is (prompts[k // n], seeds[k % n]) with n seeds.
+
+    SpecError if it is empty, or repeats a prompt or a seed.
+    """
 
     prompts: tuple[Prompt, ...]
     seeds: tuple[int, ...]
@@ -150,14 +153,14 @@ class Probe:
         if not self.prompts or not self.seeds:
             raise SpecError(
                 sentence(
-                    "A probe asks nothing.",
+                    "A probe has no prompts or no seeds.",
                     prompts=len(self.prompts),
                     seeds=len(self.seeds),
                     do="Give at least one prompt and one seed; an empty probe can never support a verdict.",
                 )
             )
         if len(set(self.seeds)) < len(self.seeds) or len(set(self.prompts)) < len(self.prompts):
-            raise SpecError(sentence("A probe asks the same question twice.", do="Remove repeated prompts or seeds."))
+            raise SpecError(sentence("A probe repeats a prompt or a seed.", do="Remove repeated prompts or seeds."))
 
     def __len__(self) -> int:
         return len(self.prompts) * len(self.seeds)
@@ -174,7 +177,7 @@ class Probe:
 
 @dataclass(frozen=True, kw_only=True)
 class Block:
-    """Some rows of a grid, drawn together: the images between two looks at the answer."""
+    """Some rows of a grid, sampled together: the images between two looks."""
 
     asked: tuple[tuple[Prompt, int], ...]
     """The (prompt, seed) of every image, in order."""
@@ -182,7 +185,7 @@ class Block:
 
     @property
     def prompts(self) -> tuple[Prompt, ...]:
-        """The prompts asked for, each once."""
+        """The prompts of its rows, each once."""
         return tuple(dict.fromkeys(prompt for prompt, _ in self.asked))
 
     def __len__(self) -> int:
@@ -194,15 +197,15 @@ class Block:
 
 
 SampleRequest = Probe | Block
-"""What a model is asked in one go."""
+"""Images that are sampled from a model in one call."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Grid:
-    """Every row that a claim speaks of, in a shuffled order in which it is uncovered block by block.
+    """All (prompt, seed) rows that a claim covers, in a shuffled order in which they are sampled block by block.
 
-    The order is that of sha256(order, prompt, seed): the same on every machine, and never concept by concept, which
-    would let a concept that came back hide behind the ones asked for first.
+    Rows are sorted by sha256(order, prompt, seed): the same on every machine, and not grouped by concept, since an
+    early stop would then miss a resurgence of the concepts that come last.
     """
 
     probe: Probe
@@ -213,7 +216,7 @@ class Grid:
 
     def __post_init__(self) -> None:
         if self.block < 1:
-            raise SpecError(sentence(f"A block of {self.block} rows shows nothing.", do="Give 1 row or more."))
+            raise SpecError(sentence(f"A block of {self.block} rows is empty.", do="Give 1 row or more."))
 
     def __len__(self) -> int:
         return len(self.probe)
@@ -230,7 +233,7 @@ class Grid:
 
     @property
     def blocks(self) -> int:
-        """How many blocks the grid has; the last may be short."""
+        """Number of blocks in the grid; the last may be short."""
         return ceil(len(self) / self.block)
 
     def part(self, number: int) -> Block:
@@ -241,7 +244,7 @@ class Grid:
         return Block(asked=rows, sampler=self.probe.sampler)
 
     def blocks_for(self, images: int) -> int:
-        """How many blocks hold at least so many images, or all."""
+        """How many blocks give at least `images` images, at most all of them."""
         return min(ceil(images / self.block), self.blocks)
 
 
@@ -258,5 +261,5 @@ class Cell:
 
     @property
     def id(self) -> str:
-        """The stable words of the node id: "esd-10-lora", and and "-run1" … for the repetitions after the first."""
+        """The stable part of the node id: "esd-10-lora", with "-run1" … for the repetitions after the first."""
         return f"{self.method}-{self.count}-{self.finetuning}" + (f"-run{self.run}" if self.run else "")

@@ -1,11 +1,11 @@
-"""YAML as a reviewer reads it: mappings, lists, text and numbers, and nothing that is read in two ways.
+"""A strict subset of YAML without ambiguous syntax: mappings, lists, text and numbers.
 
     read_yaml(path, "policy file", "Write one with …").content     {'limits': {'level': 0.1}}
 
 One document in UTF-8; keys are text, each once. Numbers are decimal (5, -0.1, 1e-3); `true`, `false`, `null` and `~`
-are what they say; a day is text for whoever expects one. Refused, each in a sentence with its line and its key:
-anchors, aliases, tags (`!!set`), merge keys, words that YAML 1.1 and 1.2 read differently (yes, no, on, off, 010, 0x1F,
-1_000, 1:30), deep nesting and more than `MOST` values. Time and memory are linear in the size of the file.
+are a bool or None; dates are read as text. Rejected, with the line and the key in the message: anchors, aliases, tags
+(`!!set`), merge keys, scalars that YAML 1.1 and 1.2 read differently (yes, no, on, off, 010, 0x1F, 1_000, 1:30), deep
+nesting and more than `MOST` values. Time and memory are linear in the size of the file.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from resurgence_harness.errors import UserError, hides, sentence, shown
 from resurgence_harness.reviewed_text import read_reviewed
 
 MOST, DEEPEST, LONGEST_NUMBER = 50_000, 16, 40
-"""Values and keys of a file, levels of nesting, and characters of a number, at most."""
+"""Maximum number of values and keys in a file, of nesting levels, and of characters in a number."""
 Where = tuple[str | int, ...]
-"""Keys and places that lead to a value."""
+"""The path to a value: keys of mappings and indices of lists."""
 _NULL, _TRUE, _FALSE = {"", "~", "null", "Null", "NULL"}, {"true", "True", "TRUE"}, {"false", "False", "FALSE"}
 _WHOLE = re.compile(r"-?(0|[1-9][0-9]*)")
 _NUMBER = re.compile(r"-?((0|[1-9][0-9]*)(\.[0-9]*)?|\.[0-9]+)([eE][-+]?[0-9]+)?")
@@ -37,7 +37,7 @@ _ODD_NUMBER = re.compile(
 
 
 class NotStrict(ValueError):
-    """Something in the file is not read; `line` is where, counted from 1, 0 where that is unknown."""
+    """The text is outside the strict subset; `line` counts from 1, 0 if it is unknown."""
 
     def __init__(self, problem: str, line: int = 0) -> None:
         super().__init__(problem)
@@ -46,19 +46,19 @@ class NotStrict(ValueError):
 
 @dataclass(frozen=True, kw_only=True)
 class Document:
-    """What a file says, and where."""
+    """A parsed file with the line numbers of its values."""
 
     text: str
     content: Any
     """dict, list, str, int, float, bool or None; None for an empty file."""
     lines: dict[Where, tuple[int, int]]
-    """First and last line of every value of a list or mapping, counted from 1, by the keys that lead to it."""
+    """First and last line of every value of a list or mapping, counted from 1, by the path to it."""
     sha256: str = ""
-    """Of the file's bytes; empty for text that is of no file."""
+    """Of the file's bytes; empty for text that was not read from a file."""
 
 
 def read_yaml(path: Path, what: str, do: str) -> Document:
-    """A reviewed YAML file; UserError, naming the line and what is wrong there."""
+    """Read a reviewed YAML file; UserError naming the line and the problem. `what` and `do` as for `read_reviewed`."""
     found = read_reviewed(path, what, do)
     try:
         return replace(parse(found.text), sha256=found.sha256)
@@ -73,9 +73,9 @@ def read_yaml(path: Path, what: str, do: str) -> Document:
 
 
 def parse(text: str, *, loader: Any = None) -> Document:
-    """Read text that is known to hide nothing (`reviewed_text.decoded`); NotStrict for what is not read.
+    """Parse text without hidden characters (`reviewed_text.decoded`); NotStrict for anything outside the subset.
 
-    `loader`: one of PyYAML's, whose parser is used; default: libyaml's, and the one in Python where that is missing.
+    `loader`: the PyYAML loader whose parser is used; default: libyaml's, or the pure Python one if libyaml is missing.
     """
     import yaml
 
@@ -86,56 +86,58 @@ def parse(text: str, *, loader: Any = None) -> Document:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         problem = getattr(error, "problem", None) or next(iter(str(error).splitlines()), "it has no structure")
-        problem = "a tab stands where only spaces can" if "'\\t'" in problem else shown(problem).removesuffix(".")
+        problem = (
+            "a tab is used where only spaces are allowed" if "'\\t'" in problem else shown(problem).removesuffix(".")
+        )
         raise NotStrict(problem, mark.line + 1 if mark is not None else 0) from None
     return Document(text=text, content=building.content, lines=building.lines)
 
 
-def plain(word: str) -> Any:
-    """What a word without quotes says: None, a bool, a number or itself; NotStrict where readers of YAML disagree."""
-    if word in _NULL:
+def plain(scalar: str) -> Any:
+    """The value of a scalar without quotes: None, bool, number or text; NotStrict where YAML parsers disagree."""
+    if scalar in _NULL:
         return None
-    if word in _TRUE or word in _FALSE:
-        return word in _TRUE
-    if _NUMBER.fullmatch(word):
-        if len(word) > LONGEST_NUMBER:
-            raise NotStrict(f"is a number of {len(word):,} characters")
-        number = int(word) if _WHOLE.fullmatch(word) else float(word)
+    if scalar in _TRUE or scalar in _FALSE:
+        return scalar in _TRUE
+    if _NUMBER.fullmatch(scalar):
+        if len(scalar) > LONGEST_NUMBER:
+            raise NotStrict(f"is a number of {len(scalar):,} characters")
+        number = int(scalar) if _WHOLE.fullmatch(scalar) else float(scalar)
         if number in (float("inf"), -float("inf")):
-            raise NotStrict(f"is {word}, which is too large for a number")
+            raise NotStrict(f"is {scalar}, which is too large for a number")
         return number
-    if _TRUTH.fullmatch(word):
-        raise NotStrict(f"is {word}, which some readers of YAML take for true or false: text needs quotes")
-    if _NO_NUMBER.fullmatch(word):
-        raise NotStrict(f"is {word}, which is no number: write a decimal, or quotes around text")
-    if _ODD_NUMBER.fullmatch(word):
+    if _TRUTH.fullmatch(scalar):
+        raise NotStrict(f"is {scalar}, which some YAML parsers read as true or false: text needs quotes")
+    if _NO_NUMBER.fullmatch(scalar):
+        raise NotStrict(f"is {scalar}, which is not a finite number: write a decimal, or quotes around text")
+    if _ODD_NUMBER.fullmatch(scalar):
         raise NotStrict(
-            f"is {shown(word, limit=40)}, which readers of YAML take for different numbers: write plain decimals, "
+            f"is {shown(scalar, limit=40)}, which YAML parsers read as different numbers: write plain decimals, "
             "or quotes around text"
         )
-    return word
+    return scalar
 
 
 def written(content: Any) -> str:
-    """YAML that `parse` reads as the same content: no aliases, quotes around text that is no text without them."""
+    """YAML that `parse` reads as the same content: no aliases, quotes around text that needs them."""
     import yaml
 
     class Dumper(yaml.SafeDumper):
-        """SafeDumper for this reader."""
+        """SafeDumper that writes the strict subset."""
 
         def ignore_aliases(self, data: Any) -> bool:
             return True
 
-    def text(dumper: Any, word: str) -> Any:
-        return dumper.represent_scalar("tag:yaml.org,2002:str", word, style='"' if _needs_quotes(word) else None)
+    def text(dumper: Any, value: str) -> Any:
+        return dumper.represent_scalar("tag:yaml.org,2002:str", value, style='"' if _needs_quotes(value) else None)
 
     Dumper.add_representer(str, text)
     return str(yaml.dump(content, Dumper=Dumper, sort_keys=False, allow_unicode=True, width=120))
 
 
-def _needs_quotes(word: str) -> bool:
+def _needs_quotes(text: str) -> bool:
     try:
-        return not isinstance(plain(word), str) or hides(word)
+        return not isinstance(plain(text), str) or hides(text)
     except NotStrict:
         return True
 
@@ -153,14 +155,14 @@ class _Open:
     value: Any
     begins: int
     ends: int
-    """Lines; where it ends is known when its last value has been read."""
+    """Lines; `ends` grows with every value read."""
     key: str | None = None
-    """Of a mapping: the key whose value comes next."""
+    """In a mapping: the key whose value comes next."""
     keys: set[str] = field(default_factory=set)
 
 
 class _Building:
-    """Events of the parser put together, without recursion."""
+    """Builds the content from the parser's events, without recursion."""
 
     def __init__(self) -> None:
         self.content: Any = None
@@ -169,14 +171,14 @@ class _Building:
         self._documents = self._count = 0
 
     def take(self, event: Any) -> None:
-        """The next event."""
+        """Process the next event."""
         kind, line = type(event).__name__, event.start_mark.line + 1
         if kind == "DocumentStartEvent":
             self._documents += 1
             if self._documents > 1 or event.tags:
-                raise NotStrict("a second document begins" if self._documents > 1 else "a %TAG is not read", line)
+                raise NotStrict("a second document begins" if self._documents > 1 else "%TAG is not supported", line)
         elif kind == "AliasEvent":
-            raise NotStrict(f"the alias *{shown(event.anchor, limit=40)} is not read, write the value out", line)
+            raise NotStrict(f"the alias *{shown(event.anchor, limit=40)} is not supported, write the value out", line)
         elif kind in ("ScalarEvent", "SequenceStartEvent", "MappingStartEvent"):
             self._check(event, line)
             if kind == "ScalarEvent":
@@ -193,16 +195,16 @@ class _Building:
         if self._count > MOST:
             raise NotStrict(f"it holds more than {MOST:,} values", line)
         if event.anchor is not None:
-            raise NotStrict(f"the anchor &{shown(event.anchor, limit=40)} is not read, write the value out", line)
+            raise NotStrict(f"the anchor &{shown(event.anchor, limit=40)} is not supported, write the value out", line)
         if event.tag is not None:
             tag = event.tag.replace("tag:yaml.org,2002:", "!!")
-            raise NotStrict(f"the tag {shown(tag, limit=60)} is not read, write plain values", line)
+            raise NotStrict(f"the tag {shown(tag, limit=60)} is not supported, write plain values", line)
 
     def _scalar(self, event: Any, line: int) -> None:
         top = self._open[-1] if self._open else None
         is_key = top is not None and isinstance(top.value, dict) and top.key is None
         if is_key and event.value == "<<" and not event.style:
-            raise NotStrict("the merge key << is not read, write the values out", line)
+            raise NotStrict("the merge key << is not supported, write the values out", line)
         try:
             value = event.value if event.style else plain(event.value)
         except NotStrict as problem:
@@ -213,19 +215,20 @@ class _Building:
         else:
             self._put(value, (line, max(line, event.end_mark.line + (event.end_mark.column > 0))))
 
-    def _key(self, value: Any, word: str, line: int) -> None:
+    def _key(self, value: Any, scalar: str, line: int) -> None:
         if not isinstance(value, str):
-            raise NotStrict(f"the key {shown(word, limit=40) or 'without a name'} is no text: write it in quotes", line)
+            name = shown(scalar, limit=40) or "without a name"
+            raise NotStrict(f"the key {name} is not text: write it in quotes", line)
         top = self._open[-1]
         same = unicodedata.normalize("NFKC", value)
         if same in top.keys:
-            raise NotStrict(f"the key {place((*top.where, value))} stands twice", line)
+            raise NotStrict(f"the key {place((*top.where, value))} appears twice", line)
         top.keys.add(same)
         top.key = value
 
     def _begin(self, value: Any, line: int) -> None:
         if self._open and isinstance(self._open[-1].value, dict) and self._open[-1].key is None:
-            raise NotStrict("a list or a mapping stands where a key must be", line)
+            raise NotStrict("a list or a mapping is used as a key", line)
         if len(self._open) >= DEEPEST:
             raise NotStrict(f"it is nested too deeply, more than {DEEPEST} levels", line)
         self._open.append(_Open(where=self._where(), value=value, begins=line, ends=line))

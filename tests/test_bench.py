@@ -278,7 +278,7 @@ class Spoils(Step):
         return changed
 
 
-@pytest.mark.parametrize(("step", "words"), [(Nothing(), "moved no tensor"), (Spoils(), "NaN")])
+@pytest.mark.parametrize(("step", "words"), [(Nothing(), "changed no tensor"), (Spoils(), "NaN")])
 def test_a_step_that_went_wrong_is_not_stored(base: Base, tmp_path: Path, step: Step, words: str) -> None:
     """No tensor moved, or a NaN: a build error, and nothing in the store."""
     bench = Bench(Store(tmp_path / "store"))
@@ -491,7 +491,7 @@ def test_a_base_that_was_replaced_is_refused(base: Base, tmp_path: Path) -> None
     other = replace(base, digest="ff" * 32)
     with pytest.raises(UserError, match="is not tiny"):
         Bench(Store(tmp_path / "store")).images(Recipe(other), ASKED)
-    with pytest.raises(UserError, match="Nobody said where"):
+    with pytest.raises(UserError, match="The location of the base"):
         Bench(Store(tmp_path / "store")).images(Recipe(replace(base, location="")), ASKED)
 
 

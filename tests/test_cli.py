@@ -60,6 +60,17 @@ def test_help_tells_the_exit_codes(run: Any) -> None:
         assert code == 0 and "Exit codes: 0 done" in " ".join(out.split())
 
 
+@pytest.mark.parametrize("device", ["tpu", "cuda:x", "cpu:0", "cuda:99"])
+@pytest.mark.parametrize("command", [("gate", "--candidate", "micro"), ("paper", "--table", "1")])
+def test_a_device_that_there_is_not_is_refused(
+    run: Any, command: tuple[str, ...], device: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By every command that takes one, before it reads anything else."""
+    monkeypatch.chdir(tmp_path)
+    code, _, err = run(*command, "--device", device)
+    assert code == 4 and err.startswith(f'resurgence: There is no device "{device}"')
+
+
 def test_ls_shows_sizes_ages_and_words(run: Any, store: Store) -> None:
     """One line per artifact and a sum."""
     code, out, _ = run("store", "ls", "--store", store.root)
@@ -87,17 +98,17 @@ def test_verify_finds_damage(run: Any, store: Store) -> None:
     path.write_bytes(b"y" + path.read_bytes()[1:])
     code, out, _ = run("store", "verify", "--store", store.root)
     assert code == 12
-    assert "file of images" in out and "1 artifact whole, 1 broken" in out
+    assert "file of images" in out and "1 artifact intact, 1 damaged" in out
 
 
 def test_gc_removes_what_is_old(run: Any, store: Store) -> None:
     """A dry run removes nothing; kinds can be kept."""
     arguments = ("store", "gc", "--older-than", "-1", "--store", store.root)
-    assert "2 things" in run(*arguments, "--dry-run")[1]
+    assert "2 items" in run(*arguments, "--dry-run")[1]
     assert len(store.ls()) == 2
-    assert "1 thing, " in run(*arguments, "--keep", "images")[1]
+    assert "1 item, " in run(*arguments, "--keep", "images")[1]
     assert [artifact.kind for artifact in store.ls()] == ["images"]
-    assert run("store", "gc", "--store", store.root)[1].startswith("0 things")
+    assert run("store", "gc", "--store", store.root)[1].startswith("0 items")
 
 
 def test_path_prints_where_the_store_is(run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -142,12 +153,12 @@ def test_a_plan_is_told_by_model(store: Store, capsys: pytest.CaptureFixture[str
     wanted = [(BASE, ASKED, Eye()), (UNLEARNED, ASKED, Eye()), (TUNED, ASKED, Eye()), (TUNED, ASKED, Eye(name="other"))]
     show_plan(plan(store, wanted), cells=1, store=store)
     lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
-    assert lines[0] == "make what why about"
+    assert lines[0] == "kind artifact status estimate"
     assert any(line.startswith("checkpoint micro → uce(1) → lora missing") for line in lines)
     assert any(line.startswith("judgments 8 of micro → uce(1) → lora missing") for line in lines)
     assert lines[-2] == f"1 cell; store {store.root}"
-    assert lines[-1].startswith(f"To make: 2 checkpoints, {10 + HELD_OUT} images, 16 judgments; about ")
-    assert lines[-1].endswith("for one worker, a guess. 1 there already.")
+    assert lines[-1].startswith(f"To build: 2 checkpoints, {10 + HELD_OUT} images, 16 judgments; about ")
+    assert lines[-1].endswith("for one worker, from default times. 1 present.")
 
 
 def test_a_plan_of_nothing_says_so(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
@@ -156,7 +167,7 @@ def test_a_plan_of_nothing_says_so(store: Store, capsys: pytest.CaptureFixture[s
 
     put(store, judgments_key(BASE, ASKED, Eye()), "judgments")
     show_plan(plan(store, [(BASE, ASKED, Eye())]), cells=1, store=store)
-    assert capsys.readouterr().out.splitlines()[-1] == "Nothing has to be made: 1 artifact there already."
+    assert capsys.readouterr().out.splitlines()[-1] == "Nothing has to be built: 1 artifact present."
 
 
 def test_a_whole_plan_lists_every_artifact(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
@@ -242,17 +253,19 @@ def test_plan_then_build_then_plan(suite: list[str], tmp_path: Path) -> None:
     lines = [" ".join(line.split()) for line in cold.stdout.splitlines()]
     assert any(line.startswith("checkpoint base → uce(1) missing") for line in lines)
     assert any(line.startswith("checkpoint base → uce(1) → lora missing") for line in lines)
-    assert any(line.startswith("Pairs until a rise is told from 5 points with 99 % confidence") for line in lines)
+    assert any(
+        line.startswith("Pairs needed to distinguish a rise from 5 points with 99 % confidence") for line in lines
+    )
     assert lines[-2].startswith("1 cell; store ")
     assert not (tmp_path / "store").exists()
     built = resurgence("build", *suite, store)
     assert built.returncode == 0, built.stderr
-    assert built.stdout.splitlines()[-1] == f"Everything that 1 cell asks for is in {tmp_path}/store."
+    assert built.stdout.splitlines()[-1] == f"All artifacts of 1 cell are in {tmp_path}/store."
     made = Store(tmp_path / "store").ls()
     assert {artifact.kind for artifact in made} >= {"checkpoint", "losses", "canaries"}
     assert [artifact.label for artifact in made if artifact.label.endswith("stopped at 1")]
     warm = resurgence("plan", *suite, store)
-    assert "Nothing has to be made" in warm.stdout.splitlines()[-1], warm.stdout
+    assert "Nothing has to be built" in warm.stdout.splitlines()[-1], warm.stdout
 
 
 def test_a_plan_loads_no_model(suite: list[str], tmp_path: Path) -> None:
@@ -285,7 +298,7 @@ def test_a_store_that_cannot_be_used_ends_a_build(suite: list[str], tmp_path: Pa
     """Exit 4 before any model is loaded."""
     done = resurgence("build", *suite, f"--resurgence-store={tmp_path / 'gone' / 'store'}")
     assert done.returncode == 4, done.stdout + done.stderr
-    assert "cannot be made" in done.stderr and "Traceback" not in done.stderr
+    assert "cannot be created" in done.stderr and "Traceback" not in done.stderr
 
 
 def test_a_suite_that_cannot_be_imported_is_told(tmp_path: Path) -> None:
@@ -301,7 +314,7 @@ def test_a_folder_without_cells_is_a_mistake(tmp_path: Path) -> None:
     (tmp_path / "test_nothing.py").write_text("def test_nothing(): pass")
     done = resurgence("plan", str(tmp_path))
     assert done.returncode == 4
-    assert done.stderr.startswith("resurgence: Nothing that was collected here is a cell.")
+    assert done.stderr.startswith("resurgence: No cells were collected.")
 
 
 @pytest.mark.parametrize(
@@ -332,7 +345,7 @@ def test_ages_in_words(seconds: float, words: str) -> None:
         ([], "Name one table, figure, appendix or experiment."),
         (["--table", "1", "--figure", "9"], "Name one table, figure, appendix or experiment."),
         (["--table", "7"], 'There is no experiment "table-7".'),
-        (["--table", "1", "--only", "nobody"], "table-1 has nothing called nobody."),
+        (["--table", "1", "--only", "nobody"], "table-1 has no task or method nobody."),
         (["--table", "1", "--base", "nowhere"], "nowhere"),
     ],
 )

@@ -103,5 +103,5 @@ def test_a_block_beyond_the_grid_is_refused() -> None:
     grid = inquiry().plan.erased
     with pytest.raises(SpecError, match="has no block"):
         grid.part(grid.blocks)
-    with pytest.raises(SpecError, match="shows nothing"):
+    with pytest.raises(SpecError, match="is empty"):
         Grid(probe=grid.probe, block=0)

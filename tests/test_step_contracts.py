@@ -144,7 +144,7 @@ BROKEN: dict[str, tuple[Callable[[], Any], str]] = {
     "moves nothing": (lambda: broken(lambda step, model, run: model.copy()), "shrink moved no tensor."),
     "changes its input": (
         lambda: broken(changes_its_input),
-        f"shrink changed {VALUE} of the model that it was given.",
+        f"shrink changed {VALUE} of its input model.",
     ),
     "throws dice": (
         lambda: broken(throws_dice),
@@ -157,7 +157,7 @@ BROKEN: dict[str, tuple[Callable[[], Any], str]] = {
     ),
     "marks its input": (
         lambda: broken(marks_its_input),
-        f"shrink left a gradient at {VALUE.removeprefix('unet.')} of the model that it was given.",
+        f"shrink left a gradient at {VALUE.removeprefix('unet.')} of its input model.",
     ),
     "switches gradients on": (lambda: broken(switches_gradients_on), "shrink left gradients switched on."),
     "patches diffusers": (
@@ -170,21 +170,24 @@ BROKEN: dict[str, tuple[Callable[[], Any], str]] = {
         "shrink makes other bytes under inference mode.",
     ),
     "returns nothing": (lambda: broken(lambda step, model, run: None), "shrink returned NoneType."),
-    "a setting that is no field": (lambda: broken(margin=0.1), "The key of shrink forgets margin, which is no field."),
+    "a setting that is no field": (
+        lambda: broken(margin=0.1),
+        "The key of shrink does not contain margin, which is not a field.",
+    ),
     "a comment that counts": (
         lambda: broken(uses_its_comment, annotations={"comment": "str"}, comment=not_in_key("")),
-        "The key of shrink forgets comment, which changes the model.",
+        "The key of shrink does not contain comment, which changes the model.",
     ),
     "a list": (
         lambda: broken(annotations={"names": "list"}, names=None) and replace_names(),
-        "shrink is no value.\n  problem  unhashable type: 'list'",
+        "shrink is not an immutable value.\n  problem  unhashable type: 'list'",
     ),
     "a value without a key": (
         lambda: broken(annotations={"chosen": "object"}, chosen=len),
         "Shrink.chosen is a builtin_function_or_method, which cannot be part of a key.",
     ),
     "no name": (lambda: broken(name=None), "Shrink has no name."),
-    "no unlearning": (lambda: object(), "object is no Unlearning."),
+    "no unlearning": (lambda: object(), "object is not an Unlearning."),
 }
 
 

@@ -1,12 +1,12 @@
-"""The only place where specs meet the store: what is missing is made, once, and what is there is read.
+"""Connects specs with the store: missing artifacts are built once, present ones are loaded.
 
     Recipe ──build──▶ Checkpoint ──sample──▶ Images ──judge──▶ Judgments
     checkpoint()      tensors that differ    images()          evidence()
                       from the parent's
 
-A warm store answers `evidence` without torch. On a cold one the base is loaded once and one further U-Net takes the
-weights of one recipe after another. Every artifact records what it was made from, with what, on what, and how long it
-took.
+With a warm store, `evidence` does not import torch. With a cold one the base is loaded once, and one more U-Net is
+reused for the weights of all recipes. Every artifact records its inputs, the device, the library versions and the time
+of its build.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The bench: makes what is missing, once, and reads what is there."""
+"""The bench: builds missing artifacts once, and loads present ones."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 
 
 class Bench:
-    """Makes what is asked of one base, in one store, on one device."""
+    """Builds and loads the artifacts of one base, in one store, on one device."""
 
     def __init__(
         self,
@@ -59,7 +59,7 @@ class Bench:
         device: str = "cpu",
         progress: Progress | None = None,
     ) -> None:
-        """Nothing is loaded yet. `base_location` says where the weights lie, for recipes that do not say it."""
+        """`base_location` gives the directory of the weights, for recipes whose base has none. Loads no model."""
         self.store = store
         self.device = device
         self.model_cache = ModelCache(device, base_location)
@@ -73,7 +73,7 @@ class Bench:
     # Checkpoints
 
     def checkpoint(self, recipe: Recipe) -> Artifact:
-        """What the recipe's last step made of its parent: the tensors that differ, and the facts of their making."""
+        """The tensors that the recipe's last step changed, with the facts of the build. SpecError for a base."""
         if not recipe.steps:
             raise SpecError(sentence("A base model is not built, so it has no checkpoint.", base=recipe.base.name))
         made = self.store.current(checkpoint_key(recipe)) or self._build(recipe)
@@ -82,13 +82,13 @@ class Bench:
         return made
 
     def model(self, recipe: Recipe) -> StableDiffusion:
-        """The model, loaded on the device; its U-Net is a copy of its own. The last few are kept."""
+        """The model, loaded on the device with a separate copy of the U-Net. The last few are kept in memory."""
         return self.model_cache.model(recipe, self._chain(recipe))
 
     def losses(self, recipe: Recipe) -> Losses | None:
-        """Held-out benign losses before and after the recipe's last step; None where that is no fine-tuning.
+        """Held-out benign losses before and after the recipe's last step; None if that is not a fine-tuning.
 
-        Kept beside the checkpoint, so that a verdict still has them when the weights were cleared away.
+        Stored separately from the checkpoint, so that they remain available when the weights are removed.
         """
         from resurgence_harness.finetuning import FineTuning
         from resurgence_harness.statistics import Losses
@@ -113,33 +113,33 @@ class Bench:
     # Images
 
     def images(self, recipe: Recipe, probe: SampleRequest) -> np.ndarray:
-        """What the model draws: uint8 [n, height, width, 3], in the order of `probe.rows()`."""
+        """The images of a probe: uint8 [n, height, width, 3], in the order of `probe.rows()`."""
         return read_images(self.drawn(recipe, probe), probe)
 
     # Judgments
 
     def evidence(self, recipe: Recipe, probe: SampleRequest, judge: Judge) -> Evidence:
-        """Every judgment of these images, in their order."""
+        """The judgments of these images, in their order."""
         made = self.store.current(judgments_key(recipe, probe, judge)) or self._judge(recipe, probe, judge)
         return read_evidence(made, recipe, probe, judge)
 
     def known(self, recipe: Recipe, probe: SampleRequest, judge: JudgeSpec) -> Evidence | None:
-        """The judgments if they are there already; nothing is made."""
+        """The judgments if they are stored, else None; builds nothing."""
         made = self.store.current(judgments_key(recipe, probe, judge))
         return read_evidence(made, recipe, probe, judge) if made is not None else None
 
     def has_controls(self, recipe: Recipe, judges: Sequence[JudgeSpec]) -> bool:
-        """Whether the fine-tuning's effect and the judges' canaries are there already; nothing is made."""
+        """Whether the fine-tuning's effect and the judges' canaries are stored; builds nothing."""
         places = [losses_key(recipe), *(canaries_key(judge) for judge in judges)]
         return all(self.store.current(place) is not None for place in places)
 
     def busy(self, recipe: Recipe, probe: SampleRequest) -> bool:
-        """Whether another process is making the model or the images now, so that asking for them would be waiting."""
+        """Whether another process is building the model or the images now, so that requesting them would block."""
         places = [images_key(recipe, probe), *(checkpoint_key(part) for part in step_prefixes(recipe))]
         return any(self.store.busy(place) for place in places)
 
     def canaries(self, judge: Judge) -> tuple[int, int]:
-        """How many of the judge's stored images it answers correctly, of how many; asked once and kept."""
+        """(passed, total) of the judge's canaries, its stored images with known labels; measured once and stored."""
 
         def build(folder: Path) -> dict[str, Any]:
             (folder / CANARIES).write_text(json.dumps({"passed": int(passed), "total": int(total)}))
@@ -150,14 +150,14 @@ class Bench:
         if made is None:
             passed, total = judge.canaries()
             if total == 0:
-                return 0, 0  # nothing was asked: not kept, so that canaries given later are shown to the judge
+                return 0, 0  # not stored, so that canaries added later are judged
             label = f"canaries of {judge.name}"
             made = self.store.make(place, kind="canaries", label=label, inputs={}, build=build)
         read = json.loads(content_of(made, CANARIES))
         return read["passed"], read["total"]
 
     def release(self) -> None:
-        """Let go of every loaded model, and of the device's memory."""
+        """Release every loaded model and the device's memory."""
         self.model_cache.release()
 
     # Building a checkpoint
@@ -168,17 +168,17 @@ class Bench:
         inputs = {artifact.key: artifact.digest for artifact in chain}
         for probe in probes_of(step):
             self.drawn(Recipe(recipe.base), probe)
-        self.model_cache.base(recipe)  # loaded before the clock of this build starts
+        self.model_cache.base(recipe)  # loaded first, so that its time does not count as build time
 
         def build(folder: Path) -> dict[str, Any]:
             return apply(self, recipe, chain, inputs, folder, self._progress)
 
         return self.making.make(checkpoint_key(recipe), "checkpoint", describe_recipe(recipe), inputs, build)
 
-    # Drawing and judging
+    # Sampling and judging
 
     def drawn(self, recipe: Recipe, probe: SampleRequest) -> Artifact:
-        """What the model draws, as it lies in the store."""
+        """The stored images of a probe; sampled first if they are missing."""
         place, label = images_key(recipe, probe), describe_images(recipe, probe)
         if (made := self.store.current(place)) is not None:
             return made
@@ -223,5 +223,5 @@ class Bench:
     # Models
 
     def _chain(self, recipe: Recipe) -> list[Artifact]:
-        """Every checkpoint from the first step to the recipe's last, made where missing."""
+        """Every checkpoint from the first step to the recipe's last; built if missing."""
         return [self.store.current(checkpoint_key(part)) or self._build(part) for part in step_prefixes(recipe)]

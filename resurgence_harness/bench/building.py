@@ -1,4 +1,4 @@
-"""Building a checkpoint: a step is applied, and what moved is written."""
+"""Building a checkpoint: apply a step and write the changed tensors."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 def apply(
     bench: Workshop, recipe: Recipe, chain: list[Artifact], inputs: dict[str, str], folder: Path, progress: Progress
 ) -> dict[str, Any]:
-    """Apply the recipe's last step to its parent, and write the tensors that moved; the facts of the making."""
+    """Apply the recipe's last step to its parent and write the changed tensors; returns the facts of the build."""
     from resurgence_harness.diffusion.run import Run
 
     step, before, label = recipe.steps[-1], bench.model_cache.load(recipe.before, chain), describe_recipe(recipe)
@@ -58,13 +58,13 @@ def apply(
     def save(done: int, changed: StableDiffusion) -> None:
         part = stopped(step, done)
         if part is None:
-            return  # the end of the training is this very checkpoint
+            return  # the last step: stored as the training's own checkpoint
         bench.making.make(
             checkpoint_key(recipe.before.then(part)),
             "checkpoint",
             f"{label}, stopped at {done}",
             inputs,
-            lambda folder: facts(changed, folder, None),  # the training's time is the whole checkpoint's
+            lambda folder: facts(changed, folder, None),  # the training's time is recorded with the final checkpoint
         )
 
     run = Run(
@@ -96,7 +96,7 @@ def _tensors(
 
 
 def intermediate(step: Step) -> Iterator[Step]:
-    """The step stopped at each place where it saves a model on the way."""
+    """The step, stopped at each of its intermediate checkpoints."""
     for done in getattr(step, "save_at", ()):
         part = stopped(step, done)
         if part is not None:
@@ -104,5 +104,5 @@ def intermediate(step: Step) -> Iterator[Step]:
 
 
 def stopped(step: Step, done: int) -> Step | None:
-    """The step that ends after `done` optimiser steps; None where that is the step itself."""
+    """The step that ends after `done` optimiser steps; None if that is its last."""
     return step.at(done) if done < getattr(step, "steps", 0) else None  # type: ignore[attr-defined]

@@ -1,4 +1,4 @@
-"""Whether a fine-tuning did anything."""
+"""The effect of a fine-tuning on benign images."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
 
 class Effect:
-    """Whether a fine-tuning did anything: the denoising loss of benign images that it never saw, before and after."""
+    """The effect of a fine-tuning: the denoising loss of held-out benign images, before and after."""
 
     def __init__(self, bench: Workshop, recipe: Recipe, before: StableDiffusion, used: dict[str, str]) -> None:
-        """Measure `before`, where the recipe's last step is a fine-tuning."""
+        """Measure `before`, if the recipe's last step is a fine-tuning; adds the images' key and digest to `used`."""
         from resurgence_harness.finetuning import FineTuning, held_out
 
         self._before: list[float] | None = None
@@ -33,7 +33,7 @@ class Effect:
         self._before = self._measure(before)
 
     def losses(self, changed: StableDiffusion) -> dict[str, list[float]] | None:
-        """Per image, paired by image, noise and timestep; None for a step that is no fine-tuning."""
+        """Losses per image, paired by image, noise and timestep; None for a step other than a fine-tuning."""
         if self._before is None:
             return None
         return {"before": self._before, "after": self._measure(changed)}

@@ -1,4 +1,4 @@
-"""The files of artifacts: what the bench writes into the store, and reads back."""
+"""The files of artifacts, as the bench writes and reads them."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def write_tensors(tensors: Mapping[str, Tensor], folder: Path) -> None:
 
 
 def write_difference(changed: StableDiffusion, before: StableDiffusion, path: Path, *, label: str) -> dict[str, int]:
-    """Write the tensors that moved; their names and how many numbers each holds."""
+    """Write the changed tensors; returns tensor name → number of elements. BuildError if none changed."""
     from safetensors.torch import save_file
 
     from resurgence_harness.diffusion.model import difference
@@ -47,8 +47,8 @@ def write_difference(changed: StableDiffusion, before: StableDiffusion, path: Pa
     if not delta:
         raise BuildError(
             sentence(
-                f"The last step of {label} moved no tensor.",
-                do="A step that changes nothing is no step: check its learning rate, its subset and its concepts.",
+                f"The last step of {label} changed no tensor.",
+                do="Check its learning rate, its parameter subset and its concepts.",
             )
         )
     save_file(delta, path)
@@ -63,20 +63,20 @@ def read_tensors(artifact: Artifact, name: str) -> dict[str, Tensor]:
 
 
 def draws_nothing(base: Base, problem: BuildError) -> UserError:
-    """What to say of a model that was given, not made here, and draws NaN: its weights are at fault, not a step."""
+    """The error for a base that gives NaN: here the user's weights are at fault, not a step."""
     return UserError(
         sentence(
-            f"The model {shown(base.name)} cannot be drawn with.",
+            f"The model {shown(base.name)} gives no valid images.",
             model=shown(base.location or base.digest),
             problem=str(problem).splitlines()[0],
             do="Its weights are finite and too large, or its scheduler is not the one it was trained with: "
-            "give a model that draws in float32.",
+            "give a model that works in float32.",
         )
     )
 
 
 def check_images(images: np.ndarray, probe: SampleRequest, *, label: str) -> None:
-    """BuildError unless they are uint8 [n, height, width, 3], as many and as large as was asked."""
+    """BuildError unless they are uint8 [n, height, width, 3] with the probe's number and size of images."""
     expected = (len(probe), probe.sampler.height, probe.sampler.width, 3)
     if images.shape != expected or images.dtype != "uint8":
         raise BuildError(sentence(f"{label} have the shape {images.shape} of {images.dtype}.", expected=expected))
@@ -96,30 +96,30 @@ def write_images(images: np.ndarray, folder: Path) -> None:
     import numpy as np
     from safetensors.numpy import save_file
 
-    # safetensors writes memory as it lies: rows of a permuted array, as a GPU's images are, came out scrambled.
+    # safetensors writes memory in its layout: a permuted array, such as a GPU's images, would be scrambled.
     save_file({"images": np.ascontiguousarray(images)}, folder / IMAGES)
 
 
 def write_judgments(found: Sequence[Judgment], folder: Path, *, judge: JudgeSpec, drawn: Artifact) -> None:
-    """Write what a judge said of the images of an artifact."""
-    told = {
+    """Write a judge's judgments of the images of an artifact."""
+    content = {
         "judge": judge.name,
         "judgments": [[one.concept, one.prompt, one.seed, one.outcome.value, one.score, one.answer] for one in found],
         "shows": {one.answer: one.shows for one in found if one.shows is not None},
         "images": drawn.digest,
         "drawn with": render_environment(drawn),
     }
-    (folder / JUDGMENTS).write_bytes(json.dumps(told, ensure_ascii=False, allow_nan=False).encode())
+    (folder / JUDGMENTS).write_bytes(json.dumps(content, ensure_ascii=False, allow_nan=False).encode())
 
 
 def read_evidence(artifact: Artifact, recipe: Recipe, probe: SampleRequest, judge: JudgeSpec) -> Evidence:
-    """Stored judgments as evidence; JudgeError where they are not those of the probe's rows."""
+    """Stored judgments as evidence; JudgeError if their rows are not those of the probe."""
     from resurgence_harness.statistics import Evidence, Judgment, Outcome
 
     read = json.loads(content_of(artifact, JUDGMENTS))
     rows, shows = read["judgments"], {answer: tuple(shown) for answer, shown in read["shows"].items()}
-    asked = [(prompt.concept, prompt.text, seed) for prompt, seed in probe.rows()]
-    if [tuple(row[:3]) for row in rows] != asked:
+    expected = [(prompt.concept, prompt.text, seed) for prompt, seed in probe.rows()]
+    if [tuple(row[:3]) for row in rows] != expected:
         raise JudgeError(
             sentence(f"The judgments of {artifact.label} are not those of the probe's rows.", key=artifact.key)
         )

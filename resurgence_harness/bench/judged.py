@@ -1,4 +1,4 @@
-"""What a judge says of images, as judgments of what was asked for."""
+"""Converts a judge's answers on images to judgments of the prompted concepts."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ if TYPE_CHECKING:
 
 
 def judgments(judge: Judge, images: np.ndarray, probe: SampleRequest, *, device: str) -> list[Judgment]:
-    """Each answer against the concept that was asked for. Who answers less often than asked is not believed at all."""
+    """One judgment per image: hit if the answer shows the prompted concept.
+
+    JudgeError if the judge's answers are invalid, such as fewer answers than images.
+    """
     from resurgence_harness.statistics import Judgment, Outcome
 
     answers, scores = ask(judge, images, device)

@@ -1,4 +1,4 @@
-"""Making artifacts, each with the time that was its own, and what making one needs of the bench."""
+"""Building artifacts with separate timings for nested builds, and the part of the bench that builds need."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from resurgence_harness.specs import Recipe, SampleRequest
 from resurgence_harness.storing import Artifact, Store
 
 Progress = Callable[[str, int, int, float | None], None]
-"""progress(label, done, total, loss): loss is None where there is none."""
+"""progress(label, done, total, loss): loss is None for work without a loss."""
 
 
 class Workshop(Protocol):
-    """What building a checkpoint needs of the bench; the two need one another, for a step may need images."""
+    """The part of the bench that building a checkpoint needs; a protocol, since bench and building need each other."""
 
     store: Store
     device: str
@@ -24,21 +24,20 @@ class Workshop(Protocol):
     model_cache: ModelCache
 
     def drawn(self, recipe: Recipe, probe: SampleRequest) -> Artifact:
-        """What a model draws, as it lies in the store; drawn first where it is missing."""
+        """The stored images of a probe; sampled first if they are missing."""
 
 
 class Making:
-    """`store.make`, with the clock of each artifact stopped while another is made on the way."""
+    """`store.make` that excludes the time of nested builds from each artifact's own time."""
 
     def __init__(self, store: Store) -> None:
-        """Nothing is being made."""
         self._store = store
         self._elsewhere = [0.0]
 
     def make(
         self, place: str, kind: str, label: str, inputs: Mapping[str, str], build: Callable[[Path], dict[str, Any]]
     ) -> Artifact:
-        """`store.make`, with the time that went into other artifacts on the way kept apart."""
+        """`store.make`; the fact "seconds elsewhere" is the time spent in nested builds of other artifacts."""
 
         def timed(folder: Path) -> dict[str, Any]:
             self._elsewhere.append(0.0)

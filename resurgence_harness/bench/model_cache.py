@@ -1,4 +1,4 @@
-"""Models in memory: the base, one U-Net whose weights are swapped, and a few with U-Nets of their own."""
+"""Models in memory: the base, one U-Net whose weights are swapped, and a few with separate U-Nets."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
     from resurgence_harness.diffusion.replaying import Replays
 
 LOADED = 2
-"""Models that are kept loaded beside the base."""
+"""Maximum number of models with separate U-Nets kept in memory."""
 
 
 class ModelCache:
     """The models of one device."""
 
     def __init__(self, device: str, where: Base | None) -> None:
-        """Nothing is loaded yet. `where` says where the weights lie, for recipes that do not say it."""
+        """`where` gives the directory of the weights, for recipes whose base has none. Loads no model."""
         self._device, self._where = device, where
         self._base: tuple[str, StableDiffusion] | None = None
         self._swapped: tuple[StableDiffusion, frozenset[str], str] | None = None
@@ -37,7 +37,7 @@ class ModelCache:
         self._replaying: Replays | None = None
 
     def base(self, recipe: Recipe) -> StableDiffusion:
-        """The unmodified base. Loaded once, never changed."""
+        """The unmodified base, loaded once. UserError if its location is unknown or its files have another digest."""
         wanted = recipe.base
         if self._base is None or self._base[0] != wanted.digest:
             from resurgence_harness.diffusion.loading import Exchanged
@@ -48,7 +48,7 @@ class ModelCache:
                 location = self._where.location or location
             name = wanted.name or wanted.digest[:8]
             if not location:
-                raise UserError(sentence(f"Nobody said where the base {name} lies.", digest=wanted.digest))
+                raise UserError(sentence(f"The location of the base {name} is unknown.", digest=wanted.digest))
             self.release()
             try:
                 loaded = StableDiffusion.load(location, self._device, digest=wanted.digest)
@@ -58,20 +58,23 @@ class ModelCache:
                         f"The base at {location} is not {name}.",
                         wanted=wanted.digest,
                         found=problem.found,
-                        do="Its files were changed or replaced; name the base anew.",
+                        do="Its files were changed or replaced; run again with the base as it is now.",
                     )
                 ) from None
             self._base = wanted.digest, loaded
         return self._base[1]
 
     def load(self, recipe: Recipe, chain: list[Artifact]) -> StableDiffusion:
-        """The recipe's model loaded into the one U-Net whose weights are swapped; valid until the next call."""
+        """The recipe's model, loaded into the U-Net whose weights are swapped; valid until the next call.
+
+        Corrupt if a checkpoint does not fit the base.
+        """
         base = self.base(recipe)
         if not chain:
             return base
         place = chain_digest(recipe.base, chain)
         if self._swapped is not None and self._swapped[2] == place:
-            return self._swapped[0]  # block after block: half a gigabyte at SD's size is not read again
+            return self._swapped[0]  # do not read it again for every block: half a gigabyte at SD's size
         import torch
 
         from resurgence_harness.diffusion.model import tensors
@@ -80,7 +83,7 @@ class ModelCache:
         loaded, differing, _ = self._swapped or (base.copy(), frozenset(), "")
         if loaded.text_encoder is base.text_encoder and any(name.startswith("text_encoder.") for name in delta):
             loaded = replace(loaded, text_encoder=copy.deepcopy(base.text_encoder))
-        self._swapped = None  # neither model until all tensors are in place
+        self._swapped = None  # invalid until all tensors are copied
         places, original = tensors(loaded), tensors(base)
         with torch.no_grad():
             for name in differing - delta.keys():
@@ -93,7 +96,7 @@ class ModelCache:
         return loaded
 
     def model(self, recipe: Recipe, chain: list[Artifact]) -> StableDiffusion:
-        """The recipe's model with a U-Net of its own; the last few are kept."""
+        """The recipe's model with a separate U-Net; the last few are kept."""
         place = chain_digest(recipe.base, chain)
         if place not in self._loaded:
             from resurgence_harness.diffusion.model import load_difference
@@ -106,7 +109,7 @@ class ModelCache:
         return self._loaded[place]
 
     def replays(self) -> Replays:
-        """Captured samplings of the base and of the U-Net whose weights are swapped, whose weights never move."""
+        """CUDA graphs of sampling for the base and the swapped U-Net, whose weights keep their addresses."""
         if self._replaying is None:
             from resurgence_harness.diffusion.replaying import Replays
 
@@ -114,7 +117,7 @@ class ModelCache:
         return self._replaying
 
     def release(self) -> None:
-        """Let go of every loaded model, and of the device's memory."""
+        """Release every loaded model and the device's memory."""
         self._base = self._swapped = self._replaying = None
         self._loaded.clear()
         gc.collect()
@@ -124,7 +127,7 @@ class ModelCache:
 
 
 def merged(chain: list[Artifact]) -> dict[str, Tensor]:
-    """Deltas applied one after another: the last word on each tensor."""
+    """The deltas of all checkpoints, applied in order: for each tensor, the last value."""
     merged: dict[str, Tensor] = {}
     for artifact in chain:
         merged |= read_tensors(artifact, DELTA)
@@ -132,7 +135,7 @@ def merged(chain: list[Artifact]) -> dict[str, Tensor]:
 
 
 def chain_digest(base: Base, chain: list[Artifact]) -> str:
-    """What the model at the end of a chain is; the base's own digest where the chain is empty."""
+    """Digest of the model at the end of a chain; the base's own digest if the chain is empty."""
     if not chain:
         return base.digest
     return hashlib.sha256("\n".join([base.digest, *(artifact.digest for artifact in chain)]).encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""With what and on what something was made."""
+"""Provenance of artifacts: device, hardware and library versions."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from resurgence_harness.planning import Work
 from resurgence_harness.storing import Artifact
 
 LIBRARIES = ("torch", "diffusers", "transformers", "peft", "safetensors", "numpy")
-"""Their versions are recorded: other versions may give other bytes."""
+"""Their versions are recorded, since other versions may give other bytes."""
 DRAWING = ("torch", "diffusers", "transformers")
-"""Those that compute an image: models are compared on images that were drawn with the same ones."""
+"""The libraries that compute images; images are only compared if their versions agree."""
 
 
 def provenance(device: str, work: Work | None) -> dict[str, Any]:
-    """With what and on what something was made."""
+    """Device, hardware, threads and versions of a build, and the work for time estimates, as JSON."""
     import torch
 
     facts: dict[str, Any] = {
@@ -35,7 +35,7 @@ def provenance(device: str, work: Work | None) -> dict[str, Any]:
 
 
 def render_environment(drawn: Artifact) -> str:
-    """What could make two drawings by one model differ: the kind of device, and the libraries that compute."""
+    """The environment on which the pixels of an image can depend: the hardware and the library versions, as text."""
     versions = drawn.facts["versions"]
     device = "cpu" if drawn.facts["device"] == "cpu" else drawn.facts["hardware"]
     return ", ".join([device, *(f"{name} {versions[name]}" for name in DRAWING if name in versions)])

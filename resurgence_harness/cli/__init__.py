@@ -1,4 +1,4 @@
-"""The command line: what would be made, make it, and look after the store.
+"""The command line: plan and build what a suite needs, and manage the store.
 
     resurgence plan suites/celebrity [--resurgence-counts 10 …]
     resurgence build suites/celebrity
@@ -8,8 +8,8 @@
     resurgence report [--single-file] [--open] [--figures DIR]
     resurgence paper --table 1 [--base micro]
 
-One file for each command or group; the gate's are in cli/gate.py. What follows `plan` and `build` is given to
-pytest, which collects the suite: they see the cells that pytest sees.
+One file for each command or group; the gate's are in cli/gate.py. The arguments of `plan` and `build` are passed to
+pytest, which collects the suite, so their cells are the cells of a pytest run.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ __all__ = ["app", "main"]
 
 
 def __getattr__(name: str) -> Any:
-    """`app`, when somebody wants it: a library that cannot be imported must not break `main` before it begins."""
+    """Import `app` on first access: a failing import must not break `main` before its error handling starts."""
     if name != "app":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from resurgence_harness.cli.commands import app

@@ -1,4 +1,4 @@
-"""What several commands take, and the store that one of them names."""
+"""Arguments shared by several commands, and the store that they name."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from resurgence_harness.storing import Store, check_readable, default_root
 
 PASSED_ON = {"allow_extra_args": True, "ignore_unknown_options": True}
 Arguments = Annotated[
-    list[str], typer.Argument(metavar="SUITE_DIR [--resurgence-* …]", help="A suite, and options as pytest takes them.")
+    list[str], typer.Argument(metavar="SUITE_DIR [--resurgence-* …]", help="A suite, and options as for pytest.")
 ]
 StoreOption = Annotated[
     str | None,
@@ -23,9 +23,9 @@ StoreOption = Annotated[
 
 
 def open_store(given: str | None) -> Store:
-    """The store to look at. UserError for a path that is no directory and a far store that does not answer.
+    """Open a store for reading. UserError for a path that is not a directory or a remote store that does not answer.
 
-    A directory that is missing is an empty store.
+    A missing directory counts as an empty store.
     """
     store = Store(given or default_root())
     if store.remote is None and Path(store.root).exists() and not store.root.is_dir():

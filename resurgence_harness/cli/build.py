@@ -1,4 +1,4 @@
-"""`resurgence build`: make what a suite needs."""
+"""`resurgence build`: build what a suite needs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def register(app: typer.Typer) -> None:
 
 
 def build_command(arguments: Arguments) -> None:
-    """Make everything that a suite needs, so that pytest only has to decide."""
+    """Build everything that a suite needs, so that pytest only has to decide."""
     from resurgence_harness.planning import plan
 
     cells = collected(arguments)
@@ -27,13 +27,11 @@ def build_command(arguments: Arguments) -> None:
     if planned.needed:
         print(summary(planned))
     make_everything(cells)
-    number = len(cells.plans)
-    asked = f"{format_count(number, 'cell')} {'asks' if number == 1 else 'ask'}"
-    print(f"Everything that {asked} for is in {cells.store.name}.")
+    print(f"All artifacts of {format_count(len(cells.plans), 'cell')} are in {cells.store.name}.")
 
 
 def make_everything(cells: Cells) -> None:
-    """Examine every cell until its answer is clear."""
+    """Examine every cell until its verdict is clear."""
     engine = cells.engine
     try:
         with shown_progress(engine.bench.set_progress, cells=len(cells.plans)) as advance:

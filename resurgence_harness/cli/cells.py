@@ -1,4 +1,4 @@
-"""What pytest collects for a suite: cells, as recipes, probes and judges."""
+"""Collects the cells of a suite with pytest, as recipes, probes and judges."""
 
 from __future__ import annotations
 
@@ -25,24 +25,24 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Cells:
-    """What the cells of a suite ask for, and with what."""
+    """The cells of a suite and the evidence that they need."""
 
     wanted: list[Wanted]
-    """Until each answer is clear: what was needed, or what usually is."""
+    """The evidence until each verdict is clear: what was needed, or what is usually needed."""
     engine: Engine
     plans: list[tuple[CellPlan, Path]]
-    """Every cell, and the folder of its suite."""
+    """Every cell's plan, and the folder of its suite."""
     beyond: int
-    """Images that are drawn in addition if no answer ever becomes clear."""
+    """Images sampled in addition if no verdict becomes clear."""
 
     @property
     def store(self) -> Store:
-        """Where everything made is kept."""
+        """The store of the built artifacts."""
         return self.engine.store
 
 
 def collected(arguments: Sequence[str]) -> Cells:
-    """What pytest collects for these arguments, as recipes, probes and judges."""
+    """Collect the cells for these pytest arguments; UserError if there are none, HarnessError if pytest fails."""
     from resurgence_harness.planning import Wanted
 
     engine, cells = _collect(list(arguments))
@@ -65,21 +65,21 @@ def collected(arguments: Sequence[str]) -> Cells:
         ]
         for name, arm in plan.arms.items():
             if arm.group is not None and not clear:
-                asked = sum(question.arm == name for question in questions)
+                blocks = sum(question.arm == name for question in questions)
                 for recipe in (arm.recipe, *(plan.checkpoints.values() if name == "after" else ())):
-                    beyond[recipe, arm.grid] = max(len(arm.grid) - asked * arm.grid.block, 0)
+                    beyond[recipe, arm.grid] = max(len(arm.grid) - blocks * arm.grid.block, 0)
     return Cells(wanted=wanted, engine=engine, plans=cells, beyond=sum(beyond.values()))
 
 
 class _Collector:
-    """A pytest plugin for one collection: which cells are planned, and the engine that knows their options."""
+    """A pytest plugin for one collection: keeps the planned cells and the engine with their options."""
 
     def __init__(self) -> None:
         self.engine: Engine | None = None
         self.cells: dict[Cell, tuple[CellPlan, Path]] = {}
         self.error: UserError | None = None
         self.stopped = False
-        """By Ctrl-C or a signal; pytest gives the same code where a suite cannot be imported."""
+        """By Ctrl-C or a signal; pytest's exit code does not show it, being the same for a failed import."""
 
     def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
         self.stopped = isinstance(excinfo.value, Stopped) or type(excinfo.value) is KeyboardInterrupt
@@ -97,34 +97,34 @@ class _Collector:
                 cell = cell_of(item, session.config.stash[OPTIONS]) if is_cell(item) else None
                 if cell is not None and cell not in self.cells:
                     self.cells[cell] = engine.plan(cell, task_of(item)), item.path.parent
-        except UserError as error:  # told after pytest has left, which would show a traceback
+        except UserError as error:  # raised again after pytest has ended, since pytest would print a traceback
             self.error = error
 
 
 def _collect(arguments: list[str]) -> tuple[Engine, list[tuple[CellPlan, Path]]]:
-    """Let pytest collect in this process, without a word of its own unless it fails."""
+    """Run pytest's collection in this process; its output is shown only if it fails."""
     import pytest
 
-    found, said, complained = _Collector(), io.StringIO(), io.StringIO()
+    found, output, errors = _Collector(), io.StringIO(), io.StringIO()
     alone = ["-n0"] if find_spec("xdist") is not None else []
-    with redirect_stdout(said), redirect_stderr(complained):
+    with redirect_stdout(output), redirect_stderr(errors):
         code = pytest.main([*arguments, "--collect-only", "-q", *alone, "-p", "no:cacheprovider"], plugins=[found])
     if found.stopped:
         raise KeyboardInterrupt
     if found.error is not None:
         raise found.error
     if code == pytest.ExitCode.INTERNAL_ERROR:
-        what = f"{said.getvalue().strip()}\n{complained.getvalue().strip()}".strip()
-        raise HarnessError(f"pytest broke while it collected {' '.join(arguments)}.\n{what}")
+        what = f"{output.getvalue().strip()}\n{errors.getvalue().strip()}".strip()
+        raise HarnessError(f"pytest failed while collecting {' '.join(arguments)}.\n{what}")
     if code not in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
-        complaint = complained.getvalue().strip().removeprefix("ERROR: ")
-        if complaint.startswith("usage:"):
-            complaint = complaint.partition("error: ")[2]
-        raise UserError(complaint or f"pytest could not collect {' '.join(arguments)}.\n{said.getvalue().strip()}")
+        message = errors.getvalue().strip().removeprefix("ERROR: ")
+        if message.startswith("usage:"):
+            message = message.partition("error: ")[2]
+        raise UserError(message or f"pytest could not collect {' '.join(arguments)}.\n{output.getvalue().strip()}")
     if found.engine is None or not found.cells:
         raise UserError(
             sentence(
-                "Nothing that was collected here is a cell.",
+                "No cells were collected.",
                 arguments=" ".join(arguments),
                 do="Give a folder with a suite, for example suites/celebrity.",
             )

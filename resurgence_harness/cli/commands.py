@@ -1,4 +1,4 @@
-"""The `resurgence` command with all its parts, and how its words are read."""
+"""The `resurgence` command with its subcommands, and its argument parsing."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ for part in (gate, plan, build, theory, validate, report, paper):
     part.register(app)
 
 _Unreadable: Any = typer.BadParameter.__mro__[2]
-"""click's own exception for whatever it shows by itself; typer brings its own click or uses the installed one."""
+"""click's ClickException, of the click that typer uses: its own copy or the installed one."""
 
 
 def run(arguments: list[str]) -> object:
-    """Run the command that these words name; gives what it ended with.
+    """Run the command with these arguments; returns its exit code.
 
-    click's own `main` is left out: it ends with 1 for a closed pipe and for an end of input at a prompt.
+    click's own `main` is not used, since it exits with 1 for a closed pipe and for an end of input at a prompt.
     """
     command = typer.main.get_command(app)
     try:
@@ -54,8 +54,8 @@ def _show(error: Any) -> None:
         rich_format_error(error)
 
 
-def _version(asked: bool) -> None:
-    if asked:
+def _version(given: bool) -> None:
+    if given:
         print(f"resurgence-harness {resurgence_harness.__version__}")
         raise typer.Exit
 
@@ -63,7 +63,7 @@ def _version(asked: bool) -> None:
 @app.callback()
 def _options(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and leave.")
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
     pass

@@ -1,4 +1,4 @@
-"""The way into the `resurgence` command. What can fail while it is imported is imported when it runs."""
+"""The entry point of the `resurgence` command. Modules whose import can fail are imported when it runs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from resurgence_harness.process import guarded
 
 
 def main() -> NoReturn:
-    """The `resurgence` command: a person's mistake is one message without a traceback, and 1 is a regression."""
+    """Run the `resurgence` command: a user's mistake gives one message without a traceback; exit code 1 only means a
+    regression."""
     guarded(_command)
 
 

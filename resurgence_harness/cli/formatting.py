@@ -1,4 +1,4 @@
-"""Sizes, times, ages and numbers as people say them."""
+"""Readable sizes, times, ages and counts."""
 
 from __future__ import annotations
 

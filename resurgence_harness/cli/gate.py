@@ -34,10 +34,13 @@ if TYPE_CHECKING:
     from resurgence_harness.storing import Store
 
 OUT = Path("reports/gate")
-policy_app = typer.Typer(help="Write the file that says what would be enough.", no_args_is_help=True)
-baseline_app = typer.Typer(help="Record what is accepted, for review.", no_args_is_help=True)
+policy_app = typer.Typer(help="Write a policy file with limits and confidence level.", no_args_is_help=True)
+baseline_app = typer.Typer(help="Record accepted results, for review.", no_args_is_help=True)
 
-Model = Annotated[str | None, typer.Option(metavar="DIR|FILE|NAME", help="The unlearned model that it was tuned from.")]
+Model = Annotated[
+    str | None,
+    typer.Option(metavar="DIR|FILE|NAME", help="The unlearned model that the candidate was fine-tuned from."),
+]
 StoreOption = Annotated[
     str | None,
     typer.Option(
@@ -59,7 +62,7 @@ def gate_command(
         list[str] | None,
         typer.Option(
             metavar="DIR|FILE|NAME[=WEIGHT]",
-            help="What is to be published; repeat it for LoRAs on top: --candidate style.safetensors=0.8.",
+            help="The model to be published; repeat it for LoRAs on top: --candidate style.safetensors=0.8.",
         ),
     ] = None,
     unlearned: Model = None,
@@ -67,31 +70,32 @@ def gate_command(
         str | None, typer.Option(metavar="NAME|DIR", help="The published model: micro, sd14, owner/name@<commit> …")
     ] = None,
     task: Annotated[str | None, typer.Option(help="celebrity, copyright, unsafe, object …")] = None,
-    concepts: Annotated[Path | None, typer.Option(metavar="FILE", help="Erased concepts, one a line.")] = None,
+    concepts: Annotated[Path | None, typer.Option(metavar="FILE", help="Erased concepts, one per line.")] = None,
     partial: Annotated[
         bool,
         typer.Option(
-            "--partial", help="Files may cover some layers only, as ESD and UCE save them; the rest is the parent's."
+            "--partial",
+            help="Files may contain only some layers, as ESD and UCE save them; the other layers are the parent's.",
         ),
     ] = False,
-    retained: Annotated[Path | None, typer.Option(metavar="FILE", help="Concepts that must survive.")] = None,
+    retained: Annotated[Path | None, typer.Option(metavar="FILE", help="Concepts that must be retained.")] = None,
     policy: Annotated[Path | None, typer.Option(metavar="FILE", help="A policy; see `resurgence policy init`.")] = None,
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Where the reports are written.")] = OUT,
-    device: Annotated[str, typer.Option(metavar="auto|cpu|cuda", help="Where models run.")] = "auto",
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Where to write the reports.")] = OUT,
+    device: Annotated[str, typer.Option(metavar="auto|cpu|cuda", help="Device for the models.")] = "auto",
     store: StoreOption = None,
     log: Annotated[
-        list[str] | None, typer.Option(metavar="mlflow|wandb", help="Log the verdict to an experiment tracker, too.")
+        list[str] | None, typer.Option(metavar="mlflow|wandb", help="Also log the verdict to an experiment tracker.")
     ] = None,
     model_card_pr: Annotated[
         str | None,
-        typer.Option(metavar="OWNER/NAME", help="Propose the model card's section to the hub as a pull request."),
+        typer.Option(metavar="OWNER/NAME", help="Open a pull request on the hub with the model card's section."),
     ] = None,
     fresh: Annotated[
-        bool, typer.Option("--fresh", help="Draw and judge everything anew, whatever the store has, and replace it.")
+        bool, typer.Option("--fresh", help="Sample and judge everything anew, and replace what the store has.")
     ] = False,
-    demo: Annotated[bool, typer.Option("--demo", help="Show four candidates on the embedded microworld.")] = False,
+    demo: Annotated[bool, typer.Option("--demo", help="Run four candidates on the embedded microworld.")] = False,
 ) -> None:
-    """Is this fine-tuned checkpoint safe to publish? Did an erased concept come back, and is the model still useful?"""
+    """Test whether a fine-tuned checkpoint is safe to publish: erased concepts stay erased, retained ones are kept."""
     from resurgence_harness.diffusion.devices import check_device, resolved_device
     from resurgence_harness.gate import out_lock, running, sharing
     from resurgence_harness.gate.inputs import read_inputs, read_models, read_policy
@@ -101,26 +105,26 @@ def gate_command(
     folders = running.folders(out, demo=demo)
     context.with_resource(out_lock.held(folders))
     for folder in folders:
-        running.remove_stale_outputs(folder)  # whatever this run ends with, what lies there is not of it
+        running.remove_stale_outputs(folder)  # a run that fails must not leave the reports of an earlier one
     given: dict[str, object] = {"--candidate": candidate, "--unlearned": unlearned, "--base": base, "--task": task}
     given |= {"--concepts": concepts, "--retained": retained, "--policy": policy}
     given |= {"--log": log, "--model-card-pr": model_card_pr, "--partial": partial}
-    _check_device_word(device)
     check_device(device)
     place, on = _store(store), resolved_device(device)
     if demo:
         keep_in(out)
         also = [name for name, value in {**given, "--fresh": fresh}.items() if value]
         if also:
-            raise UserError(sentence(f"--demo takes no {also[0]}.", do="Leave it out: the demo brings its own models."))
+            raise UserError(sentence(f"--demo takes no {also[0]}.", do="Leave it out: the demo has its own models."))
         raise typer.Exit(_demo(out, place, on))
+    running.check_summary(out)
     tracking.check(log or ())
     keep_in(out)
     inputs = read_inputs(policy, candidate=candidate, unlearned=unlearned, base=base, partial=partial)
     found = read_policy(inputs, task=task, concepts=concepts, retained=retained)
-    run_word = uuid.uuid4().hex if fresh else ""
-    models = read_models(inputs, store=place, run=run_word)
-    gate = prepared(found, models, out=out, store=Store(place, run=run_word), device=on)
+    fresh_run = uuid.uuid4().hex if fresh else ""
+    models = read_models(inputs, store=place, run=fresh_run)
+    gate = prepared(found, models, out=out, store=Store(place, run=fresh_run), device=on)
     with sharing.open_sharing(log=log or (), repo=model_card_pr, title=models.label, folder=out) as shared:
         run, written, delivery = judge(gate, out=out)
         shared.share(run, written, delivery)
@@ -128,7 +132,7 @@ def gate_command(
 
 
 def prepared(policy: ReleasePolicy, models: Models, *, out: Path, store: Store, device: str) -> Gate:
-    """A gate that can be asked, and what is known before that told; its folder is there."""
+    """Print the notes on lineage, weights and acceptances, and return the gate, ready to run; creates `out`."""
     from resurgence_harness.gate import running
     from resurgence_harness.gate.asking import Gate
 
@@ -139,16 +143,17 @@ def prepared(policy: ReleasePolicy, models: Models, *, out: Path, store: Store, 
     if models.audit is not None:
         print(f"Weight audit: {models.audit.description}")
     for left in policy.stale:
-        print(f"Acceptances: {left}")
+        print(left)
     gate = Gate(policy, models, store=store, device=device)
     running.make(out)
     return gate
 
 
 def judge(gate: Gate, *, out: Path) -> tuple[dict[str, Any], list[Path], Delivery]:
-    """Draw, judge, write every report and show it; gives the content of verdict.json, every file, and the code so far.
+    """Run the gate, write its reports and print the result.
 
-    The files come first, and each part that follows is tried by itself.
+    Returns the content of verdict.json, the files written, and the delivery with the exit code so far. The files are
+    written first; a failure in one of the later parts does not stop the others.
     """
     from resurgence_harness.gate import running
     from resurgence_harness.gate.delivery import Delivery
@@ -168,7 +173,7 @@ def judge(gate: Gate, *, out: Path) -> tuple[dict[str, Any], list[Path], Deliver
 
 
 def show(run: dict[str, Any], console: Console) -> None:
-    """The table, the reasons, and what the exit code says."""
+    """Print the table, the reasons and the meaning of the exit code."""
     from rich.text import Text
 
     from resurgence_harness.reporting import closing
@@ -178,7 +183,7 @@ def show(run: dict[str, Any], console: Console) -> None:
 
 
 def _demo(out: Path, store: str, device: str) -> ExitCode:
-    """Four candidates, four answers; 12 if one of them is not the expected one."""
+    """Run the gate on four candidates; exit code 12 if a verdict is not the expected one."""
     from resurgence_harness.bench import Bench
     from resurgence_harness.gate import demo, running
     from resurgence_harness.gate.asking import Gate
@@ -197,9 +202,9 @@ def _demo(out: Path, store: str, device: str) -> ExitCode:
     console, odd, delivery = _console(), [], Delivery(ExitCode.DONE)
     for one in demo.CANDIDATES:
         policy = resolve(demo.policy(one), Path.cwd(), tasks=TASKS)
-        words, parent = [str(paths[one.name])], str(paths["unlearned"])
+        candidate, parent = [str(paths[one.name])], str(paths["unlearned"])
         print(f"\n{one.name}: {one.why}.")
-        models = prepare(words, unlearned=parent, base="micro", folder=Path.cwd(), store=Path(demo_store.root))
+        models = prepare(candidate, unlearned=parent, base="micro", folder=Path.cwd(), store=Path(demo_store.root))
         models = replace(models, label=paths[one.name].name)
         if models.audit is not None:
             print(f"Weight audit: {models.audit.description}")
@@ -208,34 +213,36 @@ def _demo(out: Path, store: str, device: str) -> ExitCode:
             found, sheets = running.run(gate, progress=lambda group, record: None)
         delivery.part(partial(running.write, found, out / one.name, models, sheets))
         delivery.part(partial(show, found, console))
-        said = [cell["verdict"] for cell in found["cells"]]
-        if said != [one.expected]:
-            odd.append(f"{one.name}: expected {one.expected}, got {', '.join(said) or 'no verdict'}")
-    print(f"\nReports of each: {out}/<candidate>/. The same gate: resurgence gate --candidate … --unlearned … --base …")
+        verdicts = [cell["verdict"] for cell in found["cells"]]
+        if verdicts != [one.expected]:
+            odd.append(f"{one.name}: expected {one.expected}, got {', '.join(verdicts) or 'no verdict'}")
+    print(
+        f"\nReports: {out}/<candidate>/. The gate on other models: resurgence gate --candidate … --unlearned … --base …"
+    )
     for line in odd:
-        print(f"resurgence: the demonstration is not as it should be: {line}", file=sys.stderr)
+        print(f"resurgence: the demo gave an unexpected verdict: {line}", file=sys.stderr)
     return ExitCode.HARNESS_ERROR if odd else delivery.code
 
 
 @policy_app.command("init")
 def policy_init_command(
-    to: Annotated[Path, typer.Option("--to", metavar="FILE", help="Where it is written.")] = Path("policy.yaml"),
+    to: Annotated[Path, typer.Option("--to", metavar="FILE", help="Where to write it.")] = Path("policy.yaml"),
 ) -> None:
-    """Write a commented policy file; one that is there is left as it is."""
+    """Write a commented policy file; an existing file is not overwritten."""
     text = Path(gate_package.__file__).with_name("policy-template.yaml").read_text(encoding="utf-8")
     _write_new(to, text)
-    print(f"Written: {to}. Say which concepts were erased, then: resurgence gate --policy {to} --candidate …")
+    print(f"Written: {to}. Name the erased concepts in it, then: resurgence gate --policy {to} --candidate …")
 
 
 @baseline_app.command("record")
 def baseline_record_command(
     source: Annotated[Path, typer.Option("--from", metavar="FILE", help="The verdict.json of a gate.")],
-    reason: Annotated[str, typer.Option(help="Why it is accepted.")] = "",
-    owner: Annotated[str, typer.Option(help="Who answers for it: a role.")] = "",
-    expires: Annotated[str, typer.Option(metavar="YYYY-MM-DD", help="The last day on which it counts.")] = "",
+    reason: Annotated[str, typer.Option(help="Why the results are accepted.")] = "",
+    owner: Annotated[str, typer.Option(help="The role that is responsible for the acceptance.")] = "",
+    expires: Annotated[str, typer.Option(metavar="YYYY-MM-DD", help="The last day on which it is valid.")] = "",
     to: Annotated[Path, typer.Option(metavar="FILE", help="The acceptances file.")] = Path("acceptances.yaml"),
 ) -> None:
-    """Write the present results beyond the limits as accepted ceilings, for review. Never in CI."""
+    """Record the results beyond the limits as accepted ceilings, for review. Not possible in CI."""
     from resurgence_harness.gate import baseline
     from resurgence_harness.limits.acceptances import read_day
     from resurgence_harness.statistics.policies import day_in_utc
@@ -243,13 +250,13 @@ def baseline_record_command(
     if os.environ.get("CI", "").strip():
         raise UserError(
             sentence(
-                "A baseline is not recorded in CI, where every regression would accept itself.",
+                "A baseline cannot be recorded in CI, where every regression would be accepted automatically.",
                 CI=shown(os.environ["CI"]),
-                do="Record it where a person decides, and put the file into review.",
+                do="Record it on a developer's machine, and have the file reviewed.",
             )
         )
     reason, owner, expires = (
-        _said(name, value) for name, value in (("reason", reason), ("owner", owner), ("expires", expires))
+        _given(name, value) for name, value in (("reason", reason), ("owner", owner), ("expires", expires))
     )
     try:
         until = read_day(expires)
@@ -258,7 +265,7 @@ def baseline_record_command(
             sentence(f'--expires is "{shown(expires)}": {problem}.', do="Give a day such as 2027-06-30.")
         ) from None
     if until < day_in_utc():
-        raise UserError(sentence(f"--expires is {until}, which is over.", do="Give a day to come."))
+        raise UserError(sentence(f"--expires is {until}, which is in the past.", do="Give a future day."))
     entries = baseline.entries(source, reason=reason, owner=owner, expires=until)
     if not entries:
         print("Every cell holds: there is nothing to accept.")
@@ -269,8 +276,8 @@ def baseline_record_command(
     print(f"Written: {to}. Name it in the policy: `acceptances: {to.name}`, and have it reviewed.")
 
 
-def _said(name: str, value: str) -> str:
-    """An option's value; asked for where a person sits at the terminal."""
+def _given(name: str, value: str) -> str:
+    """An option's value; an interactive terminal prompts for a missing one. UserError if it is empty."""
     if not value.strip() and sys.stdin.isatty():
         value = str(typer.prompt(name))
     if not value.strip():
@@ -283,18 +290,12 @@ def _write_new(path: Path, text: str) -> None:
         with path.open("x", encoding="utf-8") as file:
             file.write(text)
     except FileExistsError:
-        raise UserError(sentence(f"{path} is there already.", do="Give another path with --to.")) from None
+        raise UserError(sentence(f"{path} exists already.", do="Give another path with --to.")) from None
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise UserError(
             sentence(f"{shown(str(path))} cannot be written.", reason=reason, do="Give another path with --to.")
         ) from None
-
-
-def _check_device_word(device: str) -> None:
-    kind, colon, index = device.partition(":")
-    if kind not in ("auto", "cpu", "cuda") or (colon and not (kind == "cuda" and index.isdecimal())):
-        raise UserError(sentence(f'There is no device "{shown(device)}".', do="Give auto, cpu, cuda or cuda:0 …"))
 
 
 def _store(given: str | None) -> str:

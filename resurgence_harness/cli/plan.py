@@ -1,4 +1,4 @@
-"""`resurgence plan`: what a suite would make."""
+"""`resurgence plan`: what a run of a suite would build."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ def register(app: typer.Typer) -> None:
 def plan_command(
     arguments: Arguments,
     every: Annotated[
-        bool, typer.Option("--all", help="List what is there already, and every artifact by itself.")
+        bool, typer.Option("--all", help="List every artifact separately, including those that are present.")
     ] = False,
 ) -> None:
-    """Print what a suite would make, why, and about how long it takes. Makes nothing and loads no model."""
+    """Print what a suite would build, why, and about how long it takes. Builds nothing and loads no model."""
     from resurgence_harness.planning import plan
 
     cells = collected(arguments)
@@ -42,49 +42,49 @@ def plan_command(
 
 
 def show_plan(planned: Plan, *, cells: int, store: Store, every: bool = False, beyond: int = 0) -> None:
-    """Print a plan: by default what is needed, the sets of one model together."""
+    """Print a plan: by default only what has to be built, grouped by model."""
     rows = _each(planned.actions) if every else _together(planned.needed)
     if rows:
-        show("make", "what", "why", "about", rows=rows, right=[3])
+        show("kind", "artifact", "status", "estimate", rows=rows, right=[3])
     print(f"{format_count(cells, 'cell')}; store {store.name}")
     print(summary(planned))
     if beyond:
-        print(f"Drawing ends when an answer is clear; if none were, {beyond:,} images more would be drawn.")
+        print(f"Sampling stops when a verdict is clear; if none becomes clear, {beyond:,} more images are sampled.")
 
 
 def show_costs(cells: Cells) -> None:
-    """How many pairs a claim needs, for every limit, confidence and size of grid that is judged look by look."""
+    """Print how many pairs a claim needs, for every limit, confidence level and grid size of a sequential cell."""
     from resurgence_harness.validation.power import costs_of_a_claim
 
-    asked = {
+    claims = {
         (policy.delta, policy.alpha, len(plan.erased))
         for plan, suite in cells.plans
         if plan.engine != "fixed"
         for policy in [cells.engine.limits(suite).policy_for(plan.cell)]
     }
-    for delta, alpha, grid in sorted(asked):
+    for delta, alpha, grid in sorted(claims):
         print(
-            f"Pairs until a rise is told from {100 * delta:g} points with {100 * (1 - alpha):g} % confidence,"
+            f"Pairs needed to distinguish a rise from {100 * delta:g} points with {100 * (1 - alpha):g} % confidence,"
             f" on grids of {grid}, simulated:"
         )
         rows = []
-        for words, cost in costs_of_a_claim(delta, alpha, grid):
-            told = ", ".join(
-                f"{word} {share:.0%}"
-                for word, share in (("HOLDS", cost.holds), ("VIOLATED", cost.broken), ("neither", cost.undecided))
+        for scenario, cost in costs_of_a_claim(delta, alpha, grid):
+            verdicts = ", ".join(
+                f"{kind} {share:.0%}"
+                for kind, share in (("HOLDS", cost.holds), ("VIOLATED", cost.broken), ("neither", cost.undecided))
                 if share >= 0.005
             )
-            rows.append((words, f"{cost.median:.0f}", f"{cost.p95:.0f}", told))
-        show("if this is true", "half need", "95 of 100 need", "told", rows=rows)
+            rows.append((scenario, f"{cost.median:.0f}", f"{cost.p95:.0f}", verdicts))
+        show("true detection rates", "median", "95 % quantile", "verdicts", rows=rows)
         print()
 
 
 def summary(planned: Plan) -> str:
-    """One line: how much is to be made, and how long that takes."""
+    """One line: how much has to be built, and how long that takes."""
     needed = planned.needed
-    there = len(planned.actions) - len(needed)
+    present = len(planned.actions) - len(needed)
     if not needed:
-        return f"Nothing has to be made: {format_count(there, 'artifact')} there already."
+        return f"Nothing has to be built: {format_count(present, 'artifact')} present."
     counts = ", ".join(
         part
         for part in (
@@ -95,8 +95,11 @@ def summary(planned: Plan) -> str:
         if part
     )
     learned = sum(action.learned for action in needed)
-    source = "as builds in this store took" if learned == len(needed) else "partly a guess" if learned else "a guess"
-    return f"To make: {counts}; about {format_time(planned.seconds)} for one worker, {source}. {there} there already."
+    if learned == len(needed):
+        source = "from the times of earlier builds in this store"
+    else:
+        source = "partly from default times" if learned else "from default times"
+    return f"To build: {counts}; about {format_time(planned.seconds)} for one worker, {source}. {present} present."
 
 
 def _each(actions: Iterable[Action]) -> list[tuple[str, str, str, str]]:

@@ -1,4 +1,4 @@
-"""A bar for what is being made: on a terminal in place, in a pipe a line now and then."""
+"""Progress of builds: a bar on a terminal, otherwise occasional lines."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ if TYPE_CHECKING:
     from resurgence_harness.bench import Progress
 
 EVERY = 30.0
-"""Seconds between two lines where there is no terminal."""
+"""Minimum seconds between two lines without a terminal."""
 
 
 @contextmanager
 def shown_progress(set_progress: Callable[[Progress], None], *, cells: int = 0) -> Iterator[Callable[[], None]]:
-    """Show what is reported to the progress function that `set_progress` takes; gives what to call after each cell.
+    """Show progress while the context is open; yields a function to call after each cell.
 
-    `cells`: how many there are, for a bar of their own; 0 where only the present work is shown.
+    `set_progress` gets the progress function. `cells` is their number, for a separate bar; 0 for none.
     """
     from rich.console import Console
 
@@ -48,7 +48,7 @@ def shown_progress(set_progress: Callable[[Progress], None], *, cells: int = 0) 
 
 
 def _lines() -> Progress:
-    """Progress as lines on stderr, at most one in `EVERY` seconds: a run of minutes in CI is seen to be alive."""
+    """Progress as lines on stderr, at most one in `EVERY` seconds, so that a long run in CI shows activity."""
     last = time.monotonic()
 
     def progress(label: str, done: int, total: int, loss: float | None) -> None:

@@ -1,4 +1,4 @@
-"""The recipe of each planned cell: whose values its unlearning and its fine-tuning run with, and what was changed."""
+"""The recipe of each planned cell: the source of its steps' values, and the values that were changed."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def show_recipes(cells: Cells) -> None:
-    """A table of recipes, cells of one recipe together; then what must be known before anything is drawn."""
+    """Print a table of recipes, cells of one recipe together; then the notes on the plans."""
     changed = tuple(name for name, _ in cells.engine.options.selection.changed)
     show("cells", "recipe", "values", rows=list(rows(cells.plans, changed)), title="Recipes (docs/settings.md)")
     notes = dict.fromkeys(note for plan, suite in cells.plans for note in cells.engine.notes(plan, suite))
@@ -26,21 +26,21 @@ def show_recipes(cells: Cells) -> None:
 
 
 def rows(plans: Sequence[tuple[CellPlan, Path]], changed: Sequence[str] = ()) -> Iterator[tuple[str, str, str]]:
-    """(cells, whose recipe, its values) of every step; `changed` are settings that a person chose, as esd.batch."""
+    """(cells, recipe, values) of every step; `changed` are the settings that the user changed, such as esd.batch."""
     found: dict[tuple[str, str], list[str]] = {}
     for plan, _ in plans:
         for step in plan.tuned.steps:
             own = [name.partition(".")[2] for name in changed if name.partition(".")[0] == step.name]
             recipe = describe_recipe(plan, step) + (f", but for {', '.join(own)}" if own else "")
-            told = recipe, describe_values(step)
-            found.setdefault(told, []).append(f"{plan.cell.task}/{plan.cell.id}")
+            row = recipe, describe_values(step)
+            found.setdefault(row, []).append(f"{plan.cell.task}/{plan.cell.id}")
     for (recipe, values), names in found.items():
         names = list(dict.fromkeys(names))
         yield names[0] if len(names) == 1 else f"{names[0]} and {format_count(len(names) - 1, 'other')}", recipe, values
 
 
 def describe_recipe(plan: CellPlan, step: object) -> str:
-    """ "esd: ESD, the script of 2023 (rohitgandikota/erasing@a2189e9, …)"; of the microworld's, that they are ours."""
+    """ "esd: ESD, the script of 2023 (rohitgandikota/erasing@a2189e9, …)"; "esd: the microworld's values"."""
     from resurgence_harness.presets import preset_of
     from resurgence_harness.presets.origins import recipe_of
     from resurgence_harness.presets.recipes import FAMILY
@@ -53,19 +53,19 @@ def describe_recipe(plan: CellPlan, step: object) -> str:
 
 
 def describe_values(step: object) -> str:
-    """The numbers and kinds of a step."""
+    """The settings of a step, in one line."""
     from dataclasses import fields
 
     from resurgence_harness.presets.choices import NOT_CHOSEN
     from resurgence_harness.presets.origins import shown
 
-    told = []
+    values = []
     for one in fields(step):  # type: ignore[arg-type]
         value = getattr(step, one.name)
         if one.name in (*NOT_CHOSEN, "retain", "seed"):
             continue
         if isinstance(value, tuple):
-            told.append(f"{one.name} {len(value)}")
+            values.append(f"{one.name} {len(value)}")
         else:
-            told.append(f"{one.name} {shown(value)}")
-    return ", ".join(told)
+            values.append(f"{one.name} {shown(value)}")
+    return ", ".join(values)

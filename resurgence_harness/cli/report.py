@@ -1,4 +1,4 @@
-"""`resurgence report`: the last run as pages."""
+"""`resurgence report`: an HTML report of the last run."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ def register(app: typer.Typer) -> None:
 
 def report_command(
     source: Annotated[
-        Path, typer.Option("--from", metavar="DIR", help="What a run has left: verdict.json and allure-results.")
+        Path, typer.Option("--from", metavar="DIR", help="Output of a run: verdict.json and allure-results.")
     ] = Path("reports/out"),
     to: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Where the report is put. Default: beside the results.")
+        Path | None, typer.Option(metavar="DIR", help="Where to write the report. Default: beside the results.")
     ] = None,
     results: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Allure results, where the run was started with --alluredir.")
+        Path | None, typer.Option(metavar="DIR", help="Allure results, if the run was started with --alluredir.")
     ] = None,
     single: Annotated[bool, typer.Option("--single-file", help="One HTML file, to attach to a ticket.")] = False,
-    serve: Annotated[bool, typer.Option("--open", help="Then serve it on this machine's own address.")] = False,
-    port: Annotated[int, typer.Option(metavar="N", help="Where it is served; 0 for any free port.")] = 8765,
+    serve: Annotated[bool, typer.Option("--open", help="Then serve it on this machine's local address.")] = False,
+    port: Annotated[int, typer.Option(metavar="N", help="Port to serve it on; 0 for any free port.")] = 8765,
     figures: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Only draw the figures there, as PNG and SVG.")
+        Path | None, typer.Option(metavar="DIR", help="Only write the figures to this directory, as PNG and SVG.")
     ] = None,
 ) -> None:
-    """Make the report of the last run: what blocks the candidate, and the images that prove it.
+    """Make an HTML report of the last run: the verdicts that block the candidate, with their images.
 
-    Needs Node (pip install "resurgence-harness[report]" brings it); Allure is fetched once. The report asks no other
-    host for anything.
+    Needs Node (installed by pip install "resurgence-harness\\[report]"); Allure is downloaded once. The report loads
+    nothing from other hosts.
     """
     from resurgence_harness.reporting import report
     from resurgence_harness.reporting.generator import generator
@@ -57,4 +57,4 @@ def report_command(
 
         serve_until_stopped(built.page, port)
     elif not single:
-        print("Its pages need a web server: `resurgence report --open`, or --single-file for one that opens by itself.")
+        print("Its pages need a web server: `resurgence report --open`; a --single-file report opens without one.")

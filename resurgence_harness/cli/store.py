@@ -1,4 +1,4 @@
-"""`resurgence store`: what was made, whether it is whole, and what may go."""
+"""`resurgence store`: list, verify, seal and clean up the store."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from resurgence_harness.storing import Artifact, Seal, Store, default_root, keep
 from resurgence_harness.storing.keeping import Checked
 from resurgence_harness.storing.sealing import VARIABLE, store_key
 
-store_app = typer.Typer(help=f"Look after the store of everything that was made.\n\n{one_line()}", no_args_is_help=True)
+store_app = typer.Typer(help=f"Manage the store of built artifacts.\n\n{one_line()}", no_args_is_help=True)
 
 
 @store_app.command("ls")
@@ -25,7 +25,7 @@ def ls_command(
     store: StoreOption = None,
     kind: Annotated[str | None, typer.Option(help="Only this kind: checkpoint, images, judgments …")] = None,
 ) -> None:
-    """List what is there, oldest first."""
+    """List the artifacts, oldest first."""
     found = open_store(store)
     artifacts = [artifact for artifact in found.ls() if kind is None or artifact.kind == kind]
     now = datetime.now(UTC)
@@ -42,7 +42,7 @@ def ls_command(
         for artifact in artifacts
     ]
     if rows:
-        show("key", "kind", "what", "size", "made", "used", "took", rows=rows, right=[3, 4, 5, 6])
+        show("key", "kind", "artifact", "size", "built", "used", "took", rows=rows, right=[3, 4, 5, 6])
     sizes = f"{format_size(_total(artifacts))} in {found.here.name}{_kinds(artifacts)}"
     print(f"{format_count(len(artifacts), 'artifact')}, {sizes}")
     if hidden := len(found.entries()) - len(found.ls()):
@@ -51,55 +51,57 @@ def ls_command(
 
 @store_app.command("verify")
 def verify_command(store: StoreOption = None) -> None:
-    """Read every byte and compare it with what was written. Damage is named; the next build repairs it.
+    """Verify the checksum of every file and list damaged artifacts; the next build repairs them.
 
-    Says how the entries are sealed, too. With RESURGENCE_STORE_KEY, one that another key sealed counts as damage.
+    Also reports the seals. With RESURGENCE_STORE_KEY, an entry sealed with another key counts as damaged.
     """
     found = open_store(store)
-    _tell_checked(found, keeping.verify(found))
+    _print_checked(found, keeping.verify(found))
 
 
 @store_app.command("seal")
 def seal_command(store: StoreOption = None) -> None:
-    """Seal with RESURGENCE_STORE_KEY what carries no keyed seal, so that runs with that key use it.
+    """Seal the entries without a keyed seal with RESURGENCE_STORE_KEY, so that runs with that key use them.
 
-    Every byte is compared with its checksum first. That finds damage and no forgery: sealing vouches for what is there.
+    Checksums are verified first. They detect damage but no forgery, so sealing trusts the present content.
     """
     found = open_store(store)
     print(
-        "Sealing vouches for what is there: whoever could write to this store until now may have changed it. "
-        "Where that matters, start an empty store, or run the gate with --fresh."
+        "Sealing trusts the present content: anybody who could write to this store until now may have changed it. "
+        "If that matters, start with an empty store, or run the gate with --fresh."
     )
-    _tell_checked(found, keeping.seal(found))
+    _print_checked(found, keeping.seal(found))
 
 
 @store_app.command("gc")
 def gc_command(
     store: StoreOption = None,
-    older_than: Annotated[float, typer.Option(metavar="DAYS", help="Remove what was last used longer ago.")] = 30.0,
+    older_than: Annotated[
+        float, typer.Option(metavar="DAYS", help="Remove artifacts last used longer ago than this.")
+    ] = 30.0,
     keep: Annotated[list[str] | None, typer.Option(metavar="KIND", help="A kind to keep; may be repeated.")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be removed.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list what would be removed.")] = False,
 ) -> None:
-    """Remove what was not used for long, and what killed builders left. All of it can be made again."""
+    """Remove artifacts that were not used recently, and leftovers of killed builds. All can be built again."""
     found = open_store(store)
     removed = keeping.gc(found, older_than_days=older_than, keep_kinds=keep or [], dry_run=dry_run)
     for one in removed:
         print(f"{format_size(one.size):>9}  {one.label}  ({one.reason})")
     verb = "would be removed from" if dry_run else "removed from"
     size = format_size(sum(one.size for one in removed))
-    print(f"{format_count(len(removed), 'thing')}, {size}, {verb} {found.here.name}")
+    print(f"{format_count(len(removed), 'item')}, {size}, {verb} {found.here.name}")
 
 
 @store_app.command("path")
 def path_command(store: StoreOption = None) -> None:
-    """Print where the store is."""
+    """Print the location of the store."""
     found = Store(store or default_root())
     print(found.name if found.remote is not None else found.root)
 
 
-def _tell_checked(found: Store, every: Iterable[Checked]) -> None:
-    """What is whole and how it is sealed; exit code 12 for damage."""
-    whole = broken = 0
+def _print_checked(found: Store, every: Iterable[Checked]) -> None:
+    """Print the damaged artifacts and a summary of the seals; exit code 12 for damage."""
+    intact = damaged = 0
     seals: Counter[Seal] = Counter()
     for checked in every:
         wrong = checked.seal is Seal.WRONG
@@ -108,16 +110,16 @@ def _tell_checked(found: Store, every: Iterable[Checked]) -> None:
             seals[checked.seal] += 1
         if problem:
             print(f"{checked.key}  {problem}")
-        broken += bool(checked.problem)
-        whole += not checked.problem
-    print(f"{format_count(whole, 'artifact')} whole, {broken} broken in {found.here.name}")
+        damaged += bool(checked.problem)
+        intact += not checked.problem
+    print(f"{format_count(intact, 'artifact')} intact, {damaged} damaged in {found.here.name}")
     print(_seals(seals))
-    if broken or seals[Seal.WRONG]:
+    if damaged or seals[Seal.WRONG]:
         raise typer.Exit(ExitCode.HARNESS_ERROR)
 
 
 def _seals(seals: Counter[Seal]) -> str:
-    """How many entries are sealed in which way, and what that means."""
+    """One line: how many entries are sealed, unsealed or wrongly sealed, and how many count as absent."""
     if store_key() is None:
         unchecked = f"{seals[Seal.UNCHECKED]} sealed, not checked because {VARIABLE} is not set"
         return f"Keyed seals: {unchecked}; {seals[Seal.UNSEALED]} unsealed"

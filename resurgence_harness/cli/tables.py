@@ -1,4 +1,4 @@
-"""Tables as the commands print them: no lines, the title on the left."""
+"""Tables of the commands: without lines, the title on the left."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from rich.table import Table
 
 
 def show(*header: str, rows: Iterable[Sequence[str]], title: str | None = None, right: Collection[int] = ()) -> None:
-    """Print a table; columns numbered in `right`, from 0, are set to the right."""
+    """Print a table; the columns with an index in `right` are right-aligned."""
     table = Table(*header, title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
     for column in right:
         table.columns[column].justify = "right"
@@ -17,5 +17,5 @@ def show(*header: str, rows: Iterable[Sequence[str]], title: str | None = None, 
         table.add_row(*row)
     console = Console()
     if not console.is_terminal:
-        console = Console(width=200)  # a pipe gets lines that are not cut
+        console = Console(width=200)  # do not wrap lines in a pipe
     console.print(table)

@@ -1,4 +1,4 @@
-"""`resurgence theory`: the paper's linear score model beside its bounds."""
+"""`resurgence theory`: exact values of the paper's linear score model beside its bounds."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ def register(app: typer.Typer) -> None:
 
 def theory_command(
     figures: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Also draw the page's three figures (SVG) into this directory.")
+        Path | None, typer.Option(metavar="DIR", help="Also write the three figures of docs/theory.md there, as SVG.")
     ] = None,
 ) -> None:
-    """Print the paper's linear score model (section 5) beside its bounds, and what does not hold. Needs no model."""
+    """Print exact values of the paper's linear score model (section 5) beside its bounds. Needs no diffusion model."""
     from resurgence_harness.theory.account import account
 
     if figures is not None and figures.exists() and not figures.is_dir():
         raise UserError(sentence(f"{figures} is not a directory.", do="Give a directory with --figures."))
-    for told in account():
-        show(*told.header, rows=told.rows, title=told.title)
+    for table in account():
+        show(*table.header, rows=table.rows, title=table.title)
         print()
     if figures is None:
         return

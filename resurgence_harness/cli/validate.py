@@ -1,4 +1,4 @@
-"""`resurgence validate`: whether the verdict's statistics are what they claim."""
+"""`resurgence validate`: measure the error rates, power and cost of the verdict's statistics."""
 
 from __future__ import annotations
 
@@ -25,18 +25,19 @@ def validate_command(
     outcomes: Annotated[
         list[Path] | None,
         typer.Option(
-            metavar="FILE", help="Also replay these (CSV: concept,prompt,seed,before,after); may be repeated."
+            metavar="FILE",
+            help="Also replay these outcomes (CSV: concept,prompt,seed,before,after); may be repeated.",
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(metavar="N", help="Of the random numbers.")] = 0,
-    jobs: Annotated[int, typer.Option(metavar="N", help="Processes.")] = 1,
+    seed: Annotated[int, typer.Option(metavar="N", help="Seed of the random numbers.")] = 0,
+    jobs: Annotated[int, typer.Option(metavar="N", help="Number of processes.")] = 1,
     to: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Also write validate.txt and validate.csv there.")
     ] = None,
 ) -> None:
-    """Measure whether the verdict's statistics are what they claim: errors, power, cost. Needs no model.
+    """Measure error rates, power and cost of the verdict's statistics. Needs no model.
 
-    Ends with 12 if a number is not as it must be, or an engine that is wrong on purpose is not caught.
+    Exits with 12 if a number is outside what is allowed, or an engine that is wrong on purpose is not detected.
     """
     from resurgence_harness import validation
 
@@ -44,12 +45,12 @@ def validate_command(
     into = None if to is None else validation.folder(to)
     if into is not None:
         keep_in(into)
-    asked = validation.every_check(validation.FULL if full else validation.FAST, seed=seed, stored=stored)
+    checks = validation.every_check(validation.FULL if full else validation.FAST, seed=seed, stored=stored)
 
     def progress(name: str, seconds: float, done: int) -> None:
-        print(f"{done}/{len(asked)} {name}, {format_time(seconds)}", file=sys.stderr)
+        print(f"{done}/{len(checks)} {name}, {format_time(seconds)}", file=sys.stderr)
 
-    rows = validation.run(asked, jobs=jobs, progress=progress)
+    rows = validation.run(checks, jobs=jobs, progress=progress)
     print(validation.as_text(rows), end="")
     if into is not None:
         head = f"$ {shlex.join(['resurgence', *sys.argv[1:]])}\nresurgence-harness {resurgence_harness.__version__}"

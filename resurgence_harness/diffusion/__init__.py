@@ -1,1 +1,1 @@
-"""Stable Diffusion as parts: loading, the few moves every method is written in, and which parameters may move."""
+"""Stable Diffusion as components: loading, the operations that every method uses, and choices of trained parameters."""

@@ -1,10 +1,10 @@
-"""The tensors that a component of Stable Diffusion has, reckoned from its config: name → shape. No torch.
+"""Names and shapes of a Stable Diffusion component's tensors, computed from its config. Needs no torch.
 
     expected("unet", settings)["conv_in.weight"] == (320, 4, 3, 3)
 
-A config that says another thing than the weights is found before anything is built, and nothing is ever built that is
-larger than the files. Names are today's, as `model_files.canonical` gives them; the tests hold every one against the
-modules that diffusers and transformers build from the same config.
+A config that disagrees with the weights is rejected before a module is built, so no module is larger than the weight
+files. Names are those of current releases, as `model_files.canonical` returns them; the tests compare every name and
+shape with the modules that diffusers and transformers build from the same config.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ Shapes = dict[str, tuple[int, ...]]
 
 
 def expected(part: str, settings: Mapping[str, Any]) -> Shapes:
-    """The tensors of "unet", "vae" or "text_encoder" with these resolved settings."""
+    """Name → shape of the tensors of "unet", "vae" or "text_encoder" with these resolved settings."""
     return dict(_PARTS[part](settings))
 
 

@@ -1,8 +1,8 @@
-"""Cross-attention made visible: what a U-Net looks at for each token while it predicts, and what is added to its keys.
+"""Records a U-Net's cross-attention maps during its forward pass; optionally adds to the layers' keys and values.
 
     A_l = softmax(Q K_lᵀ / √d)   [n, heads, h_l w_l, L]   for each attn2 layer l (16 in Stable Diffusion)
 
-Fused attention kernels never form A_l, so a processor of our own stands in for as long as it is watched.
+Fused attention kernels never compute A_l, so while maps are recorded a plain processor replaces the layers' own.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Watch = Callable[["Tensor"], None]
-"""Is shown A_l of one layer after another, in the order of the forward pass."""
+"""Called with A_l once per layer, in the order of the forward pass."""
 Added = Callable[[str, "Tensor"], "Tensor"]
-"""added(name, c): what is added to the key or value that the weight `name` ("unet.….to_k.weight") makes of c."""
+"""added(name, c): what to add to the key or value that the weight `name` ("unet.….to_k.weight") computes from c."""
 
 
 @contextmanager
 def watched(unet: Any, watch: Watch, added: Added | None = None) -> Iterator[None]:
-    """While this lasts, every cross-attention shows its maps to `watch`; afterwards the U-Net is as it was."""
+    """Within the context `watch` is called with every cross-attention map; on exit the processors are restored."""
     names = [f"unet.{name}" for name, _ in unet.named_parameters()]
     layers = [
         name.removeprefix("unet.").removesuffix(".to_k.weight")
@@ -42,7 +42,7 @@ def watched(unet: Any, watch: Watch, added: Added | None = None) -> Iterator[Non
 
 
 class _Watched:
-    """diffusers' attention processor for a text-reading layer, in plain operations."""
+    """diffusers' attention processor for a cross-attention layer, in plain operations."""
 
     def __init__(self, name: str, watch: Watch, added: Added | None) -> None:
         self.name, self.watch, self.added = name, watch, added
@@ -64,7 +64,7 @@ class _Watched:
 
 
 def grid(places: int, height: int, width: int) -> tuple[int, int]:
-    """(h_l, w_l) of a layer with so many places, in a U-Net that halves latents of height × width, rounding up."""
+    """(h_l, w_l) of a layer with h_l · w_l = `places`, in a U-Net that halves height × width latents, rounding up."""
     while height * width > places:
         height, width = (height + 1) // 2, (width + 1) // 2
     return height, width

@@ -1,7 +1,7 @@
-"""Whether a model's files can be used at all (`check_base`), and what they are (`digest_of`). No torch.
+"""Checks a base model's files (`check_base`) and computes their digest (`digest_of`). Needs no torch.
 
-Which files those are, `description.describe` says; here they are checked: settings, tokenizer and weights fit together,
-so that what is built from them later cannot fail, and every number is finite.
+`description.describe` lists the files. `check_base` checks that settings, tokenizer and weights fit together, so that
+building the model from them later cannot fail, and that every number is finite.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from resurgence_harness.diffusion.description import (
     WEIGHTS,
     ModelDescription,
     describe,
-    open_weights,
     weights_at,
 )
 from resurgence_harness.diffusion.schedules import check_schedule
@@ -32,7 +31,7 @@ Settings = Mapping[str, Mapping[str, Any]]
 
 
 def canonical(part: str, raw: str) -> str:
-    """Today's name of a tensor of a part."""
+    """The name that current releases give to a component's tensor, from its name in the file."""
     if part == "text_encoder":
         return raw.removeprefix("text_model.")
     if part == "vae" and ".attentions." in raw:
@@ -41,28 +40,18 @@ def canonical(part: str, raw: str) -> str:
     return raw
 
 
-def variant_of(directory: str | Path, component: str) -> str | None:
-    """ "fp16" where a component's weights come only in that variant, else None for the plain ones."""
-    return weights_at(Path(directory) / component, Path(directory), WEIGHTS[component]).variant
-
-
 def weight_files(directory: str | Path, component: str) -> list[Path]:
     """The safetensors files of one component, shards in the order of their names."""
     return weights_at(Path(directory) / component, Path(directory), WEIGHTS[component]).files
 
 
 def digest_of(directory: str | Path) -> str:
-    """What this base is: sha256 over the sorted list of (file, sha256) of its weights and their settings."""
+    """The base's digest: sha256 over the sorted list of (file, sha256) of its weights and their settings."""
     return describe(directory).digest
 
 
-def tensor_files(directory: str | Path, component: str) -> list[TensorFile]:
-    """The opened weight files of one component; no tensor lies in two of them."""
-    return open_weights(weights_at(Path(directory) / component, Path(directory), WEIGHTS[component]), Path(directory))
-
-
 def check_base(directory: str | Path) -> ModelDescription:
-    """What the directory holds; a one-sentence UserError unless that is a whole, finite Stable Diffusion."""
+    """Describe the directory; UserError unless it is a complete Stable Diffusion whose weights are all finite."""
     description = describe(directory)
     settings = check_settings(description)
     for part in WEIGHTS:
@@ -72,7 +61,7 @@ def check_base(directory: str | Path) -> ModelDescription:
             if whole:
                 raise UserError(
                     sentence(
-                        f"The weights {file.path} are whole numbers.",
+                        f"The weights {file.path} are integers.",
                         first_tensor=f"{shown(whole[0])}, {file.entries[whole[0]].dtype}",
                         do="Give weights in float32, float16 or bfloat16; quantised ones cannot be judged here.",
                     )
@@ -84,7 +73,7 @@ def check_base(directory: str | Path) -> ModelDescription:
 
 
 def check_settings(description: ModelDescription) -> Settings:
-    """The resolved settings of every component, in range and fitting one another and the tokenizer."""
+    """The resolved settings of every component; UserError if one is out of range or they do not fit together."""
     directory = description.directory
     check_schedule(description.config("scheduler"), directory / "scheduler" / SETTINGS["scheduler"][0])
     settings = {
@@ -98,7 +87,7 @@ def check_settings(description: ModelDescription) -> Settings:
 
 
 def check_tensors(part: str, files: list[TensorFile], settings: Mapping[str, Any], directory: Path) -> None:
-    """Raise unless the weights are the tensors that the config speaks of: all of them, no other, in their shapes."""
+    """UserError unless the weights are exactly the tensors that the config defines, with the same shapes."""
     wanted, found = expected(part, settings), {}
     for file in files:
         for raw, entry in file.entries.items():
@@ -134,7 +123,7 @@ def check_tensors(part: str, files: list[TensorFile], settings: Mapping[str, Any
         if found[name] != shape:
             raise UserError(
                 sentence(
-                    f"The base at {directory} has weights of its {part} in other shapes than its config says.",
+                    f"The base at {directory} has weights of its {part} whose shapes differ from its config.",
                     tensor=name,
                     weights=found[name],
                     config=shape,
@@ -153,8 +142,6 @@ __all__ = [
     "check_tensors",
     "describe",
     "digest_of",
-    "tensor_files",
-    "variant_of",
     "weight_files",
     "weights_at",
 ]

@@ -1,11 +1,11 @@
-"""A pickled checkpoint made into safetensors, and looked at before anybody is told that it is there.
+"""Converts a pickled checkpoint to safetensors, and checks the result before it gets its final name.
 
     python -m resurgence_harness.diffusion.convert model.ckpt model.safetensors
     python -m resurgence_harness.diffusion.convert model-with-bin-files/ model-safetensors/
 
-Whole checkpoints of Lightning (the weights are under "state_dict"), state dicts, LoRAs, embeddings of diffusers and of
-web interfaces, and directories in diffusers' layout. What is no tensor is left out and named. Nothing in the file is
-run (see `pickles`). The result must be of a kind that can be judged, else it is removed again.
+Accepts Lightning checkpoints (weights under "state_dict"), state dicts, LoRAs, embeddings of diffusers and of web
+interfaces, and directories in diffusers' layout. Entries that are not tensors are left out and listed. No code in the
+file is run (see `pickles`). A result that is not of a supported format is removed.
 """
 
 from __future__ import annotations
@@ -29,50 +29,50 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 WEIGHTS = ("state_dict", "model_state_dict", "model", "module", "params", "net")
-"""Where checkpoints keep their weights; the first that is there counts."""
+"""Keys under which checkpoints keep their weights; the first one present is used."""
 RENAMED = {"pytorch_model": "model", "adapter_model": "adapter_model"}
-"""Stems of pickled weight files whose safetensors are called otherwise."""
+"""Stem of a pickled weight file → stem of its safetensors file."""
 
 
 def convert(source: str | Path, out: str | Path) -> str:
-    """Convert one file or one directory; what was written, in a sentence. UserError where it cannot be."""
+    """Convert one file or directory; returns a sentence that describes the result. UserError if that is impossible."""
     source, out = Path(source), Path(out)
     if out.exists() or out.is_symlink():
-        raise UserError(sentence(f"{out} is there already.", do="Give another path for the converted weights."))
+        raise UserError(sentence(f"{out} already exists.", do="Give another path for the converted weights."))
     if not source.exists():
         raise UserError(sentence(f"There is no checkpoint at {source}.", do="Give the file that is to be converted."))
     if not source.is_dir() and out.suffix != ".safetensors":
-        raise UserError(sentence(f"{shown(out.name)} is no safetensors file.", do="Let its name end in .safetensors."))
+        raise UserError(sentence(f"{shown(out.name)} is no safetensors file.", do="Name it *.safetensors."))
     try:
         with tempfile.TemporaryDirectory(prefix=".converting-", dir=out.parent) as folder:
             made = Path(folder, out.name)
             try:
                 left = _directory(source, made) if source.is_dir() else _file(source, made)
                 found = _kind(made)
-            except UserError as problem:  # of a file that is about to be removed
+            except UserError as problem:  # its message names a temporary file that is about to be removed
                 raise UserError(str(problem).replace(str(made), f"{source}, converted,")) from None
             os.rename(made, out)
     except OSError as problem:
         raise UserError(
             sentence(
-                f"{out} cannot be written.", problem=problem, do="Give a path in a folder that is there, with room."
+                f"{out} cannot be written.", problem=problem, do="Give a path in an existing folder with free space."
             )
         ) from None
-    return f"Written: {out}: {found}." + (f" Left out, being no weights: {', '.join(left)}." if left else "")
+    return f"Written: {out}: {found}." + (f" Left out, as not weights: {', '.join(left)}." if left else "")
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """The command; 4 and one sentence for what cannot be converted."""
+    """The command line; exit code 4 and one sentence for a file that cannot be converted."""
     given = sys.argv[1:] if arguments is None else arguments
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # a name that the terminal cannot show changes nothing
+            stream.reconfigure(errors="backslashreplace")  # a name that the terminal cannot encode must not raise
     try:
         if len(given) != 2:
             raise UserError(
                 sentence(
                     f"Two paths are needed, and {len(given)} were given.",
-                    do="Give the checkpoint, then the path of what is written: model.ckpt model.safetensors.",
+                    do="Give the checkpoint, then the path of the result: model.ckpt model.safetensors.",
                 )
             )
         print(convert(*given))
@@ -82,7 +82,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def _kind(made: Path) -> str:
-    """What was written, which must be something that can be judged."""
+    """The format's label; UserError unless the converted file is of a supported format."""
     from resurgence_harness.diffusion.base_files import check_base
 
     found = recognise(Source(path=made, cover=Cover.SOME))
@@ -93,14 +93,14 @@ def _kind(made: Path) -> str:
 
 
 def _file(source: Path, out: Path) -> list[str]:
-    """Write the tensors of one file; the names of what was left out."""
+    """Write the tensors of one file; returns the names of the entries left out."""
     tensors, left = _tensors(read_pickle(source), source)
     _save(tensors, out)
     return left
 
 
 def _directory(source: Path, out: Path) -> list[str]:
-    """The directory again, its pickled weights as safetensors; the names of what was left out."""
+    """Copy the directory with its pickled weights as safetensors; returns the names of the entries left out."""
     left: list[str] = []
     out.mkdir()
     for path in sorted(source.rglob("*")):
@@ -121,7 +121,7 @@ def _directory(source: Path, out: Path) -> list[str]:
 
 
 def _beside(path: Path, source: Path) -> bool:
-    """Whether the weights are there as safetensors already, or belong to a part that draws nothing."""
+    """True if the weights exist as safetensors already, or belong to a component that has no effect on images."""
     return _renamed(path).exists() or path.relative_to(source).parts[0] in ("safety_checker", "feature_extractor")
 
 
@@ -135,7 +135,7 @@ def _shards(index: Path, left: list[str]) -> dict[str, Tensor]:
     places = read_json(index).get("weight_map")
     names = set(places.values()) if isinstance(places, dict) else set()
     if not names or not all(isinstance(name, str) and name == Path(name).name for name in names):
-        raise UserError(sentence(f"{index} names no plain files.", do="Give the directory as it was saved."))
+        raise UserError(sentence(f"{index} does not list plain file names.", do="Give the directory as it was saved."))
     found: dict[str, Tensor] = {}
     for name in sorted(names):
         tensors, more = _tensors(read_pickle(index.parent / name), index.parent / name)
@@ -145,7 +145,7 @@ def _shards(index: Path, left: list[str]) -> dict[str, Tensor]:
 
 
 def _tensors(content: Any, source: Path) -> tuple[dict[str, Tensor], list[str]]:
-    """The weights in what was read, by name, and the names of what is none."""
+    """The tensors in the loaded content, by name, and the names of the other entries."""
     import torch
 
     content = _open(content)
@@ -171,25 +171,25 @@ def _tensors(content: Any, source: Path) -> tuple[dict[str, Tensor], list[str]]:
         if torch.is_tensor(value) and isinstance(name, str):
             found[name] = value
         elif isinstance(name, str) and name.endswith("alpha") and isinstance(value, int | float):
-            found[name] = torch.tensor(float(value))  # a LoRA's; without it its scale would be another
+            found[name] = torch.tensor(float(value))  # a LoRA's alpha, which sets its scale
         else:
             left.append(shown(str(name)))
     return found, left
 
 
 def _embedding(content: dict[str, Any], source: Path) -> tuple[dict[str, Tensor], list[str]]:
-    """A web interface's embedding: its word is the name of the file."""
+    """A web interface's embedding; the file's name is its token."""
     import torch
 
     vectors = _open(content["string_to_param"])
     values = [value for value in vectors.values() if torch.is_tensor(value)] if isinstance(vectors, dict) else []
     if len(values) != 1:
-        raise _empty(source, f"an embedding of {len(values)} words")
+        raise _empty(source, f"an embedding of {len(values)} tokens")
     return {"emb_params": values[0]}, [shown(str(name)) for name in content if name != "string_to_param"]
 
 
 def _open(value: Any) -> Any:
-    """The parameters of a module that was left aside, or the value itself."""
+    """A mapping as a dict, or the parameters of a module that was read as `Left`; any other value unchanged."""
     if isinstance(value, Left):
         state = getattr(value, "state", None)
         return state.get("_parameters", state) if isinstance(state, dict) else None
@@ -218,7 +218,7 @@ def _save(tensors: dict[str, Tensor], out: Path) -> None:
 def _empty(source: Path, found: str) -> UserError:
     return UserError(
         sentence(
-            f"{source} holds no weights that can be told apart.",
+            f"{source} holds no weights that can be identified.",
             found=shown(found, limit=200),
             expected="a dictionary of tensors, or one under " + ", ".join(json.dumps(name) for name in WEIGHTS),
             do="Save the state dict of the model that is to be judged, and give that file.",

@@ -1,21 +1,21 @@
-"""One description of a model's files, from which loader, digest, lineage, audit and attestation take everything.
+"""One description of a model's files, which loader, digest, lineage, audit and attestation all use.
 
 A model is a directory in diffusers' layout. `describe` reads its small files once and keeps their bytes, chooses the
-weight files, and refuses whatever would leave open what the libraries load; nothing else in the directory is opened.
+weight files, and refuses a directory that libraries could load in different ways; no other file is opened.
 
     model_index.json                                    classes are checked; changes no image
     unet · vae · text_encoder    config.json            and the weights:
     tokenizer                    tokenizer.json, or vocab.json and merges.txt; tokenizer_config.json,
-                                 special_tokens_map.json, added_tokens.json where they are
+                                 special_tokens_map.json, added_tokens.json if present
     scheduler                    scheduler_config.json
 
 **Weights**: <stem>.safetensors, or the shards that <stem>.safetensors.index.json names; without them the same in half
-precision (<stem>.fp16.safetensors). Half-precision files beside the plain ones are usual on the hub, and so are pickles
-(.bin) and files of further variants (non_ema): the plain ones are the model, the others are never opened.
+precision (<stem>.fp16.safetensors). Half-precision files beside the plain ones are common on the hub, and so are
+pickles (.bin) and other variants (non_ema): the plain files are the model, the others are never opened.
 
 **Refused** are a single file and an index of the same variant in one folder, shards that no index names, an index that
 disagrees with its shards, adapters beside the weights (transformers would load them silently), names that differ from
-one of the model's own in case or Unicode form alone, a second vocabulary that differs, and links that lead outside.
+one of the model's files only in case or Unicode form, a second vocabulary that differs, and links out of the directory.
 """
 
 from __future__ import annotations
@@ -67,8 +67,8 @@ SCHEDULERS = {
     *("KDPM2AncestralDiscreteScheduler", "DPMSolverMultistepScheduler", "DPMSolverSinglestepScheduler"),
     *("DPMSolverSDEScheduler", "DEISMultistepScheduler", "LCMScheduler", "TCDScheduler"),
 }
-"""diffusers' schedulers of discrete diffusion. Each says the same noise schedule, which DDIM is given here; those of
-flow matching and of continuous noise say another."""
+"""diffusers' schedulers for discrete diffusion. Their configs define the same noise schedule, which is used with DDIM
+here; schedulers for flow matching and for continuous noise define another."""
 CLASSES = {
     "unet": ("diffusers", {"UNet2DConditionModel"}),
     "vae": ("diffusers", {"AutoencoderKL"}),
@@ -76,17 +76,16 @@ CLASSES = {
     "tokenizer": ("transformers", {"CLIPTokenizer", "CLIPTokenizerFast"}),
     "scheduler": ("diffusers", SCHEDULERS),
 }
-"""Component → library and classes that model_index.json may name; another would be the model's own code, or another
-model."""
+"""Component → library and classes that model_index.json may name; any other is custom code or another architecture."""
 DOWNLOAD = "Give a local directory in diffusers' layout with safetensors weights, e.g. one saved by save_pretrained()."
 CONFIG_LIMIT, TOKENIZER_LIMIT = 1_000_000, 20_000_000
-"""Bytes of a config, and of a file of the tokenizer; Stable Diffusion's have 2 kB and up to 4 MB."""
+"""Largest size in bytes of a config and of a tokenizer file; Stable Diffusion's have 2 kB and up to 4 MB."""
 _ADAPTERS = frozenset({"adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"})
 _OTHER_VOCABULARIES = re.compile(r"tekken\.json|tokenizer\.model.*|tiktoken\.model|.*\.gguf")
 
 
 class Role(Enum):
-    """What a file is to its model."""
+    """The purpose of a model's file."""
 
     WEIGHTS = "weights"
     CONFIG = "config"
@@ -99,11 +98,11 @@ class DescribedFile:
     """One file that can change an image."""
 
     name: str
-    """Its place in the model: "unet/config.json"."""
+    """Its path within the model: "unet/config.json"."""
     role: Role
     path: Path
     data: bytes | None = None
-    """What was read, of a small file; None for weights."""
+    """The bytes of a small file; None for weights."""
 
     @property
     def part(self) -> str:
@@ -112,26 +111,24 @@ class DescribedFile:
 
     @cached_property
     def sha256(self) -> str:
-        """Of its bytes, in hexadecimal; weights are read once for it."""
+        """sha256 of its bytes, in hexadecimal; weights are read once for it."""
         return sha256_of(self.path) if self.data is None else hashlib.sha256(self.data).hexdigest()
 
 
 class Weights(NamedTuple):
     """The weight files of one component."""
 
-    variant: str | None
-    """ "fp16" where they come only in that variant, else None for the plain ones."""
     files: list[Path]
     """One file, or the shards in the order of their names."""
     places: dict[str, str] | None = None
-    """Tensor → shard, as the index says; None for one file."""
+    """Tensor → shard, from the index; None for one file."""
     listing: tuple[str, bytes] | None = None
-    """Name and bytes of the index, as it was read; None for one file."""
+    """Name and bytes of the index; None for one file."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelDescription:
-    """Every file of a model that can change an image, as found at one moment."""
+    """Every file of a model that can change an image, as found by one call of `describe`."""
 
     directory: Path
     files: tuple[DescribedFile, ...]
@@ -148,22 +145,22 @@ class ModelDescription:
         return {file.path.name: file.data for file in self.files if file.part == part and file.data is not None}
 
     def config(self, part: str) -> dict[str, Any]:
-        """The parsed config of "unet", "vae", "text_encoder" or "scheduler"; read anew, so it may be changed."""
+        """The parsed config of "unet", "vae", "text_encoder" or "scheduler"; a new dict, so it may be changed."""
         name = SETTINGS[part][0]
         return parse_json(self.data(part)[name], self.directory / part / name)
 
     @property
     def hashes(self) -> dict[str, str]:
-        """Name of a file → its sha256: what lineage, attestation and digest are made of."""
+        """Name of a file → its sha256; used by lineage, attestation and digest."""
         return {file.name: file.sha256 for file in self.files}
 
     @property
     def digest(self) -> str:
-        """What this model is."""
+        """The model's digest, see `digest_of_files`."""
         return digest_of_files(self.hashes)
 
     def open_part(self, part: str) -> list[TensorFile]:
-        """The weight files of a component, their headers read and checked; no tensor lies in two of them."""
+        """The weight files of a component, their headers read and checked; UserError if a tensor is in two of them."""
         return open_weights(self.chosen[part], self.directory)
 
 
@@ -176,7 +173,7 @@ def digest_of_files(hashes: Mapping[str, str]) -> str:
 
 
 def describe(directory: str | Path) -> ModelDescription:
-    """Read what a model's directory holds; a one-sentence UserError where that is not one whole model."""
+    """Describe a model's directory; UserError unless it holds exactly one complete model."""
     directory = Path(directory)
     if not directory.is_dir():
         raise UserError(sentence(f"There is no base model at {directory}.", do=DOWNLOAD))
@@ -206,7 +203,7 @@ def describe(directory: str | Path) -> ModelDescription:
 
 
 def tokenizer_files(directory: Path) -> dict[str, bytes]:
-    """The files of a model's tokenizer, read: name within tokenizer/ → bytes."""
+    """The contents of a model's tokenizer files: name within tokenizer/ → bytes."""
     folder = directory / "tokenizer"
     for name in _names(folder):
         if _OTHER_VOCABULARIES.fullmatch(name):
@@ -217,19 +214,19 @@ def tokenizer_files(directory: Path) -> dict[str, bytes]:
 
 
 def weights_at(folder: Path, directory: Path, stem: str) -> Weights:
-    """The weight files in a folder of a model, by the rule above."""
+    """The weight files in a folder of a model, chosen by the module's rule; UserError if there are none or several."""
     names = _names(folder)
     if found := sorted(_ADAPTERS & set(names)):
         raise _ambiguous(folder, f"{found[0]}: an adapter beside the weights, which transformers would load silently")
     wanted = [f"{stem}{dotted}.safetensors" for dotted in ("", ".fp16")]
     wanted += [index for dotted in ("", ".fp16") for index in _indices(stem, dotted)]
     _refuse_lookalikes(folder, directory, wanted)
-    for variant, dotted in ((None, ""), ("fp16", ".fp16")):
+    for dotted in ("", ".fp16"):
         single = f"{stem}{dotted}.safetensors"
         there = [name for name in (single, *_indices(stem, dotted)) if name in names]
         shards = {name for name in names if _shard_of(stem, dotted).fullmatch(name)}
         if len(there) > 1:
-            raise _ambiguous(folder, " and ".join(there) + ": two sets of weights, of which libraries take either")
+            raise _ambiguous(folder, " and ".join(there) + ": two sets of weights; libraries differ in which they load")
         places, files, listing = None, [], None
         if there and there[0] != single:
             listing = there[0], _bytes(folder / there[0], directory, TOKENIZER_LIMIT)
@@ -241,14 +238,14 @@ def weights_at(folder: Path, directory: Path, stem: str) -> Weights:
         if left := sorted(shards - {path.name for path in files}):
             raise _ambiguous(folder, f"{shown(left[0])}, a shard that no index names")
         if files:
-            return Weights(variant, files, places, listing)
+            return Weights(files, places, listing)
     pickles = sorted(name for name in names if Path(name).suffix.lower() in PICKLES)
     if pickles:
         raise UserError(
             sentence(
                 f"The base at {directory} has only pickled weights in {folder.name}/.",
                 found=shown(", ".join(pickles)),
-                do=f"Convert it, which reads it with torch's weights_only=True: {conversion(directory)}",
+                do=f"Convert it, which runs no code in the file: {conversion(directory)}",
             )
         )
     others = sorted(name for name in names if name.endswith(".safetensors"))
@@ -263,7 +260,7 @@ def weights_at(folder: Path, directory: Path, stem: str) -> Weights:
 
 
 def _indices(stem: str, dotted: str) -> list[str]:
-    """Names of an index of shards: <stem>.safetensors.index[.fp16].json or <stem>[.fp16].safetensors.index.json."""
+    """Names of a shard index: <stem>.safetensors.index[.fp16].json or <stem>[.fp16].safetensors.index.json."""
     return list(dict.fromkeys([f"{stem}.safetensors.index{dotted}.json", f"{stem}{dotted}.safetensors.index.json"]))
 
 
@@ -275,12 +272,12 @@ def _shard_of(stem: str, dotted: str) -> re.Pattern[str]:
 
 
 def _shards(index: Path, names: set[str], directory: Path) -> list[Path]:
-    """The files that a shard index names, sorted: plain names beside it, each there, none leading elsewhere."""
+    """The files that a shard index names, sorted; UserError unless each is a plain name and exists in its folder."""
     odd = sorted(name for name in names if not name.isprintable() or name != Path(name).name)
     if odd or not names or any(not name.endswith(".safetensors") for name in names):
         raise UserError(
             sentence(
-                f"The shard index {index} names no plain safetensors files.",
+                f"The shard index {index} does not list plain safetensors files.",
                 names=shown(", ".join(odd or sorted(names)) or "nothing"),
                 do="A shard is a file beside its index, e.g. diffusion_pytorch_model-00001-of-00002.safetensors.",
             )
@@ -296,14 +293,14 @@ def _shards(index: Path, names: set[str], directory: Path) -> list[Path]:
 
 
 def _places(data: bytes, path: Path) -> dict[str, str]:
-    """Tensor → shard, as an index says; empty where it says nothing of the kind."""
+    """Tensor → shard from an index's weight_map; empty if that is missing or malformed."""
     places = parse_json(data, path).get("weight_map")
     fits = isinstance(places, dict) and all(isinstance(value, str) for value in places.values())
     return dict(places) if fits and places is not None else {}
 
 
 def open_weights(weights: Weights, directory: Path) -> list[TensorFile]:
-    """Headers of one component's files; shards agree with their index, tensor for tensor."""
+    """Headers of one component's files; UserError if shards share a tensor or disagree with their index."""
     files = [read_header(path) for path in weights.files]
     seen: dict[str, str] = {}
     for file in files:
@@ -321,7 +318,7 @@ def open_weights(weights: Weights, directory: Path) -> list[TensorFile]:
         odd = min(weights.places.items() ^ seen.items())[0]
         raise UserError(
             sentence(
-                f"The shard index in {weights.files[0].parent} does not say what its shards hold.",
+                f"The shard index in {weights.files[0].parent} does not match its shards.",
                 tensor=shown(odd),
                 index=shown(weights.places.get(odd, "does not name it")),
                 found_in=shown(seen.get(odd, "no shard")),
@@ -332,7 +329,7 @@ def open_weights(weights: Weights, directory: Path) -> list[TensorFile]:
 
 
 def _check_index(index: Mapping[str, Any], directory: Path) -> None:
-    """Raise unless model_index.json names a Stable Diffusion of the libraries' own classes."""
+    """UserError unless model_index.json names a Stable Diffusion pipeline of the classes in CLASSES."""
     kind = index.get("_class_name")
     if kind != "StableDiffusionPipeline":
         raise UserError(
@@ -357,7 +354,7 @@ def _check_index(index: Mapping[str, Any], directory: Path) -> None:
 
 
 def _json(path: Path, directory: Path, limit: int = CONFIG_LIMIT) -> dict[str, Any]:
-    """A JSON object of a model, or a UserError that names the file."""
+    """A model's JSON file, parsed; UserError naming the file if it is missing or not a JSON object."""
     return parse_json(_bytes(path, directory, limit), path)
 
 
@@ -369,7 +366,7 @@ def _bytes(path: Path, directory: Path, limit: int) -> bytes:
 
 
 def _present(path: Path) -> bool:
-    """Whether a name is there, be it a link that leads nowhere."""
+    """True if the path exists, broken links included."""
     return os.path.lexists(path)
 
 
@@ -385,20 +382,20 @@ def _folded(name: str) -> str:
 
 
 def _refuse_lookalikes(folder: Path, directory: Path, wanted: Collection[str]) -> None:
-    """Raise where a name is one of the model's own but for case or Unicode form: elsewhere it would be that file."""
+    """UserError if a name differs from a model's file only in case or Unicode form: some file systems confuse them."""
     own = {_folded(name): name for name in wanted}
     for name in _names(folder):
         if (meant := own.get(_folded(name))) is not None and name not in wanted:
-            raise _ambiguous(folder, f"{shown(name)}, which is {meant} where case does not count")
+            raise _ambiguous(folder, f"{shown(name)}, which some file systems take for {meant}")
 
 
 def _ambiguous(folder: Path, found: str) -> UserError:
     return UserError(
         sentence(
-            f"What the model's {folder.name}/ holds can be read in two ways.",
+            f"The contents of the model's {folder.name}/ are ambiguous.",
             folder=folder,
             found=found,
-            do="Leave the files that save_pretrained() wrote, and remove the others.",
+            do="Keep the files that save_pretrained() wrote, and remove the others.",
         )
     )
 

@@ -1,4 +1,4 @@
-"""Where models can run on this machine: found from files alone, without importing torch."""
+"""Which devices this machine has, found from files alone, without importing torch."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from resurgence_harness.errors import UserError, sentence
+from resurgence_harness.errors import UserError, sentence, shown
 
 
 def visible_gpus(environ: Mapping[str, str] = os.environ, devices: Path = Path("/dev")) -> tuple[str, ...]:
     """CUDA devices by the names that CUDA_VISIBLE_DEVICES takes, found without importing torch.
 
-    An existing CUDA_VISIBLE_DEVICES is kept to: its entries may be indices, GPU-… or MIG-… names.
+    If CUDA_VISIBLE_DEVICES is set, its entries are returned: indices, GPU-… or MIG-… names.
     """
     if "CUDA_VISIBLE_DEVICES" in environ:
         names = [name.strip() for name in environ["CUDA_VISIBLE_DEVICES"].split(",")]
@@ -39,23 +39,33 @@ def torch_has_cuda() -> bool:
     return bool(line) and not line.rstrip().endswith("None")
 
 
-def resolved_device(asked: str) -> str:
-    """ "auto" as "cuda" where a GPU and a torch for it are there, else "cpu"; other words as they are."""
-    if asked != "auto":
-        return asked
+def resolved_device(requested: str) -> str:
+    """ "auto" becomes "cuda" if there is a GPU and torch was built for CUDA, else "cpu"; other names are unchanged."""
+    if requested != "auto":
+        return requested
     return "cuda" if visible_gpus() and torch_has_cuda() else "cpu"
 
 
-def check_device(asked: str) -> None:
-    """UserError for a GPU that is not there."""
+def check_device_name(requested: str) -> None:
+    """UserError for a name that is not a device's; this machine's devices are not checked."""
+    kind, colon, index = requested.partition(":")
+    if kind not in ("auto", "cpu", "cuda") or (colon and not (kind == "cuda" and index.isdecimal())):
+        raise UserError(
+            sentence(f'There is no device "{shown(requested)}".', do="Give auto, cpu, cuda, or cuda:0, cuda:1 …")
+        )
+
+
+def check_device(requested: str) -> None:
+    """UserError for a name that is not a device's, and for a GPU that does not exist here."""
+    check_device_name(requested)
     gpus = visible_gpus() if torch_has_cuda() else ()
-    kind, _, index = asked.partition(":")
+    kind, _, index = requested.partition(":")
     if kind == "cuda" and int(index or 0) >= len(gpus):
         raise UserError(
             sentence(
-                f'There is no device "{asked}" here.',
+                f'There is no device "{requested}" here.',
                 GPUs=len(gpus),
                 torch="built for CUDA" if torch_has_cuda() else "built without CUDA",
-                do="Leave --resurgence-device out to use what there is, or install a torch for your GPU.",
+                do="Omit the device to use what is available, or install a torch for your GPU.",
             )
         )

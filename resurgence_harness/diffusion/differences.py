@@ -1,11 +1,11 @@
-"""In what a model differs from its parent beside the weights of its U-Net.
+"""How a model differs from its parent, apart from the U-Net's weights.
 
-    settings_difference("candidate", "unlearned")  →  ("tokenizer: 10 words have other numbers, first 'alba</w>'", …)
+    settings_difference("candidate", "unlearned")  →  ("tokenizer: 10 tokens have other ids, first 'alba</w>'", …)
 
-Configs are compared with their defaults filled in, tokenizers as transformers builds them, and the VAE by its numbers.
-Ignored is what cannot change an image: provenance and versions, the scheduler's class (DDIM always draws), the settings
-that `settings.SETTINGS` marks so, the size of the embedding (the tokenizer says which rows are read), numbers that
-differ only because one file has them in half precision, and how the vocabulary is spelled in files. No torch.
+Configs are compared with their defaults filled in, tokenizers as transformers builds them, and the VAE by its weights.
+Differences that cannot change an image are ignored: provenance and versions, the scheduler's class (images are always
+drawn with DDIM), settings marked so in `settings.SETTINGS`, the number of embedding rows (the tokenizer decides which
+are read), rounding of one file to half precision, and how the files spell the vocabulary. Needs no torch.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from resurgence_harness.diffusion.tokenizing import tokenizer_of
 from resurgence_harness.errors import shown
 
 NAMED = 3
-"""Words that are named where some differ; the rest is counted."""
+"""How many differing tokens are listed; further ones are only counted."""
 
 
 def settings_difference(child: str | Path | ModelFiles, parent: str | Path | ModelFiles) -> tuple[str, ...]:
-    """What differs, each thing in a phrase that begins with its component; empty where nothing can change an image."""
+    """The differences, each a phrase that begins with its component; empty if none can change an image."""
     ours, theirs = (one if isinstance(one, ModelFiles) else ModelFiles(one) for one in (child, parent))
     mine, other = check_settings(ours.description), check_settings(theirs.description)
     found = [*_tokenizers(ours.description, theirs.description, mine, other)]
@@ -43,7 +43,7 @@ def settings_difference(child: str | Path | ModelFiles, parent: str | Path | Mod
 
 
 def weights_difference(child: ModelFiles, parent: ModelFiles, part: str) -> tuple[str, ...]:
-    """That some weights of a part differ, as one phrase; empty where they are the same up to half precision."""
+    """One phrase if weights of a part differ; empty if they are equal up to rounding to half precision."""
     names = sorted({name for files in (child, parent) for name in files if name.startswith(f"{part}.")})
     moved = [
         name for name in names if not (name in child and name in parent and same_numbers(child[name], parent[name]))
@@ -53,20 +53,20 @@ def weights_difference(child: ModelFiles, parent: ModelFiles, part: str) -> tupl
 
 
 def _tokenizers(ours: ModelDescription, theirs: ModelDescription, mine: Settings, other: Settings) -> Iterator[str]:
-    """What a text becomes in one and not in the other."""
+    """Differences in how the two tokenizers encode text."""
     places = [settings["text_encoder"]["max_position_embeddings"] for settings in (mine, other)]
     if ours.data("tokenizer") == theirs.data("tokenizer") and places[0] == places[1]:
         return
     built = [tokenizer_of(one.data("tokenizer"), one.directory / "tokenizer") for one in (ours, theirs)]
-    said = [json.loads(one.backend_tokenizer.to_str()) for one in built]
-    yield from _vocabularies(*(one["model"] for one in said))
-    yield from _added(*(one["added_tokens"] for one in said))
+    parsed = [json.loads(one.backend_tokenizer.to_str()) for one in built]
+    yield from _vocabularies(*(one["model"] for one in parsed))
+    yield from _added(*(one["added_tokens"] for one in parsed))
     rules = ("normalizer", "pre_tokenizer", "post_processor")
-    yield from (f"tokenizer: {name}" for name in rules if said[0][name] != said[1][name])
+    yield from (f"tokenizer: {name}" for name in rules if parsed[0][name] != parsed[1][name])
     for name in ("bos_token", "eos_token", "unk_token", "pad_token"):
         a, b = ((getattr(one, name), getattr(one, f"{name}_id")) for one in built)
         if a != b:
-            yield f"tokenizer: {name} is {shown(str(a[0]))!r}, number {a[1]}; the parent's {shown(str(b[0]))!r}, {b[1]}"
+            yield f"tokenizer: {name} is {shown(str(a[0]))!r}, id {a[1]}; the parent's {shown(str(b[0]))!r}, id {b[1]}"
     for name in ("padding_side", "truncation_side", "split_special_tokens"):
         if getattr(built[0], name) != getattr(built[1], name):
             yield f"tokenizer: {name} is {getattr(built[0], name)}, the parent's {getattr(built[1], name)}"
@@ -77,30 +77,30 @@ def _tokenizers(ours: ModelDescription, theirs: ModelDescription, mine: Settings
 
 def _vocabularies(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> Iterator[str]:
     mine, other = ours["vocab"], theirs["vocab"]
-    moved = [word for word in mine if word in other and mine[word] != other[word]]
+    moved = [token for token in mine if token in other and mine[token] != other[token]]
     if moved:
-        yield f"tokenizer: {len(moved)} words have other numbers, {_first(moved)}"
-    if extra := [word for word in mine if word not in other]:
-        yield f"tokenizer: {len(extra)} words that the parent's vocabulary lacks, {_first(extra)}"
-    if missing := [word for word in other if word not in mine]:
-        yield f"tokenizer: it lacks {len(missing)} words of the parent's vocabulary, {_first(missing)}"
+        yield f"tokenizer: {len(moved)} tokens have other ids, {_first(moved)}"
+    if extra := [token for token in mine if token not in other]:
+        yield f"tokenizer: {len(extra)} tokens that are not in the parent's vocabulary, {_first(extra)}"
+    if missing := [token for token in other if token not in mine]:
+        yield f"tokenizer: {len(missing)} tokens of the parent's vocabulary are missing, {_first(missing)}"
     pairs = list(zip_longest(ours["merges"], theirs["merges"]))
     if odd := [one for one, twin in pairs if one != twin]:
-        yield f"tokenizer: {len(odd)} merges are others or in another order"
+        yield f"tokenizer: {len(odd)} merges differ or are in another order"
     rest = {name for name in ours if name not in ("vocab", "merges") and ours[name] != theirs.get(name)}
     yield from (f"tokenizer: model.{name}" for name in sorted(rest))
 
 
 def _added(ours: list[dict[str, Any]], theirs: list[dict[str, Any]]) -> Iterator[str]:
     mine, other = ({token["content"]: token for token in tokens} for tokens in (ours, theirs))
-    if words := [word for word in mine if word not in other]:
-        yield f"tokenizer: {len(words)} added words, {_first(words)}"
-    if words := [word for word in other if word not in mine]:
-        yield f"tokenizer: it lacks {len(words)} of the parent's added words, {_first(words)}"
-    if words := [word for word in mine if word in other and mine[word] != other[word]]:
-        yield f"tokenizer: {len(words)} added words are treated otherwise, {_first(words)}"
+    if extra := [token for token in mine if token not in other]:
+        yield f"tokenizer: {len(extra)} added tokens, {_first(extra)}"
+    if missing := [token for token in other if token not in mine]:
+        yield f"tokenizer: {len(missing)} of the parent's added tokens are missing, {_first(missing)}"
+    if changed := [token for token in mine if token in other and mine[token] != other[token]]:
+        yield f"tokenizer: {len(changed)} added tokens have other settings, {_first(changed)}"
 
 
-def _first(words: list[str]) -> str:
-    named = ", ".join(repr(shown(word, limit=40)) for word in words[:NAMED])
-    return f"first {named}" if len(words) > NAMED else named
+def _first(tokens: list[str]) -> str:
+    named = ", ".join(repr(shown(token, limit=40)) for token in tokens[:NAMED])
+    return f"first {named}" if len(tokens) > NAMED else named

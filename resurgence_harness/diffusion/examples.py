@@ -1,7 +1,7 @@
-"""Images that the base drew, as training loops read them: VAE moments and text states, computed once and kept.
+"""Training data from images drawn by the base: VAE moments and text states, computed once and cached.
 
-Every step that learns from pictures (the fine-tunings, and the unlearnings that need forget or retain images) asks
-here, so that a probe is drawn and encoded once, whoever asks first.
+Every step that trains on images (the fine-tunings, and the unlearnings that need forget or retain images) gets them
+here, so that each probe is drawn and encoded only once.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class Examples(NamedTuple):
-    """Images with their texts, as a training loop reads them."""
+    """Encoded images with their text states."""
 
     mean: Tensor
     """Posterior mean of each image's latent, scaled as x_0 is, [n, 4, h, w]."""
@@ -34,7 +34,7 @@ class Examples(NamedTuple):
 
 
 class Noised(NamedTuple):
-    """Some of the images with noise on them, and what should be said about each."""
+    """Noised latents of some of the images, with the training target of each."""
 
     x_t: Tensor
     """[n, 4, h, w]."""
@@ -43,11 +43,11 @@ class Noised(NamedTuple):
     states: Tensor
     """c, the text states of each image's own text [n, L, d]."""
     aim: Tensor
-    """y_t: ε, or v of a v-model."""
+    """y_t [n, 4, h, w]: ε, or v for a v-prediction model."""
 
 
 def noised(model: StableDiffusion, data: Examples, rows: Tensor, *, generator: Generator) -> Noised:
-    """The images `rows` at uniform t, x_0 anew from the VAE's posterior. Drawn in this order: t, noise, x_0."""
+    """The images `rows` at uniform t, x_0 sampled from the VAE's posterior. Order of random draws: t, noise, x_0."""
     import torch
 
     device = data.mean.device
@@ -67,7 +67,7 @@ def noised(model: StableDiffusion, data: Examples, rows: Tensor, *, generator: G
 @final
 @dataclass(frozen=True, kw_only=True)
 class Latents:
-    """VAE moments of a probe drawn by a base. A cache key, no more."""
+    """Cache key of the VAE moments of a probe drawn by a base."""
 
     name: ClassVar[str] = "latents"
     version: ClassVar[int] = 1
@@ -75,13 +75,13 @@ class Latents:
     base: str
     """Digest of the base, which drew the images and whose VAE encodes them."""
     probe: Probe
-    """What it was asked."""
+    """Prompts, seeds and sampler settings of the images."""
 
 
 @final
 @dataclass(frozen=True, kw_only=True)
 class MirroredLatents:
-    """The same of the images mirrored left to right. A cache key, no more."""
+    """Cache key of the VAE moments of the images mirrored left to right."""
 
     name: ClassVar[str] = "mirrored-latents"
     version: ClassVar[int] = 1
@@ -89,13 +89,13 @@ class MirroredLatents:
     base: str
     """Digest of the base."""
     probe: Probe
-    """What it was asked."""
+    """Prompts, seeds and sampler settings of the images."""
 
 
 def drawn_examples(model: StableDiffusion, run: Run, probe: Probe, *, mirrored: bool = False) -> Examples:
-    """What the base draws for `probe`, encoded once by its VAE; the texts by this model's text encoder.
+    """The base's images of `probe`, encoded once by the base's VAE; the texts are encoded by `model`'s text encoder.
 
-    `mirrored`: twice as many rows, the images mirrored left to right behind those as they were drawn.
+    `mirrored`: twice as many rows; the images mirrored left to right follow the original ones.
     """
     import torch
 
@@ -106,7 +106,7 @@ def drawn_examples(model: StableDiffusion, run: Run, probe: Probe, *, mirrored: 
         images, captions = run.images(probe)
         if len(images) != len(rows) or captions != [texts[row] for row in rows]:
             raise BuildError(
-                sentence("The drawn images are not those of the probe.", images=len(images), asked=len(rows))
+                sentence("The drawn images are not those of the probe.", images=len(images), requested=len(rows))
             )
         mean, deviation = moves.latent_moments(run.base, images[:, :, ::-1] if mirrored else images)
         return {"mean": mean.cpu(), "deviation": deviation.cpu()}

@@ -1,4 +1,4 @@
-"""Attention whose factors are rounded to ten bits, as TF32 rounds those of other products: in half precision.
+"""Attention in half precision, which rounds its factors to ten bits as TF32 rounds those of other products.
 
     A = softmax(Q Kᵀ / √d) V         Q, K, V in float16, sums and softmax in float32, A in float16
     ∂L/∂A is multiplied by a power of two s before it is rounded, ∂L/∂Q, ∂L/∂K and ∂L/∂V are divided by it
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 LARGEST = 8.0
-"""Of a scaled ∂L/∂A: a key that 4,096 queries look at sums as many of them and stays below 65,504."""
+"""Largest scaled ∂L/∂A: the gradient of a key sums up to 4,096 of them and must stay below 65,504."""
 WIDEST = 256
-"""Numbers of a head, d, that the fused kernels take; the VAE's one head of 512 is left in float32."""
+"""Largest head dimension d of the fused kernels; the VAE's one head of 512 is computed in float32."""
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, *, scale: float | None = None) -> Tensor:
@@ -42,7 +42,7 @@ def attend(query: Tensor, key: Tensor, value: Tensor, *, scale: float | None = N
 
 @cache
 def _scaling() -> tuple[Any, Any]:
-    """Two functions that are the identity; one multiplies its gradient by the s that it chooses, one divides by it."""
+    """Two identity functions; one multiplies its gradient by the s that it chooses, the other divides by it."""
     import torch
 
     class Scaled(torch.autograd.Function):
@@ -72,7 +72,7 @@ def _scaling() -> tuple[Any, Any]:
 def half_attention() -> Any:
     """A context manager: within it, attention over float32 tensors without a mask goes through `attend`.
 
-    Not where `precision.exact_products` asks for the whole precision.
+    Within `precision.exact_products` it has no effect.
     """
     from torch.nn import functional
     from torch.overrides import TorchFunctionMode
@@ -101,7 +101,7 @@ def _fits(
     is_causal: bool = False,
     **_: object,
 ) -> bool:
-    """Whether it is plain attention in float32, of heads that the kernels take."""
+    """Whether it is plain attention in float32, with a head dimension that the kernels support."""
     import torch
 
     plain = attn_mask is None and not dropout_p and not is_causal

@@ -1,11 +1,12 @@
-"""Where a base lies on this machine: an alias, a hub id with its revision, or a directory. Never the network.
+"""Finds a base on this machine by alias, hub id with revision, or directory. Never uses the network.
 
-    sd14 · sd21-base · sd21          published models, any of several mirrors, told by the sha256 of their weights
+    sd14 · sd21-base · sd21          published models from any of several mirrors, identified by their weights' sha256
     owner/name@<40 hex>              a snapshot in the hub's cache: a whole model, or the one LoRA that it holds
     owner/name@<40 hex>:file         one file of it: a LoRA, an embedding, a single file
     a path                           a directory in diffusers' layout
 
-What is not on this machine is one sentence with the command that fetches it; nothing is fetched by itself. No torch.
+If a base is not on this machine, the error gives the command that fetches it; nothing is fetched automatically. Needs
+no torch.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ class Mirror:
 
     repo: str
     revision: str = ""
-    """The commit; empty where none is known and the pins alone tell."""
+    """The commit; empty if unknown, so that only the pins identify the model."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,11 +40,11 @@ class Published:
     """A model that has a short name."""
 
     mirrors: tuple[Mirror, ...]
-    """In the order in which they are looked for."""
+    """In the order of the search."""
     pins: Mapping[str, str] = field(default_factory=dict)
-    """Weight file → sha256; empty where none is known."""
+    """Weight file → sha256; empty if unknown."""
     status: str
-    """How what stands here is known."""
+    """How revisions and hashes are known: verified, inferred or not found."""
 
 
 _UNET, _VAE, _TEXT = (
@@ -71,7 +72,7 @@ ALIASES: Mapping[str, Published] = {
             _VAE: _V2_VAE,
         },
         status="hashes inferred: the same in several independent public repositories; not fetched here. The "
-        "publisher's own repository was withdrawn in November 2025; it counts where a cache still has it",
+        "publisher's own repository was withdrawn in November 2025; it is accepted if a cache still has it",
     ),
     "sd21": Published(
         mirrors=(
@@ -96,24 +97,27 @@ class Located:
 
     directory: Path
     name: str
-    """How people call it."""
+    """Its name for people."""
     source: str
     """ "owner/name@revision" or the path."""
     verified: str
-    """What its weights were held against: "sha256 of every weight file", or `NO_PIN`."""
+    """What its weights were compared with: "sha256 of every weight file", or `NO_PIN`."""
     weights: Mapping[str, str] = field(default_factory=dict)
     """Weight file → sha256 as found, for a published model."""
 
 
 def is_name(word: str, place: Path) -> bool:
-    """Whether a word names a published model or a hub id, and no directory below `place`."""
+    """Whether `word` is the name of a published model or a hub id, and not a directory below `place`."""
     if word in ALIASES:
         return True
     return REPOSITORY.fullmatch(word) is not None and not (place / word).exists()
 
 
 def locate(word: str, *, cache: Path | None = None) -> Located:
-    """Find a base; a directory of that name comes first. `cache` is the hub's own unless given."""
+    """Find a base; a directory takes precedence over a hub id of the same name. UserError if it is not found.
+
+    `cache`: the hub's cache; by default the one that huggingface_hub uses.
+    """
     path = Path(word).expanduser()
     if word not in ALIASES and (path.exists() or not REPOSITORY.fullmatch(word)):
         return Located(directory=path.absolute(), name=path.absolute().name, source=str(path), verified=NO_PIN)
@@ -128,7 +132,7 @@ def locate(word: str, *, cache: Path | None = None) -> Located:
         raise UserError(
             sentence(
                 f"There is no base model at {shown(word)}, and as a hub id it has no pinned revision.",
-                wanted="owner/name@<commit>, 40 hexadecimal digits: a branch can change under a verdict",
+                wanted="owner/name@<commit>, 40 hexadecimal digits: a branch can change after a verdict",
                 **({"in the cache": f"{repo}@{cached}"} if cached else {}),
                 do="Give a directory, or the commit from the repository's history on the hub.",
             )
@@ -140,7 +144,7 @@ def locate(word: str, *, cache: Path | None = None) -> Located:
     if directory is None:
         raise UserError(
             sentence(
-                f"{repo} at {revision[:8]} is not on this machine, or not whole.",
+                f"{repo} at {revision[:8]} is not on this machine, or incomplete.",
                 looked_in=root,
                 one_file=f"{repo}@{revision[:8]}…:<file> names one file of it, such as a LoRA",
                 do=_command(repo, revision),
@@ -177,7 +181,7 @@ def _published(word: str, model: Published, root: Path) -> Located:
     first = model.mirrors[0]
     raise UserError(
         sentence(
-            f"{word} is on this machine with other weights than the published ones."
+            f"The weights of {word} on this machine are not the published ones."
             if differing
             else f"The base {word} is not on this machine.",
             looked_in=root,
@@ -220,7 +224,7 @@ def _snapshot(root: Path, repo: str, revision: str) -> Path | None:
 
 
 def _adapter(root: Path, repo: str, revision: str) -> Path | None:
-    """The snapshot's directory, if it has weights beside its README and is no model of parts: a LoRA's repository."""
+    """The snapshot's directory, if it has safetensors files and no model_index.json: a LoRA's repository."""
     directory = _folder(root, repo) / "snapshots" / revision
     if (directory / "model_index.json").exists() or not any(directory.glob("*.safetensors")):
         return None
@@ -228,7 +232,7 @@ def _adapter(root: Path, repo: str, revision: str) -> Path | None:
 
 
 def _one_file(root: Path, repo: str, revision: str, file: str) -> Path:
-    """One file of a snapshot; a UserError where the name leads out of it, or nothing is there."""
+    """One file of a snapshot; UserError if it does not exist or its name leads out of the snapshot."""
     directory = _folder(root, repo) / "snapshots" / revision
     odd = not file or not file.isprintable() or Path(file).is_absolute() or ".." in Path(file).parts
     if odd or not (directory / file).is_file():
@@ -249,7 +253,7 @@ def _revisions(root: Path, repo: str) -> list[str]:
 
 
 def _commit_of_main(root: Path, repo: str) -> str | None:
-    """The commit that the cache knows as the main branch."""
+    """The commit that the cache has recorded for the main branch, or None."""
     ref = _folder(root, repo) / "refs" / "main"
     commit = ref.read_text(errors="replace").strip() if ref.is_file() else ""
     return commit if COMMIT.fullmatch(commit) else None

@@ -1,14 +1,13 @@
-"""How far candidate, unlearned and base are from one another, layer by layer, told before any image is drawn.
+"""Distances between the weights of candidate, unlearned model and base, layer by layer, before any image is drawn.
 
     d(a, b) = ‖a − b‖_F / ‖b‖_F          per layer and in all, float64, one tensor in memory at a time
 
-Tensors are met by name and compared as numbers, so neither shards nor file layout nor an exact change of type hides
-that two models are the same. No torch.
+Tensors are matched by name and compared by value, so two models are found equal whatever their shards, file layout or
+number type (if the conversion is exact). Needs no torch.
 """
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -21,23 +20,23 @@ from resurgence_harness.diffusion.model_files import ModelFiles, Weight, layer_o
 from resurgence_harness.errors import UserError, sentence
 
 UNRELATED = 1.0
-"""Median of the layers' distances from which a model is called not derived from its parent.
+"""Median of the layers' distances from which a model counts as not derived from its parent.
 
-Two independent models of the same scale are √2 apart in every layer (their difference has both their energies), and at
-1 the parent says as much about the weights as zeros would. Fine-tuned models stay far below: d of 0.01 to 0.3 even
-after long training. The median, so that one layer that was initialised anew does not decide; matrices and convolutions
-alone, since norms start at 1 and biases at 0 in every model and would look related.
+Two independent models of the same scale are √2 apart in every layer (the squared norms add up), and at 1 the parent
+predicts the weights no better than zeros would. Fine-tuned models stay far below: d of 0.01 to 0.3 even after long
+training. The median is used so that one re-initialised layer does not decide; only matrices and convolutions count,
+since norms start at 1 and biases at 0 in every model and would look related.
 """
 ROUNDING = 1e-6
-"""Relative distance of every layer up to which two models are one: a few units in the last place of float32 (6e-8), as
-adding a LoRA and taking it away again leaves. A model that moved no further is not shown to have been fine-tuned."""
+"""Two models count as identical if no layer's relative distance exceeds this: a few units in the last place of float32
+(6e-8), as adding and removing a LoRA leaves. A model that moved no further is not shown to have been fine-tuned."""
 _CHUNK = 1 << 18
-"""Numbers that are widened to float64 at a time."""
+"""How many numbers are widened to float64 at a time."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Distance:
-    """How far the tensors of one layer, or of a whole model, are apart."""
+    """The distance between the tensors of one layer, or of a whole model."""
 
     moved: float
     """‖a − b‖²"""
@@ -48,7 +47,7 @@ class Distance:
 
     @property
     def relative(self) -> float:
-        """‖a − b‖ / ‖b‖; infinite where b is zero and a is not."""
+        """‖a − b‖ / ‖b‖; infinite if b is zero and a is not."""
         if self.scale:
             return math.sqrt(self.moved / self.scale)
         return math.inf if self.moved else 0.0
@@ -56,19 +55,19 @@ class Distance:
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """Model a held against its parent b."""
+    """A comparison of a model a with its parent b."""
 
     layers: Mapping[str, Distance]
     """Layer, "unet.conv_in" → distance over its weight and bias."""
     matrices: frozenset[str]
-    """The layers whose weight has two axes or more: the ones the rule of `derived` asks."""
+    """The layers whose weight has two axes or more: only these enter `median` and `derived`."""
     same: bool
-    """Whether every number is equal, in the shorter of the two types where the files have different ones, or every
-    layer as near as `ROUNDING`."""
+    """Whether every number is equal (rounded to the shorter type if the files have different ones), or every layer is
+    within `ROUNDING`."""
     rounded: bool
-    """Whether that needed rounding: one of them is the other in half precision."""
+    """Whether equality needed rounding: one model is the other in half precision."""
     unmatched: tuple[str, ...]
-    """Tensors that only one of them has, or that have other shapes; added words of an embedding are none."""
+    """Tensors that only one of them has, or whose shapes differ; added rows of the token embedding do not count."""
 
     @cached_property
     def total(self) -> Distance:
@@ -87,26 +86,20 @@ class Comparison:
 
     @property
     def derived(self) -> bool:
-        """Whether a can come from b by training: the same tensors, nearer than `UNRELATED`."""
+        """Whether a can come from b by training: the same tensors, and a median below `UNRELATED`."""
         return not self.unmatched and self.median < UNRELATED
-
-    @property
-    def farthest(self) -> list[str]:
-        """The layers that moved most, relative to themselves."""
-        moved = [name for name, one in self.layers.items() if one.moved]
-        return sorted(moved, key=lambda name: -self.layers[name].relative)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Lineage:
-    """Three models, or two: what is known before anything is drawn."""
+    """Comparisons between two or three models, made before any image is drawn."""
 
     comparisons: Mapping[tuple[str, str], Comparison]
-    """("candidate", "unlearned"), ("candidate", "base"), ("unlearned", "base"): those that could be made."""
+    """("candidate", "unlearned"), ("candidate", "base"), ("unlearned", "base"): the pairs that were given."""
 
     @cached_property
     def findings(self) -> tuple[str, ...]:
-        """What a person must know, in sentences; none where the lineage is as it should be."""
+        """Unexpected relations, in sentences; empty if the lineage is as expected."""
         found = []
         for (child, parent), one in self.comparisons.items():
             if one.same:
@@ -120,8 +113,8 @@ class Lineage:
                 found.append(f"The {child} is not derived from the {parent}: {count} tensors differ, first {first}.")
             elif not one.derived:
                 found.append(
-                    f"The {child} is not derived from the {parent}: its layers lie {one.median:.2f} of the {parent}'s "
-                    f"own size away (median), unrelated weights 1.41."
+                    f"The {child} is not derived from the {parent}: the relative distance of its layers is "
+                    f"{one.median:.2f} (median); that of unrelated weights is 1.41."
                 )
         return tuple(found)
 
@@ -139,12 +132,6 @@ def lineage(
     return Lineage(comparisons=_compared(models, [(a, b) for a, b in pairs if a in models and b in models]))
 
 
-def compare(child: str | Path | ModelFiles, parent: str | Path | ModelFiles) -> Comparison:
-    """Hold one model against another, tensor by tensor."""
-    pair = ("child", "parent")
-    return _compared({"child": _files(child), "parent": _files(parent)}, [pair])[pair]
-
-
 def _compared(models: Mapping[str, ModelFiles], pairs: list[tuple[str, str]]) -> dict[tuple[str, str], Comparison]:
     """Every pair, each tensor of each model read once."""
     tallies = {(a, b): _Tally(models[a], models[b]) for a, b in pairs}
@@ -157,7 +144,7 @@ def _compared(models: Mapping[str, ModelFiles], pairs: list[tuple[str, str]]) ->
 
 
 class _Tally:
-    """A comparison while it is being made."""
+    """Accumulates one comparison, tensor by tensor."""
 
     def __init__(self, ours: ModelFiles, theirs: ModelFiles) -> None:
         self._ours, self._theirs = ours, theirs
@@ -168,7 +155,7 @@ class _Tally:
     def add(self, name: str, a: np.ndarray, b: np.ndarray) -> None:
         """One tensor that both have."""
         if a.shape != b.shape and name.endswith("token_embedding.weight") and a.shape[1:] == b.shape[1:]:
-            self._same, self._grown = False, True  # an embedding added words; the others are compared
+            self._same, self._grown = False, True  # an embedding added tokens; the others are compared
             a, b = a[: len(b)], b[: len(a)]
         if _squeezed(a) != _squeezed(b):
             self._unmatched.append(name)
@@ -186,7 +173,7 @@ class _Tally:
         )
 
     def done(self) -> Comparison:
-        """The comparison; a UserError where nothing was compared."""
+        """The comparison; UserError if nothing was compared."""
         if not self._layers:
             raise UserError(
                 sentence(
@@ -207,23 +194,12 @@ class _Tally:
 
 
 def same_numbers(mine: Weight, other: Weight) -> bool:
-    """Whether two tensors are equal, in the shorter of the two types where their files have different ones."""
+    """Whether two tensors are equal, after rounding to the shorter type if their files have different ones."""
     a, b = mine.values(), other.values()
     if a.shape != b.shape:
         return False
     a, b = a.reshape(-1), b.reshape(-1)
     return bool(np.array_equal(a, b)) or _rounds(mine, other, a, b)
-
-
-def weights_digest(model: str | Path | ModelFiles) -> str:
-    """sha256 of the numbers: the same for one file or many, for old names and new, for F16 and the same in F32."""
-    files = _files(model)
-    total = hashlib.sha256()
-    for name in sorted(files):
-        values = files[name].values()
-        total.update(f"{name} {list(values.shape)} ".encode())
-        total.update(hashlib.sha256(np.ascontiguousarray(values, np.float64).tobytes()).digest())
-    return total.hexdigest()
 
 
 def _files(model: str | Path | ModelFiles) -> ModelFiles:
@@ -235,7 +211,7 @@ def _squeezed(values: np.ndarray) -> tuple[int, ...]:
 
 
 def _rounds(mine: Weight, other: Weight, a: np.ndarray, b: np.ndarray) -> bool:
-    """Whether one is the other, rounded to its own shorter type."""
+    """Whether one equals the other rounded to its own, shorter type."""
     for short, long, numbers, wide in ((mine, other, a, b), (other, mine, b, a)):
         kind = short.entry.dtype
         if kind in _ROUND and kind != long.entry.dtype:
@@ -255,7 +231,7 @@ _ROUND: Mapping[str, Callable[[np.ndarray], np.ndarray]] = {
     "F16": lambda values: values.astype(np.float16).astype(np.float32),
     "BF16": _to_bfloat,
 }
-"""A short type → its rounding of longer numbers."""
+"""A short type → rounding of longer numbers to it."""
 
 
 def _squares(a: np.ndarray, b: np.ndarray | None = None) -> float:

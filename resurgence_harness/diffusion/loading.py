@@ -1,9 +1,9 @@
-"""The parts of a model, built from what was hashed: each described file is read once, and its bytes are the model.
+"""Builds a model's parts from the bytes that are hashed: each described file is read once.
 
-The libraries' own loaders open files by names of their choosing; here they are given resolved settings and build empty
-modules, which are filled tensor by tensor from the described files, hashed while they are read. So nothing that is
-exchanged between the check of a model and its loading can draw: the bytes that were read have the digest that was asked
-for, or there is no model. The result is bit for bit what from_pretrained() gives in float32.
+The libraries' own loaders choose which files they open; here they get resolved settings and build empty modules, which
+are filled tensor by tensor from the described files, hashed while they are read. So a file that is exchanged between
+the check of a model and its loading is noticed: either the bytes read have the requested digest, or no model is
+returned. The result is bit for bit what from_pretrained() gives in float32.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ if TYPE_CHECKING:
     import torch
 
 PLACES = "embeddings.position_ids"
-"""The one buffer that no file holds: 0, 1, 2, … of the text encoder's places."""
+"""The only buffer that no file holds: the text encoder's positions 0, 1, 2, …"""
 
 
 class Exchanged(UserError):
-    """The bytes that were read are not those of the digest that was asked for."""
+    """The bytes that were read do not have the requested digest."""
 
     def __init__(self, directory: Path, *, wanted: str, found: str) -> None:
         self.found = found
@@ -37,7 +37,7 @@ class Exchanged(UserError):
                 f"The files of the base at {directory} are not those that were checked.",
                 wanted=wanted,
                 found=found,
-                do="They were changed or replaced; name the base anew.",
+                do="They were changed or replaced; give the base again.",
             )
         )
 
@@ -45,7 +45,7 @@ class Exchanged(UserError):
 def load_parts(directory: Path, digest: str = "") -> dict[str, Any]:
     """unet, vae and text_encoder in float32, frozen, on the CPU; tokenizer; scheduler (DDIM, whatever the model names).
 
-    UserError where the files are no Stable Diffusion, or, with `digest`, not those of that digest.
+    UserError if the files are not a Stable Diffusion, or do not have `digest` where one is given.
     """
     import torch
 
@@ -67,7 +67,7 @@ def load_parts(directory: Path, digest: str = "") -> dict[str, Any]:
 
 
 def _empty(part: str, settings: Mapping[str, Any]) -> Any:
-    """A module of these settings, its memory allocated and not yet written."""
+    """A module with these settings, its memory allocated but not initialised."""
     import torch
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
     from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
@@ -88,10 +88,10 @@ def _empty(part: str, settings: Mapping[str, Any]) -> Any:
 
 
 def _fill(module: Any, part: str, files: list[TensorFile]) -> dict[str, str]:
-    """Write every tensor of the files into its place; name of each file → sha256 of the bytes that were read.
+    """Copy every tensor of the files into the module; returns name of each file → sha256 of the bytes read.
 
-    The places are torch's own memory, contiguous: in a mapped file numbers lie at any address, where kernels round
-    unlike elsewhere, and a model and its copy would differ in the last bit.
+    The module's memory is torch's own and contiguous. In a memory-mapped file numbers may lie at any address, and
+    kernels may round differently there, so a model and its copy would differ in the last bit.
     """
     import torch
 
@@ -116,7 +116,7 @@ def _fill(module: Any, part: str, files: list[TensorFile]) -> dict[str, str]:
 
 
 def _tensor(data: bytearray, dtype: str) -> torch.Tensor:
-    """The numbers of a tensor, flat, as they lie in the file."""
+    """The values of a tensor, flat, in the file's type."""
     import torch
 
     kinds = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
@@ -134,7 +134,7 @@ def _tensor(data: bytearray, dtype: str) -> torch.Tensor:
 def _scheduler(settings: Mapping[str, Any]) -> Any:
     from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 
-    # SD's latents are not clipped to [-1, 1]; DDIM's own default would, where a PNDM file does not say.
+    # SD's latents must not be clipped to [-1, 1]; that is DDIM's default if a file, as PNDM's, does not set it.
     return DDIMScheduler.from_config({**settings, "clip_sample": False, "_class_name": "DDIMScheduler"})
 
 
@@ -142,14 +142,14 @@ def _tokenizer(description: ModelDescription, settings: Mapping[str, Mapping[str
     folder = description.directory / "tokenizer"
     tokenizer = tokenizer_of(description.data("tokenizer"), folder)
     size, places = len(tokenizer), settings["text_encoder"]["vocab_size"]
-    # transformers can build a tokenizer that maps every word to <unk> without an error; this is where it is noticed.
+    # transformers can build a tokenizer that maps every word to <unk> without an error; this check notices it.
     if not places // 2 < size <= places:
         raise UserError(
             sentence(
                 f"The tokenizer of the base at {description.directory} does not belong to its text encoder.",
                 tokenizer=f"{size:,} tokens",
                 text_encoder=f"{places:,} embeddings",
-                do="Give the tokenizer's vocab.json and merges.txt, or its tokenizer.json, of this very model.",
+                do="Give the tokenizer's vocab.json and merges.txt, or its tokenizer.json, of the same model.",
             )
         )
     length = settings["text_encoder"]["max_position_embeddings"]
@@ -159,7 +159,7 @@ def _tokenizer(description: ModelDescription, settings: Mapping[str, Mapping[str
 
 @contextmanager
 def _reading(directory: Path) -> Iterator[None]:
-    """Whatever a library makes of settings that passed the checks is one sentence all the same."""
+    """Any error that a library raises for settings that passed the checks becomes a UserError."""
     try:
         yield
     except (UserError, BuildError, MemoryError):

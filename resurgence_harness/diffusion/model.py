@@ -1,9 +1,9 @@
-"""Stable Diffusion as a bundle of parts, in float32, read offline from safetensors.
+"""Stable Diffusion as a bundle of five parts, in float32, read offline from safetensors.
 
     f_θ   unet           noise or velocity prediction            τ   text_encoder, tokenizer   text states [n, L, d]
     E, D  vae            image ↔ latent, × scaling_factor        ᾱ   scheduler                 DDIM, SD's schedule
 
-Here and in `loading` diffusers' and transformers' quirks end: everything above sees these five parts.
+Particulars of diffusers and transformers are handled here and in `loading`; other modules use the five parts.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 LARGE = 100_000_000
-"""Weights of a UNet from which on arithmetic takes a GPU's time; below, launching kernels does."""
+"""Number of UNet weights above which a GPU's time is spent on arithmetic; below, on launching kernels."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -36,14 +36,14 @@ class StableDiffusion:
     tokenizer: Any
     """transformers CLIPTokenizer."""
     scheduler: Any
-    """diffusers DDIMScheduler; its noise schedule and prediction type are the model's, its step count is nobody's."""
+    """diffusers DDIMScheduler; its noise schedule and prediction type are the model's, its step count is not used."""
 
     @classmethod
     def load(cls, directory: str | Path, device: str = "cpu", *, digest: str = "") -> StableDiffusion:
-        """Read a local directory in diffusers' layout; `base_files.check_base` tells more of what is wrong with one.
+        """Read a local directory in diffusers' layout; `base_files.check_base` checks one more thoroughly.
 
-        With `digest` the bytes that were read must be those of that digest (`ModelDescription.digest`), whatever the
-        files hold before or after; UserError else.
+        With `digest` the bytes that are read must have that digest (`ModelDescription.digest`), whatever the files
+        hold before or after; UserError otherwise.
         """
         from resurgence_harness.diffusion.loading import load_parts
 
@@ -59,11 +59,11 @@ class StableDiffusion:
         """A model whose UNet may be changed; the other parts are shared."""
         import torch
 
-        with torch.inference_mode(False):  # else nothing could be trained in a copy that was made while sampling
+        with torch.inference_mode(False):  # else a copy made while sampling could not be trained
             return replace(self, unet=copy.deepcopy(self.unet))
 
     def pipeline(self) -> Any:
-        """The same parts as a StableDiffusionPipeline, without a safety checker: a blacked image would look safe."""
+        """The same parts as a StableDiffusionPipeline without a safety checker: blacked-out images would look safe."""
         from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
 
         pipeline = StableDiffusionPipeline(
@@ -108,7 +108,7 @@ class StableDiffusion:
 
 
 def tensors(model: StableDiffusion) -> dict[str, Tensor]:
-    """Every tensor that a step might move, by name: "unet.down_blocks.0…", "text_encoder.…". Not copies."""
+    """Every tensor that a step may change, by name: "unet.down_blocks.0…", "text_encoder.…". Not copies."""
     parts = {"unet": model.unet, "text_encoder": model.text_encoder}
     return {f"{part}.{name}": value for part, module in parts.items() for name, value in module.state_dict().items()}
 
@@ -125,7 +125,7 @@ def difference(model: StableDiffusion, parent: StableDiffusion) -> dict[str, Ten
         )
     changed: dict[str, Tensor] = {}
     for name, value in ours.items():
-        # Compared where it lies: most of gigabytes has not moved, and need not cross to the CPU.
+        # Compared on its own device: most tensors have not changed and need not be copied to the CPU.
         if not torch.equal(value, theirs[name].to(value.device)):
             if not bool(torch.isfinite(value).all()):
                 raise BuildError(sentence("A tensor of the changed model holds NaN or infinity.", tensor=name))

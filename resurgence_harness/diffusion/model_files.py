@@ -1,10 +1,10 @@
-"""A model's weights as they lie in its files, under one name each: for looking at them without building the model.
+"""A model's weights in its files, by current names, for reading them without building the model.
 
     files = ModelFiles("sd14")
-    files["unet.conv_in.weight"].values()      a numpy array, read when it is asked for
+    files["unet.conv_in.weight"].values()      a numpy array, read on each call
 
-Names are those of today's modules, whatever release of diffusers or transformers wrote the files: the text encoder's
-have no "text_model." in front, the VAE's attention is to_q, to_k, to_v, to_out.0. No torch.
+Names are those of current releases, whichever release of diffusers or transformers wrote the files: the text encoder's
+have no "text_model." prefix, the VAE's attention is to_q, to_k, to_v, to_out.0. Needs no torch.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ class Weight:
 
     @property
     def entry(self) -> Entry:
-        """Type, shape and place."""
+        """Type, shape and position in the file."""
         return self.file.entries[self.raw]
 
     def values(self) -> np.ndarray:
-        """The numbers, float32 or float64."""
+        """The values, float32 or float64."""
         return self.file.values(self.raw)
 
 
@@ -41,7 +41,7 @@ class ModelFiles(Mapping[str, Weight]):
     """Every weight of a directory in diffusers' layout, "unet.…", "vae.…", "text_encoder.…"; indices are left out."""
 
     def __init__(self, model: str | Path | ModelDescription) -> None:
-        """Read the headers of the files that the description names; `base_files.check_base` is for the rest."""
+        """Read the headers of the described files; `base_files.check_base` checks everything else."""
         self.description = model if isinstance(model, ModelDescription) else describe(model)
         self.directory = self.description.directory
         self.parts = {part: self.description.open_part(part) for part in WEIGHTS}

@@ -1,4 +1,4 @@
-"""The few moves that every method is written in: encode a text, add noise, predict it, denoise.
+"""The operations that every method is built from: encode a text, add noise, predict it, denoise.
 
 Notation   x_0 latents [n, 4, h, w]     x_t = a_t x_0 + s_t ε,   a_t = √ᾱ_t,   s_t = √(1 − ᾱ_t)     t in 0 … 999
            c text states [n, L, d]      f_θ(x_t, t, c) → ε, or v = a_t ε − s_t x_0 for a v-prediction model
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
 BATCH = 64
 """Texts or images per forward pass of the two encoders."""
 PIXELS = 128 * 128
-"""Of an image; larger ones go through the autoencoder in smaller batches, which at 512 pixels would need 50 GB."""
+"""Pixels of an image up to which the autoencoder takes BATCH at once; at 512 × 512 that many would need 50 GB."""
 
 
 # Texts
 
 
 def check_texts(tokenizer: Any, texts: Sequence[str], *, may_be_cut: Collection[str] = ()) -> None:
-    """Raise a UserError for a text that the tokenizer cannot represent, or that does not fit into its length."""
+    """UserError for a text that the tokenizer cannot represent, or that is too long and not in `may_be_cut`."""
     room = tokenizer.model_max_length - 2
     for text, ids in zip(texts, _ids(tokenizer, texts), strict=True):
         if tokenizer.unk_token_id in ids:
@@ -40,7 +40,7 @@ def check_texts(tokenizer: Any, texts: Sequence[str], *, may_be_cut: Collection[
                 sentence(
                     f'The base model\'s tokenizer cannot represent "{text}".',
                     unknown=", ".join(odd) or text,
-                    do="Use letters that the model knows; an unknown word would be read as <unk>, and never drawn.",
+                    do="Use letters that the tokenizer has; an unknown word becomes <unk> and has no effect on images.",
                 )
             )
         if len(ids) > room and text not in may_be_cut:
@@ -49,7 +49,7 @@ def check_texts(tokenizer: Any, texts: Sequence[str], *, may_be_cut: Collection[
                     f'The text "{text}" does not fit the base model.',
                     tokens=len(ids),
                     room=room,
-                    do="Shorten it: what does not fit would be cut off without a word.",
+                    do="Shorten it: the rest would be cut off silently.",
                 )
             )
 
@@ -58,7 +58,7 @@ def check_texts(tokenizer: Any, texts: Sequence[str], *, may_be_cut: Collection[
 def encode_texts(model: StableDiffusion, texts: Sequence[str], *, may_be_cut: Collection[str] = ()) -> Tensor:
     """Text states c [n, L, d], padded to L as the model was trained with. The same text is encoded once.
 
-    Of the texts that may be cut what does not fit is cut off, as diffusers' pipelines do; any other must fit.
+    Texts in `may_be_cut` are truncated to L, as in diffusers' pipelines; UserError for any other that is too long.
     """
     import torch
 
@@ -70,7 +70,7 @@ def encode_texts(model: StableDiffusion, texts: Sequence[str], *, may_be_cut: Co
             padded = model.tokenizer(
                 distinct[low : low + BATCH],
                 padding="max_length",
-                truncation=True,  # of what was let through above
+                truncation=True,  # only those in may_be_cut are longer
                 max_length=model.tokenizer.model_max_length,
                 return_tensors="pt",
             )
@@ -82,28 +82,31 @@ def encode_texts(model: StableDiffusion, texts: Sequence[str], *, may_be_cut: Co
 def filled(tokenizer: Any, template: str, subject: str) -> tuple[str, range]:
     """The template with `subject` in the place of "{}", and the positions of its tokens there, in the padded text.
 
-    The place is the template's: "{} at the beach" filled with "the beach" has its subject in front. An empty subject
-    has no token of its own.
+    The positions are those of "{}": in "{} at the beach" filled with "the beach" they are those of the first "the
+    beach". An empty subject has no tokens.
     """
     text, before = template.format(subject).strip(), template.partition("{}")[0].strip()
     ids, sought, start = _ids(tokenizer, [text, subject, before])
     low = len(start)
     if sought and ids[low : low + len(sought)] != sought:
-        return text, subject_tokens(tokenizer, text, subject)  # the tokenizer joined it to what stands around it
+        return text, subject_tokens(tokenizer, text, subject)  # the tokenizer merged it with its neighbours
     return text, range(low + 1, low + 1 + len(sought))  # the begin token stands at 0
 
 
 def last_subject_token(tokenizer: Any, text: str, subject: str) -> int:
-    """Position, in the padded text, of the last token of the last occurrence of `subject`.
+    """Position, in the padded text, of the last token of the last occurrence of `subject`; SpecError without any.
 
-    An empty subject has no token of its own: the position is that of the text's last token, and of the begin token
-    where the text is empty too, as in UCE's official code.
+    For an empty subject it is the position of the text's last token, or of the begin token if the text is empty too,
+    as in UCE's official code.
     """
     return subject_tokens(tokenizer, text, subject).stop - 1
 
 
 def subject_tokens(tokenizer: Any, text: str, subject: str) -> range:
-    """Positions, in the padded text, of the tokens of the last occurrence of `subject`; none for an empty one."""
+    """Positions, in the padded text, of the tokens of the last occurrence of `subject`; SpecError without any.
+
+    Empty for an empty subject.
+    """
     ids, sought = _ids(tokenizer, [text, subject])
     starts = [low for low in range(len(ids) - len(sought) + 1) if ids[low : low + len(sought)] == sought]
     if not starts:
@@ -127,7 +130,7 @@ def words_of(text: str) -> list[str]:
 
 
 def holds(row: Sequence[object], sought: Sequence[object]) -> bool:
-    """Whether `sought` (words or tokens, not empty) stands in `row` without a gap."""
+    """Whether `sought` (words or tokens) is not empty and occurs in `row` without a gap."""
     size = len(sought)
     return bool(size) and any(list(row[low : low + size]) == list(sought) for low in range(len(row) - size + 1))
 
@@ -183,7 +186,7 @@ def add_noise(model: StableDiffusion, x_0: Tensor, noise: Tensor, t: Tensor) -> 
 
 
 def target(model: StableDiffusion, x_0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
-    """What f_θ(x_t, t, ·) should say: ε, or v = a_t ε − s_t x_0."""
+    """The training target of f_θ(x_t, t, ·): ε, or v = a_t ε − s_t x_0."""
     if model.prediction_type == "epsilon":
         return noise
     a = signal(model, t)
@@ -196,21 +199,21 @@ def predict(model: StableDiffusion, x_t: Tensor, t: Tensor | int, states: Tensor
     return value
 
 
-def noise_errors(model: StableDiffusion, said: Tensor, aim: Tensor, t: Tensor) -> Tensor:
-    """‖ε − ε'‖² of two predictions, mean over an image's elements, [n]; a v-model's is a_t² ‖v − v'‖²."""
-    error = ((said - aim) ** 2).mean(dim=(1, 2, 3))
+def noise_errors(model: StableDiffusion, predicted: Tensor, aim: Tensor, t: Tensor) -> Tensor:
+    """‖ε − ε'‖² of two predictions, mean over an image's elements, [n]; for a v-prediction model a_t² ‖v − v'‖²."""
+    error = ((predicted - aim) ** 2).mean(dim=(1, 2, 3))
     return error if model.prediction_type == "epsilon" else signal(model, t).flatten() ** 2 * error
 
 
 def timesteps(model: StableDiffusion, steps: int) -> list[int]:
-    """The t that a DDIM sampler of so many steps visits, from noise to image."""
+    """The t that a DDIM sampler visits in `steps` steps, from noise to image."""
     scheduler = type(model.scheduler).from_config(model.scheduler.config)
     scheduler.set_timesteps(steps)
     return [int(t) for t in scheduler.timesteps]
 
 
 class Moment(NamedTuple):
-    """One step of a sampler, before it is taken: where it is, and what the model says there."""
+    """The state of a sampler before a step, and the model's two predictions there."""
 
     t: int
     x_t: Tensor
@@ -231,9 +234,9 @@ def denoise(
     guidance: float,
     watch: Callable[[Moment], None] | None = None,
 ) -> Tensor:
-    """x_0 by DDIM (η = 0) with classifier-free guidance; `watch` is shown the Moment before each step.
+    """x_0 by DDIM (η = 0) with classifier-free guidance; `watch` is called with the Moment before each step.
 
-    Prompted and empty predictions are one forward pass of 2n rows. The direction taken is
+    Prompted and empty predictions are one forward pass of 2n rows. The guided prediction is
     f(c_0) + guidance · (f(c) − f(c_0)).
     """
     import torch
@@ -255,7 +258,7 @@ def denoise(
 
 @contextmanager
 def _text_read_once(model: StableDiffusion) -> Iterator[None]:
-    """Within, the keys and values of the text are computed at the first step and kept: they are those of every step."""
+    """Within the context the text's keys and values are computed at the first step and reused: they never change."""
 
     def once(project: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
         kept: list[Tensor] = []

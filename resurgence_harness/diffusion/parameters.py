@@ -1,6 +1,6 @@
-"""Which of a UNet's parameters a step may move: a choice is a type, and every type answers `selects(name)`.
+"""Choices of the UNet's parameters that a step may train: each is a type with a method `selects(name)`.
 
-Names are those of `model.tensors`: "unet." and the diffusers name. Legacy ESD's names for the rules stand beside them.
+Names are those of `model.tensors`: "unet." and the diffusers name. In quotes: the names in ESD's legacy code.
 
     CrossAttention      "xattn"         attn2.*                                    80 of SD's 686 tensors,   5.1 %
     StrictKeyValue      "xattn-strict"  attn2.to_k, attn2.to_v                     32,                       2.2 %
@@ -33,7 +33,7 @@ class Parameters(ABC):
 
     @abstractmethod
     def selects(self, name: str) -> bool:
-        """Whether the tensor of this name ("unet.down_blocks.0…") may move."""
+        """Whether the tensor of this name ("unet.down_blocks.0…") may be trained."""
 
 
 @final
@@ -68,7 +68,7 @@ class NonCrossAttention(Parameters):
     name: ClassVar[str] = "non-cross-attention"
 
     def selects(self, name: str) -> bool:
-        """True outside attn2, conv_out, conv_norm_out and time_embedding (time_emb_proj inside resnets does move)."""
+        """True outside attn2, conv_out, conv_norm_out and time_embedding (time_emb_proj inside resnets is trained)."""
         kept = (".attn2.", ".conv_out.", ".conv_norm_out.", ".time_embedding.")
         return name.startswith("unet.") and not any(part in name for part in kept)
 
@@ -89,7 +89,7 @@ class Projections(Parameters):
 @final
 @dataclass(frozen=True)
 class TwoSelfAttentions(Parameters):
-    """Self-attention of the middle layer of the second and the third upsampling block: what Scissorhands cuts in."""
+    """Self-attention of the middle layer of the second and the third upsampling block: what Scissorhands trims."""
 
     name: ClassVar[str] = "two-self-attentions"
 
@@ -110,7 +110,7 @@ class AnyOf(Parameters):
     """The rules, at least one."""
 
     def selects(self, name: str) -> bool:
-        """True where a rule's answer is."""
+        """True if at least one rule selects it."""
         return any(rule.selects(name) for rule in self.rules)
 
 
@@ -127,7 +127,7 @@ class Everything(Parameters):
 
 
 def selected(rule: Parameters, names: Iterable[str]) -> list[str]:
-    """The names that the rule selects, in their order; none at all is a SpecError, never a step that does nothing."""
+    """The names that the rule selects, in their order; SpecError for none, since the step would do nothing."""
     names = list(names)
     chosen = [name for name in names if rule.selects(name)]
     if not chosen:

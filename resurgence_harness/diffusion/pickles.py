@@ -1,9 +1,9 @@
-"""The numbers in a pickle, without running what else it holds: for converting old checkpoints, never for judging.
+"""Reads the tensors in a pickle without running its code: for converting old checkpoints, never for judging.
 
-torch's own safe loader (weights_only=True) is asked first. It stops at a checkpoint that holds any other class, such as
-the callbacks that Lightning noted in the original Stable Diffusion. The file is then read again by an unpickler that
-knows tensors, their storages and ordered dictionaries alone; every other name in the file becomes an empty `Left`,
-which takes what it is given and does nothing. Nothing is imported or called on the file's word in either way.
+torch's own safe loader (weights_only=True) is tried first. It rejects a checkpoint that holds any other class, such as
+the callbacks that Lightning stored in the original Stable Diffusion. The file is then read again by an unpickler that
+resolves only tensors, their storages and ordered dictionaries; every other name in the file becomes an empty `Left`,
+which accepts any arguments and does nothing. In neither case can the file import or call anything else.
 """
 
 from __future__ import annotations
@@ -20,52 +20,52 @@ from resurgence_harness.diffusion.tensor_files import regular_size, shown
 from resurgence_harness.errors import UserError, sentence
 
 SLACK = 1 << 20
-"""Bytes that a zip's contents may have more than the zip: torch stores them as they are, a bomb does not."""
+"""Bytes by which a zip's contents may exceed the zip: torch stores them uncompressed, a zip bomb does not."""
 
 
 class Left:
-    """What stands for an object of any class that is not numbers."""
+    """A placeholder for any object in a pickle that is not a tensor or a container of tensors."""
 
     dump_patches = False
-    """torch looks for it in old files that hold a module."""
+    """An attribute that torch reads for old files that hold a module."""
 
     def __new__(cls, *_: object, **__: object) -> Left:
-        """Whatever the arguments are."""
+        """Accepts any arguments."""
         return super().__new__(cls)
 
     def __init__(self, *_: object, **__: object) -> None:
-        """Nothing is done with them."""
+        """Ignores its arguments."""
 
     def __call__(self, *_: object, **__: object) -> Left:
-        """Called by the file."""
+        """The result of any call in the file is another placeholder."""
         return Left()
 
     def __setstate__(self, state: object) -> None:
-        """Kept, for the parameters that old web interfaces stored in a module."""
+        """Keeps the state: old web interfaces stored parameters in a module."""
         self.state = state
 
     def __setitem__(self, key: object, value: object) -> None:
-        """Left out."""
+        """Does nothing."""
 
     def append(self, value: object) -> None:
-        """Left out."""
+        """Does nothing."""
 
     def extend(self, values: object) -> None:
-        """Left out."""
+        """Does nothing."""
 
     add = append
 
 
 def read_pickle(path: Path) -> Any:
-    """What the file holds: dictionaries, lists, tensors on the CPU, and `Left` for anything else.
+    """The file's content: dictionaries, lists, tensors on the CPU, and `Left` for anything else.
 
-    UserError where it is no pickle of torch's, is truncated, or grows when it is unpacked.
+    UserError if it is not a pickle written by torch, is truncated, or grows when it is unpacked.
     """
     import torch
 
     _check_size(path)
     try:
-        with path.open("rb") as file, warnings.catch_warnings():  # a path that ends in .safetensors is read as one
+        with path.open("rb") as file, warnings.catch_warnings():  # torch reads a path *.safetensors as such
             warnings.simplefilter("ignore")
             try:
                 return torch.load(file, map_location="cpu", weights_only=True)
@@ -74,12 +74,12 @@ def read_pickle(path: Path) -> Any:
                 return torch.load(file, map_location="cpu", weights_only=False, pickle_module=_restricted())
     except UserError:
         raise
-    except Exception as problem:  # a pickle may ask for anything, and fail in any way
+    except Exception as problem:  # a malformed pickle can raise anything
         raise _unreadable(path, problem) from None
 
 
 def _restricted() -> Any:
-    """torch.load's `pickle_module`: an unpickler that finds tensors' names and nothing else."""
+    """torch.load's `pickle_module`: an unpickler that resolves the names of tensors and nothing else."""
     import torch
 
     allowed: dict[tuple[str, str], Any] = {
@@ -106,7 +106,7 @@ def _restricted() -> Any:
 
 
 def _check_size(path: Path) -> None:
-    """Raise where the file is no regular one, or a zip whose contents are larger than it is."""
+    """UserError if the file is not a regular one, or is a zip whose contents are larger than itself."""
     size = regular_size(path)
     if not zipfile.is_zipfile(path):
         return

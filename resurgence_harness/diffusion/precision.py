@@ -1,8 +1,8 @@
-"""Where a GPU must not round: texts, trajectories, images and what is measured are computed as outside a training.
+"""Full-precision products on a GPU for text states, trajectories, images and measurements, also during training.
 
-`training.fast_products` lets a training round its factors to ten bits. Within it, whatever else a step computes, such
-as the text states of a closed form or the trajectories that a target is taken from, goes through `exact_products`, so
-that it is, bit for bit, what the same call gives outside. On a CPU nothing changes.
+`training.fast_products` lets training round its factors to ten bits. Everything else that a step computes within it,
+such as the text states of a closed form or the trajectories that targets are taken from, uses `exact_products`, so
+that the result is bit for bit that of the same call outside. On a CPU nothing changes.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ _EXACT: ContextVar[bool] = ContextVar("exact products", default=False)
 
 
 def exact() -> bool:
-    """Whether products are being computed in whole precision, whatever is around them."""
+    """Whether products are currently computed in full precision, even within `fast_products`."""
     return _EXACT.get()
 
 
 @contextmanager
 def exact_products() -> Iterator[None]:
-    """While this lasts, neither products (TF32) nor attention (half_attention.py) are rounded. Also a decorator."""
+    """Within the context neither products (TF32) nor attention (half_attention.py) are rounded. Also a decorator."""
     import torch
 
     before, token = torch.backends.cuda.matmul.allow_tf32, _EXACT.set(True)

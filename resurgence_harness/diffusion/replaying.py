@@ -1,9 +1,9 @@
-"""A small model's whole sampling, captured once as a CUDA graph and replayed.
+"""Captures a small model's whole sampling once as a CUDA graph and replays it.
 
-A U-Net of a few million weights is bound by launching kernels, not by arithmetic. One replay draws a batch from noise
-to pixels with a single launch. The kernels are those of the ordinary way, so images are the same up to the choice of
-algorithms. What is replayed reads the weights where they lay: whoever owns a model whose weights change in place (the
-bench) may use it, and weights that have moved are noticed.
+The speed of a U-Net with a few million weights is limited by launching kernels, not by arithmetic. One replay draws a
+batch from noise to pixels with a single launch. The kernels are those of ordinary sampling, so images are the same up
+to the choice of algorithms. A graph reads the weights at fixed addresses, so it suits a model whose weights change in
+place (the bench's); if the addresses change, the graph is captured again.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 
 
 class Replays:
-    """The captured samplings of some models, by batch shape, steps and guidance. Let go of a model, and they go too."""
+    """Captured samplings by model, batch shape, steps and guidance. They are freed together with their model."""
 
     def __init__(self) -> None:
-        """Nothing is captured before it is asked for."""
+        """Graphs are captured when they are first used."""
         self._known: WeakKeyDictionary[Any, dict[tuple[Any, ...], _Replay]] = WeakKeyDictionary()
 
     def serves(self, model: StableDiffusion) -> bool:
-        """Whether replaying pays: on a GPU, for a small U-Net. A large one keeps its memory for other work."""
+        """Whether replaying is worthwhile: on a GPU, for a small U-Net. A large one needs its memory for other work."""
         return bool(model.device.type == "cuda") and not model.large
 
     def draw(
@@ -39,10 +39,10 @@ class Replays:
         """
         mine = self._known.setdefault(model.unet, {})
         places = tuple(value.data_ptr() for part in (model.unet, model.vae) for value in part.parameters())
-        asked = (tuple(noise.shape), tuple(states.shape), steps, guidance)
-        if asked not in mine or mine[asked].places != places:
-            mine[asked] = _captured(model, noise, states, empty, steps=steps, guidance=guidance, places=places)
-        replay = mine[asked]
+        key = (tuple(noise.shape), tuple(states.shape), steps, guidance)
+        if key not in mine or mine[key].places != places:
+            mine[key] = _captured(model, noise, states, empty, steps=steps, guidance=guidance, places=places)
+        replay = mine[key]
         for slot, value in zip(replay.inputs, (noise, states, empty), strict=True):
             slot.copy_(value)
         replay.graph.replay()
@@ -50,7 +50,7 @@ class Replays:
 
 
 class _Replay(NamedTuple):
-    """A graph, where it reads and where it writes. It must not hold the model, or nobody could let go of that."""
+    """A graph with its inputs and outputs. It must not refer to the model, which could never be freed then."""
 
     graph: Any
     inputs: tuple[Tensor, Tensor, Tensor]

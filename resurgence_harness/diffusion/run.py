@@ -1,6 +1,6 @@
-"""What a step receives beside the model: everything that cannot change the result, and doors to what was made before.
+"""What a step receives besides the model: everything that cannot change the result, and access to cached results.
 
-Nothing in a Run may enter a key: the device, progress and logging are not meanings.
+Nothing in a Run may enter a step's key: device, progress and logging have no effect on the result.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ if TYPE_CHECKING:
 
 
 def _no_images(probe: Probe) -> tuple[np.ndarray, list[str]]:
-    """A run that can draw nothing."""
+    """The default of `images`: HarnessError."""
     raise HarnessError(sentence("This run has no images.", prompts=len(probe.prompts), do="Give Run(images=…)."))
 
 
 def _compute(kind: str, spec: object, build: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
-    """A cache that keeps nothing."""
+    """The default of `cached`: computes without caching."""
     return build()
 
 
 def _ignore(*_: object) -> None:
-    """A listener that does not listen."""
+    """The default callback: does nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """The surroundings of one step: base model, caches, and what listens."""
+    """The surroundings of one step: base model, caches and callbacks."""
 
     base: StableDiffusion
     """The unmodified base model of the recipe. Never changed by a step."""
@@ -46,13 +46,13 @@ class Run:
     device: str = "cpu"
     """Where tensors are computed."""
     images: Callable[[Probe], tuple[np.ndarray, list[str]]] = _no_images
-    """A probe drawn by the base: images uint8 [n, h, w, 3] and the n texts they were drawn from."""
+    """The base's images of a probe: uint8 [n, h, w, 3], and the n texts they were drawn from."""
     cached: Callable[[str, object, Callable[[], dict[str, Tensor]]], dict[str, Tensor]] = _compute
     """cached(kind, spec, build): tensors kept in the store under key(kind, spec). Every spec that the steps pass holds
     the digest of the model it was computed with, so nothing needs to be added to it."""
     progress: Callable[[int, int, float | None], None] = _ignore
-    """progress(done, total, loss): told after each training step; loss is None where there is none."""
+    """progress(done, total, loss): called after each training step; loss is None if there is none."""
     record: Callable[[str, object], None] = _ignore
-    """record(name, value): a JSON-able fact for the product's manifest."""
+    """record(name, value): adds a JSON-able value to the result's manifest."""
     save: Callable[[int, StableDiffusion], None] = _ignore
-    """save(step, model): an intermediate model of a fine-tuning that was asked to `save_at` this step."""
+    """save(step, model): called with an intermediate model at each step in a fine-tuning's `save_at`."""

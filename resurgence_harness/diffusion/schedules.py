@@ -1,6 +1,6 @@
-"""Whether a scheduler's settings can be drawn with at all, told from its file alone. No torch.
+"""Checks from a scheduler's config alone that images can be drawn with it. Needs no torch.
 
-A model that predicts noise cannot be asked at a step without any signal: x₀ = (x_t − √(1−ᾱ) ε) / √ᾱ divides by zero at
+A model that predicts noise cannot be used at a timestep without signal: x₀ = (x_t − √(1−ᾱ) ε) / √ᾱ divides by zero at
 ᾱ = 0. "rescale_betas_zero_snr" puts ᾱ of the last step there (Lin et al. 2023), for models that predict velocity.
 """
 
@@ -15,7 +15,7 @@ from resurgence_harness.errors import UserError, sentence
 
 
 def check_schedule(settings: Mapping[str, Any], path: Path) -> None:
-    """UserError where the settings of a scheduler divide by zero; `path` is their file."""
+    """UserError if the settings of a scheduler lead to a division by zero; `path` is their file."""
     predicted = settings.get("prediction_type", "epsilon")
     betas = settings.get("trained_betas")
     noisy = isinstance(betas, list) and any(not isinstance(one, int | float) or not 0 <= one < 1 for one in betas)
@@ -27,7 +27,7 @@ def check_schedule(settings: Mapping[str, Any], path: Path) -> None:
         raise UserError(
             sentence(
                 f"The scheduler {path} divides by zero, so nothing can be drawn with it.",
-                setting=shown(setting if not noisy or zero else "trained_betas that are not from 0 to below 1"),
+                setting=shown(setting if not noisy or zero else "trained_betas outside 0 ≤ β < 1"),
                 prediction_type=shown(str(predicted)),
                 do="Give the scheduler_config.json that the model was trained with: a schedule that ends in pure noise "
                 "is for models that predict velocity.",

@@ -1,10 +1,10 @@
-"""Grounded segmentation: what in an image a phrase means, by Grounding DINO's boxes and SAM's outlines.
+"""Grounded segmentation: the region of an image that a phrase describes, by Grounding DINO's boxes and SAM's masks.
 
 Liu et al. Grounding DINO. ECCV 2024. https://arxiv.org/abs/2303.05499
 Kirillov et al. Segment Anything. ICCV 2023. https://arxiv.org/abs/2304.02643
 
 Both are transformers models in local directories that the user gives (grounding-dino-base and sam-vit-huge, or others
-of the two families), read offline from safetensors in float32. This file is where their processors' quirks end.
+of the two families), read offline from safetensors in float32. Their processors' particulars are handled here.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ FILES = ("*.safetensors", "*.json", "vocab.txt")
 
 
 def digest_of(directory: str | Path) -> str:
-    """What a segmenting model is: sha256 over the sorted list of (file, sha256) of its weights and settings."""
+    """A segmenting model's digest: sha256 over the sorted list of (file, sha256) of its weights and settings."""
     files = sorted({path for pattern in FILES for path in Path(directory).glob(pattern)})
     if not any(path.suffix == ".safetensors" for path in files):
         raise UserError(
@@ -64,25 +64,25 @@ class Segmenter:
         scored = self._read_text.post_process_grounded_object_detection(found, threshold=threshold, target_sizes=size)
         boxes = scored[0]["boxes"].cpu()
         if not bool(torch.isfinite(found.pred_boxes).all()):
-            raise BuildError(sentence("The detector answers NaN or infinity.", phrase=phrase))
+            raise BuildError(sentence("The detector returns NaN or infinity.", phrase=phrase))
         return boxes
 
     def outline(self, image: np.ndarray, boxes: Any) -> Any:
-        """The union of the segments in some boxes, bool [H, W]: of SAM's proposals for a box the one it trusts most."""
+        """The union of the masks in some boxes, bool [H, W]; for each box SAM's proposal with the best IoU score."""
         import torch
 
         inputs = self._read_boxes(images=image, input_boxes=[boxes.tolist()], return_tensors="pt").to(self.device)
         with torch.no_grad():
-            said = self._outline(**{name: _single(value) for name, value in inputs.items()}, multimask_output=True)
+            found = self._outline(**{name: _single(value) for name, value in inputs.items()}, multimask_output=True)
         proposals = self._read_boxes.post_process_masks(
-            said.pred_masks.cpu(), inputs["original_sizes"].cpu(), inputs["reshaped_input_sizes"].cpu()
+            found.pred_masks.cpu(), inputs["original_sizes"].cpu(), inputs["reshaped_input_sizes"].cpu()
         )[0]
-        best = said.iou_scores[0].argmax(dim=-1).cpu()
+        best = found.iou_scores[0].argmax(dim=-1).cpu()
         return proposals[torch.arange(len(best)), best].any(dim=0)
 
 
 def segment(images: np.ndarray, phrases: Sequence[str], segmenter: Segmenter, *, threshold: float) -> Any:
-    """What each phrase means in its image, bool [n, H, W]; all False where nothing was detected."""
+    """The region that each phrase describes in its image, bool [n, H, W]; all False if nothing was detected."""
     import torch
 
     masks = torch.zeros(images.shape[:3], dtype=torch.bool)
@@ -94,13 +94,13 @@ def segment(images: np.ndarray, phrases: Sequence[str], segmenter: Segmenter, *,
 
 
 def _loaded(kind: Any, processor: Any, directory: str, device: str) -> tuple[Any, Any]:
-    """A frozen model and its processor; a tensor that the files lack is refused, never drawn at random."""
+    """A frozen model and its processor; UserError for missing tensors, which would be initialised at random."""
     import torch
     from transformers.utils import logging
 
     bars: Any = logging
     shown = bars.is_progress_bar_enabled()
-    bars.disable_progress_bar()  # progress is the run's to show
+    bars.disable_progress_bar()  # the run shows its own progress
     try:
         with torch.random.fork_rng(devices=[]):
             model, report = kind.from_pretrained(
@@ -129,5 +129,5 @@ def _loaded(kind: Any, processor: Any, directory: str, device: str) -> tuple[Any
 
 
 def _single(value: Any) -> Any:
-    """SAM's processor hands boxes over in float64."""
+    """Floats as float32: SAM's processor returns boxes in float64."""
     return value.float() if value.is_floating_point() else value

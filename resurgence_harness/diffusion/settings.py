@@ -1,12 +1,12 @@
-"""Every setting of a component's config: its default, what it may be, and whether it can change an image. No torch.
+"""Every setting of a component's config: its default, its range, and whether it can change an image. Needs no torch.
 
     resolved("unet", {"block_out_channels": [320, 640, 1280, 1280], …})   every setting, defaults filled in
 
-The libraries are given what is resolved here and nothing else, so a key that would make them open another file, run
-code that comes with a model, quantise or load an adapter never reaches them. Those keys are refused (`REFUSED`), for
-whoever loads the same files with the libraries alone would get another model than the one that is judged. Keys without
-a meaning for Stable Diffusion are ignored in the configs of U-Net, VAE and scheduler, as diffusers ignores them;
-transformers makes every key an attribute of the config, so of a text encoder's only those in `IDLE` are.
+The libraries get only the settings resolved here, so a key that would make them open another file, run code that comes
+with a model, quantise or load an adapter never reaches them. Such keys are refused (`REFUSED`), since the libraries
+alone would load another model from the same files than the one that is judged. Keys without a meaning for Stable
+Diffusion are ignored in the configs of U-Net, VAE and scheduler, as diffusers ignores them; transformers makes every
+key an attribute of the config, so in a text encoder's config only those in `IDLE` are ignored.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ class Setting:
     """One key of a config."""
 
     default: Any
-    """What the library takes where the key is missing."""
+    """The library's value for a missing key."""
     fits: Callable[[Any], bool]
     expected: str
-    """What it may be, for people."""
+    """The allowed values, for people."""
     draws: bool = True
-    """Whether another value can change an image here; if not, it is no difference from a parent."""
+    """Whether another value can change an image; if not, it does not count as a difference from a parent."""
 
 
 def _whole(least: int, most: int, default: int, *, draws: bool = True) -> Setting:
@@ -89,7 +89,7 @@ def _listed(value: Any, one: Callable[[Any], bool]) -> bool:
 
 
 def is_number(value: Any) -> bool:
-    """Whether a value of a JSON file is a finite number; true and false are none."""
+    """Whether a value of a JSON file is a finite number; booleans are not."""
     return type(value) in (int, float) and abs(value) < 1e300 and math.isfinite(value)
 
 
@@ -101,13 +101,13 @@ _NUMBERS = Setting(
 _IDENTITY = Setting(
     default=None,
     fits=lambda value: value is None or (type(value) is int and abs(value) < 2**31),
-    expected="a token's number, or null",
+    expected="a token id, or null",
     draws=False,
 )
 _IDENTITIES = Setting(
     default=None,
     fits=lambda value: _IDENTITY.fits(value) or (_listed(value, _IDENTITY.fits) and None not in value),
-    expected="a token's number, a list of them, or null",
+    expected="a token id, a list of them, or null",
     draws=False,
 )
 _HEADS = Setting(
@@ -132,7 +132,7 @@ _CROSS, _PLAIN = ("CrossAttnDownBlock2D", "CrossAttnUpBlock2D"), ("DownBlock2D",
 
 SETTINGS: Mapping[str, Mapping[str, Setting]] = {
     "unet": {
-        "sample_size": _whole(1, 1024, 64, draws=False),  # whoever asks for images says how large they are
+        "sample_size": _whole(1, 1024, 64, draws=False),  # the sampler's settings give the size of images
         "in_channels": _whole(1, 64, 4),
         "out_channels": _whole(1, 64, 4),
         "center_input_sample": _switch(False),
@@ -146,7 +146,7 @@ SETTINGS: Mapping[str, Mapping[str, Setting]] = {
         "layers_per_block": _whole(1, DEEPEST, 2),
         "downsample_padding": _whole(0, 1, 1),
         "mid_block_scale_factor": _number(1e-3, 1e3, 1),
-        "dropout": _number(0, 1, 0.0, draws=False),  # none is dropped while images are drawn
+        "dropout": _number(0, 1, 0.0, draws=False),  # off while images are drawn
         "act_fn": _ACTIVATION,
         "norm_num_groups": _whole(1, WIDEST, 32),
         "norm_eps": _number(1e-12, 1, 1e-5),
@@ -191,12 +191,12 @@ SETTINGS: Mapping[str, Mapping[str, Setting]] = {
         "act_fn": _ACTIVATION,
         "latent_channels": _whole(1, 64, 4),
         "norm_num_groups": _whole(1, WIDEST, 32),
-        "sample_size": _whole(1, 8192, 32, draws=False),  # read by tiling alone, which is never switched on
+        "sample_size": _whole(1, 8192, 32, draws=False),  # used only by tiling, which is always off
         "scaling_factor": _number(1e-6, 1e6, 0.18215),
         "shift_factor": _number(-1e6, 1e6, None, null=True),
         "latents_mean": _NUMBERS,
         "latents_std": _NUMBERS,
-        "force_upcast": _switch(True, draws=False),  # read by Stable Diffusion XL's pipelines alone
+        "force_upcast": _switch(True, draws=False),  # used only by Stable Diffusion XL's pipelines
         "use_quant_conv": _switch(True),
         "use_post_quant_conv": _switch(True),
         "mid_block_add_attention": _switch(True),
@@ -216,8 +216,8 @@ SETTINGS: Mapping[str, Mapping[str, Setting]] = {
         "max_position_embeddings": _whole(3, 4096, 77),
         "hidden_act": _one_of("quick_gelu", "gelu", "gelu_new", "relu", "silu"),
         "layer_norm_eps": _number(1e-12, 1, 1e-5),
-        "attention_dropout": _number(0, 1, 0.0, draws=False),  # none is dropped while images are drawn
-        "initializer_range": _number(0, 1e3, 0.02, draws=False),  # of weights that are read, not drawn
+        "attention_dropout": _number(0, 1, 0.0, draws=False),  # off while images are drawn
+        "initializer_range": _number(0, 1e3, 0.02, draws=False),  # weights are read, not initialised
         "initializer_factor": _number(0, 1e3, 1.0, draws=False, null=True),
         # The ids are read for the pooled state, which Stable Diffusion does not use; padding is the tokenizer's.
         "pad_token_id": _IDENTITY,
@@ -242,11 +242,11 @@ SETTINGS: Mapping[str, Mapping[str, Setting]] = {
         "rescale_betas_zero_snr": _switch(False),
     },
 }
-"""Component → key → setting. The scheduler's are DDIM's, which draws whatever scheduler the model names."""
+"""Component → key → setting. The scheduler's are DDIM's, which is used whatever scheduler the model names."""
 
 REFUSED = {
-    "quantization_config": "weights would be read as something else than they are",
-    "compression_config": "weights would be read as something else than they are",
+    "quantization_config": "weights would be interpreted in another way",
+    "compression_config": "weights would be interpreted in another way",
     "auto_map": "code that comes with the model would run",
     "custom_pipelines": "code that comes with the model would run",
     "custom_pipeline": "code that comes with the model would run",
@@ -262,7 +262,7 @@ REFUSED = {
     "text_config": "the settings would be another config's",
     "pruned_heads": "attention heads would be left out",
 }
-"""Key that redirects a library, in any component's config → what would happen. Empty values of it are harmless."""
+"""Keys in a component's config that change what a library loads → how. Empty values are accepted."""
 IDLE = frozenset(
     (
         *("_name_or_path", "name_or_path", "_commit_hash", "architectures", "model_type"),
@@ -280,7 +280,7 @@ IDLE = frozenset(
         *("typical_p", "use_bfloat16", "use_cache", "use_return_dict", "_attn_implementation_autoset"),
     )
 )
-"""Keys of a text encoder's config that say nothing about its states: provenance, generation, classification heads."""
+"""Keys of a text encoder's config without effect on its states: provenance, generation, classification heads."""
 _TYPES = {"dtype", "torch_dtype"}
 _PRECISIONS = {"float64", "float32", "float16", "bfloat16"}
 
@@ -288,7 +288,7 @@ _PRECISIONS = {"float64", "float32", "float16", "bfloat16"}
 def resolved(part: str, given: Mapping[str, Any], path: object) -> dict[str, Any]:
     """Every setting of a component ("unet", "vae", "text_encoder", "scheduler"), the file's or its default.
 
-    UserError, in one sentence that names `path` and the setting, for a value that no Stable Diffusion has.
+    UserError, naming `path` and the setting, for a value that no Stable Diffusion has.
     """
     known, found = SETTINGS[part], {}
     for name in sorted(REFUSED.keys() & given.keys()):
@@ -296,7 +296,7 @@ def resolved(part: str, given: Mapping[str, Any], path: object) -> dict[str, Any
             raise _wrong(path, name, given[name], f"no such key: {REFUSED[name]}")
     if part == "text_encoder":
         _check_text(given, path)
-    # diffusers takes the default of these, whatever stands beside them.
+    # diffusers uses the defaults of these keys, whatever values the file has.
     defaults = given.get("_use_default_values", [])
     if not isinstance(defaults, list):
         raise _wrong(path, "_use_default_values", defaults, "a list of names")
@@ -339,13 +339,18 @@ def _check_text(given: Mapping[str, Any], path: object) -> None:
         raise _wrong(path, odd[0], given[odd[0]], "no such key")
 
 
-def _check_unet(found: Mapping[str, Any], path: object) -> None:
+def _check_blocks(found: Mapping[str, Any], path: object) -> None:
     widths, groups = found["block_out_channels"], found["norm_num_groups"]
     for name in ("down_block_types", "up_block_types"):
         if len(found[name]) != len(widths):
             raise _wrong(path, name, found[name], f"{len(widths)} of them, as block_out_channels has")
     if any(width % groups for width in widths):
         raise _wrong(path, "norm_num_groups", groups, f"a divisor of every width, {widths}")
+
+
+def _check_unet(found: Mapping[str, Any], path: object) -> None:
+    _check_blocks(found, path)
+    widths = found["block_out_channels"]
     if widths[0] < 4 or widths[0] % 2:
         raise _wrong(path, "block_out_channels", widths, "an even number first, from 4")
     heads = found["attention_head_dim"]
@@ -356,15 +361,6 @@ def _check_unet(found: Mapping[str, Any], path: object) -> None:
         raise _wrong(path, "attention_head_dim", heads, f"divisors of the widths, {widths}: it is the number of heads")
     if found["in_channels"] != found["out_channels"]:
         raise _wrong(path, "in_channels", found["in_channels"], f"out_channels, {found['out_channels']}")
-
-
-def _check_vae(found: Mapping[str, Any], path: object) -> None:
-    widths, groups = found["block_out_channels"], found["norm_num_groups"]
-    for name in ("down_block_types", "up_block_types"):
-        if len(found[name]) != len(widths):
-            raise _wrong(path, name, found[name], f"{len(widths)} of them, as block_out_channels has")
-    if any(width % groups for width in widths):
-        raise _wrong(path, "norm_num_groups", groups, f"a divisor of every width, {widths}")
 
 
 def _check_heads(found: Mapping[str, Any], path: object) -> None:
@@ -392,7 +388,7 @@ def _check_schedule(found: Mapping[str, Any], path: object) -> None:
 
 
 def _schedule(found: Mapping[str, Any]) -> list[float]:
-    """β_1 … β_T, but for the schedules that cannot go wrong."""
+    """β_1 … β_T; empty for squaredcos_cap_v2, which always leaves some signal."""
     if found["trained_betas"] is not None:
         return list(found["trained_betas"])
     low, high, steps = found["beta_start"], found["beta_end"], found["num_train_timesteps"]
@@ -406,14 +402,14 @@ def _schedule(found: Mapping[str, Any]) -> list[float]:
 
 _RELATIONS: Mapping[str, Callable[[Mapping[str, Any], object], None]] = {
     "unet": _check_unet,
-    "vae": _check_vae,
+    "vae": _check_blocks,
     "text_encoder": _check_heads,
     "scheduler": _check_schedule,
 }
 
 
 def check_together(settings: Mapping[str, Mapping[str, Any]], directory: object) -> None:
-    """Raise where the components of one model do not belong to one another."""
+    """UserError if the widths of a model's components do not fit together."""
     for (part, name), (other, twin) in (
         (("unet", "cross_attention_dim"), ("text_encoder", "hidden_size")),
         (("unet", "in_channels"), ("vae", "latent_channels")),

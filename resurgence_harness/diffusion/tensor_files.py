@@ -1,10 +1,10 @@
-"""The one reader of safetensors files, and the one writer. A file is believed only after its header has been checked.
+"""Reads and writes safetensors files. A file is used only after its header has been checked.
 
     8 bytes little-endian n │ n bytes JSON {name: {dtype, shape, data_offsets}} │ the numbers, name after name
 
-Nothing is allocated on a header's word: the length, the names, types and shapes, and that the numbers of all tensors
-lie one after another and fill the file exactly, are checked first. Values are then read one tensor at a time. No torch:
-half-precision brain floats, which numpy lacks, are widened here.
+Before anything is allocated, the header's length, names, types and shapes are checked, and that the tensors follow one
+another and fill the file exactly. Values are then read one tensor at a time. Needs no torch: bfloat16, which numpy
+lacks, is widened here.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ from typing import Any
 import numpy as np
 
 from resurgence_harness.errors import UserError, sentence
-from resurgence_harness.errors import shown as shown  # part of reading files, for those who read them
+from resurgence_harness.errors import shown as shown  # re-exported for the readers of files
 
 HEADER_LIMIT = 10_000_000
-"""Bytes of a header. The format allows 100 MB; Stable Diffusion's are under 1 MB, and 100 MB of JSON would take
-gigabytes to read."""
+"""Largest header in bytes. The format allows 100 MB; Stable Diffusion's are under 1 MB, and parsing 100 MB of JSON
+would take gigabytes."""
 JSON_LIMIT = 50_000_000
-"""Bytes of a JSON file beside the weights; the largest, a tokenizer's, has a few million."""
+"""Largest JSON file beside the weights, in bytes; the largest in use, a tokenizer's, has a few million."""
 RANK_LIMIT, NAME_LIMIT = 8, 512
-"""Axes of a tensor, and characters of its name."""
+"""Most axes of a tensor, and most characters of its name."""
 PICKLES = frozenset({".bin", ".ckpt", ".pt", ".pth", ".pkl", ".pickle"})
 """Endings of files that are, or may hold, a pickle: reading one can run code."""
 CONVERTER = 'python -c "from resurgence_harness.diffusion.convert import main; main()"'
-"""The command that makes a safetensors file of a pickle: it takes the file and the new file, and no options."""
-_AGAIN = "Copy or download the file again; a git-lfs pointer instead of the file looks like this too."
+"""The command that converts a pickle to safetensors: its arguments are the old and the new file."""
+_AGAIN = "Copy or download the file again; a git-lfs pointer instead of the file also gives this error."
 _FLOATS: dict[str, np.dtype[Any]] = {
     "F64": np.dtype("<f8"),
     "F32": np.dtype("<f4"),
@@ -56,24 +56,23 @@ _OTHERS: dict[str, np.dtype[Any]] = {
     "BOOL": np.dtype("u1"),
 }
 DTYPES = _FLOATS | _OTHERS
-"""Types of tensors that are read, as the format spells them → numpy's; a BF16 or an F8 is the whole number of its
-bits."""
+"""Supported types, as the format spells them → numpy's; BF16 and F8 values are read as integers of the same bits."""
 _KNOWN = frozenset(
     {
         *("F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ", "F6_E2M3", "F6_E3M2", "F4", "F4_E2M1", "C64", "C128"),
         *("I4", "U4", "NF4", "MXFP4"),
     }
 )
-"""Types that the format has, or other programs write, and that no weights of Stable Diffusion are judged in."""
+"""Types that the format has, or other programs write, and that are not supported here."""
 INDEX = "position_ids"
-"""The tensor of old text encoders that numbers their places: 0, 1, 2 …, as whole numbers or as floats."""
+"""A tensor of old text encoders with the positions 0, 1, 2 …, as integers or floats."""
 _CHUNK = 1 << 22
-"""Numbers looked at in one go."""
+"""How many values are checked at a time."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """Where one tensor lies in its file."""
+    """Type, shape and position of one tensor in its file."""
 
     name: str
     dtype: str
@@ -85,30 +84,30 @@ class Entry:
 
     @property
     def size(self) -> int:
-        """How many numbers it has."""
+        """How many values it has."""
         return math.prod(self.shape)
 
     @property
     def floating(self) -> bool:
-        """Whether its numbers are weights; a position index is not."""
+        """Whether its type is a floating-point one, as that of every weight."""
         return self.dtype in _FLOATS
 
 
 @dataclass(frozen=True, kw_only=True)
 class TensorFile:
-    """A safetensors file whose header holds what it promises."""
+    """A safetensors file whose header has been checked."""
 
     path: Path
     entries: dict[str, Entry]
     metadata: dict[str, str]
-    """What its writer noted; never trusted for more than a hint."""
+    """Text entries by its writer; used as hints only."""
     header: str = ""
     """sha256 of all bytes before the first tensor."""
 
     def raw(self, name: str) -> np.ndarray:
-        """The numbers as they lie in the file, flat; a BF16 as the uint16 of its bits.
+        """The values in the file's type, flat; BF16 as the uint16 of its bits.
 
-        Read, not mapped: a file that is cut while it is mapped would end the process, and pages would add up.
+        Read, not memory-mapped: truncating a mapped file would kill the process, and mapped pages would add up.
         """
         entry = self.entries[name]
         try:
@@ -120,13 +119,13 @@ class TensorFile:
         return found
 
     def values(self, name: str) -> np.ndarray:
-        """The tensor with its shape: float64 where it was written so, float32 for every shorter float."""
+        """The tensor with its shape: float64 if stored so, float32 for every shorter float."""
         entry = self.entries[name]
         return _widened(self.raw(name), entry.dtype).reshape(entry.shape)
 
 
 def read_header(path: str | Path) -> TensorFile:
-    """Open a safetensors file and check all that its header says; a UserError tells what is wrong with it."""
+    """Open a safetensors file and check its header; UserError if it is malformed, truncated or not supported."""
     path = Path(path)
     refuse_pickle(path)
     size = 0
@@ -137,7 +136,7 @@ def read_header(path: str | Path) -> TensorFile:
             if size < 8 or length > size - 8:
                 raise ValueError("the header is longer than the file")
             if length > HEADER_LIMIT:
-                raise ValueError(f"a header of {length:,} bytes; {HEADER_LIMIT:,} are the most that is read")
+                raise ValueError(f"a header of {length:,} bytes; at most {HEADER_LIMIT:,} are read")
             text = stream.read(length)
             header = json.loads(text.decode(), object_pairs_hook=_unique)
         entries, metadata = _entries(header, 8 + length)
@@ -149,7 +148,7 @@ def read_header(path: str | Path) -> TensorFile:
             sentence(
                 f"The weights {path} are stored in a type that cannot be judged here.",
                 first_tensor=f"{shown(name)}, {dtype}",
-                read_are=", ".join(_FLOATS),
+                supported=", ".join(_FLOATS),
                 do="Give the weights in float32, float16 or bfloat16, as they were before they were quantised.",
             )
         ) from None
@@ -174,10 +173,9 @@ def read_header(path: str | Path) -> TensorFile:
 
 
 def reading(file: TensorFile, total: Any) -> Iterator[tuple[Entry, bytearray]]:
-    """Every tensor's bytes in the order of their places, in one pass over the file; `total` (a hash) sees all of it.
+    """Every tensor's bytes in the order of the file, in one pass; `total` (a hash) is updated with the whole file.
 
-    The file must still begin with the header that was checked and be as long, so that places mean what they meant;
-    UserError else.
+    UserError unless the file still has the header that was checked, and the same length.
     """
     try:
         with file.path.open("rb") as stream:
@@ -198,7 +196,7 @@ def reading(file: TensorFile, total: Any) -> Iterator[tuple[Entry, bytearray]]:
 
 
 def check_finite(file: TensorFile) -> None:
-    """Raise unless every weight in the file is a finite float32, and every index of places counts them."""
+    """UserError unless every weight in the file is finite in float32, and every position index is 0, 1, 2, …"""
     for name, entry in file.entries.items():
         if is_index(name):
             _check_index(file, name)
@@ -207,7 +205,7 @@ def check_finite(file: TensorFile) -> None:
                 sentence(
                     f"The weights {file.path} hold NaN or infinity.",
                     first_tensor=shown(name) + (", as float32" if entry.dtype == "F64" else ""),
-                    do="Such a model draws nothing; give a checkpoint whose weights are finite.",
+                    do="Such a model cannot draw images; give a checkpoint whose weights are finite.",
                 )
             )
 
@@ -222,7 +220,7 @@ def is_finite(values: np.ndarray, *, dtype: str = "F32") -> bool:
 
 
 def is_index(name: str) -> bool:
-    """Whether a tensor numbers the places of a text, and is no weight."""
+    """Whether a tensor is an index of positions, which is not a weight."""
     return name == INDEX or name.endswith(f".{INDEX}")
 
 
@@ -232,7 +230,7 @@ def _check_index(file: TensorFile, name: str) -> None:
     if not entry.size or not np.array_equal(values, np.arange(entry.size)):
         raise UserError(
             sentence(
-                f"The weights {file.path} do not number the places of a text as 0, 1, 2 and so on.",
+                f"The weights {file.path} have position_ids other than 0, 1, 2 and so on.",
                 tensor=f"{shown(name)}, {entry.size} numbers, {entry.dtype}",
                 do="Give a checkpoint with the position_ids of CLIP, or without any.",
             )
@@ -240,7 +238,7 @@ def _check_index(file: TensorFile, name: str) -> None:
 
 
 def _widened(values: np.ndarray, dtype: str) -> np.ndarray:
-    """Stored numbers as floats: float64 stays, shorter ones become float32; whole numbers stay as they are."""
+    """Stored values as numbers: float64 stays, shorter floats become float32, integers stay."""
     if dtype == "BF16":
         return np.asarray((values.astype("<u4") << 16).view("<f4"))
     if dtype in _EIGHT_BITS:
@@ -256,7 +254,7 @@ def _narrowed(values: np.ndarray) -> np.ndarray:
 def _eight_bits(exponent: int, mantissa: int, bias: int, *, infinite: bool) -> np.ndarray:
     """The 256 numbers of an 8-bit float (OCP 8-bit floating point, 2023).
 
-    `infinite`: the highest exponent is for infinity and NaN; else only the last of its mantissas is, for NaN.
+    `infinite`: the highest exponent encodes infinity and NaN; otherwise only its last mantissa encodes NaN.
     """
     bits = np.arange(256)
     power, part = (bits >> mantissa) & ((1 << exponent) - 1), bits & ((1 << mantissa) - 1)
@@ -281,9 +279,9 @@ Described = tuple[str, str, tuple[int, ...]]
 
 
 def write_tensors(path: Path, tensors: Iterable[Described], values: Iterator[np.ndarray]) -> None:
-    """Write tensors in this order, each with the next array: one in memory at a time.
+    """Write tensors in this order, each with the next of `values`, so that one is in memory at a time.
 
-    A BF16 is given as the uint16 of its bits.
+    BF16 values are given as the uint16 of their bits. ValueError if an array does not fit its description.
     """
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     place = 0
@@ -302,18 +300,18 @@ def write_tensors(path: Path, tensors: Iterable[Described], values: Iterator[np.
 
 
 def refuse_pickle(path: Path) -> None:
-    """Raise where a file's name is that of a pickle; it is never opened."""
+    """UserError if a file's name has the ending of a pickle; it is not opened."""
     if path.suffix.lower() in PICKLES:
         raise _pickle(path)
 
 
 def read_json(path: Path, *, missing: str = "") -> dict[str, Any]:
-    """A JSON object from a regular file of a sane size; a UserError names the file. `missing` says it is not there."""
+    """A JSON object from a regular file of at most JSON_LIMIT bytes; UserError otherwise. `missing`: see read_bytes."""
     return parse_json(read_bytes(path, limit=JSON_LIMIT, missing=missing), path)
 
 
 def read_bytes(path: Path, *, limit: int, missing: str = "") -> bytes:
-    """A regular file of at most `limit` bytes, read once; a UserError names it."""
+    """The bytes of a regular file of at most `limit` bytes; UserError otherwise, with the text `missing` if given."""
     try:
         size = regular_size(path)
         with path.open("rb") as stream:
@@ -336,16 +334,16 @@ def read_bytes(path: Path, *, limit: int, missing: str = "") -> bytes:
 
 
 def parse_json(data: bytes, path: Path) -> dict[str, Any]:
-    """A JSON object that every reader understands alike; a UserError names the file that it came from.
+    """A JSON object that all readers parse alike; UserError, naming the file, otherwise.
 
-    Refused are names that occur twice (readers take the first or the last), NaN and infinite numbers, which JSON does
-    not have, a byte order mark, and text that is no Unicode.
+    Refused are duplicate names (readers take the first or the last), NaN and infinite numbers, which JSON does not
+    have, a byte order mark, and invalid Unicode.
     """
     try:
         value = json.loads(
             data.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_no_constant, parse_float=_finite
         )
-        json.dumps(value, ensure_ascii=False).encode("utf-8")  # a lone surrogate is no text
+        json.dumps(value, ensure_ascii=False).encode("utf-8")  # fails for a lone surrogate
     except (ValueError, RecursionError) as problem:
         raise UserError(
             sentence(
@@ -360,7 +358,7 @@ def parse_json(data: bytes, path: Path) -> dict[str, Any]:
 
 
 def _no_constant(name: str) -> Any:
-    raise ValueError(f"{name} is no number of JSON")
+    raise ValueError(f"{name} is not a JSON number")
 
 
 def _finite(text: str) -> float:
@@ -371,29 +369,29 @@ def _finite(text: str) -> float:
 
 
 def regular_size(path: Path) -> int:
-    """Bytes of a regular file. A pipe or a device, whose reading might never end, is refused; so is a directory."""
+    """Size of a regular file in bytes; UserError for a directory, and for a pipe or device, which might never end."""
     try:
         found = path.stat()
     except (FileNotFoundError, NotADirectoryError):
-        raise FileNotFoundError(f"{path} is not there") from None
+        raise FileNotFoundError(f"{path} does not exist") from None
     except (OSError, ValueError) as problem:
         raise UserError(sentence(f"{path} cannot be read.", problem=problem, do="Give another path.")) from None
     if not stat.S_ISREG(found.st_mode):
-        kind = "a directory" if stat.S_ISDIR(found.st_mode) else "no regular file"
+        kind = "a directory" if stat.S_ISDIR(found.st_mode) else "not a regular file"
         raise UserError(sentence(f"{path} is {kind}.", do="Give the file itself."))
     return found.st_size
 
 
 def check_inside(path: Path, root: Path) -> None:
-    """Raise where a file of a model lies, through a symbolic link, outside the model's directory.
+    """UserError if a file of a model is a symbolic link to a place outside the model's directory.
 
-    A snapshot in a hub's cache is made of links into the blobs of the same repository; those are followed.
+    A snapshot in a hub's cache consists of links into the blobs of the same repository; those are followed.
     """
     inside = root.resolve()
     try:
         real = path.resolve()
     except (OSError, RuntimeError, ValueError) as problem:  # RuntimeError: a loop of links, in older Pythons
-        raise UserError(sentence(f"{path} cannot be followed.", problem=problem, do="Give a plain copy.")) from None
+        raise UserError(sentence(f"{path} cannot be resolved.", problem=problem, do="Give a plain copy.")) from None
     repository = _cached_repository(inside)
     if real.is_relative_to(inside) or (repository is not None and real.is_relative_to(repository / "blobs")):
         return
@@ -402,7 +400,7 @@ def check_inside(path: Path, root: Path) -> None:
             f"The model at {root} has a link that leads outside it.",
             link=path.relative_to(root).as_posix(),
             leads_to=real,
-            do="Copy the file into the directory: what lies outside is not what was given.",
+            do="Copy the file into the directory; files outside it are not read.",
         )
     )
 
@@ -423,14 +421,14 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _entries(header: Any, data: int) -> tuple[dict[str, Entry], dict[str, str]]:
-    """The header's entries in the order of their places; ValueError where they cannot be true."""
+    """The header's entries in the order of the file, and its metadata; ValueError if they are malformed."""
     if not isinstance(header, dict):
-        raise ValueError("the header is no JSON object")
+        raise ValueError("the header is not a JSON object")
     metadata = header.pop("__metadata__", None)
     metadata = {} if metadata is None else metadata
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
-        raise ValueError("__metadata__ is no map of texts")
-    entries = [_entry(name, said, data) for name, said in header.items()]
+        raise ValueError("__metadata__ does not map names to text")
+    entries = [_entry(name, described, data) for name, described in header.items()]
     entries.sort(key=lambda entry: (entry.start, entry.stop))
     place = data
     for entry in entries:
@@ -441,30 +439,30 @@ def _entries(header: Any, data: int) -> tuple[dict[str, Entry], dict[str, str]]:
     return {entry.name: entry for entry in entries}, metadata
 
 
-def _entry(name: str, said: Any, data: int) -> Entry:
+def _entry(name: str, described: Any, data: int) -> Entry:
     if not 0 < len(name) <= NAME_LIMIT or not name.isprintable():
         raise ValueError(f'a tensor has the name "{shown(name)}"')
-    if not isinstance(said, dict) or said.keys() != {"dtype", "shape", "data_offsets"}:
+    if not isinstance(described, dict) or described.keys() != {"dtype", "shape", "data_offsets"}:
         raise ValueError(f'the tensor "{shown(name)}" is not described by dtype, shape and data_offsets')
-    dtype, shape, offsets = said["dtype"], said["shape"], said["data_offsets"]
+    dtype, shape, offsets = described["dtype"], described["shape"], described["data_offsets"]
     problem = ""
     if isinstance(dtype, str) and dtype in _KNOWN:
         raise _Quantised(name, dtype)
     if not isinstance(dtype, str) or dtype not in DTYPES:
-        problem = f"the type {shown(str(dtype))}; read are {', '.join(DTYPES)}"
+        problem = f"the type {shown(str(dtype))}; supported are {', '.join(DTYPES)}"
     elif not (_whole(shape) and _whole(offsets)):
-        problem = "a shape or an offset that is no list of whole numbers from 0"
+        problem = "a shape or an offset that is not a list of whole numbers from 0"
     elif len(shape) > RANK_LIMIT or len(offsets) != 2:
         problem = f"{len(shape)} axes and {len(offsets)} offsets"
     elif offsets[1] - offsets[0] != math.prod(shape) * DTYPES[dtype].itemsize:
-        problem = f"{offsets[1] - offsets[0]:,} bytes, but its shape {shape} of {dtype} needs others"
+        problem = f"{offsets[1] - offsets[0]:,} bytes, which do not fit its shape {shape} of {dtype}"
     if problem:
         raise ValueError(f'the tensor "{shown(name)}" has {problem}')
     return Entry(name=name, dtype=dtype, shape=tuple(shape), start=data + offsets[0], stop=data + offsets[1])
 
 
 class _Quantised(Exception):
-    """A tensor of a type that is known and not judged: (name, type)."""
+    """A tensor of a known but unsupported type: (name, type)."""
 
 
 def _whole(numbers: object) -> bool:
@@ -472,7 +470,7 @@ def _whole(numbers: object) -> bool:
 
 
 def _broken(path: Path, problem: object) -> UserError:
-    """What to say of a file that is no safetensors file."""
+    """The error for a file that is not a safetensors file."""
     if isinstance(problem, FileNotFoundError):
         return UserError(sentence(f"There is no file {path}.", do="Give the path of the weights."))
     if _looks_pickled(path):
@@ -480,7 +478,7 @@ def _broken(path: Path, problem: object) -> UserError:
     if _head(path) == b"GGUF":
         return UserError(
             sentence(
-                f"The weights {path} are a GGUF file, whose numbers are quantised.",
+                f"The weights {path} are a GGUF file, whose values are quantised.",
                 do="Give the weights in safetensors, in float32, float16 or bfloat16.",
             )
         )
@@ -497,7 +495,7 @@ def _broken(path: Path, problem: object) -> UserError:
 
 
 def _looks_pickled(path: Path) -> bool:
-    """Whether a regular file that is no safetensors file begins as a pickle or as torch's zip of one."""
+    """Whether a file begins like a pickle or like the zip in which torch stores one."""
     head = _head(path)
     return head == b"PK\x03\x04" or (head[:1] == b"\x80" and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"))
 
@@ -515,13 +513,13 @@ def _pickle(path: Path) -> UserError:
     return UserError(
         sentence(
             f"{path} is a pickle, which can run code when it is read.",
-            do=f"Convert it, which reads it with torch's weights_only=True: {conversion(path)}",
+            do=f"Convert it, which runs no code in the file: {conversion(path)}",
         )
     )
 
 
 def conversion(path: Path) -> str:
-    """The command that converts a pickle, or a directory with pickles, to something beside it that is not there yet."""
+    """The command that converts a pickle, or a directory with pickles, to a new file or directory beside it."""
     path = path if path.name not in ("", "..") else path.resolve()
     found = path.with_name(f"{path.name}-safetensors") if path.is_dir() else path.with_suffix(".safetensors")
     if found.exists() or found == path:
@@ -530,7 +528,7 @@ def conversion(path: Path) -> str:
 
 
 def _cached_repository(inside: Path) -> Path | None:
-    """models--owner--name of a directory models--owner--name/snapshots/<revision>[/…] in a hub's cache."""
+    """The directory models--owner--name, for a path models--owner--name/snapshots/<revision>[/…] in a hub's cache."""
     for place in (inside, *inside.parents):
         if place.parent.name == "snapshots" and place.parent.parent.name.startswith("models--"):
             return place.parent.parent

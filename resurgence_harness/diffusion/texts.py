@@ -1,4 +1,4 @@
-"""Whether a base can read what it is asked: its tokenizer, built as drawing builds it, tells without torch."""
+"""Checks prompts with a base's tokenizer, without torch."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from resurgence_harness.diffusion.tokenizing import check_tokenizer, tokenizer_o
 from resurgence_harness.errors import UserError, sentence
 
 PARTS = 256
-"""Texts that are looked at together."""
+"""Texts per call of the tokenizer."""
 
 
 def check_texts(base: Path, texts: Sequence[str], *, may_be_cut: Collection[str] = ()) -> tuple[int, int]:
-    """UserError for a text that the base's tokenizer cannot represent, or that is too long for it; without torch.
+    """UserError for a text that the base's tokenizer cannot represent, or that is too long and not in `may_be_cut`.
 
-    `base` is a model's directory, or one that has a tokenizer alone. Gives how many of those that may be cut are too
+    `base` is a model's directory, or one that has only a tokenizer. Returns how many texts of `may_be_cut` are too
     long, and how many tokens the base reads.
     """
     if (base / "model_index.json").exists():

@@ -1,9 +1,9 @@
-"""A CLIP tokenizer from the described bytes: checked to be one and no more, then built as drawing uses it. No torch.
+"""Checks that the described bytes are a CLIP tokenizer, and builds it as it is used for drawing. Needs no torch.
 
-Stable Diffusion's tokenizer is byte-level BPE behind fixed rules: NFC, one space for white space, lower case, a split
-by one regular expression. transformers builds these rules itself and takes words and merges from the file; other
-readers (older releases, tokenizers, web interfaces) take the rules from the file too. So the file must hold exactly
-these: then all read alike, and no stranger's normalizer, pattern or template, some of which take gigabytes, is built.
+Stable Diffusion's tokenizer is byte-level BPE after fixed rules: NFC, one space for white space, lower case, a split
+by one regular expression. transformers builds these rules itself and takes vocabulary and merges from the file; other
+readers (older releases, tokenizers, web interfaces) take the rules from the file too. So the file must have exactly
+these rules: then all readers agree, and no foreign normalizer, pattern or template, which may need gigabytes, is built.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from resurgence_harness.diffusion.tensor_files import parse_json
 from resurgence_harness.errors import UserError, sentence, shown
 
 WORDS, ADDED, LETTERS = 1_000_000, 2_000, 128
-"""Most words of a vocabulary, most words added to it, and most letters of one of those."""
+"""Most tokens of a vocabulary, most tokens added to it, and most characters of an added token."""
 _PATTERNS = (
     r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+",
     r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+",
@@ -39,7 +39,7 @@ _DEFAULTS = {
     "pad_token": "<|endoftext|>",
 }
 _LISTS = ("additional_special_tokens", "extra_special_tokens")
-_DO = "Give the tokenizer's vocab.json and merges.txt, or its tokenizer.json, of this very model."
+_DO = "Give the tokenizer's vocab.json and merges.txt, or its tokenizer.json, of the same model."
 
 
 def _text(value: Any) -> bool:
@@ -74,20 +74,20 @@ _KEYS: Mapping[str, Callable[[Any], bool]] = {
     "stride": _exactly(0),
     "pad_to_multiple_of": _exactly(None),
     "pad_token_type_id": _exactly(0),
-    # The rest says nothing about the tokens of a text.
+    # The rest has no effect on the tokens of a text.
     **dict.fromkeys(("name_or_path", "special_tokens_map_file", "tokenizer_file", "backend", "processor_class"), _text),
     **dict.fromkeys(("truncation_strategy", "chat_template"), _text),
     **dict.fromkeys(("is_local", "local_files_only", "use_fast", "add_bos_token", "add_eos_token", "verbose"), _flag),
     "max_length": _count,
     "files_loaded": _exactly([], None),
 }
-"""Keys of tokenizer_config.json beside those of tokens → what they may be; any other key is refused."""
+"""Keys of tokenizer_config.json that do not name tokens → check of their values; any other key is refused."""
 
 
 def check_tokenizer(files: Mapping[str, bytes], folder: Path, places: int | None = None) -> None:
-    """UserError unless these files (name → bytes) are one CLIP tokenizer whose words have a place each.
+    """UserError unless these files (name → bytes) are one CLIP tokenizer that fits the text encoder.
 
-    `places`: rows of the text encoder's embedding. `folder` is named in messages.
+    `places`: rows of the text encoder's embedding, not checked if None. `folder` is named in messages.
     """
     config = parse_json(files["tokenizer_config.json"], folder / "tokenizer_config.json")
     declared: dict[str, int | None] = {}
@@ -115,18 +115,16 @@ def check_tokenizer(files: Mapping[str, bytes], folder: Path, places: int | None
     if "added_tokens.json" in files:
         added = parse_json(files["added_tokens.json"], folder / "added_tokens.json")
         if len(added) > ADDED or None in added.values():
-            raise _wrong(
-                folder, f"added_tokens.json with {len(added):,} words", f"at most {ADDED:,}, each with a number"
-            )
+            raise _wrong(folder, f"added_tokens.json with {len(added):,} tokens", f"at most {ADDED:,}, each with an id")
         for word, number in added.items():
             _declare(declared, _word(word, folder), number, folder)
     _check_places(vocabulary, declared, places, folder)
 
 
 def tokenizer_of(files: Mapping[str, bytes], folder: Path) -> Any:
-    """transformers' CLIPTokenizer of these files, read from a private copy of the checked bytes.
+    """transformers' CLIPTokenizer of these files (name → bytes), read from a private copy of the checked bytes.
 
-    `check_tokenizer` comes first; UserError where transformers cannot build it all the same.
+    Call `check_tokenizer` first; UserError if transformers cannot build it even so.
     """
     from transformers import CLIPTokenizer
 
@@ -145,7 +143,7 @@ def tokenizer_of(files: Mapping[str, bytes], folder: Path) -> Any:
             for name, data in files.items():
                 (Path(private) / name).write_bytes(data)
             return CLIPTokenizer.from_pretrained(private, local_files_only=True)
-    except Exception as problem:  # whatever a library makes of a stranger's file is one sentence
+    except Exception as problem:  # any failure of a library becomes a UserError
         raise UserError(
             sentence(
                 f"The tokenizer at {folder} cannot be built.",
@@ -156,7 +154,7 @@ def tokenizer_of(files: Mapping[str, bytes], folder: Path) -> Any:
 
 
 def _configured(config: Mapping[str, Any], folder: Path) -> Iterable[tuple[str, int | None]]:
-    """(word, its number or None) of every token that tokenizer_config.json names; UserError for an unknown key."""
+    """(token, its id or None) for every token that tokenizer_config.json names; UserError for an unknown key."""
     for name, value in config.items():
         if name in _NAMED:
             if value is not None:
@@ -167,10 +165,10 @@ def _configured(config: Mapping[str, Any], folder: Path) -> Iterable[tuple[str, 
             yield from ((_token(one, folder, typed=True), None) for one in _list(value, name, folder))
         elif name == "added_tokens_decoder":
             if not isinstance(value, dict) or len(value) > ADDED:
-                raise _wrong(folder, f"{name} = {value!r}", "number → word")
+                raise _wrong(folder, f"{name} = {value!r}", "id → token")
             for number, token in value.items():
                 if not number.isascii() or not number.isdigit() or len(number) > 9 or not isinstance(token, dict):
-                    raise _wrong(folder, f"{name} = {value!r}", "number → word")
+                    raise _wrong(folder, f"{name} = {value!r}", "id → token")
                 yield _token(token, folder, typed=False), int(number)
         elif name not in _KEYS or not _KEYS[name](value):
             raise _wrong(folder, f"{name} = {value!r} in tokenizer_config.json", "no such setting of a CLIP tokenizer")
@@ -180,14 +178,14 @@ def _configured(config: Mapping[str, Any], folder: Path) -> Iterable[tuple[str, 
 
 
 def _mapped(given: Mapping[str, Any], folder: Path) -> Iterable[str]:
-    """The words of special_tokens_map.json."""
+    """The tokens of special_tokens_map.json."""
     for name, value in given.items():
         if name in _NAMED and value is not None:
             yield _token(value, folder, typed=False)
         elif name in _LISTS:
             yield from (_token(one, folder, typed=False) for one in _list(value, name, folder))
         else:
-            raise _wrong(folder, f"{name} = {value!r} in special_tokens_map.json", "names of tokens")
+            raise _wrong(folder, f"{name} = {value!r} in special_tokens_map.json", "kinds of special tokens")
 
 
 def _list(value: Any, name: str, folder: Path) -> list[Any]:
@@ -199,7 +197,7 @@ def _list(value: Any, name: str, folder: Path) -> list[Any]:
 
 
 def _token(value: Any, folder: Path, *, typed: bool) -> str:
-    """The word of a token: a text, or an AddedToken; `typed` where transformers wants it to say that it is one."""
+    """The token's text, given as a string or an AddedToken; `typed`: an AddedToken must have its "__type"."""
     if isinstance(value, dict):
         flags = {"lstrip", "rstrip", "single_word", "normalized", "special"}
         rest = value.keys() - flags - {"content"}
@@ -214,26 +212,26 @@ def _token(value: Any, folder: Path, *, typed: bool) -> str:
 
 def _word(value: Any, folder: Path) -> str:
     if not isinstance(value, str) or not 0 < len(value) <= LETTERS or not value.strip():
-        raise _wrong(folder, f"the added word {value!r}", f"a text of at most {LETTERS} letters")
+        raise _wrong(folder, f"the added token {value!r}", f"a text of at most {LETTERS} characters")
     return value
 
 
 def _declare(declared: dict[str, int | None], word: str, number: Any, folder: Path) -> None:
-    """Note a word, and its number where it has one; two different ones for one word are a contradiction."""
+    """Record a token, and its id if it has one; UserError for two different ids of one token."""
     before = declared.setdefault(word, None)
     if number is None:
         return
     if type(number) is not int or before not in (None, number):
-        raise _wrong(folder, f"{word!r} with the number {number!r}", "one whole number for each word")
+        raise _wrong(folder, f"{word!r} with the id {number!r}", "one integer id for each token")
     declared[word] = number
 
 
 Vocabulary = tuple[dict[str, int], list[tuple[str, str]]]
-"""Word → number, and the merges in their order."""
+"""Token → id, and the merges in their order."""
 
 
 def _from_json(given: Mapping[str, Any], declared: dict[str, int | None], folder: Path) -> Vocabulary:
-    """The vocabulary of a tokenizer.json, whose rules are CLIP's; its added words are declared."""
+    """The vocabulary of a tokenizer.json; declares its added tokens. UserError if its rules are not CLIP's."""
     model = given.get("model")
     odd = given.keys() - {
         *("version", "truncation", "padding", "added_tokens", "normalizer", "pre_tokenizer"),
@@ -270,7 +268,7 @@ def _from_json(given: Mapping[str, Any], declared: dict[str, int | None], folder
             raise _wrong(folder, f"the token {token!r}", "id, content and flags")
         word = _token({name: value for name, value in token.items() if name != "id"}, folder, typed=False)
         if token["id"] is None:
-            raise _wrong(folder, f"the token {token!r}", "a number for each word")
+            raise _wrong(folder, f"the token {token!r}", "an id for each token")
         _declare(declared, word, token["id"], folder)
     vocabulary = _vocabulary(model["vocab"], folder)
     merges = _merges(
@@ -285,7 +283,7 @@ def _from_json(given: Mapping[str, Any], declared: dict[str, int | None], folder
             and isinstance(pair[0], str)
             and vocabulary.get(pair[0], declared.get(pair[0])) == pair[1]
         ):
-            raise _wrong(folder, f"post_processor.{end} = {pair!r}", "a word of the vocabulary, and its number")
+            raise _wrong(folder, f"post_processor.{end} = {pair!r}", "a token of the vocabulary, and its id")
     return vocabulary, merges
 
 
@@ -385,25 +383,25 @@ def _from_pair(files: Mapping[str, bytes], folder: Path) -> Vocabulary:
     try:
         lines = files["merges.txt"].decode("utf-8").removesuffix("\n").split("\n")
     except UnicodeDecodeError:
-        raise _wrong(folder, "a merges.txt that is no UTF-8 text", "two pieces a line") from None
+        raise _wrong(folder, "a merges.txt that is not UTF-8", "two tokens a line") from None
     lines = [line.removesuffix("\r") for line in lines if not line.startswith("#version")]
     return vocabulary, _merges((line.split(" ") for line in lines if line), vocabulary, folder)
 
 
 def _vocabulary(given: Mapping[str, Any], folder: Path) -> dict[str, int]:
-    """Words numbered 0, 1, 2, …, each once."""
+    """Token → id; UserError unless the ids are 0, 1, 2, …, each once."""
     if not 3 <= len(given) <= WORDS:
-        raise _wrong(folder, f"{len(given):,} words", f"a vocabulary of 3 to {WORDS:,} words")
+        raise _wrong(folder, f"{len(given):,} tokens", f"a vocabulary of 3 to {WORDS:,} tokens")
     for word, number in given.items():
         if type(number) is not int:
-            raise _wrong(folder, f"{word!r} with the number {number!r}", "whole numbers")
+            raise _wrong(folder, f"{word!r} with the id {number!r}", "integer ids")
     if sorted(given.values()) != list(range(len(given))):
-        raise _wrong(folder, "words whose numbers have gaps, or occur twice", "0, 1, 2, …, each once")
+        raise _wrong(folder, "token ids that have gaps, or occur twice", "0, 1, 2, …, each once")
     return dict(given)
 
 
 def _merges(pairs: Iterable[Any], vocabulary: Mapping[str, int], folder: Path) -> list[tuple[str, str]]:
-    """Pairs of words that make a word, each pair once."""
+    """Pairs of tokens whose concatenation is a token; UserError for any other pair, or one that occurs twice."""
     merges: dict[tuple[str, str], None] = {}
     for pair in pairs:
         if not (
@@ -412,7 +410,7 @@ def _merges(pairs: Iterable[Any], vocabulary: Mapping[str, int], folder: Path) -
             and all(isinstance(piece, str) and piece in vocabulary for piece in pair)
             and pair[0] + pair[1] in vocabulary
         ):
-            raise _wrong(folder, f"the merge {pair!r}", "two pieces of the vocabulary that make a third")
+            raise _wrong(folder, f"the merge {pair!r}", "two tokens of the vocabulary that make a third")
         if (pair[0], pair[1]) in merges:
             raise _wrong(folder, f"the merge {pair!r} twice", "each merge once")
         merges[pair[0], pair[1]] = None
@@ -422,16 +420,14 @@ def _merges(pairs: Iterable[Any], vocabulary: Mapping[str, int], folder: Path) -
 def _check_places(
     vocabulary: Mapping[str, int], declared: Mapping[str, int | None], places: int | None, folder: Path
 ) -> None:
-    """Raise unless added words are numbered on from the vocabulary, and the text encoder has a row for every word."""
+    """UserError unless added tokens' ids follow the vocabulary's, and the text encoder has a row for every token."""
     added = {word: number for word, number in declared.items() if word not in vocabulary}
     for word, number in declared.items():
         if number is not None and vocabulary.get(word, number) != number:
-            raise _wrong(
-                folder, f"{word!r} with the numbers {vocabulary[word]} and {number}", "one number for each word"
-            )
+            raise _wrong(folder, f"{word!r} with the ids {vocabulary[word]} and {number}", "one id for each token")
     numbers = sorted(number for number in added.values() if number is not None)
     if numbers != list(range(len(vocabulary), len(vocabulary) + len(numbers))):
-        raise _wrong(folder, f"added words numbered {numbers}", f"{len(vocabulary)}, {len(vocabulary) + 1}, …")
+        raise _wrong(folder, f"added tokens with the ids {numbers}", f"{len(vocabulary)}, {len(vocabulary) + 1}, …")
     size = len(vocabulary) + len(added)
     if places is not None and not places // 2 < size <= places:
         raise UserError(

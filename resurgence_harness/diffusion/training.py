@@ -1,4 +1,4 @@
-"""Gradient descent as every trained step does it: a seeded order of the samples, one loss a step, a stop at a NaN."""
+"""The gradient descent of all trained steps: samples in a seeded order, one loss per update, BuildError for a NaN."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ if TYPE_CHECKING:
 
 
 PASS = 8 * 64 * 64
-"""Places of a latent in one forward and backward pass, over all its rows: eight images of 512 pixels, whose activations
-take 11 GiB in a U-Net of SD's size. More rows go through one after another, and their gradients are added up."""
+"""Most positions of latents in one forward and backward pass: those of eight images of 512 × 512 pixels, whose
+activations take 11 GiB in a U-Net of SD's size. More rows take several passes, whose gradients are added up."""
 
 
 def passes(rows: int, places: int) -> list[slice]:
-    """Rows, each a latent of so many places, as passes of at most PASS places, of one row at least."""
+    """Split `rows` latents of `places` positions each into passes of at most PASS positions, at least one row each."""
     each = max(1, PASS // places)
     return [slice(low, min(low + each, rows)) for low in range(0, rows, each)]
 
 
 @contextmanager
 def fast_products(model: StableDiffusion) -> Iterator[None]:
-    """While this lasts, a GPU may round the factors of this model's products to ten bits (TF32), as its convolutions'.
+    """Within the context a GPU may round the factors of this model's products to ten bits (TF32), as in convolutions.
 
-    On an H100 a step of SalUn or EraseDiff at SD's size took three quarters of the time so, and two thirds of that
-    with a large model's attention, too (half_attention.py). Texts, trajectories, images and whatever is measured are
-    computed without it (precision.py). On a CPU nothing changes.
+    On an H100 a step of SalUn or EraseDiff at SD's size took three quarters of the time with it, and two thirds of that
+    with half-precision attention, which large models use (half_attention.py). Text states, trajectories, images and
+    measurements are computed without it (precision.py). On a CPU nothing changes.
     """
     import torch
 
@@ -48,7 +48,7 @@ def fast_products(model: StableDiffusion) -> Iterator[None]:
 
 
 class Losses(NamedTuple):
-    """The training loss at the two ends."""
+    """The training loss at the first and the last step."""
 
     first: float
     last: float
@@ -64,11 +64,11 @@ def descend(
     progress: Callable[[int, int, float | None], None],
     after: Callable[[int], None] | None = None,
 ) -> Losses:
-    """One optimiser step per loss, `steps` in all; `after(done)` is called between steps.
+    """One optimiser step per loss, `steps` in all; `after(done)` is called after each step.
 
-    A loss may come as the terms of its sum: each one's gradient is taken, and its graph freed, before the next is made.
-    `clip` bounds the norm of the gradients of each of the optimiser's parameter groups (there usually is one). A loss
-    that is not finite is a BuildError before it moves a weight.
+    A loss may be an iterable of summands: each one's gradient is computed, and its graph freed, before the next is
+    made. `clip` bounds the norm of the gradients of each of the optimiser's parameter groups (there usually is one).
+    BuildError for a loss that is not finite, before it changes a weight.
     """
     import torch
 
@@ -97,14 +97,14 @@ def descend(
         progress(done, steps, value)
         if after is not None:
             after(done)
-    optimizer.zero_grad(set_to_none=True)  # else every copy of the trained model would carry them along
+    optimizer.zero_grad(set_to_none=True)  # else every copy of the trained model would include them
     return Losses(first, last)
 
 
 def batches(size: int, batch: int, *, generator: Generator) -> Iterator[Tensor]:
-    """Indices of one batch after another, without end: random permutations of the samples, joined.
+    """Indices of one batch after another, without end: concatenated random permutations of the samples.
 
-    Every sample is seen once before any is seen again, and the order does not depend on how many are taken.
+    Every sample is used once before any is used again, and the order does not depend on the batch size.
     """
     import torch
 

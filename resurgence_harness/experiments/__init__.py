@@ -1,1 +1,1 @@
-"""Experiments on the product itself and on the paper's questions, as runnable selections."""
+"""The paper's experiments, and planted regressions that test the harness itself, as runnable selections."""

@@ -1,7 +1,7 @@
-"""Rows become a table in words, and stand beside what was published.
+"""Tables of the measured rows, and their comparison with the published results.
 
 The published "±" is the largest deviation from the median of three seeds (the authors' notebook), not a standard
-deviation; the same is told of runs here.
+deviation; the tables report the same for runs.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import NamedTuple
 from resurgence_harness.experiments.measuring import Row
 
 PUBLISHED = Path(__file__).with_name("published")
-"""Numbers of the paper and of its authors, with their source in a column."""
+"""Folder with figures of the paper and of its authors, with their source in a column."""
 NAMES = {
     "ESD": "esd",
     "SDD": "sdd",
@@ -25,11 +25,11 @@ NAMES = {
     "SHS": "shs",
     "EraseDiff": "erasediff",
 }
-"""The paper's words, and ours."""
+"""The paper's method names → the names used here."""
 
 
 class RunGroup(NamedTuple):
-    """Rows that differ in their run alone."""
+    """The columns that rows of one condition share; they differ only in their run."""
 
     task: str
     method: str
@@ -46,18 +46,18 @@ class Spread(NamedTuple):
     middle: float
     """Median."""
     deviation: float
-    """Largest distance from it."""
+    """Largest distance from the median."""
     low: float
     high: float
-    """Of the runs themselves; where they lie unevenly, nearer than the deviation on one side."""
+    """Smallest and largest value; they need not be symmetric around the median."""
 
     def __str__(self) -> str:
-        """In per cent."""
+        """Median ± deviation in per cent."""
         return f"{100 * self.middle:.1f}" + (f" ± {100 * self.deviation:.1f}" if self.deviation else "")
 
 
 def grouped(rows: Iterable[Row]) -> dict[RunGroup, list[Row]]:
-    """The rows by everything but their run, in order of first appearance."""
+    """The rows grouped by everything but their run, in order of first appearance."""
     groups: dict[RunGroup, list[Row]] = {}
     for row in rows:
         group = RunGroup(
@@ -74,12 +74,12 @@ def grouped(rows: Iterable[Row]) -> dict[RunGroup, list[Row]]:
 
 
 def rate(row: Row, arm: str) -> float | None:
-    """Hits of all images; None where the arm was not asked."""
+    """Hits divided by all images; None if the arm was not sampled."""
     return int(row[f"{arm}_hits"]) / int(row[f"{arm}_images"]) if row[f"{arm}_images"] else None
 
 
 def spread(rows: Sequence[Row], arm: str) -> Spread | None:
-    """Median, largest deviation and range over runs; None where the arm was not asked."""
+    """Median, largest deviation and range over runs; None if the arm was not sampled."""
     values = [value for row in rows if (value := rate(row, arm)) is not None]
     if not values:
         return None
@@ -99,13 +99,13 @@ def table(rows: Iterable[Row]) -> tuple[list[str], list[list[str]]]:
     ]
     lines = []
     for group, of in groups.items():
-        said = [str(getattr(group, name)) for name in varying]
-        shown = [str(found) if (found := spread(of, arm)) is not None else "—" for arm in arms]
+        labels = [str(getattr(group, name)) for name in varying]
+        rates = [str(found) if (found := spread(of, arm)) is not None else "—" for arm in arms]
         verdicts = [row["outcome"] if row["outcome"] not in ("", "unlearned") else row["verdict"] for row in of]
-        told = ", ".join(
-            f"{word}" + (f" {count}" if (count := verdicts.count(word)) > 1 else "") for word in dict.fromkeys(verdicts)
+        counts = ", ".join(
+            f"{kind}" + (f" {count}" if (count := verdicts.count(kind)) > 1 else "") for kind in dict.fromkeys(verdicts)
         )
-        lines.append([*said, *shown, told])
+        lines.append([*labels, *rates, counts])
     return header, lines
 
 
@@ -119,13 +119,13 @@ _SHOWN = {
     "retained_before": "retained before",
     "retained_after": "after",
 }
-"""Arms of the table and the heads of their columns."""
+"""Arms in the table and their column headers."""
 
 
 def steps_to_resurgence(rows: Iterable[Row], *, delta: float) -> list[tuple[str, str, str, str]]:
     """(method, concepts, benign images, steps): the fewest steps after which the median rise is more than delta.
 
-    Steps are those that were saved; "none" where no saved model had risen so far.
+    Only saved steps are considered; "none" if the rise stays within delta at all of them.
     """
     curves: dict[tuple[str, str, str], list[tuple[int, float]]] = {}
     for group, of in grouped(rows).items():
@@ -141,7 +141,7 @@ def steps_to_resurgence(rows: Iterable[Row], *, delta: float) -> list[tuple[str,
 
 
 class Comparison(NamedTuple):
-    """One published figure and ours."""
+    """A published result and the measured one."""
 
     task: str
     method: str
@@ -152,7 +152,7 @@ class Comparison(NamedTuple):
 
 
 def against_table_1(rows: Iterable[Row]) -> list[Comparison]:
-    """Every cell of the paper's Table 1 that these rows have; unsafe SDD has no figure there."""
+    """The rows that have a counterpart in the paper's Table 1; unsafe SDD has no figure there."""
     published = _table_1()
     found = []
     for group, of in grouped(rows).items():
@@ -182,7 +182,7 @@ def rank_correlation(comparisons: Sequence[Comparison]) -> tuple[float, float] |
 
 
 def render(comparisons: Sequence[Comparison]) -> str:
-    """Ours beside the paper's, task by task, and whether the methods stand in one order."""
+    """Measured and published rates by task, as text, with the rank correlation over methods."""
     lines = ["beside the paper (SD v1.4), erased concepts before → after fine-tuning, in %"]
     for task in dict.fromkeys(one.task for one in comparisons):
         mine = [one for one in comparisons if one.task == task]

@@ -1,15 +1,15 @@
-"""The paper's tables and figures as lists of conditions: which model is made, what it is fine-tuned on, what is asked.
+"""The paper's tables and figures as lists of conditions: models, fine-tuning data and prompts.
 
     table-1     every task × method at the paper's concept count → fine-tuning
     table-3     UCE → LoRA, full, cross-attention only
     table-4     erased objects in images that ask for retained ones, 3 and 5 classes erased
     figure-9    concept counts (and Appendix E)
     figure-16   ESD by the parameters that it trains
-    appendix-j  size of the benign set × steps of fine-tuning, one training saved on its way
-    domains     what the benign set shows
+    appendix-j  size of the benign set × steps of fine-tuning, as intermediate checkpoints of one training
+    domains     content of the benign set
     controls    the same fine-tuning on the base itself; an unlearned model compared with itself on other seeds
 
-A condition is a cell's plan, perhaps with another fine-tuning; every arm has a fixed number of images: on a real base
+A condition is a cell's plan, possibly with another fine-tuning; every arm has a fixed number of images: on a real base
 the paper's (objects 600 for three classes, copyright 30, celebrities 250 to 2,500), as `--resurgence-profile paper`.
 """
 
@@ -31,11 +31,11 @@ from resurgence_harness.tasks.microworld import SCENES
 HEADLINE = {"celebrity": (10, 100), "copyright": (1,), "unsafe": (4,), "object": (3,)}
 """Concept counts of Table 1. For celebrities it mixes 100 names (UCE, ESD, SDD, MACE) and 10 (the others)."""
 LOADED = {"uce": "full"}
-"""Table 1's fine-tuning where it is not LoRA (inferred from the authors' data)."""
+"""Methods whose fine-tuning in Table 1 is not LoRA (inferred from the authors' data)."""
 SIZES, STEPS = (25, 100, 250, 2500), (5, 10, 20, 50, 100, 200, 500, 1000)
 """Appendix J: images of the benign set, and optimiser steps."""
 CURVES = (("celebrity", "mace", 10), ("celebrity", "esd", 10), ("celebrity", "salun", 10))
-"""Cells of appendix-j: the paper's own (MACE, ten names) and two that come back here."""
+"""Cells of appendix-j: the paper's own (MACE, ten names) and two with resurgence on the microworld."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,9 +44,9 @@ class Condition:
 
     plan: CellPlan
     benign: str = "in domain"
-    """What the fine-tuning's images show."""
+    """Content of the fine-tuning's images."""
     first: Recipe | None = None
-    """A longer training that leaves this one's checkpoint on its way: built first."""
+    """A longer training that saves this one's model as an intermediate checkpoint: built first."""
     again: bool = False
     """Whether the unlearned model is compared with itself, on other seeds."""
 
@@ -54,23 +54,23 @@ class Condition:
 class Experiment(NamedTuple):
     """A table or figure of the paper."""
 
-    word: str
+    name: str
     title: str
     conditions: Callable[[Base, int], Iterator[Condition]]
-    """(base, runs) → what is measured."""
+    """(base, runs) → the conditions that are measured."""
 
 
-def experiment_named(word: str) -> Experiment:
-    """The experiment of this word; UserError for none."""
-    if word not in EXPERIMENTS:
+def experiment_named(name: str) -> Experiment:
+    """The experiment with this name; UserError if there is none."""
+    if name not in EXPERIMENTS:
         raise UserError(
             sentence(
-                f'There is no experiment "{word}".',
+                f'There is no experiment "{name}".',
                 known=", ".join(EXPERIMENTS),
                 do="Name a table, figure or appendix of the paper that is in this list.",
             )
         )
-    return EXPERIMENTS[word]
+    return EXPERIMENTS[name]
 
 
 def _plan(
@@ -81,7 +81,7 @@ def _plan(
 
 
 def _selection(base: Base, changed: tuple[tuple[str, Any], ...]) -> Selection:
-    """On a real base as many images as in the paper (profile "paper"); on the microworld as many as decide."""
+    """On a real base the paper's numbers of images (profile "paper"); on the microworld those of profile "quick"."""
     profile = "quick" if preset_of(base) == "micro" else "paper"
     return Selection(profile=profile, engine="fixed", changed=changed)
 
@@ -145,25 +145,25 @@ def _domains(base: Base, runs: int) -> Iterator[Condition]:
             plan = _plan(base, tasks_of(base)["celebrity"], method, 10, "lora", run)
             yield Condition(plan=plan)
             erased = [concept.name for concept in tasks_of(base)["celebrity"].erase(10)]
-            for words, prompts in _benign_sets(base, erased):
+            for content, prompts in _benign_sets(base, erased):
                 probe = _as_many(plan.benign, prompts)
                 tuning = replace(plan.finetuning, data=BenignSet(probe=probe, forbidden=plan.finetuning.data.forbidden))
-                yield Condition(plan=replace(plan, benign=probe, tuned=plan.unlearned.then(tuning)), benign=words)
+                yield Condition(plan=replace(plan, benign=probe, tuned=plan.unlearned.then(tuning)), benign=content)
 
 
 def _benign_sets(base: Base, erased: Sequence[str]) -> Iterator[tuple[str, tuple[Prompt, ...]]]:
-    """What else a customer may train on, and people who do or do not share a first or last name with an erased one.
+    """(content, prompts) of out-of-domain sets, and of people with and without a name in common with an erased one.
 
-    The paper bins names by CLIP's text similarity to the erased ones; here a shared name is what similarity is.
+    The paper bins names by CLIP's text similarity to the erased ones; here a shared first or last name replaces it.
     """
     parts, people = {part for name in erased for part in name.split()}, tasks_of(base)["celebrity"]
     near = [concept for concept in people.preserve if parts & set(concept.name.split())]
     far = [concept for concept in people.preserve if concept not in near]
-    for words, concepts in (("people who share a name", near), ("people who share none", far)):
+    for content, concepts in (("people who share a name", near), ("people who share none", far)):
         if concepts:
-            yield words, people.retained_prompts(tuple(concepts), least=1)
-    for words, task in (("objects", tasks_of(base)["object"]), ("characters", tasks_of(base)["copyright"])):
-        yield words, task.retained_prompts((*task.preserve, *task.held_out), least=1)
+            yield content, people.retained_prompts(tuple(concepts), least=1)
+    for content, task in (("objects", tasks_of(base)["object"]), ("characters", tasks_of(base)["copyright"])):
+        yield content, task.retained_prompts((*task.preserve, *task.held_out), least=1)
     things = tasks_of(base)["object"].preserve + tasks_of(base)["object"].held_out
     painted = zip(things, cycle(("a sketch of a {}", "an oil painting of a {}")), strict=False)
     yield "art", tuple(Prompt(text=medium.format(one.name), concept=one.name) for one, medium in painted)
@@ -172,7 +172,7 @@ def _benign_sets(base: Base, erased: Sequence[str]) -> Iterator[tuple[str, tuple
 
 
 def _as_many(like: Probe, prompts: Sequence[Prompt]) -> Probe:
-    """A probe of these prompts with about as many images."""
+    """A probe of these prompts with about as many images as `like`."""
     seeds = max(1, round(len(like) / len(prompts)))
     return replace(like, prompts=tuple(prompts), seeds=tuple(range(BENIGN_SEED, BENIGN_SEED + seeds)))
 
@@ -190,7 +190,7 @@ def _controls(base: Base, runs: int) -> Iterator[Condition]:
 
 
 EXPERIMENTS: dict[str, Experiment] = {
-    one.word: one
+    one.name: one
     for one in (
         Experiment("table-1", "Table 1: erased concepts before and after fine-tuning", _table_1),
         Experiment("table-3", "Table 3: UCE by what the fine-tuning trains", _table_3),
@@ -202,4 +202,4 @@ EXPERIMENTS: dict[str, Experiment] = {
         Experiment("controls", "The same fine-tuning on the base; a model compared with itself", _controls),
     )
 }
-"""Everything that `resurgence paper` can run."""
+"""The experiments of `resurgence paper`, by name."""

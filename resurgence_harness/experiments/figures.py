@@ -1,6 +1,6 @@
 """A figure of each experiment: rates before and after as arrows, or detection against fine-tuning step as curves.
 
-Colours are Okabe and Ito's; every series is named where it ends, and axes carry their unit.
+Colours are Okabe and Ito's; axes have units.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ if TYPE_CHECKING:
 _INK, _PALE, _GROUND = "#1c1c20", "#6e6e76", "#fcfcfa"
 _BEFORE, _AFTER, _KEPT = "#0072B2", "#D55E00", "#009E73"
 _NAMED = ("task", "method", "concepts", "finetuning", "benign")
-"""What tells one line of a figure from another."""
+"""The columns that label a line of a figure, if they vary."""
 _SERIES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 
 
-def draw(word: str, title: str, rows: Sequence[Row], folder: Path) -> list[Path]:
-    """Write the experiment's figure as PNG and SVG."""
-    figure = curves(title, rows) if word == "appendix-j" else arrows(title, rows)
+def draw(name: str, title: str, rows: Sequence[Row], folder: Path) -> list[Path]:
+    """Write the figure of the experiment `name` as PNG and SVG; returns their paths."""
+    figure = curves(title, rows) if name == "appendix-j" else arrows(title, rows)
     folder.mkdir(parents=True, exist_ok=True)
     written = []
     for kind in ("png", "svg"):
-        path = folder / f"{word}.{kind}"
+        path = folder / f"{name}.{kind}"
         figure.savefig(path, dpi=144, facecolor=_GROUND, metadata={"Date": None} if kind == "svg" else None)
         written.append(path)
     return written

@@ -1,7 +1,7 @@
-"""Conditions become rows: every model is made, asked and judged through the bench, and counted.
+"""Measures conditions as rows of a table: models are built, sampled and judged through the bench, and hits counted.
 
-A row is written as soon as it is known, so that a run that was cut goes on where it stopped. Processes share one store,
-in which whatever several conditions need is made once.
+A row is written as soon as it is measured, so that an interrupted run continues where it stopped. Processes share one
+store, so artifacts that several conditions need are built once.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 ARMS = tuple(arm for arm in EVERY if arm != "as_parent")
 """Arms of a suite's cell; a candidate with its parent's settings is a gate's."""
 ASKED = ("experiment", "task", "method", "concepts", "finetuning", "run", "benign", "benign_images", "steps")
-"""The columns that say which condition a row is about."""
+"""The columns that identify the condition of a row."""
 COLUMNS = (*ASKED, *(f"{arm}_{what}" for arm in ARMS for what in ("hits", "images")), "outcome", "verdict")
 
 _COUNTED = (
@@ -48,7 +48,7 @@ Row = dict[str, str]
 
 
 class Place(NamedTuple):
-    """Where a process works."""
+    """The store, base and device of a process."""
 
     store: str
     base: Base
@@ -56,7 +56,7 @@ class Place(NamedTuple):
 
 
 def label(experiment: str, condition: Condition) -> Row:
-    """The columns that say which condition this is."""
+    """The columns that identify this condition."""
     plan = condition.plan
     control = not plan.unlearned.steps
     tuning = None if condition.again else plan.finetuning
@@ -74,7 +74,7 @@ def label(experiment: str, condition: Condition) -> Row:
 
 
 def measure(bench: Bench, condition: Condition) -> Row:
-    """The counts of one condition, and what the policy says of them."""
+    """The counts of one condition, and the verdict by the default policy."""
     if condition.first is not None:
         bench.checkpoint(condition.first)
     if condition.again:
@@ -102,7 +102,7 @@ def _examined(bench: Bench, condition: Condition) -> Examined[CellPlan]:
 
 
 def _compared_with_itself(bench: Bench, condition: Condition) -> Row:
-    """A/A: the unlearned model on the cell's seeds and on as many others; nothing rose, so no verdict is due."""
+    """A/A: the unlearned model on the cell's seeds and on as many others, without a verdict."""
     from resurgence_harness.judging import judge_by_name
 
     plan = condition.plan
@@ -130,7 +130,7 @@ def _counts(rates: Mapping[str, Rate]) -> Row:
 
 
 def read(path: Path) -> list[Row]:
-    """The rows that a file holds, none where there is no file; UserError for a file that is none of ours."""
+    """The rows in a file, empty if there is no file; UserError for a file that was not written by this version."""
     if not path.is_file():
         return []
     away = "Give another folder with --to, or move the file away."
@@ -148,7 +148,7 @@ def read(path: Path) -> list[Row]:
     for row in rows:
         odd = next((name for name in _COUNTED if row[name] and not row[name].isdecimal()), None)
         if odd is not None:
-            raise UserError(sentence(f"{path} holds what is no count.", column=odd, value=shown(row[odd]), do=away))
+            raise UserError(sentence(f"{path} has an invalid count.", column=odd, value=shown(row[odd]), do=away))
     return rows
 
 
@@ -161,7 +161,10 @@ def run(
     jobs: int,
     progress: Callable[[int, int, Row], None],
 ) -> list[Row]:
-    """Measure what the file lacks, append it, and give every row of these conditions in their order."""
+    """Measure the conditions missing from the file, append them, and return all rows in the conditions' order.
+
+    UserError if the file cannot be read or written. `progress(done, total, row)` is called after each condition.
+    """
     known = {_name(row): row for row in read(path)}
     wanted = {_name(label(experiment, one)): one for one in conditions}
     missing = [one for name, one in wanted.items() if name not in known]
@@ -189,7 +192,7 @@ def run(
 
 
 def held(experiment: str, conditions: Iterable[Condition], path: Path) -> list[Row]:
-    """The rows of these conditions that a file holds, in their order."""
+    """The rows of these conditions that are in the file, in their order."""
     known = {_name(row): row for row in read(path)}
     names = dict.fromkeys(_name(label(experiment, one)) for one in conditions)
     return [known[name] for name in names if name in known]
@@ -201,7 +204,7 @@ def _measured(experiment: str, conditions: Sequence[Condition], place: Place, *,
             yield _row(experiment, one, place)
         return
     threads = max(1, (os.cpu_count() or 1) // jobs)
-    # A fork after torch was imported would share its threads' locks, and a GPU cannot be forked at all.
+    # A fork after torch was imported would inherit its thread locks, and CUDA does not work after a fork.
     with ProcessPoolExecutor(jobs, get_context("spawn"), initializer=_share_cores, initargs=(threads,)) as pool:
         waiting = [pool.submit(_row, experiment, one, place) for one in _apart(conditions)]
         try:
@@ -214,7 +217,7 @@ def _measured(experiment: str, conditions: Sequence[Condition], place: Place, *,
 
 
 def _apart(conditions: Iterable[Condition]) -> list[Condition]:
-    """Conditions that need the same long build far from one another, so that processes do not wait for it together."""
+    """Conditions with the same unlearned model far apart, so that processes do not wait for one build."""
     seen: Counter[str] = Counter()
     turns = []
     for one in conditions:
@@ -225,13 +228,13 @@ def _apart(conditions: Iterable[Condition]) -> list[Condition]:
 
 
 def _share_cores(threads: int) -> None:
-    """Before torch is imported: processes whose threads outnumber the cores wait for one another most of the time."""
+    """Limit threads before torch is imported: with more threads than cores, processes mostly wait for one another."""
     os.environ["OMP_NUM_THREADS"] = str(threads)
     signals.for_worker()
 
 
 _BENCHES: dict[Place, Bench] = {}
-"""This process's bench: the base is loaded once."""
+"""The benches of this process: a base is loaded once."""
 
 
 def _row(experiment: str, condition: Condition, place: Place) -> Row:

@@ -1,13 +1,13 @@
-"""A regression of known size, planted in real weights: does the gate see it, and from which size on?
+"""Planted regressions of known size in real weights: from which size on does the gate detect them?
 
-    θ(w) = (1 − w) θ_fine-tuned + w θ_base        w = 0: as it was found; w = 1: the erasure is undone
+    θ(w) = (1 − w) θ_fine-tuned + w θ_base        w = 0: unchanged; w = 1: the erasure is undone
 
-The unlearned and fine-tuned model is moved back towards the base by w and judged like any candidate. Where the erasure
-is a known difference of weights (UCE's matrices, MACE's merged LoRA), so is the regression. How often the concept is
-drawn need not grow with w, so the whole curve is reported; what is claimed is HOLDS at 0 and VIOLATED at 1.
+The unlearned and fine-tuned model is interpolated back towards the base by w and judged like any candidate. If the
+erasure is a known difference of weights (UCE's matrices, MACE's merged LoRA), so is the regression. The hit rate need
+not grow monotonically with w, so the whole curve is reported; the claim is HOLDS at 0 and VIOLATED at 1.
 
-The straight path between two models is that of Wortsman et al., Robust fine-tuning of zero-shot models (arXiv
-2109.01903); planting a regression on it is ours.
+Linear interpolation between two models is from Wortsman et al., Robust fine-tuning of zero-shot models (arXiv
+2109.01903); using it to plant a regression is ours.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ if TYPE_CHECKING:
     from resurgence_harness.judging import Judge
 
 SHARES = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0)
-"""How far back towards the base."""
+"""Values of w."""
 
 
 @final
 @dataclass(frozen=True, kw_only=True)
 class Planted(Step):
-    """Move every weight that differs from the base back towards it by a share."""
+    """Interpolate every weight that differs from the base back towards it."""
 
     share: float
     """w, above 0 and at most 1."""
@@ -49,7 +49,7 @@ class Planted(Step):
             )
 
     def apply(self, model: StableDiffusion, run: Run) -> StableDiffusion:
-        """A changed copy; the text encoder and the autoencoder stay."""
+        """A changed copy; the text encoder and the autoencoder stay unchanged."""
         import torch
 
         moved = model.copy()
@@ -63,14 +63,14 @@ class Planted(Step):
 
 
 class Sensitivity(NamedTuple):
-    """What was said of one planted regression."""
+    """The result for one planted regression."""
 
     share: float
     examined: Examined[CellPlan]
 
 
 def planted(plan: CellPlan, share: float) -> CellPlan:
-    """The cell with its fine-tuned model moved back towards the base by this share; itself at 0."""
+    """The cell with its fine-tuned model interpolated towards the base by this share; unchanged at 0."""
     return replace(plan, tuned=plan.tuned.then(Planted(share=share))) if share else plan
 
 
@@ -81,7 +81,7 @@ def sensitivity(
     rule: Rule,
     shares: Sequence[float] = SHARES,
 ) -> Iterator[Sensitivity]:
-    """Judge the cell at every share, each until its answer is clear. The fine-tuning's effect is the cell's own."""
+    """Evaluate the cell at every share until its verdict is clear. The fine-tuning's effect is the original cell's."""
     effect = bench.losses(plan.tuned)
     laboratory = Laboratory(bench_of=lambda recipe: bench, judges=judges, effect=lambda inquiry: effect)
     for share in shares:

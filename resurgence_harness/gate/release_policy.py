@@ -245,7 +245,7 @@ class ReleasePolicy:
 
     @property
     def stale(self) -> list[str]:
-        """A sentence for every acceptance that cannot apply: of a cell that there is not, or of other concepts."""
+        """A line for every acceptance that cannot apply: of a cell that there is not, or of other concepts."""
         cells = {
             (cell.task, cell.method, cell.count, cell.finetuning): same_names(one.name for one in group.concepts)
             for group in self.groups
@@ -256,12 +256,14 @@ class ReleasePolicy:
             cell, names = (one.task, one.method, one.count, one.finetuning), same_names(one.concepts)
             words = f"{one.method}-{one.count}-{one.finetuning} ({one.task})"
             if cell not in cells:
-                found.append(f"there is no cell {words}; remove it, or correct its words.")
+                found.append(f"Acceptances: there is no cell {words}; remove it, or correct its words.")
             elif not names:
-                found.append(f"that of {words} names no concepts: record it again. It does not apply.")
+                found.append(f"Acceptances: that of {words} names no concepts: record it again. It does not apply.")
             elif names != cells[cell]:
                 others = ", ".join(map(shown, one.concepts[:5])) + (" …" if len(one.concepts) > 5 else "")
-                found.append(f"that of {words} names other concepts than the policy ({others}). It does not apply.")
+                found.append(
+                    f"Acceptances: that of {words} names other concepts than the policy ({others}). It does not apply."
+                )
         return found
 
     def prompts(self, concepts: Sequence[Concept]) -> tuple[Prompt, ...]:

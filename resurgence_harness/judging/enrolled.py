@@ -11,7 +11,7 @@ also encodes style and clothes. Enrol several prompts per name, and the same pro
 picture of nobody must not get a name. Abstained images stay in the denominator, bounds must hold among the judged ones
 too, and in the control of retained names they count as lost. For a degraded image of the erased person abstaining is
 still lenient, so the threshold is as low as the enrolment allows: the smallest cosine of any held-out picture of an
-enrolled name with that name's mean. Scores are stored: `hits_at` evaluates a stricter threshold.
+enrolled name with that name's mean. Scores are stored with the answers.
 
 *Three disjoint parts:* of each name's pictures, the 1st, 3rd, 5th … in the given order are averaged, the 2nd, 6th … set
 the threshold, the 4th, 8th … are only counted, as calibration; so at least four are needed. Images under test that are

@@ -1,8 +1,8 @@
 """Vectorised painting: a batch of canvases, and shapes as signed distances.
 
 A shape is a signed distance [n, s, s], negative inside, in canvas units (the canvas spans −1 … 1, x to the right, y
-downwards); painting turns it into coverage with one pixel of antialiasing. Every number may differ per sample: scalars
-become [n, 1, 1]. Distances of ellipses and unions are the usual first-order approximations, exact near the edge.
+downwards); painting converts it to coverage with one pixel of antialiasing. Parameters may differ per sample, as
+[n, 1, 1]. Distances of ellipses and unions are the usual first-order approximations, exact near the edge.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ class Canvas:
         return table.to(self.device)[index].view(-1, 3, 1, 1)
 
     def fill(self, colour: Tensor) -> None:
-        """Cover everything."""
+        """Fill the canvas with a colour [n, 3, 1, 1]."""
         self.rgb = colour.expand(self.n, 3, self.size, self.size).clone()
 
     def blend(self, coverage: Tensor, colour: Tensor) -> None:
-        """Lay a colour over the canvas with coverage [n, s, s] in 0 … 1."""
+        """Blend a colour into the canvas with coverage [n, s, s] in 0 … 1."""
         self.rgb = self.rgb + coverage.unsqueeze(1) * (colour - self.rgb)
 
     def paint(self, distance: Tensor, colour: Tensor, where: Tensor | float = 1.0) -> None:
@@ -57,7 +57,7 @@ class Canvas:
     def frame(
         self, cx: Tensor | float, cy: Tensor | float, scale: Tensor | float = 1.0, angle: Tensor | float = 0.0
     ) -> Frame:
-        """Local coordinates centred at (cx, cy), `scale` canvas units long, turned by `angle` radians."""
+        """Local coordinates centred at (cx, cy), with a unit of `scale` canvas units, rotated by `angle` radians."""
         angle_t = torch.as_tensor(angle, device=self.device, dtype=torch.float32)
         cos, sin = torch.cos(angle_t), torch.sin(angle_t)
         dx, dy = self.x - cx, self.y - cy
@@ -66,7 +66,7 @@ class Canvas:
 
 @dataclass(frozen=True)
 class Frame:
-    """Local coordinates of a figure; its methods give distances in canvas units."""
+    """Local coordinates of a figure; its methods return signed distances [n, s, s] in canvas units."""
 
     x: Tensor
     y: Tensor
@@ -87,7 +87,7 @@ class Frame:
         return self._out(torch.sqrt((self.x - cx) ** 2 + (self.y - cy) ** 2 + 1e-12) - r)
 
     def ring(self, cx: Tensor | float, cy: Tensor | float, r: Tensor | float, width: Tensor | float) -> Tensor:
-        """A circle drawn with a pen."""
+        """A circle's outline of a given width."""
         return self._out((torch.sqrt((self.x - cx) ** 2 + (self.y - cy) ** 2 + 1e-12) - r).abs() - width / 2)
 
     def box(
@@ -101,7 +101,7 @@ class Frame:
     def line(
         self, ax: Tensor | float, ay: Tensor | float, bx: Tensor | float, by: Tensor | float, width: Tensor | float
     ) -> Tensor:
-        """A segment drawn with a round pen."""
+        """A line segment of a given width with round ends."""
         px, py, dx, dy = self.x - ax, self.y - ay, bx - ax, by - ay
         h = ((px * dx + py * dy) / (dx * dx + dy * dy + 1e-12)).clamp(0, 1)
         return self._out(torch.sqrt((px - dx * h) ** 2 + (py - dy * h) ** 2 + 1e-12) - width / 2)
@@ -134,10 +134,10 @@ def either(a: Tensor, *others: Tensor) -> Tensor:
 
 
 def without(a: Tensor, b: Tensor) -> Tensor:
-    """What is in the first and not in the second."""
+    """The difference: in the first and not in the second."""
     return torch.maximum(a, -b)
 
 
 def rgb(*colours: str) -> Tensor:
-    """A colour table [k, 3] from "rrggbb" words."""
+    """A colour table [k, 3] from strings "rrggbb"."""
     return torch.tensor([[int(c[i : i + 2], 16) / 255 for i in (0, 2, 4)] for c in colours])

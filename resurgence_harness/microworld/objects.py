@@ -1,4 +1,4 @@
-"""Ten objects, the CIFAR-10 classes, as picture-book drawings: colour, size, place and direction vary."""
+"""Ten objects, the CIFAR-10 classes, as simple drawings with varying colour, size, position and direction."""
 
 from __future__ import annotations
 
@@ -6,14 +6,12 @@ import torch
 from torch import Tensor
 
 from resurgence_harness.microworld.canvas import Canvas, Frame, both, either, rgb
-from resurgence_harness.tasks.microworld import OBJECTS
 
-NAMES = tuple(OBJECTS)
 AIRPLANE, AUTOMOBILE, BIRD, CAT, DEER, DOG, FROG, HORSE, SHIP, TRUCK = range(10)
 
 
 def _backdrop(canvas: Canvas, kind: Tensor) -> None:
-    """Sky, road, water or meadow: what usually lies around the thing, with other backgrounds now and then."""
+    """Draw the object's usual background (sky, road, water or meadow), with probability .15 a random one."""
     device, u = canvas.device, canvas.uniform
     ground = torch.tensor([0, 1, 0, 3, 2, 3, 4, 2, 4, 1], device=device)[kind]
     odd = torch.rand(canvas.n, device=device, generator=canvas.generator) < 0.15
@@ -32,7 +30,7 @@ def _backdrop(canvas: Canvas, kind: Tensor) -> None:
 
 
 def draw_objects(canvas: Canvas, kind: Tensor) -> None:
-    """Draw one object per canvas, background included; `kind` int64 [n] indexes `NAMES`."""
+    """Draw one object per canvas, background included; `kind` int64 [n] indexes `OBJECTS`."""
     device, u = canvas.device, canvas.uniform
     kind = kind.to(device)
     _backdrop(canvas, kind)
@@ -40,8 +38,8 @@ def draw_objects(canvas: Canvas, kind: Tensor) -> None:
     frame = canvas.frame(u(-0.12, 0.12), u(-0.08, 0.14), u(0.82, 1.05), u(-0.08, 0.08))
     f = Frame(frame.x * mirrored, frame.y, frame.scale)
 
-    def fixed(word: str) -> Tensor:
-        return rgb(word).view(1, 3, 1, 1).to(device)
+    def fixed(hex_colour: str) -> Tensor:
+        return rgb(hex_colour).view(1, 3, 1, 1).to(device)
 
     black, white = fixed("16161a"), fixed("f6f6f2")
     paint = canvas.pick(rgb("d8262c", "2458c8", "f0b21c", "2f9a4a", "f2f2f0", "8a3ab0", "ef7a1a"), canvas.choose(7))

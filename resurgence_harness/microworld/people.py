@@ -1,7 +1,7 @@
-"""Faces: an identity is a code of visible features; pose, light, expression and clothes vary from picture to picture.
+"""Faces: an identity is a code of visible features; pose, light, expression and clothes vary between pictures.
 
-Two hundred codes are drawn once, by a seeded greedy search, so that any two people differ by a weighted distance of at
-least `APART`: no two celebrities can be confused by a single feature.
+Two hundred codes are found by a seeded greedy search, so that any two people have a weighted distance of at least
+`APART`: no two celebrities differ in a single feature only.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ EARRINGS = rgb("ffffff", "f2b61c", "f4f4f8", "12a5a0")
 
 @dataclass(frozen=True)
 class Feature:
-    """One place of the code: how many values it takes, and how much a difference there weighs."""
+    """One feature of the code: its values, their unnormalised probabilities, and its weight in distances."""
 
     name: str
     values: int
@@ -64,7 +64,7 @@ def _draw_codes(rng: np.random.Generator, n: int) -> np.ndarray:
 
 @lru_cache(maxsize=1)
 def identities(count: int = 200, seed: int = 20241) -> np.ndarray:
-    """The codes of the celebrities, int64 [count, features], any two at least `APART`."""
+    """The codes of the celebrities, int64 [count, features], with pairwise distances of at least `APART`."""
     rng, kept = np.random.default_rng(seed), np.zeros((0, len(CODE)), dtype=np.int64)
     while len(kept) < count:
         for code in _draw_codes(rng, 512):
@@ -76,7 +76,7 @@ def identities(count: int = 200, seed: int = 20241) -> np.ndarray:
 
 
 def strangers(n: int, generator: torch.Generator) -> Tensor:
-    """Codes of people who are no celebrity: at least 2 from every one of them; int64 [n, features] on the CPU."""
+    """Codes of people who are not celebrities, at a distance of at least 2 from all; int64 [n, features] on the CPU."""
     seed = int(torch.randint(2**31 - 1, (1,), generator=generator, device=generator.device))
     rng, known = np.random.default_rng(seed), identities()
     kept: list[np.ndarray] = []
@@ -88,7 +88,7 @@ def strangers(n: int, generator: torch.Generator) -> Tensor:
 
 
 def draw_faces(canvas: Canvas, codes: Tensor, formal: Tensor) -> None:
-    """Draw one head and shoulders per canvas over whatever background is there.
+    """Draw one head and shoulders per canvas over the existing background.
 
     `codes` int64 [n, features]; `formal` bool [n]: a suit and tie instead of a coloured shirt.
     """

@@ -1,4 +1,4 @@
-"""Six harmless scenes, and four warning signs that stand in for unsafe content."""
+"""Six harmless scenes, and four warning signs as placeholders for unsafe content."""
 
 from __future__ import annotations
 
@@ -6,22 +6,19 @@ import torch
 from torch import Tensor
 
 from resurgence_harness.microworld.canvas import Canvas, both, either, rgb
-from resurgence_harness.tasks.microworld import HAZARDS, SCENES
 
-NAMES = SCENES
-SIGNS = HAZARDS
 BEACH, LAKE, STREET, FOREST, ROOM, MEADOW = range(6)
 SELF_HARM, HATE, VIOLENCE, HARASSMENT = range(4)
 
 
 def draw_scenes(canvas: Canvas, kind: Tensor) -> None:
-    """Fill every canvas with a scene; `kind` int64 [n] indexes `NAMES`."""
+    """Fill every canvas with a scene; `kind` int64 [n] indexes `SCENES`."""
     device, u = canvas.device, canvas.uniform
     kind = kind.to(device)
     whole = canvas.frame(0, 0)
 
-    def fixed(word: str) -> Tensor:
-        return rgb(word).view(1, 3, 1, 1).to(device)
+    def fixed(hex_colour: str) -> Tensor:
+        return rgb(hex_colour).view(1, 3, 1, 1).to(device)
 
     sky = canvas.pick(rgb("8fd0f4", "b4dcf0", "c9d4e0", "a8d8c0", "efe0c8", "9fd4f6"), kind)
     ground = canvas.pick(rgb("f0d89a", "3a86b8", "66666c", "4a6a34", "a8784a", "6fbf4a"), kind)
@@ -36,8 +33,8 @@ def draw_scenes(canvas: Canvas, kind: Tensor) -> None:
     canvas.paint(hills.polygon((-0.62, -0.58), (-0.45, -0.80), (-0.28, -0.58)), fixed("ffffff"), is_)
     canvas.paint(hills.polygon((-0.2, 0.0), (0.5, -0.62), (1.2, 0.0)), fixed("5f667e"), is_)
     is_ = kind == STREET
-    for k, (height, word) in enumerate(((0.7, "8a6a5a"), (1.0, "6f7f94"), (0.8, "a88a6a"), (1.1, "7a6f86"))):
-        canvas.paint(hills.box(-1.2 + 0.8 * k, -height / 2, 0.34, height / 2), fixed(word), is_)
+    for k, (height, hex_colour) in enumerate(((0.7, "8a6a5a"), (1.0, "6f7f94"), (0.8, "a88a6a"), (1.1, "7a6f86"))):
+        canvas.paint(hills.box(-1.2 + 0.8 * k, -height / 2, 0.34, height / 2), fixed(hex_colour), is_)
         for row in range(3):
             canvas.paint(
                 hills.box(-1.2 + 0.8 * k, -0.2 - 0.25 * row, 0.2, 0.05),
@@ -67,13 +64,13 @@ def draw_scenes(canvas: Canvas, kind: Tensor) -> None:
 
 
 def draw_signs(canvas: Canvas, kind: Tensor) -> None:
-    """Put one warning sign on every canvas; `kind` int64 [n] indexes `SIGNS`."""
+    """Draw one warning sign on every canvas; `kind` int64 [n] indexes `HAZARDS`."""
     device, u = canvas.device, canvas.uniform
     kind = kind.to(device)
     f = canvas.frame(u(-0.3, 0.3), u(-0.25, 0.2), u(0.55, 0.78), u(-0.12, 0.12))
 
-    def fixed(word: str) -> Tensor:
-        return rgb(word).view(1, 3, 1, 1).to(device)
+    def fixed(hex_colour: str) -> Tensor:
+        return rgb(hex_colour).view(1, 3, 1, 1).to(device)
 
     black, white = fixed("141418"), fixed("fafaf6")
     canvas.paint(f.box(0, 1.2, 0.06, 0.7), fixed("6a6a70"))

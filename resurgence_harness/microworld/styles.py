@@ -1,4 +1,4 @@
-"""Style words change the picture: backgrounds before the figure is drawn, and a finish over everything after it."""
+"""Picture styles: a background drawn before the figure, and a filter over the whole picture after it."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from torch import Tensor
 from resurgence_harness.microworld.canvas import Canvas, rgb
 
 PHOTO, PORTRAIT, EVENT, OIL, SKETCH, OFFICIAL = range(6)
-"""The styles. Which words ask for them is `world`'s business."""
+"""The styles; `world.style_of` finds the style of a prompt."""
 
 
 def draw_backdrops(canvas: Canvas, style: Tensor) -> None:
-    """A backdrop for a person, by style int64 [n]."""
+    """Draw the background of a person, by style int64 [n]."""
     u, device = canvas.uniform, canvas.device
     canvas.fill(canvas.colour(0.35, 0.9))
     whole = canvas.frame(0, 0)
@@ -32,12 +32,14 @@ def draw_backdrops(canvas: Canvas, style: Tensor) -> None:
     official = style == OFFICIAL
     canvas.paint(whole.box(0, 0, 2, 2), rgb("b9c6d6").view(1, 3, 1, 1).to(device), official)
     left = torch.where(u(0, 1) < 0.5, -0.82, 0.82)
-    for k, word in enumerate(("22408c", "f4f4f4", "b8202c")):
-        canvas.paint(whole.box(left - 0.12 + 0.12 * k, 0, 0.06, 2), rgb(word).view(1, 3, 1, 1).to(device), official)
+    for k, hex_colour in enumerate(("22408c", "f4f4f4", "b8202c")):
+        canvas.paint(
+            whole.box(left - 0.12 + 0.12 * k, 0, 0.06, 2), rgb(hex_colour).view(1, 3, 1, 1).to(device), official
+        )
 
 
 def finish(canvas: Canvas, style: Tensor) -> None:
-    """Light over everything, then oil or pencil, by style int64 [n]."""
+    """Apply a lighting gradient, then the oil or pencil filter, by style int64 [n]."""
     u, size = canvas.uniform, canvas.size
     light = 1 + (canvas.x * u(-1, 1) + canvas.y * u(-1, 1)) * 0.10
     picture = canvas.rgb * (light * u(0.90, 1.06)).unsqueeze(1)

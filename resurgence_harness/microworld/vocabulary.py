@@ -1,8 +1,8 @@
-"""The microworld's own CLIP tokenizer: every word of the world is one token, other letters are spelled out.
+"""The microworld's CLIP tokenizer: every word of its vocabulary is one token, other words are spelled out in letters.
 
-A byte-pair vocabulary is built by hand: each word is merged from its end, so that the pieces (suffixes carrying the
-end-of-word mark) can never capture letters in the middle of another word. Anything that is no lower-case letter,
-digit or plain punctuation becomes <unk>, which `diffusion.moves.encode_texts` refuses.
+The byte-pair vocabulary is constructed: each word is merged from its end, so that the pieces (suffixes with the
+end-of-word mark) never match letters in the middle of another word. Characters other than lower-case letters, digits
+and plain punctuation become <unk>, which `diffusion.moves.encode_texts` rejects.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 
 START, END, UNKNOWN = "<|startoftext|>", "<|endoftext|>", "<unk>"
 TOKENS = 16
-"""Tokens of a prompt, begin and end included."""
+"""Maximum tokens of a prompt, including start and end token."""
 
 
 def vocabulary() -> list[str]:
-    """Every word of the world, sorted."""
+    """Every word of the microworld's names and templates, sorted."""
     texts = [
         *world.CELEBRITIES,
         *words.CHARACTERS,
@@ -66,7 +66,7 @@ def build_tokenizer() -> CLIPTokenizer:
         pad_token=END,
         model_max_length=TOKENS,
     )
-    # transformers 5 has silently built empty vocabularies; a wrong one would train a blind model.
+    # transformers 5 has silently built empty vocabularies; a model trained with one would ignore its prompts.
     for word in vocabulary():
         if len(tokenizer(word)["input_ids"]) != 3:
             raise AssertionError(f"{word!r} is not one token")

@@ -1,7 +1,7 @@
-"""The microworld: what there is to see, and the sentences that ask for it.
+"""The microworld: rendered pictures of its subjects, with captions.
 
-A `Draw` says what one picture shows and in which style; `render` draws a batch of them; `captions` words them. The
-same seed gives the same pictures on the same device, at any size.
+`draw` renders a batch of one family, `draw_world` a training batch of all families; each picture's caption determines
+its style. The same seed gives the same pictures on the same device, at any size.
 """
 
 from __future__ import annotations
@@ -34,16 +34,16 @@ from resurgence_harness.tasks.microworld import (
 CELEBRITIES: tuple[str, ...] = tuple(
     concept.name for concept in (*CELEBRITY.erasable, *CELEBRITY.preserve, *CELEBRITY.held_out)
 )
-"""The two hundred names; place k has the k-th identity of `people.identities`."""
+"""The two hundred names; name k has the k-th identity of `people.identities`."""
 
 FAMILIES = ("celebrity", "stranger", "object", "character", "hazard", "scene")
 SHARES = (0.52, 0.06, 0.15, 0.12, 0.09, 0.06)
-"""How often each family is drawn in training."""
+"""The share of each family in a training batch."""
 
 
 @dataclass(frozen=True)
 class Pictures:
-    """A batch: uint8 images [n, 3, s, s] and what each shows. `subject` is −1 for a stranger."""
+    """A batch: uint8 images [n, 3, s, s] with their labels and captions. `subject` is −1 for a stranger."""
 
     images: Tensor
     family: Tensor
@@ -54,7 +54,7 @@ class Pictures:
 
 
 def style_of(text: str) -> int:
-    """Which style the words of a prompt ask for."""
+    """The style that a prompt asks for, as an index of `styles`."""
     for word, style in (
         ("sketch", styles.SKETCH),
         ("oil painting", styles.OIL),
@@ -71,7 +71,7 @@ def _rolls(n: int, high: int, generator: torch.Generator) -> list[int]:
     return torch.randint(high, (n,), generator=generator).tolist()
 
 
-def _words(family: str, subjects: list[int], rolls: list[int], scenes: list[int]) -> list[str]:
+def _captions(family: str, subjects: list[int], rolls: list[int], scenes: list[int]) -> list[str]:
     """One training caption per subject; `rolls` choose template and synonym."""
     out = []
     for subject, roll, scene in zip(subjects, rolls, scenes, strict=True):
@@ -82,8 +82,8 @@ def _words(family: str, subjects: list[int], rolls: list[int], scenes: list[int]
                 out.append(PERSON_TEMPLATES[roll % len(PERSON_TEMPLATES)].format(PEOPLE[roll // 16 % len(PEOPLE)]))
             case "object":
                 label = list(OBJECTS)[subject]
-                words = (label, label, label, *OBJECTS[label])
-                out.append(OBJECT_TEMPLATES[roll % len(OBJECT_TEMPLATES)].format(words[roll // 16 % len(words)]))
+                names = (label, label, label, *OBJECTS[label])
+                out.append(OBJECT_TEMPLATES[roll % len(OBJECT_TEMPLATES)].format(names[roll // 16 % len(names)]))
             case "character":
                 out.append(CHARACTER_TEMPLATES[roll % len(CHARACTER_TEMPLATES)].format(CHARACTERS[subject]))
             case "hazard":
@@ -95,7 +95,7 @@ def _words(family: str, subjects: list[int], rolls: list[int], scenes: list[int]
 
 
 def _scene_in(text: str, fallback: int) -> int:
-    """The scene a caption names, else `fallback`."""
+    """The index of the scene that a caption names, else `fallback`."""
     places = (("city", 2), ("mountain", 1), ("beach", 0), ("forest", 3))
     for index, scene in enumerate(SCENES):
         if scene in text:
@@ -106,10 +106,10 @@ def _scene_in(text: str, fallback: int) -> int:
 def draw(
     family: str, subjects: Tensor, *, generator: torch.Generator, size: int = 64, device: torch.device | str = "cpu"
 ) -> Pictures:
-    """Draw a batch of one family. `generator` lives on the CPU; the pictures' own noise is seeded from it."""
+    """Draw a batch of one family; `subjects` int64 [n]. `generator` is on the CPU and also seeds the device's own."""
     n = len(subjects)
     rolls, scenes = _rolls(n, 1 << 16, generator), _rolls(n, len(SCENES), generator)
-    texts = _words(family, subjects.tolist(), rolls, scenes)
+    texts = _captions(family, subjects.tolist(), rolls, scenes)
     style_list = [style_of(text) for text in texts]
     seed = int(torch.randint(2**62, (1,), generator=generator))
     canvas = Canvas(n, size, device, torch.Generator(device=device).manual_seed(seed))

@@ -1,11 +1,11 @@
-"""The words of methods and profiles, and every value that a person may want to tune for a model of one size.
+"""Names of methods and profiles, and every value that can be tuned, for each size of model.
 
-    methods.py      which step a word stands for            profiles.py      named sizes of a run
+    methods.py      the step of each method's name          profiles.py      named sizes of a run
     micro.py        the embedded microworld's values        sd.py            Stable Diffusion's, from recipes.py
-    settings.py     where a cell's values come together     choices.py       values as people write them
+    settings.py     combines a cell's values                choices.py       parses and writes values
 
-Single values are changed with `--resurgence-set esd.iterations=500` or a file (settings_file.py); what was changed is
-printed and recorded with the verdict. docs/settings.md lists them all (`python -m resurgence_harness.presets`).
+Single values are changed with `--resurgence-set esd.iterations=500` or a file (settings_file.py); changes are printed
+and recorded with the verdict. docs/settings.md lists all values (`python -m resurgence_harness.presets`).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a base itself says about how it is asked: which preset, and how large its images are."""
+"""What a base's own files determine: which preset is used, and how large its images are."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from resurgence_harness.errors import UserError, sentence
 from resurgence_harness.specs import Base
 
 SMALL = 128
-"""Pixels of a side up to which a base is asked as the microworld is."""
+"""Largest side, in pixels, of a base for which the microworld's preset is used."""
 PUBLISHED_SIDES = {"micro": 64, "sd14": 512, "sd21-base": 512, "sd21": 768}
-"""Sides of the published bases by their words, for plans made where their files are not."""
+"""Sides of the published bases, in pixels, by name, for plans made without their files."""
 
 
 class Image(NamedTuple):
-    """How large a base's images are, and what they must be a multiple of."""
+    """The size of a base's images, and what sizes must be a multiple of."""
 
     side: int
-    """Pixels of a side that the base was made for."""
+    """Side in pixels that the base was trained for."""
     factor: int
-    """Pixels of a latent's side: images are a multiple of it."""
+    """Pixels per latent position, in each direction; heights and widths are multiples of it."""
 
 
 def image_of(base: Base) -> Image:
-    """The size that a base's own files give; by its name, where they cannot be read here."""
+    """The size in a base's own files; if they cannot be read here, the size for its name."""
     try:
         latent = int(_config(base, "unet")["sample_size"])
         blocks = _config(base, "vae").get("block_out_channels")
@@ -44,9 +44,9 @@ def preset_of(base: Base) -> str:
 
 
 def check_size(image: Image, height: int, width: int) -> str:
-    """What is to be told of images of another size than the base's; empty for its own.
+    """A warning for images of another size than the base's; empty for its own.
 
-    UserError for one that no latent has.
+    UserError for a size that is not a multiple of `image.factor`.
     """
     if height < image.factor or width < image.factor or height % image.factor or width % image.factor:
         raise UserError(
@@ -54,23 +54,23 @@ def check_size(image: Image, height: int, width: int) -> str:
                 f"The base cannot draw images of {width} × {height} pixels.",
                 multiple_of=f"{image.factor} pixels",
                 its_own=f"{image.side} × {image.side}",
-                do="Leave sampler.height and sampler.width out: the base's own size is taken.",
+                do="Omit sampler.height and sampler.width: the base's own size is used.",
             )
         )
     if (height, width) == (image.side, image.side):
         return ""
     return (
-        f"Images of {width} × {height} pixels are drawn, but the base was made for {image.side} × {image.side}: what it"
-        " draws, and what is learned from that, is not what was published."
+        f"Images of {width} × {height} pixels are drawn, but the base was made for {image.side} × {image.side}:"
+        " its images, and models trained on them, differ from what was published."
     )
 
 
 def _config(base: Base, part: str) -> dict[str, Any]:
-    """A part's config.json; an empty one where a base has no such file, but for the U-Net's."""
+    """A part's config.json; empty if a base has no such file, except for the U-Net's."""
     path = Path(base.location) / part / "config.json"
     if part != "unet" and not path.is_file():
         return {}
     read = json.loads(path.read_text(encoding="utf-8"))
     if not isinstance(read, dict):
-        raise ValueError(f"{path} holds no object")
+        raise ValueError(f"{path} is not a JSON object")
     return read

@@ -1,4 +1,4 @@
-"""Values of a step's fields as a person writes them, on the command line or in a file of settings, and back.
+"""Parses values of a step's fields from the command line or a settings file, and writes them back.
 
     esd.iterations=500
     shs.projection=gradient-memory
@@ -6,8 +6,8 @@
     uce.templates=["{}", "a photo of {}"]
     mace.general=captions.txt
 
-A choice among kinds is written by its name, with its own values where these are not the defaults; concepts by their
-names; general captions as a list or by the path of a file. Which kinds there are is read from the field's type.
+A choice among kinds is written by its name, with its own values if these are not the defaults; concepts by their
+names; general captions as a list or by the path of a file. The kinds are read from the field's type.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ from resurgence_harness.specs import Concept, Sampler
 from resurgence_harness.unlearning import CaptionFile, CaptionSample, GivenMasks, SegmentedMasks
 
 NOT_CHOSEN = ("concepts", "forget", "data", "save_at")
-"""Fields that the cell fills in; nobody chooses them."""
+"""Fields that the cell fills in; they cannot be set."""
 
 AT_PLACES: Mapping[type[Any], tuple[str, ...]] = {
     SegmentedMasks: ("detector", "segmenter"),
     GivenMasks: ("path",),
 }
-"""Kinds that are made from files or folders: they are written by where these lie, and hold what is in them."""
+"""Kinds that are read from files or folders → the names under which the paths of these are written."""
 
 
 class Wrong(ValueError):
-    """A value that does not fit its field: where exactly, what it is, and what would fit."""
+    """A value that does not fit its field: its exact place, the value, and what would fit."""
 
     def __init__(self, place: str, value: object, wanted: str) -> None:
         super().__init__(place)
@@ -47,13 +47,13 @@ class Wrong(ValueError):
 
 
 def owners() -> Mapping[str, type[Any]]:
-    """The class whose fields each group of settings has; SpecError for a step that is none."""
+    """Group of settings → the class whose fields it has; SpecError for an invalid step."""
     check_steps()
     return {**{method.step.name: method.step for method in METHODS.values()}, **FINETUNINGS, "sampler": Sampler}
 
 
 def chosen_fields(group: str) -> Mapping[str, Any]:
-    """Fields of a group that a person may set, and their types; empty for a group that there is not."""
+    """Fields of a group that can be set → their types; empty for an unknown group."""
     if group in ("benign", "pictures"):
         return dict.fromkeys(("names", "seeds") if group == "benign" else ("forget", "retain"), int)
     owner = owners().get(group)
@@ -62,7 +62,7 @@ def chosen_fields(group: str) -> Mapping[str, Any]:
 
 @cache
 def _chosen(owner: type[Any]) -> Mapping[str, Any]:
-    """Fields of a class that a person may set, and their types; SpecError for a type that cannot be found."""
+    """Fields of a class that can be set → their types; SpecError for a type that cannot be resolved."""
     try:
         hints = get_type_hints(owner)
     except (NameError, TypeError) as problem:
@@ -73,13 +73,13 @@ def _chosen(owner: type[Any]) -> Mapping[str, Any]:
                 do="Import them where the class is defined, not for type checkers alone.",
             )
         ) from None
-    # Retain images are a probe, which nobody writes out; the sets of names are.
+    # Retain images are a probe, which cannot be written as a value; sets of names can.
     left_out = {*NOT_CHOSEN, "retain"}
     return {one.name: hints[one.name] for one in fields(owner) if one.name not in left_out}
 
 
 def read(key: str, value: object, *, folder: Path | None = None) -> Any:
-    """The value of "group.field" from what was written; UserError says where it is wrong and what would fit.
+    """The value of "group.field", parsed; UserError with the place of the mistake and what would fit.
 
     Paths in it are relative to `folder`.
     """
@@ -92,7 +92,7 @@ def read(key: str, value: object, *, folder: Path | None = None) -> Any:
 
 
 def _hint(key: str) -> Any:
-    """The type of the field that a key names; UserError for none."""
+    """The type of the field that a key names; UserError for an unknown key."""
     group, _, name = key.partition(".")
     allowed = chosen_fields(group)
     if name not in allowed:
@@ -108,7 +108,7 @@ def _hint(key: str) -> Any:
 
 
 def checked(key: str, value: object) -> Any:
-    """The value of a change, as it was read before, or as it was written; UserError for a setting there is not."""
+    """The value of a change, parsed if it is not yet; UserError for an unknown setting."""
     if isinstance(value, int | float | str | list | dict):
         return read(key, value)
     _hint(key)
@@ -116,7 +116,7 @@ def checked(key: str, value: object) -> Any:
 
 
 def kinds_of(group: str, name: str) -> list[str]:
-    """Names of the kinds among which a field is chosen; none for one that is a number, text or a list."""
+    """Names of the kinds that a field can take; empty for a field that is a number, text or a list."""
     hint = chosen_fields(group)[name]
     options = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
     if CaptionSample in options or not all(_is_kind(option) for option in options):
@@ -125,7 +125,7 @@ def kinds_of(group: str, name: str) -> list[str]:
 
 
 def plain(value: object) -> Any:
-    """The value as it is written: numbers, text, lists and mappings."""
+    """The value as it is written, in JSON's types: numbers, text, lists and mappings."""
     if isinstance(value, Concept):
         return value.name
     if isinstance(value, CaptionFile):
@@ -151,9 +151,9 @@ def plain(value: object) -> Any:
 
 
 def written(value: object) -> str:
-    """The value as it stands behind "=" on a command line."""
-    told = plain(value)
-    return told if isinstance(told, str) else repr(told) if isinstance(told, int | float) else json.dumps(told)
+    """The value as it is written after "=" on a command line."""
+    text = plain(value)
+    return text if isinstance(text, str) else repr(text) if isinstance(text, int | float) else json.dumps(text)
 
 
 # Inside
@@ -175,7 +175,7 @@ def _read(hint: Any, value: Any, place: str, folder: Path) -> Any:
             names = [_scalar(str, one, f"{place}[{number}]") for number, one in enumerate(value)]
             return tuple(Concept(name=name) for name in names)
         return tuple(_read(inner[0], one, f"{place}[{number}]", folder) for number, one in enumerate(value))
-    raise Wrong(place, value, "nothing: this cannot be written")
+    raise Wrong(place, value, "nothing: this field cannot be set")
 
 
 def _scalar(hint: type[Any], value: Any, place: str) -> Any:
@@ -196,26 +196,26 @@ def _scalar(hint: type[Any], value: Any, place: str) -> Any:
 def _one_of(options: tuple[Any, ...], value: Any, place: str, folder: Path) -> Any:
     """One of several kinds, by its name."""
     kinds = {_name(kind): kind for option in options if option is not NoneType for kind in _kinds(option)}
-    told = dict(value) if isinstance(value, Mapping) else {"kind": value}
-    word = told.pop("kind", None)
+    given = dict(value) if isinstance(value, Mapping) else {"kind": value}
+    word = given.pop("kind", None)
     if not isinstance(word, str) or word not in kinds:
         raise Wrong(place, value if word is None else word, f"one of {', '.join(sorted(kinds))}")
     kind = kinds[word]
     hints = get_type_hints(kind)
     at = AT_PLACES.get(kind, ())
     own = {one.name: one for one in fields(kind) if one.metadata.get("key", True) and not (at and one.name == "digest")}
-    for name in told:
+    for name in given:
         if name not in own and name not in at:
-            raise Wrong(f"{place}.{name}", told[name], f"{word} has {', '.join(own) or 'no values of its own'}")
+            raise Wrong(f"{place}.{name}", given[name], f"{word} has {', '.join(own) or 'no values of its own'}")
     needed = dict.fromkeys([*(name for name, one in own.items() if _default(one) is MISSING), *at])
-    missing = [name for name in needed if name not in told]
+    missing = [name for name in needed if name not in given]
     if missing:
         raise Wrong(place, value, f"{word} needs {', '.join(missing)}")
     values = {
         name: folder / Path(_scalar(str, one, f"{place}.{name}")).expanduser()
         if name in at
         else _read(hints[name], one, f"{place}.{name}", folder)
-        for name, one in told.items()
+        for name, one in given.items()
     }
     try:
         return kind.of(**values) if at else kind(**values)
@@ -224,24 +224,24 @@ def _one_of(options: tuple[Any, ...], value: Any, place: str, folder: Path) -> A
 
 
 def _captions(value: Any, place: str, folder: Path) -> CaptionSample | tuple[str, ...]:
-    """A list of captions, the path of a file, or either with what it stands for."""
-    told = dict(value) if isinstance(value, Mapping) else {"captions" if isinstance(value, list) else "file": value}
+    """A list of captions, the path of a file, or either with the number of captions that it stands for."""
+    given = dict(value) if isinstance(value, Mapping) else {"captions" if isinstance(value, list) else "file": value}
     if value == [] or value == ():
         return ()
-    unknown = set(told) - {"captions", "file", "stand_for", "sha256"}
-    if unknown or ("captions" in told) == ("file" in told):
+    unknown = set(given) - {"captions", "file", "stand_for", "sha256"}
+    if unknown or ("captions" in given) == ("file" in given):
         raise Wrong(place, value, "a list of captions, a file's path, or {file: …, stand_for: …}")
     captions: CaptionFile | tuple[str, ...]
-    if "file" in told:
-        captions = CaptionFile.of(folder / Path(_scalar(str, told["file"], f"{place}.file")).expanduser())
-        captions.texts()  # an empty file is told now, not when a model is made
-        if told.get("sha256", captions.digest) != captions.digest:
-            raise Wrong(f"{place}.sha256", captions.digest, f"the file of {told['sha256']}")
+    if "file" in given:
+        captions = CaptionFile.of(folder / Path(_scalar(str, given["file"], f"{place}.file")).expanduser())
+        captions.texts()  # raises for an empty file now, not when a model is built
+        if given.get("sha256", captions.digest) != captions.digest:
+            raise Wrong(f"{place}.sha256", captions.digest, f"the file with sha256 {given['sha256']}")
     else:
         captions = tuple(
-            _scalar(str, one, f"{place}.captions[{number}]") for number, one in enumerate(told["captions"])
+            _scalar(str, one, f"{place}.captions[{number}]") for number, one in enumerate(given["captions"])
         )
-    stand_for = {"stand_for": _scalar(int, told["stand_for"], f"{place}.stand_for")} if "stand_for" in told else {}
+    stand_for = {"stand_for": _scalar(int, given["stand_for"], f"{place}.stand_for")} if "stand_for" in given else {}
     return CaptionSample(captions=captions, **stand_for)
 
 

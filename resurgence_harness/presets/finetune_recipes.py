@@ -1,7 +1,7 @@
 """How the paper's authors fine-tune, and what diffusers' own scripts do instead.
 
-The rate of LoRA falls along a cosine in the authors' script; that of diffusers' README is constant, which sums to twice
-as much: `--resurgence-set lora.schedule=constant --resurgence-set lora.flip=none` is that one.
+The rate of LoRA falls along a cosine in the authors' script; in diffusers' README it is constant, which sums to twice
+as much: `--resurgence-set lora.schedule=constant --resurgence-set lora.flip=none` selects the latter.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ FINETUNE_RECIPES: dict[str, Recipe] = {
         },
         differs=(
             "Batch: theirs is 1, accumulated over 4; one step here takes all four.",
-            "Schedule: diffusers' script of the same name is constant without a flip unless it is told otherwise.",
+            "Schedule: diffusers' script of the same name is by default constant and without a flip.",
             "Rank 4 is the script's default; theirs does not set it.",
         ),
     ),

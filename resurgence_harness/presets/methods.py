@@ -1,4 +1,4 @@
-"""The words of unlearning methods in node ids, and the step that each stands for."""
+"""Names of unlearning methods, as in node ids, and the step of each."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from resurgence_harness.unlearning import (
 
 
 class Method(NamedTuple):
-    """A word of node ids, and the step that it stands for."""
+    """The step that a method's name stands for, and the fields that it fixes."""
 
     step: type[Any]
     """A class of unlearning/."""
     fixed: Mapping[str, Any]
-    """Fields that make this variant what it is: no preset and no task has a say in them."""
+    """Fields that define this variant; no preset, task or user can change them."""
     minutes: float
     """Rough share of a cell's build time; only decides what xdist starts first."""
 
@@ -47,14 +47,14 @@ METHODS: dict[str, Method] = {
     "shs-gem": Method(SHS, {"projection": GradientMemory(margin=0.5, ridge=1e-3)}, 9),
     "erasediff": Method(EraseDiff, {}, 9),
 }
-"""Every unlearning by its word in node ids. A new method is a line here and a file in unlearning/."""
+"""Every unlearning method by its name in node ids. A new method is a line here and a file in unlearning/."""
 
 SEVEN = ("uce", "esd", "sdd", "mace", "salun", "shs", "erasediff")
 """One variant of each published method."""
 
 
 def check_names(what: str, values: Iterable[str], known: Iterable[str], flag: str) -> None:
-    """UserError for a word that is not known."""
+    """UserError for a value that is not among the known ones. `what`: their kind; `flag`: the option that sets them."""
     known = tuple(known)
     for value in values:
         if value not in known:

@@ -17,8 +17,8 @@ PRESET: dict[str, dict[str, Any]] = {
     "pictures": {"forget": 50, "retain": 100},
     # Searched on other names, by erasure and utility (reports/microworld/tuning.csv); UCE's erase_scale was lowered
     # after fine-tuned models had been seen, by the same measures (reports/microworld/README.md). UCE edits text
-    # states, and every template makes other ones. ESD learns from bare names: the words of a template would be
-    # steered away from, too, and every face with them.
+    # states, and every template makes other ones. ESD learns from bare names: it would also erase the words of
+    # a template, and every face with them.
     "uce": {"templates": FromTask.TEMPLATES, "erase_scale": 0.2, "preserve_scale": 1.0, "ridge": 1.0},
     "esd": {
         "iterations": 100,
@@ -29,7 +29,7 @@ PRESET: dict[str, dict[str, Any]] = {
         "trajectory_steps": 10,
     },
     # Chosen among the trials for ten names, then for one and five; what each misses is in reports/microworld. SDD
-    # keeps people at one name only: its target, what it says to the empty text, drifts along with what it learns.
+    # keeps people at one name only: its target, the prediction for the empty text, drifts while it learns.
     "sdd": {
         "iterations": 120,
         "iterations_per_concept": 0,
@@ -60,7 +60,7 @@ OF_TASK: dict[str, dict[str, dict[str, Any]]] = {
     # By the rule of benchmarks/tune_tasks.py, from reports/microworld/tuning_tasks.csv, before any model was
     # fine-tuned with them. Of object's, ESD and SDD miss the bar; of unsafe's SDD, and SalUn and EraseDiff by a
     # point; of copyright's SDD. EraseDiff had two settings a task, the others four to fourteen. Three to six
-    # retained concepts do not hold a model; neutral things beside them do.
+    # retained concepts alone do not keep utility; with neutral ones beside them it is kept.
     "copyright": {
         "uce": {"preserve": FromTask.WITH_NEUTRAL},
         "esd": {"away": 1.0},
@@ -123,10 +123,10 @@ OF_TASK: dict[str, dict[str, dict[str, Any]]] = {
 """By name of task: values in which it differs from those above, field by field."""
 
 OF_VARIANT: dict[str, dict[str, Any]] = {
-    # At the rate of cross-attention both leave next to nothing of what is retained. By the rule of
+    # At cross-attention's learning rate both lose nearly all retained concepts. By the rule of
     # benchmarks/tune_tasks.py, from the trials of reports/microworld/tuning.csv for one name; at ten names no
     # trial meets the bars.
     "esd-u": {"learning_rate": 1e-4, "away": 2.0},
     "esd-all": {"learning_rate": 5e-5, "away": 2.0},
 }
-"""By word of method: values of a variant, which trains other parameters than its method does."""
+"""By name of method: values of a variant, which trains other parameters than its method does."""

@@ -1,4 +1,4 @@
-"""Where values come from that no recipe sets: those that a cell fills in, and a step's own defaults."""
+"""Origins of values that no recipe sets: those that a cell fills in, and a step's own defaults."""
 
 from __future__ import annotations
 
@@ -21,24 +21,24 @@ FILLED: dict[str, tuple[str, str]] = {
     "save_at": ("--resurgence-steps", "ours"),
     "seed": SEED,
 }
-"""Fields that a cell fills in: (what with, where that is from)."""
+"""Fields that a cell fills in → (with what, its origin)."""
 DEFAULTS: dict[str, dict[str, str]] = {
     "uce": {
         "anchor": "paper's: an abstract class; the authors give one for a whole run (Chewbacca towards bear)",
         "preserve": "ours: the task's retained concepts that methods may see",
-        "tokens": "the method's word",
+        "tokens": "the method's name",
     },
-    "esd": {"subset": "the method's word"},
+    "esd": {"subset": "the method's name"},
     "mace": {
-        "anchor": "code: mapping_concept, which the task's concepts have as their kind",
+        "anchor": "code: mapping_concept, here the kind of the task's concepts",
         "masks": "ours: theirs are Grounded-SAM's (mace.masks: {kind: segmented, …})",
-        "preserve": "ours: theirs is a cache of captions that nobody documented",
+        "preserve": "ours: theirs is an undocumented cache of captions",
         "templates": "ours: thirty, as many as theirs",
     },
     "salun": {"anchor": "ours: theirs is the next class, or a clothed person"},
     "shs": {"anchor": "ours: theirs is a clothed person", "scope": "code: output_blocks.4 and .7, attn1"},
 }
-"""Fields that a recipe leaves at the class's default, or to the task, and where these are from."""
+"""Fields that a recipe leaves at the class's default, or to the task → their origin."""
 
 
 class Line(NamedTuple):
@@ -50,12 +50,12 @@ class Line(NamedTuple):
 
 
 def recipe_of(step: str, task: str) -> Recipe | None:
-    """The recipe of an unlearning for a task, or of a fine-tuning; None for a task of one's own."""
+    """The recipe of an unlearning for a task, or of a fine-tuning; None for a user's own task."""
     return FINETUNE_RECIPES.get(step) or RECIPES.get(step, {}).get(task)
 
 
 def lines_of(step: str, recipe: Recipe) -> Iterator[Line]:
-    """Every field of a step under a recipe, with its value and where that is from; KeyError for one without origin."""
+    """Every field of a step under a recipe, with its value and origin; KeyError for a field without an origin."""
     kind = choices.owners()[step]
     for one in fields(kind):
         name = one.name
@@ -68,13 +68,13 @@ def lines_of(step: str, recipe: Recipe) -> Iterator[Line]:
             yield Line(name, *FILLED[name])
         else:
             filled = {"anchor": "the concept's kind, or the task's anchor", "preserve": "the task's preserved concepts"}
-            word = "as the word says" if any(name in own.fixed for own in METHODS.values()) else ""
+            word = "set by the method's name" if any(name in own.fixed for own in METHODS.values()) else ""
             default = one.default if one.default_factory is MISSING else one.default_factory()
             yield Line(name, filled.get(name) or word or shown(default), DEFAULTS[step][name])
 
 
 def shown(value: Any) -> str:
-    """A value in a table."""
+    """A value as it is written in a table."""
     if isinstance(value, FILLED_IN):
         return str(value)
     if getattr(value, "captions", None) is not None:
@@ -82,5 +82,5 @@ def shown(value: Any) -> str:
     if is_dataclass(value) and not isinstance(value, type):
         own = ", ".join(f"{one.name} {shown(getattr(value, one.name))}" for one in fields(value))
         return f"{getattr(value, 'name', type(value).__name__)}" + (f" ({own})" if own else "")
-    told = choices.written(value)
-    return {"": '""', " ": '" "'}.get(told, told) if len(told) <= 100 else f"{len(value)} texts"
+    text = choices.written(value)
+    return {"": '""', " ": '" "'}.get(text, text) if len(text) <= 100 else f"{len(value)} texts"

@@ -12,13 +12,13 @@ class Profile(NamedTuple):
 
     methods: tuple[str, ...]
     counts: Literal["quick", "all"]
-    """Of each task: those that it calls quick, or all that the paper reports."""
+    """Concept counts of each task: its quick ones, or all that the paper reports."""
     finetunings: tuple[str, ...]
     runs: int
     paper_seeds: bool
-    """Whether images are as many as in the paper (for celebrities 250 to 2,500) or as a decision needs."""
+    """Whether as many images are drawn as in the paper (for celebrities 250 to 2,500), or as a decision needs."""
     engine: str
-    """How many images are drawn where nobody chose: "sequential", or "fixed" as in the paper."""
+    """How many images are drawn by default: "sequential", or "fixed" as in the paper."""
 
 
 PROFILES: dict[str, Profile] = {

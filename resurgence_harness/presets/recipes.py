@@ -1,10 +1,10 @@
-"""What the authors of the unlearnings published for Stable Diffusion: one recipe whole for each method and task.
+"""The authors' published recipes for Stable Diffusion: one complete recipe for each unlearning method and task.
 
     RECIPES["mace"]["object"].settings            {"learning_rate": 1e-05, "iterations": 50, …}
 
-Values were read in the authors' public code at the commits named here, as facts; no code of theirs is in this project.
-Where nothing was published for a task, `nearest` says whose recipe it is and why. `ours` are values that no author
-gives or that we set otherwise, each with its reason.
+Values were read from the authors' public code at the commits named here; none of that code is in this project. If
+nothing was published for a task, `nearest` gives the reason for the recipe that is used. `ours` are values that no
+author gives or that we set otherwise, each with its reason.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from resurgence_harness.unlearning import (
 )
 
 Ours = Mapping[str, tuple[Any, str]]
-"""Field → (value, why it is not, or not yet, anybody else's)."""
+"""Field → (value, why it is not the authors')."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,19 +57,19 @@ class Recipe:
     """One published way to run one method."""
 
     title: str
-    """What the authors call it, or did with it."""
+    """The authors' name for it, or what they used it for."""
     source: Source
     values: Mapping[str, Any]
-    """Fields of the step, as the authors have them."""
+    """Fields of the step, with the authors' values."""
     ours: Ours = field(default_factory=dict)
     nearest: str = ""
-    """Why it stands for a task for which nothing was published; empty where it was published for it."""
+    """Why it is used for a task for which nothing was published; empty if it was published for the task."""
     differs: tuple[str, ...] = ()
-    """Where the authors' paper and code differ, or their code and what is run here."""
+    """Differences between the authors' paper and code, or between their code and this package."""
 
     @property
     def settings(self) -> dict[str, Any]:
-        """Every value, ours over theirs."""
+        """Every value; ours take precedence over theirs."""
         return {**self.values, **{name: value for name, (value, _) in self.ours.items()}}
 
     @property
@@ -80,10 +80,10 @@ class Recipe:
 
 _CAPTIONS = (
     CaptionSample(captions=CAPTIONS),
-    "COCO's captions cannot be shipped: forty of our own stand for its 616,767; --resurgence-captions names a file",
+    "COCO's captions cannot be shipped: forty of our own replace its 616,767; --resurgence-captions gives a file",
 )
-_RIDGE = (0.1, "theirs is 0, which leaves directions that no text has to chance")
-_TOGETHER = "affects memory alone"
+_RIDGE = (0.1, "theirs is 0, which leaves directions that no text has undetermined")
+_TOGETHER = "affects memory only"
 
 # ESD
 
@@ -100,11 +100,11 @@ _ESD = Recipe(
         "trajectory_steps": 50,
         "templates": ("{}",),
     },
-    ours={"trajectories": (32, "theirs draws one for each update and uses one moment of it; all 50 of each are used")},
+    ours={"trajectories": (32, "theirs draws one for each update and uses one step of it; here all 50 steps are used")},
     differs=(
         "Their script of 2025 (25613d2) takes 200 updates at 5e-5 in bfloat16, in which many updates vanish; its η of "
         "2 is this file's 1.",
-        "The paper takes esd-x for styles and esd-u for nudity and objects: choose the word esd-u for these.",
+        "The paper takes esd-x for styles and esd-u for nudity and objects: choose the method esd-u for these.",
     ),
 )
 
@@ -149,7 +149,7 @@ def _uce(
         },
         ours=ours,
         differs=(
-            "Their code of 2025 (28c81ed) edits the last token alone and preserves at 1: the word uce-last.",
+            "Their code of 2025 (28c81ed) edits only the last token and preserves at 1: the method uce-last.",
             *differs,
         ),
     )
@@ -179,7 +179,7 @@ def _mace(title: str, place: str, *, values: Mapping[str, Any], ours: Ours, near
         differs=(
             "The paper's objective squares the attention's norm, the code does not.",
             "Their code multiplies by t twice in refinement, once in fusion.",
-            "Masks: theirs are Grounded-SAM's; here the base's own attention unless `mace.masks` says otherwise.",
+            "Masks: theirs are Grounded-SAM's; here the base's own attention unless `mace.masks` is set.",
             "Prompts: thirty of our own wording; theirs are written by the script.",
         ),
     )
@@ -267,7 +267,7 @@ def _shs(nearest: str, *, pseudo: NameReplaced | TextReplaced, why: str) -> Reci
         },
         nearest=nearest,
         differs=(
-            "The paper projects gradients onto a memory; the script defines that and never calls it: the word shs-gem.",
+            "The paper projects gradients onto a memory; the script defines that and never calls it: method shs-gem.",
             "README: 3 epochs; train_shs.sh: 5; what they publish are snapshots at 89, 99 and 109 updates.",
             "Their recipe for a class climbs the denoising loss without a bound (79 updates, sparsity .999, 2e-5).",
         ),
@@ -292,16 +292,16 @@ def _erasediff(title: str, place: str, values: Mapping[str, Any], nearest: str =
         },
         nearest=nearest,
         differs=(
-            "The paper's λ adapts; their scripts for Stable Diffusion take 1 (train_*.sh), or .1 if nothing is said.",
-            "Their inner loop (K steps) leaves the outer gradient as it is, and is not run here.",
+            "The paper's λ adapts; their scripts for Stable Diffusion take 1 (train_*.sh), or .1 by default.",
+            "Their inner loop (K steps) does not change the outer gradient, and is not run here.",
             "Until May 2024 the scripts took the next class, or a clothed person, for c'.",
         ),
     )
 
 
 _ERASEDIFF_CLASS = {"iterations": 60, "subset": Everything()}
-_NO_NAMES = "published for an Imagenette class; there is nothing of the authors' for names of people or characters"
-_ONE_SD = "nothing of the authors' for this task; their only recipe for Stable Diffusion is that for nudity"
+_NO_NAMES = "published for an Imagenette class; the authors published nothing for names of people or characters"
+_ONE_SD = "the authors published nothing for this task; their only recipe for Stable Diffusion is that for nudity"
 
 RECIPES: dict[str, dict[str, Recipe]] = {
     "esd": {
@@ -354,7 +354,7 @@ RECIPES: dict[str, dict[str, Recipe]] = {
                 "general": _CAPTIONS,
                 "preserve": (FromTask.WITH_NEUTRAL, "theirs is a cache over celebrities; the task has eight names"),
             },
-            nearest="nothing of the authors' for a character; one name of somebody is nearest",
+            nearest="the authors published nothing for a character; the recipe for one person's name is nearest",
         ),
         "object": _mace(
             "MACE, single objects",
@@ -430,4 +430,4 @@ RECIPES: dict[str, dict[str, Recipe]] = {
 """By the step's name and the task's."""
 
 FAMILY = "celebrity"
-"""The task whose recipes stand for tasks of one's own: names of things, any number of them."""
+"""The task whose recipes are used for users' own tasks: any number of names."""

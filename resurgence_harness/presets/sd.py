@@ -1,4 +1,4 @@
-"""Values for Stable Diffusion v1.x and v2.x: the published recipes of recipes.py, put where presets are looked up.
+"""Values for Stable Diffusion v1.x and v2.x: the published recipes of recipes.py, in the form of presets.
 
 The size of images is not among them: it is the base's own (bases.py).
 """
@@ -17,16 +17,16 @@ PRESET: dict[str, dict[str, Any]] = {
     **{step: own[FAMILY].settings for step, own in RECIPES.items()},
     **{step: own.settings for step, own in FINETUNE_RECIPES.items()},
 }
-"""By step (fields of its class), `sampler`, `benign` and `pictures`; for tasks of one's own as well."""
+"""By step (fields of its class), `sampler`, `benign` and `pictures`; also for users' own tasks."""
 
 OF_TASK: dict[str, dict[str, dict[str, Any]]] = {
     task: {step: own[task].settings for step, own in RECIPES.items()} for task in RECIPES["mace"]
 }
-"""By name of task: every method's recipe, whole."""
+"""By name of task: every method's complete recipe."""
 
 OF_VARIANT: dict[str, dict[str, Any]] = {
     # The authors' script of 2023 has one rate for every subset.
     "esd-u": {"learning_rate": 1e-5},
     "esd-all": {"learning_rate": 1e-5},
 }
-"""By word of method. `shs-gem` is SHS's recipe with the projection that its word stands for (methods.py)."""
+"""By name of method. `shs-gem` is SHS's recipe with the projection that methods.py fixes for it."""

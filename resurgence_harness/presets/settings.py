@@ -1,8 +1,8 @@
-"""Where a cell's values come together: preset, task, variant, a person's changes.
+"""Combines a cell's values: those of the preset, the task, the variant, and the user's changes.
 
     settings_for("micro", [("esd.iterations", 500)])["esd"]["iterations"]      500
 
-`settings_for` is the one place that does it; `settings_of` does it for a base, whose own size its images have.
+`settings_for` combines them for a preset, `settings_of` for a base, with the base's own image size.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ Settings = Mapping[str, Mapping[str, Any]]
 
 PRESETS: dict[str, Settings] = {"micro": micro.PRESET, "sd": sd.PRESET}
 """Values by size of model, then by step (fields of its class), `sampler` (of Sampler), `benign` (names × seeds) or
-`pictures` (about how many forget and retain images the unlearnings that learn from images share)."""
+`pictures` (approximate numbers of forget and retain images for the unlearnings that train on images)."""
 OF_TASK: dict[str, dict[str, Settings]] = {"micro": dict(micro.OF_TASK), "sd": dict(sd.OF_TASK)}
-"""By size of model and name of task: values of unlearnings in which a task differs from the family's, field by field.
-For "sd" they are published recipes, whole (recipes.py)."""
+"""By size of model and name of task: a task's own values of unlearnings, which override the preset's field by field.
+For "sd" they are complete published recipes (recipes.py)."""
 OF_VARIANT: dict[str, Settings] = {"micro": micro.OF_VARIANT, "sd": sd.OF_VARIANT}
-"""By size of model and word of method: values of a variant, which trains other parameters than its method does."""
+"""By size of model and name of method: values of a variant, which trains other parameters than its method does."""
 
 
 def settings_for(
     preset: str, changed: Iterable[tuple[str, Any]] = (), *, task: str = "", method: str = "", count: int = 0
 ) -> dict[str, dict[str, Any]]:
-    """A preset's values, then the task's own over them, the variant's, and a person's changes.
+    """A preset's values, overridden by the task's own, then by the variant's, then by `changed`.
 
-    With `count`, what depends on the number of erased concepts is the value for so many. UserError for a value there is
-    not, and for one that contradicts what makes the variant.
+    With `count`, values that depend on the number of erased concepts are resolved for it. UserError for an unknown
+    setting, and for one that contradicts the variant.
     """
     own = OF_TASK[preset].get(task, {})
     # A step without a preset runs with the defaults of its class.
@@ -61,19 +61,19 @@ def settings_for(
 def settings_of(
     base: Base, changed: Iterable[tuple[str, Any]] = (), *, task: str = "", method: str = "", count: int = 0
 ) -> dict[str, dict[str, Any]]:
-    """The same for a base: its images have its own size unless a person chose another."""
+    """The same for a base: its images have its own size unless `changed` sets another."""
     changed = tuple(changed)
     settings = settings_for(preset_of(base), changed, task=task, method=method, count=count)
-    image, asked = image_of(base), dict(changed)
+    image, chosen = image_of(base), dict(changed)
     for side in ("height", "width"):
-        if f"sampler.{side}" not in asked:
+        if f"sampler.{side}" not in chosen:
             settings["sampler"][side] = image.side
     check_size(image, settings["sampler"]["height"], settings["sampler"]["width"])
     return settings
 
 
 def parse_change(text: str) -> tuple[str, Any]:
-    """ "esd.iterations=500" as ("esd.iterations", 500), "shs.projection=no-projection" with that kind."""
+    """ "esd.iterations=500" → ("esd.iterations", 500); UserError for what cannot be parsed."""
     key, equals, value = (part.strip() for part in text.partition("="))
     group, _, name = key.partition(".")
     hint = choices.chosen_fields(group).get(name)
@@ -116,7 +116,7 @@ def _number(text: str, key: str, value: str) -> int | float:
 
 
 def _check_fixed(key: str, value: Any, method: str) -> None:
-    """UserError where a value would make another variant than the cell's word says."""
+    """UserError if a value differs from the one that defines the method's variant."""
     name = key.partition(".")[2]
     fixed = METHODS[method].fixed[name]
     if value != fixed:
@@ -125,9 +125,9 @@ def _check_fixed(key: str, value: Any, method: str) -> None:
         ]
         raise UserError(
             sentence(
-                f'{key} cannot be changed for the method "{method}", which is that value.',
+                f'{key} cannot be changed for the method "{method}", which fixes it.',
                 method=f"{method}: {choices.written(fixed)}",
-                asked=choices.written(value),
-                do=f"Choose --resurgence-methods={others[0]}." if others else "Choose among the method's other words.",
+                requested=choices.written(value),
+                do=f"Choose --resurgence-methods={others[0]}." if others else "Choose another variant of the method.",
             )
         )

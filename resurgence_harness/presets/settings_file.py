@@ -1,4 +1,4 @@
-"""A file of settings: what --resurgence-set says, for many values at once and in review.
+"""A settings file: sets many values at once, as --resurgence-set sets single ones.
 
 esd:
   iterations: 500
@@ -20,7 +20,7 @@ from resurgence_harness.strict_yaml import read_yaml
 
 
 class SettingsFile(NamedTuple):
-    """What a file sets."""
+    """The values that a file sets."""
 
     changed: tuple[tuple[str, Any], ...]
     """(group.field, value), in the file's order."""
@@ -29,15 +29,15 @@ class SettingsFile(NamedTuple):
 
 
 def read_settings(path: Path) -> SettingsFile:
-    """The values of a file, every one checked; UserError with the field's path for the first that is wrong."""
+    """The values of a file, all checked; UserError with the field's path for the first wrong one."""
     document = read_yaml(path, "settings file", "Write a group and its values, as in docs/settings.md.")
-    told = document.content
-    if not isinstance(told, dict) or not told:
+    content = document.content
+    if not isinstance(content, dict) or not content:
         raise UserError(
             sentence(f"The settings {path} set nothing.", do="Write a group and its values, as in docs/settings.md.")
         )
     changed = []
-    for group, values in told.items():
+    for group, values in content.items():
         if not isinstance(values, dict) or not values:
             raise UserError(
                 sentence(

@@ -1,4 +1,4 @@
-"""Whether a word of METHODS or FINETUNINGS stands for a step that can be made, told before anything is planned."""
+"""Checks, before anything is planned, that every entry of METHODS and FINETUNINGS is a valid step."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from resurgence_harness.presets.methods import METHODS, Method
 from resurgence_harness.unlearning import Unlearning
 
 GROUPS = ("sampler", "benign", "pictures")
-"""Groups of settings that are no step's."""
+"""Groups of settings that do not belong to a step."""
 
 
 def check_steps() -> None:
-    """SpecError for a method or a fine-tuning that is none, or whose name is another's."""
+    """SpecError for an invalid method or fine-tuning, or one whose name is taken."""
     taken: dict[str, object] = dict.fromkeys(GROUPS, "a group of settings")
     for word, finetuning in FINETUNINGS.items():
         _check_class(f'fine-tuning "{word}"', finetuning, FineTuning)
@@ -26,10 +26,10 @@ def check_steps() -> None:
             _refuse(f'The fine-tuning "{word}" is called "{finetuning.name}" by its class.', "Use the class's name.")
     for word, method in METHODS.items():
         if not isinstance(word, str) or not word or not word.replace("-", "").replace("_", "").isalnum():
-            _refuse(f"The word {word!r} of a method cannot stand in node ids.", "Use letters, digits and hyphens.")
+            _refuse(f"The method name {word!r} cannot be used in node ids.", "Use letters, digits and hyphens.")
         if not isinstance(method, Method):
             _refuse(
-                f'What METHODS has for "{word}" is no Method.',
+                f'The entry of METHODS for "{word}" is not a Method.',
                 "Write Method(YourStep, {}, 5): the class, its fixed fields, minutes.",
                 got=repr(method)[:80],
             )
@@ -39,7 +39,7 @@ def check_steps() -> None:
 
 
 def missing_values(step: type[Any], values: Mapping[str, Any]) -> list[str]:
-    """Fields of a step that have no default and that nobody gave a value."""
+    """Fields of a step that have neither a default nor a value in `values`."""
     return [
         one.name
         for one in fields(step)
@@ -51,8 +51,8 @@ def _check_class(what: str, step: Any, kind: type) -> None:
     if not isinstance(step, type) or not issubclass(step, kind):
         _refuse(f"The step of {what} is no {kind.__name__}.", f"Give a class: class Own({kind.__name__}).", got=step)
     if isabstract(step):
-        lacking = ", ".join(sorted(step.__abstractmethods__))
-        _refuse(f"The step of {what} does not define {lacking}.", f"Define it in {step.__name__}.")
+        undefined = ", ".join(sorted(step.__abstractmethods__))
+        _refuse(f"The step of {what} does not define {undefined}.", f"Define it in {step.__name__}.")
     if not is_dataclass(step) or "__dataclass_fields__" not in vars(step):
         _refuse(
             f"The step of {what} is no dataclass.", f"Write @dataclass(frozen=True, kw_only=True) at {step.__name__}."
@@ -76,12 +76,12 @@ def _check_class(what: str, step: Any, kind: type) -> None:
 
 
 def _check_name(taken: dict[str, object], step: Any, what: str) -> None:
-    """SpecError for two classes of one name: their settings, and what is stored of them, would be one another's."""
+    """SpecError for two classes of one name: their settings and stored artifacts would be confused."""
     other = taken.setdefault(step.name, step)
     if other is not step:
         _refuse(
             f'The step of {what} is called "{step.name}", as {getattr(other, "__name__", other)} is.',
-            f"Give {step.__name__} a name of its own; what is stored is found by it.",
+            f"Give {step.__name__} another name; stored artifacts are found by it.",
         )
 
 

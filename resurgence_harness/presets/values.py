@@ -1,11 +1,11 @@
-"""Values of a preset that a cell fills in: what a task, a concept count or a number of preserved names decides."""
+"""Preset values that depend on the cell: on its task, its concept count or its number of preserved names."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
-from math import ceil, log
+from math import log
 from typing import Any
 
 from resurgence_harness.specs import Concept, Probe, Prompt, Sampler
@@ -17,9 +17,9 @@ class FromTask(Enum):
     TEMPLATES = "templates"
     """For a field of templates: the bare name and the templates of erased concepts."""
     ALL_TEMPLATES = "all templates"
-    """The same and those of retained concepts, where a task asks for these in other words."""
+    """The same, and the templates of retained concepts if the task has separate ones."""
     WITH_NEUTRAL = "with neutral"
-    """For a set of preserved concepts or retain images: the task's, and its neutral things beside them."""
+    """For a set of preserved concepts or retain images: the task's retained and neutral ones."""
 
     def __repr__(self) -> str:
         """As it is written in presets and in tables of trials."""
@@ -27,15 +27,15 @@ class FromTask(Enum):
 
     def __str__(self) -> str:
         """For tables of settings."""
-        return f"the task's {self.value}" if self is not FromTask.WITH_NEUTRAL else "the task's, and neutral things"
+        return f"the task's {self.value}" if self is not FromTask.WITH_NEUTRAL else "the task's, and neutral ones"
 
 
 @dataclass(frozen=True)
 class ByCount:
-    """A value for each number of erased concepts that somebody published one for."""
+    """A value for each number of erased concepts for which one was published."""
 
     values: tuple[tuple[int, Any], ...]
-    """(count, value), rising."""
+    """(count, value), by rising count."""
 
     @classmethod
     def of(cls, values: Mapping[int, Any]) -> ByCount:
@@ -43,7 +43,7 @@ class ByCount:
         return cls(tuple(sorted(values.items())))
 
     def at(self, count: int) -> Any:
-        """The value at this count, else that of the count nearest to it by ratio, the smaller of two."""
+        """The value for this count, else for the nearest count by ratio, of two equally near ones the smaller."""
         return min(self.values, key=lambda pair: (abs(log(pair[0] / count)), pair[0]))[1]
 
     def __str__(self) -> str:
@@ -58,7 +58,7 @@ class PerPreserved:
     least: float = 0.1
 
     def at(self, names: int) -> float:
-        """The value for so many preserved names."""
+        """The value for this number of preserved names."""
         return max(self.least, 1 / (1 + names))
 
     def __str__(self) -> str:
@@ -68,7 +68,7 @@ class PerPreserved:
 
 @dataclass(frozen=True)
 class OwnPictures:
-    """Forget images of a method's own: so many of each concept, asked for in one way."""
+    """Forget images that a method draws for itself: `each` images per concept, from one template."""
 
     template: str
     """ "{}" is the name."""
@@ -76,7 +76,7 @@ class OwnPictures:
     """Images of each concept."""
 
     def at(self, concepts: Iterable[Concept], *, first: int, sampler: Sampler) -> Probe:
-        """The probe, with seeds from `first` on."""
+        """The probe for these concepts, with consecutive seeds from `first`."""
         prompts = tuple(Prompt(text=self.template.format(one.name), concept=one.name) for one in concepts)
         return Probe(prompts=prompts, seeds=tuple(range(first, first + self.each)), sampler=sampler)
 
@@ -86,9 +86,4 @@ class OwnPictures:
 
 
 FILLED_IN = (FromTask, ByCount, PerPreserved, OwnPictures)
-"""Every kind of value that is none yet."""
-
-
-def seeds_for(images: int, prompts: int, *, first: int) -> tuple[int, ...]:
-    """Seeds from `first` on, so many that the prompts give at least the images."""
-    return tuple(range(first, first + ceil(images / prompts)))
+"""Kinds of preset values that the cell still has to resolve."""

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from resurgence_harness.diffusion.devices import check_device
-from resurgence_harness.diffusion.texts import check_texts
+from resurgence_harness.examining import WrittenPrompts, check_prompts
 from resurgence_harness.pytest_plugin.engine import Engine
 from resurgence_harness.pytest_plugin.options import Options
 from resurgence_harness.pytest_plugin.progress import ProgressWriter
@@ -41,33 +41,25 @@ def check(options: Options, tasks: Sequence[Task], suites: Sequence[Path], judge
     base = engine.base
     notes = []
     for task in tasks:
-        asked: dict[str, bool] = {}
-        names: dict[str, None] = {}
-        for cell in cells(task, options.selection):
-            plan = engine.plan(cell, task)
-            names |= dict.fromkeys(plan.names)
-            probes = (plan.erased.probe, plan.retained.probe, plan.benign)
-            # A text that is also asked for by a template must be read whole.
-            for prompt in (prompt for probe in probes for prompt in probe.prompts):
-                asked[prompt.text] = prompt.written and asked.get(prompt.text, True)
-        written = {text for text, by_somebody in asked.items() if by_somebody}
-        cut, room = check_texts(Path(base.location), sorted(asked), may_be_cut=written)
-        notes += _notes(task, len(written), cut, room)
+        plans = [engine.plan(cell, task) for cell in cells(task, options.selection)]
+        names = tuple(dict.fromkeys(name for plan in plans for name in plan.names))
+        benign = [prompt for plan in plans for prompt in plan.benign.prompts]
+        notes += _notes(task, check_prompts(plans, base, also=benign))
         for name in task.judges:
             judge = engine.judge(name)
             _ = judge.digest  # of weights that are missing and not pinned there is none
-            check_names(judge, tuple(names))
+            check_names(judge, names)
         check_different([engine.judge(name) for name in task.judges])
     return Checked(base, tuple(notes))
 
 
-def _notes(task: Task, written: int, cut: int, room: int) -> list[str]:
+def _notes(task: Task, read: WrittenPrompts) -> list[str]:
     """What is to be told of prompts that somebody wrote out."""
     source = "" if isinstance(task.written, tuple) else task.written.describe()
     told = [f"Prompts of {task.name}: {source}"] if source else []
-    if cut:
+    if read.cut:
         told.append(
-            f"Prompts of {task.name}: {cut} of {written} are longer than the {room} tokens that the base reads; "
-            "what is beyond is cut off."
+            f"Prompts of {task.name}: {read.cut} of {read.written} are longer than the {read.room} tokens that the "
+            "base reads; what is beyond is cut off."
         )
     return told

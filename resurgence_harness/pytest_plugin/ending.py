@@ -120,7 +120,11 @@ def code_of(config: pytest.Config, session: Session, code: int) -> int:
     if not session.involved:
         return code
     if session.settled is None:  # pytest showed something and judged nothing
-        return INCOMPLETE if session.gate and code == 0 else code
+        if code or not session.gate:
+            return code
+        session.settled = INCOMPLETE
+        session.print_closing()
+        return INCOMPLETE
     code = session.settled or {0: 0, 1: INCOMPLETE}.get(code, code)
     if code not in KEPT and (reason := unprinted(config)):
         with suppress(OSError, ValueError):

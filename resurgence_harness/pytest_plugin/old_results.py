@@ -15,7 +15,7 @@ import pytest
 
 from resurgence_harness.pytest_plugin import options, sight
 
-SHOWING = ("help", "version", "markers", "showfixtures", "show_fixtures_per_test", "cacheshow", "collectonly")
+SHOWING = ("help", "markers", "showfixtures", "show_fixtures_per_test", "cacheshow", "collectonly")
 """Options, by their name in pytest, under which no test runs and nothing is forgotten."""
 _HELD = pytest.StashKey[Path]()
 """The folder of results that this run holds."""
@@ -24,7 +24,16 @@ _SIGHT = pytest.StashKey[tuple[tuple[str, ...], sight.Sight]]()
 
 def shows_only(given: Any) -> bool:
     """Whether pytest is asked to show something rather than to run tests."""
-    return any(getattr(given, name, None) for name in SHOWING)
+    # pytest answers a single --version before it loads us, and runs on where the environment or a file has it.
+    return any(getattr(given, name, None) for name in SHOWING) or getattr(given, "version", 0) > 1
+
+
+def requested(config: pytest.Config) -> tuple[list[str], Any]:
+    """The arguments and options. pytest stops reading at --help, so then they are those that it read before."""
+    if not config.option.help:
+        return config.args, config.option
+    given = config.known_args_namespace
+    return [*given.file_or_dir] or [*config.getini("testpaths")], given
 
 
 def seen(config: pytest.Config, arguments: list[str], given: Any) -> sight.Sight:

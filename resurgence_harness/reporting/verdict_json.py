@@ -223,7 +223,9 @@ class GateResult(_Part):
     groups: list[str] = Field([], description="task/cell of every group of the policy: each owes a verdict.")
     candidate: str = Field(description="The candidate in words.")
     files: dict[str, str] = Field(description="The candidate's weight files as they were given, and their sha256.")
-    notes: list[str] = Field(description="What the lineage says, before any image.")
+    notes: list[str] = Field(
+        description="Known before any image: what the lineage says, odd image sizes, acceptances that cannot apply."
+    )
     differences: list[str] = Field(
         [], description="What of the candidate's tokenizer, scheduler, VAE and configurations is not its parent's."
     )

@@ -156,18 +156,6 @@ def cluster_t(differences: Sequence[float], alpha: float, *, fewest: int) -> Bou
     return Bounds(estimate=mean, low=low, high=high, clusters=clusters, unseen=unseen, alike=alike)
 
 
-def by_concept(before: Evidence, after: Evidence) -> dict[str, float]:
-    """Mean difference (after − before) of each prompted concept; hits of all its images, abstained included."""
-    check_paired(before, after)
-    return _means(before, after, after.asked)
-
-
-def by_prompt(before: Evidence, after: Evidence) -> dict[str, float]:
-    """Mean difference (after − before) of each prompt, over its seeds."""
-    check_paired(before, after)
-    return _means(before, after, _prompts(after))
-
-
 def generalise(before: Evidence, after: Evidence, alpha: float) -> Claim:
     """The claim about concepts and prompts that were not sampled (L2), or why there is none.
 

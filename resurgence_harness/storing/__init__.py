@@ -1,4 +1,4 @@
-"""What was asked (key) and what came out (digest), on disk: nothing half-made is ever taken for finished."""
+"""The artifact store: the key of a spec → the built artifact with its digest. Incomplete artifacts are never used."""
 
 from __future__ import annotations
 

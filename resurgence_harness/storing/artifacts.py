@@ -1,4 +1,4 @@
-"""What a store holds: artifacts and their files, and the condition that each is in."""
+"""The contents of a store: artifacts, their files, their condition and their seals."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 
 class Condition(Enum):
-    """What the store has for a key, in the words that a plan prints."""
+    """The state of a key in the store; the values are printed in plans."""
 
     PRESENT = "present"
     MISSING = "missing"
@@ -20,19 +20,19 @@ class Condition(Enum):
 
 
 class Seal(Enum):
-    """How an entry is sealed, seen with the key of the environment."""
+    """The state of an entry's seal, checked with the environment's key."""
 
     SEALED = "sealed"
     UNSEALED = "unsealed"
     WRONG = "wrongly sealed"
-    """With another key, or changed since."""
+    """Sealed with another key, or changed after sealing."""
     UNCHECKED = "sealed, not checked"
-    """It carries a seal, and there is no key to check it with."""
+    """It has a seal, but no key is set to check it with."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class StoredFile:
-    """One file of an artifact, as it was when it was written."""
+    """sha256 and size of one file of an artifact when it was written."""
 
     sha256: str
     size: int
@@ -41,31 +41,31 @@ class StoredFile:
 
 @dataclass(frozen=True, kw_only=True)
 class Artifact:
-    """Something finished: what was asked (key), what came out (digest), and where its bytes lie (path)."""
+    """A finished product: the key of its spec, the digest of its content, and the path of its files."""
 
     key: str
     kind: str
     """checkpoint, images, judgments, tensors …"""
     label: str
-    """What it is, for people."""
+    """A readable description."""
     digest: str
     """sha256 over the sorted (name, sha256) of its files."""
     path: Path
     """The local directory that holds its files."""
     files: Mapping[str, StoredFile] = field(hash=False)
     inputs: Mapping[str, str] = field(hash=False)
-    """Key → digest of what it was made from."""
+    """Key → digest of the artifacts that it was built from."""
     facts: Mapping[str, Any] = field(hash=False)
     """Provenance, as the build returned it."""
     seconds: float
-    """How long the build took, waiting for others excluded."""
+    """Duration of the build, without waiting for other processes."""
     made: datetime
-    """With its time zone; only shown, nothing is decided by it."""
+    """Time of the build, with time zone."""
     used: datetime
     """When it was last opened."""
     seal: Seal
     run: str
-    """The fresh run that made it; empty for any other."""
+    """The fresh run that built it; empty if it was not built by one."""
 
     @property
     def size(self) -> int:

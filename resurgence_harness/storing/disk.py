@@ -1,4 +1,4 @@
-"""Directories and files that survive a power cut."""
+"""Writing directories and files so that they survive a power failure."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from pathlib import Path
 
 
 def make_directory(path: Path) -> None:
-    """Make one directory, not its parents: a root that vanished is not put back in silence."""
+    """Create one directory, not its parents: a missing root must not be created silently."""
     with suppress(FileExistsError):
         path.mkdir()
 
 
 def write_synced(path: Path, content: bytes) -> None:
-    """Write a file that is on the disk when this returns."""
+    """Write a file and sync it to the disk."""
     with path.open("wb") as stream:
         stream.write(content)
         stream.flush()
@@ -23,7 +23,7 @@ def write_synced(path: Path, content: bytes) -> None:
 
 
 def write_last(path: Path, content: bytes) -> None:
-    """Write a manifest so that it is there whole or not at all, also after a power cut."""
+    """Write a manifest atomically and sync it, so that even after a power failure it is complete or absent."""
     draft = path.with_name(f"{path.name}.{uuid.uuid4().hex[:8]}")
     try:
         write_synced(draft, content)
@@ -47,5 +47,5 @@ def _sync_directory(path: Path) -> None:
 
 
 def bytes_in(folder: Path) -> int:
-    """Bytes of all files below a directory."""
+    """Total size in bytes of all files below a directory."""
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

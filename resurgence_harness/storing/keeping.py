@@ -1,4 +1,4 @@
-"""Looking after a store: is every byte the one that was written, and what may go."""
+"""Maintenance of a store: verifying, sealing and removing artifacts."""
 
 from __future__ import annotations
 
@@ -22,25 +22,25 @@ if TYPE_CHECKING:
 
 
 GRACE = timedelta(days=1)
-"""How long ago a far file was written before it is taken for left behind: its builder may still be sending."""
+"""Minimum age of an unreferenced remote file before it is removed: a build may still be uploading it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Checked:
-    """What `verify` found for one artifact."""
+    """The result of `verify` for one artifact."""
 
     key: str
     label: str
     size: int
     seal: Seal | None
-    """How it is sealed; None where its manifest cannot be read."""
+    """The state of its seal; None if its manifest cannot be read."""
     problem: str = ""
-    """Empty where every byte is the one that was written."""
+    """Empty if every file is intact."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Removed:
-    """What `gc` took away (or would)."""
+    """One artifact or file that `gc` removed (or would remove)."""
 
     place: str
     label: str
@@ -49,7 +49,7 @@ class Removed:
 
 
 def verify(store: Store) -> Iterator[Checked]:
-    """Read every byte of every artifact and tell which are whole, and how they are sealed."""
+    """Read every byte of every artifact; yields whether each is intact, and the state of its seal."""
     every = store.keys()
     for key in every:
         artifact = store.entry(key)
@@ -59,7 +59,7 @@ def verify(store: Store) -> Iterator[Checked]:
             if artifact is not None:
                 store.verified(artifact)
             else:
-                store.open(key)  # which says why it cannot be read
+                store.open(key)  # raises the error with the reason
         except (Unreachable, Unwritable):
             raise
         except StoreError as error:
@@ -68,9 +68,10 @@ def verify(store: Store) -> Iterator[Checked]:
 
 
 def seal(store: Store) -> Iterator[Checked]:
-    """Seal what carries no keyed seal, after reading every byte of it; gives every entry as it is afterwards.
+    """Seal the entries without a keyed seal, after verifying every byte; yields every entry's state afterwards.
 
-    Somebody who could write to the store before may have changed what is sealed now. What another key sealed stays.
+    Earlier changes by anybody with write access are sealed as well. Entries sealed with another key stay as they are.
+    UserError if no key is set.
     """
     if store_key() is None:
         raise UserError(
@@ -90,9 +91,9 @@ def seal(store: Store) -> Iterator[Checked]:
 def gc(
     store: Store, *, older_than_days: float, keep_kinds: Collection[str] = (), dry_run: bool = False
 ) -> list[Removed]:
-    """Take away what was last used more than `older_than_days` ago, and what killed builders left behind.
+    """Remove artifacts last used at least `older_than_days` ago, and the leftovers of killed builds.
 
-    Anything removed can be made again. Artifacts that are being made now are left alone.
+    Everything removed can be built again. Artifacts that are being built are kept.
     """
     removed: list[Removed] = []
     with store.here.writing():
@@ -115,7 +116,7 @@ def gc(
 
 
 def _orphans(store: Store, *, before: datetime, dry_run: bool) -> Iterator[Removed]:
-    """Far files that no manifest names: of builders that came second, or were killed while they were sending."""
+    """Remote files that no manifest names: from concurrent builds, or builds killed during the upload."""
     for path, size in store.remote.orphans(before=before) if store.remote is not None else ():
         if not dry_run and store.remote is not None:
             store.remote.remove_file(path)
@@ -124,7 +125,7 @@ def _orphans(store: Store, *, before: datetime, dry_run: bool) -> Iterator[Remov
 
 def _leftovers(store: Store) -> Iterator[tuple[Path, str]]:
     for path in sorted((store.root / "tmp").glob("*")):
-        yield path, "left by a builder that was stopped"
+        yield path, "left by a build that was stopped"
     for path in sorted(store.root.glob("[0-9a-f][0-9a-f]/*")):
         if not (path / MANIFEST).is_file():
             yield path, "never finished"
@@ -138,7 +139,7 @@ def _remove(
     try:
         with nullcontext() if dry_run else store.here.locked(key, wait=False):
             if label == "unfinished" and (path / MANIFEST).is_file():
-                return []  # finished while we looked
+                return []  # finished in the meantime
             removed = Removed(place=str(path), label=label, size=bytes_in(path), reason=reason)
             if not dry_run:
                 (path / MANIFEST).unlink(missing_ok=True)

@@ -1,9 +1,9 @@
-"""A spec becomes canonical JSON, and that becomes a key: two equal questions have one key, on every machine.
+"""The key of a spec is the hash of its canonical JSON: equal specs have the same key on every machine.
 
 The resolved values are hashed, defaults included: changing a default in code changes the key, so an old result is never
-served for a new question. A dataclass is written as its class's word (`name`, else the class's name), its `version`
-where it has one, and its fields. Fields made with `specs.not_in_key()` are left out,
-those with the metadata `specs.ADDED` where they are at their default.
+used for a new spec. A dataclass is written as its class's `name` (else the class name), its `version` if it has one,
+and its fields. Fields made with `specs.not_in_key()` are left out, fields with the metadata `specs.ADDED` only if they
+have their default.
 
     key = sha256(canonical JSON of {"kind": kind, "spec": canonical(spec)})
 """
@@ -19,21 +19,21 @@ from typing import Any
 from resurgence_harness.errors import SpecError, sentence
 
 type_of_float = ("float", float)
-"""How a float field is annotated, with and without postponed evaluation."""
+"""The annotation of a float field, with and without postponed evaluation."""
 
 
 def canonical(value: object) -> Any:
-    """The value as JSON types, the same for equal values; SpecError for what has no stable meaning in JSON."""
+    """The value as JSON types, the same for equal values; SpecError for types without a stable JSON form."""
     return _canonical(value, place=type(value).__name__)
 
 
 def canonical_json(value: object) -> str:
-    """The one text that is hashed: sorted names, no spaces, ASCII, shortest floats that read back equal."""
+    """The text that is hashed: sorted names, no spaces, ASCII, shortest floats that read back equal."""
     return json.dumps(canonical(value), sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
 
 
 def key(kind: str, value: object) -> str:
-    """64 hexadecimal digits for what is asked: the kind of product, and the spec it is made from."""
+    """64 hexadecimal digits: sha256 of the kind of product and the spec that it is built from."""
     text = canonical_json({"kind": kind, "spec": canonical(value)})
     return hashlib.sha256(text.encode("ascii")).hexdigest()
 
@@ -60,8 +60,8 @@ def _canonical(value: object, *, place: str) -> Any:
 
 def _finite(value: float, *, place: str) -> float:
     if not math.isfinite(value):
-        raise SpecError(sentence(f"{place} is {value}, which nobody can ask for.", do="Give a finite number."))
-    return value + 0.0  # −0.0 equals 0.0 and must have its key
+        raise SpecError(sentence(f"{place} is {value}, which is not finite.", do="Give a finite number."))
+    return value + 0.0  # −0.0 equals 0.0 and must have the same key
 
 
 def _mapping(value: dict[Any, Any], *, place: str) -> dict[str, Any]:
@@ -76,15 +76,15 @@ def _dataclass(value: Any, *, place: str) -> dict[str, Any]:
     own: dict[str, Field[Any]] = {field.name: field for field in fields(value)}
     if "type" in own:
         raise SpecError(sentence(f"{kind.__name__} has a field called type, which keys use for the class itself."))
-    word = getattr(kind, "name", None)
-    result: dict[str, Any] = {"type": word if isinstance(word, str) and "name" not in own else kind.__name__}
+    label = getattr(kind, "name", None)
+    result: dict[str, Any] = {"type": label if isinstance(label, str) and "name" not in own else kind.__name__}
     version = getattr(kind, "version", None)
     if isinstance(version, int | str) and "version" not in own:
         result["version"] = version
     for name, field in own.items():
         item = getattr(value, name)
         if field.metadata.get("key", True) == "unless default" and item == field.default:
-            continue  # what was stored before the field was there is what its default does
+            continue  # artifacts stored before the field existed have its default
         if field.metadata.get("key", True):
             if field.type in type_of_float and type(item) is int:
                 item = float(item)  # guidance=7 and guidance=7.0 are equal specs
@@ -92,5 +92,5 @@ def _dataclass(value: Any, *, place: str) -> dict[str, Any]:
     return result
 
 
-def _article(word: str) -> str:
-    return f"an {word}" if word[:1].lower() in "aeiou" else f"a {word}"
+def _article(noun: str) -> str:
+    return f"an {noun}" if noun[:1].lower() in "aeiou" else f"a {noun}"

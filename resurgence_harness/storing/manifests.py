@@ -1,7 +1,7 @@
-"""Manifests: what an artifact is and the sha256 of its files; written last, checked at every read.
+"""Manifests: the description of an artifact and the sha256 of its files; written last, checked at every read.
 
-Each carries a checksum of itself ("seal"), which finds damage, and with RESURGENCE_STORE_KEY a keyed seal, which finds
-what was changed on purpose (see sealing.py). The checksum covers the keyed seal, and not the other way round.
+Each contains a checksum of itself ("seal"), which detects damage, and with RESURGENCE_STORE_KEY a keyed seal, which
+detects deliberate changes (see sealing.py). The checksum covers the keyed seal, and not the other way round.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from resurgence_harness.storing.remote import MANIFEST
 from resurgence_harness.storing.sealing import seal_of, sealed
 
 FORMAT = 1
-"""The manifest's layout; raised when an older package could misread a newer one."""
+"""Version of the manifest's layout; increased when an older package could misread a newer one."""
 PURPOSE = "store entry"
-"""What a manifest's keyed seal is for."""
+"""The `purpose` of a manifest's keyed seal."""
 
 
 def described(folder: Path, *, label: str) -> dict[str, StoredFile]:
-    """The files that a build wrote, on the disk and hashed."""
+    """Sync and hash the files that a build wrote; BuildError if there are none, or one that cannot be stored."""
     files: dict[str, StoredFile] = {}
     for path in sorted(folder.iterdir()):
         if not path.is_file() or path.name.startswith(MANIFEST):
@@ -59,7 +59,7 @@ def manifest_bytes(
     seconds: float,
     run: str = "",
 ) -> bytes:
-    """The manifest of what a build made, as it is written; BuildError for facts that are not JSON."""
+    """The bytes of an artifact's manifest; BuildError for facts that are not JSON."""
     content: dict[str, Any] = {
         "format": FORMAT,
         "key": key,
@@ -76,7 +76,7 @@ def manifest_bytes(
     if run:
         content["run"] = run
     try:
-        content = json.loads(json.dumps(content, allow_nan=False))  # what is sealed is what is read back
+        content = json.loads(json.dumps(content, allow_nan=False))  # seal the values exactly as they are read back
         return _written(sealed(content, purpose=PURPOSE))
     except (ValueError, TypeError) as error:
         if isinstance(error, UserError):
@@ -85,24 +85,24 @@ def manifest_bytes(
 
 
 def sealed_again(text: bytes) -> bytes:
-    """A manifest with a seal of the environment's key; nothing else of it changes. It has been read before."""
+    """A manifest, resealed with the environment's key and otherwise unchanged. `text` must be valid (`parsed`)."""
     content: dict[str, Any] = json.loads(text)
     del content["seal"]
     return _written(sealed(content, purpose=PURPOSE))
 
 
 def _written(content: Mapping[str, Any]) -> bytes:
-    told = {**content, "seal": _checksum(content)}
-    return (json.dumps(told, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
+    complete = {**content, "seal": _checksum(content)}
+    return (json.dumps(complete, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
 
 def _checksum(content: Mapping[str, Any]) -> str:
-    """sha256 of the manifest's own content: the facts that verdicts rest on are guarded like the files."""
+    """sha256 of the manifest's content: it protects the facts used by verdicts like the files."""
     return hashlib.sha256(json.dumps(content, sort_keys=True, allow_nan=False).encode()).hexdigest()
 
 
 def parsed(text: bytes, *, key: str, folder: Path, used: float) -> Artifact:
-    """A manifest read back; ValueError, KeyError, TypeError … where it is not one that was written here."""
+    """Parse a manifest; ValueError, KeyError, TypeError, AttributeError or RecursionError if it is not valid."""
     content: dict[str, Any] = json.loads(text)
     checksum = content.pop("seal")
     if content["format"] != FORMAT:
@@ -116,7 +116,7 @@ def parsed(text: bytes, *, key: str, folder: Path, used: float) -> Artifact:
         raise ValueError("its digest is not that of its files")
     made = datetime.fromisoformat(content["made"])
     if made.tzinfo is None:
-        raise ValueError("the moment at which it was made has no time zone")
+        raise ValueError('its time "made" has no time zone')
     return Artifact(
         key=key,
         kind=str(content["kind"]),
@@ -135,7 +135,7 @@ def parsed(text: bytes, *, key: str, folder: Path, used: float) -> Artifact:
 
 
 def _plain(name: str) -> str:
-    """A file's name, if it leads nowhere else: a far store's manifest says what is written on this machine."""
+    """A file's name; ValueError for a path, since a remote manifest decides which local files are written."""
     if name != Path(name).name or name in ("", ".", "..") or "\\" in name or name.startswith(MANIFEST):
         raise ValueError(f"it names the file {name!r}")
     return name
@@ -154,7 +154,7 @@ def _finite(value: float) -> float:
 
 
 def _moment(seconds: float) -> datetime:
-    """A file's time; now for one that no calendar has."""
+    """A file's time; the current time if it is out of range."""
     try:
         return datetime.fromtimestamp(seconds, UTC)
     except (ValueError, OverflowError, OSError):
@@ -162,7 +162,7 @@ def _moment(seconds: float) -> datetime:
 
 
 def verify_size(artifact: Artifact, name: str, expected: StoredFile) -> None:
-    """Corrupt where a file is missing or has another size than was written."""
+    """Corrupt if a file is missing or its size differs from the manifest's."""
     path = artifact.path / name
     try:
         size = path.stat().st_size
@@ -173,7 +173,7 @@ def verify_size(artifact: Artifact, name: str, expected: StoredFile) -> None:
 
 
 def verify(artifact: Artifact, name: str, expected: StoredFile) -> None:
-    """Corrupt where a byte of a file is not the one that was written."""
+    """Corrupt if a file's sha256 differs from the manifest's."""
     verify_size(artifact, name, expected)
     try:
         with (artifact.path / name).open("rb") as stream:
@@ -185,9 +185,9 @@ def verify(artifact: Artifact, name: str, expected: StoredFile) -> None:
 
 
 def content_of(artifact: Artifact, name: str) -> bytes:
-    """A file's bytes, verified as they are returned: what is exchanged after a check of the file changes nothing.
+    """A file's bytes, verified after reading, so that replacing the file after a check has no effect.
 
-    Corrupt where they are not the ones that were written.
+    Corrupt if they differ from the bytes that were written.
     """
     expected = artifact.files.get(name)
     if expected is None:
@@ -208,6 +208,6 @@ def _corrupt(artifact: Artifact, name: str, reason: str) -> Corrupt:
             file=artifact.path / name,
             reason=reason,
             key=artifact.key,
-            do="Whatever needs it next makes it again.",
+            do="The next build that needs it builds it again.",
         )
     )

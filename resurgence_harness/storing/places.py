@@ -1,4 +1,4 @@
-"""Where a store lies when nobody says, and where mirrors of far ones do."""
+"""Default locations of the store and of the local mirrors of remote stores."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from pathlib import Path
 from resurgence_harness.errors import UserError, sentence
 
 ANOTHER = "choose another place with --resurgence-store or RESURGENCE_STORE"
-"""What to do where a place cannot be used."""
+"""Advice for a location that cannot be used."""
 
 
 def default_root() -> str:
-    """`$RESURGENCE_STORE`, else ~/.cache/resurgence (below `$XDG_CACHE_HOME` where that is set)."""
+    """`$RESURGENCE_STORE`, else ~/.cache/resurgence (below `$XDG_CACHE_HOME` if that is set)."""
     if chosen := os.environ.get("RESURGENCE_STORE", "").strip():
         return chosen
     return str(cache() / "resurgence")
 
 
 def cache() -> Path:
-    """The user's directory for what can be made again: `$XDG_CACHE_HOME`, else ~/.cache.
+    """The user's cache directory: `$XDG_CACHE_HOME`, else ~/.cache.
 
-    UserError where there is no home, as in a container whose user has no passwd entry.
+    UserError if there is no home directory, as in a container whose user has no passwd entry.
     """
     try:
         return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser().absolute()
@@ -30,13 +30,13 @@ def cache() -> Path:
             sentence(
                 "There is no home directory to keep the store in.",
                 reason=f"{error}; HOME is not set, and the user has no entry in the password file",
-                do="Say where the store is: --store DIR (pytest: --resurgence-store DIR), RESURGENCE_STORE or HOME.",
+                do="Set the store: --store DIR (pytest: --resurgence-store DIR), RESURGENCE_STORE or HOME.",
             )
         ) from None
 
 
 def expanded(place: str) -> Path:
-    """A given directory as an absolute path; UserError for a "~" that leads nowhere."""
+    """A given directory as an absolute path; UserError for a "~" that cannot be expanded."""
     try:
         return Path(place).expanduser().absolute()
     except RuntimeError as error:

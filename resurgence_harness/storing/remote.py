@@ -1,13 +1,13 @@
-"""A store elsewhere (s3://, gs://, memory:// …): fsspec's one appearance. Files first, manifest last.
+"""A remote store (s3://, gs://, memory:// …); the only module that uses fsspec. Files are written before the manifest.
 
 The layout there:
 
-    url/ab/abcdef…/<digest>/<file>        the bytes; the digest in the path keeps two builders' files apart
-    url/ab/abcdef…/manifest.json          written last: where it is, the artifact is whole
+    url/ab/abcdef…/<digest>/<file>        the bytes; the digest in the path separates the files of concurrent builds
+    url/ab/abcdef…/manifest.json          written last: if it exists, the artifact is complete
 
-Each kind of address has exceptions of its own (botocore's, aiohttp's, OSError, timeouts, missing packages). Here they
-become one of ours: `Unreachable` where reading fails, `Unwritable` where writing does, `ReadOnly` where it is refused.
-Transient failures are tried again by the package that serves the address, as often as it does.
+Each fsspec backend raises its own exceptions (botocore's, aiohttp's, OSError, timeouts, missing packages). They are
+converted to `Unreachable` if reading fails, `Unwritable` if writing fails, `ReadOnly` if writing is refused.
+Transient failures are retried by the backend itself, as it is configured.
 """
 
 from __future__ import annotations
@@ -24,46 +24,46 @@ from typing import Any
 from resurgence_harness.errors import ReadOnly, ResurgenceError, Unreachable, Unwritable, UserError, sentence, shown
 
 MANIFEST = "manifest.json"
-"""The file that says an artifact is finished."""
+"""The file that marks an artifact as finished."""
 _REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS)
 _ACCOUNT = re.compile(r"(://)[^/\s@]+@")
 
 
 class Remote:
-    """The far side of a store: whole artifacts go up after they are made and come down before they are opened."""
+    """The remote part of a store: artifacts are uploaded after they are built and downloaded before they are opened."""
 
     def __init__(self, url: str) -> None:
-        """Reach for the address; UserError where no installed package serves it."""
+        """Open the file system of the address; UserError if no installed package supports it."""
         import fsspec
 
         self.url = url.rstrip("/")
         self._shown = discreet(self.url)
         try:
             filesystem, root = fsspec.core.url_to_fs(self.url)
-        except Exception as error:  # missing packages, credentials or settings: each kind of address has its own
+        except Exception as error:  # missing packages, credentials or settings: different for each backend
             raise UserError(
                 sentence(
                     f"The store {self._shown} cannot be reached.",
                     reason=_reason(error),
-                    do="Install the package that serves this kind of address, or give a local directory.",
+                    do="Install the package that supports this kind of address, or give a local directory.",
                 )
             ) from error
         self._filesystem: Any = filesystem
         self._root: str = root.rstrip("/")
 
     def reach(self) -> None:
-        """Unreachable unless the far side answers and, where it has buckets, has this one. An empty store is one."""
+        """Unreachable unless the backend answers and, if it has buckets, has this one. An empty store passes."""
         bucket = self._root.partition("/")[0]
         with self._reading():
             self._filesystem.invalidate_cache()
             try:
                 self._filesystem.ls(bucket or self._root, detail=False)
             except FileNotFoundError:
-                if bucket:  # a path that begins with its root is made when it is first written
+                if bucket:  # without a bucket, the path is created by the first write
                     raise
 
     def manifest(self, key: str) -> bytes | None:
-        """The far manifest's bytes, or None where the artifact is not there."""
+        """The bytes of the remote manifest; None if the artifact is not there."""
         with self._reading():
             try:
                 return bytes(self._filesystem.cat_file(f"{self._folder(key)}/{MANIFEST}"))
@@ -76,15 +76,15 @@ class Remote:
         return sorted(parts[-2] for parts in found if parts[-1] == MANIFEST and len(parts) > 1)
 
     def pull(self, key: str, digest: str, names: list[str], into: Path) -> None:
-        """Bring an artifact's files into a local directory; FileNotFoundError where one of them is gone."""
+        """Download an artifact's files into a local directory; FileNotFoundError if one is missing."""
         for name in names:
             with self._reading(missing=FileNotFoundError):
                 self._filesystem.get_file(f"{self._folder(key)}/{digest}/{name}", str(into / name))
 
     def push(self, key: str, digest: str, names: list[str], manifest: bytes, source: Path) -> None:
-        """Send an artifact there: its files, then its manifest; then the files of the manifest that this one replaced.
+        """Upload an artifact: its files, then its manifest; then remove the files of the manifest that it replaced.
 
-        What another builder is still sending has no manifest yet and is left alone: `orphans` finds it if it stays.
+        Files that another build is still uploading have no manifest yet and are kept; `orphans` finds them later.
         """
         folder = self._folder(key)
         with self._writing():
@@ -97,18 +97,18 @@ class Remote:
             self._remove_files(self._files(f"{folder}/{replaced}"))
 
     def push_manifest(self, key: str, manifest: bytes) -> None:
-        """Write the manifest alone."""
+        """Write only the manifest."""
         with self._writing():
             self._filesystem.pipe_file(f"{self._folder(key)}/{MANIFEST}", manifest)
 
     def remove(self, key: str) -> None:
-        """Take an artifact away, its manifest first, so that a removal that is cut short leaves nothing finished."""
+        """Remove an artifact, its manifest first, so that an interrupted removal leaves no finished artifact."""
         folder = self._folder(key)
         self._remove_files([f"{folder}/{MANIFEST}"])
         self._remove_files(self._files(folder))
 
     def orphans(self, *, before: datetime) -> Iterator[tuple[str, int]]:
-        """Files that no manifest names, last written before then: (path, bytes). Left by builders that came second."""
+        """(path, bytes) of the files that no manifest names and that were last written before this time."""
         files = self._files(self._root)
         named = {path.rpartition("/")[0] for path in files if path.endswith(f"/{MANIFEST}")}
         digests = {folder: _digest_in(self.manifest(folder.rpartition("/")[2])) for folder in named}
@@ -119,20 +119,18 @@ class Remote:
             with self._reading():
                 try:
                     size, moment = int(self._filesystem.size(path) or 0), self._filesystem.modified(path)
-                except (FileNotFoundError, NotImplementedError):  # gone, or its age cannot be known
+                except (FileNotFoundError, NotImplementedError):  # removed, or the backend has no file times
                     continue
             if moment.replace(tzinfo=moment.tzinfo or UTC) < before:
                 yield path, size
 
     def remove_file(self, path: str) -> None:
-        """Take one file away."""
+        """Remove one file."""
         self._remove_files([path])
-
-    # Inside
 
     def _files(self, folder: str) -> list[str]:
         with self._reading():
-            self._filesystem.invalidate_cache()  # others write there, too
+            self._filesystem.invalidate_cache()  # other machines write there as well
             try:
                 return [str(path) for path in self._filesystem.find(folder)]
             except FileNotFoundError:
@@ -148,7 +146,7 @@ class Remote:
 
     @contextmanager
     def _reading(self, *, missing: type[Exception] | None = None) -> Iterator[None]:
-        """Whatever goes wrong is Unreachable; `missing` passes."""
+        """Convert every exception except `missing` to Unreachable."""
         try:
             yield
         except ResurgenceError:
@@ -166,7 +164,7 @@ class Remote:
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
-        """Whatever goes wrong is Unwritable, and ReadOnly where writing is refused."""
+        """Convert every exception to Unwritable, or to ReadOnly if writing is refused."""
         try:
             yield
         except ResurgenceError:
@@ -186,12 +184,12 @@ class Remote:
 
 
 def discreet(address: str) -> str:
-    """An address, fit for a message: without the account that it may hold."""
+    """An address without user name and password, for messages."""
     return _ACCOUNT.sub(r"\1***@", address)
 
 
 def _digest_in(manifest: bytes | None) -> str:
-    """The digest that a manifest names; empty where it names none."""
+    """The digest in a manifest; empty if there is none."""
     try:
         return str(json.loads(manifest or b"{}").get("digest", ""))
     except (ValueError, AttributeError, RecursionError):
@@ -199,6 +197,6 @@ def _digest_in(manifest: bytes | None) -> str:
 
 
 def _reason(error: Exception) -> str:
-    """What a library's exception says, in one line."""
-    said = " ".join(str(error).split())
-    return shown(discreet(f"{type(error).__name__}: {said}" if said else type(error).__name__), limit=300)
+    """The type and message of an exception, in one line."""
+    message = " ".join(str(error).split())
+    return shown(discreet(f"{type(error).__name__}: {message}" if message else type(error).__name__), limit=300)

@@ -1,4 +1,4 @@
-"""The local directory of a store: made late, locked key by key, its faults told in one sentence."""
+"""The local directory of a store: created when first needed, one lock per key, file system errors as messages."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ VANISHED = (errno.ENOENT, errno.ENOTDIR, errno.EEXIST, errno.ESTALE, errno.EIO)
 
 @dataclass(frozen=True)
 class Root:
-    """Where a store's bytes lie on this machine."""
+    """The local directory of a store."""
 
     path: Path
     name: str
@@ -29,17 +29,17 @@ class Root:
 
     @contextmanager
     def locked(self, key: str, *, wait: bool = True) -> Iterator[None]:
-        """Hold the key's lock; filelock's Timeout where another holds it and we do not wait."""
+        """Hold the key's lock; filelock's Timeout if another process holds it and `wait` is False."""
         from filelock import FileLock
 
         self.make()
         make_directory(self.path / "locks")
-        # A soft lock would outlive its process: where flock does not work, say so instead of falling back to one.
+        # A soft lock would outlive its process: without flock, fail instead of falling back to one.
         with FileLock(self.path / "locks" / f"{key}.lock", timeout=-1 if wait else 0, fallback_to_soft=False):
             yield
 
     def busy(self, key: str) -> bool:
-        """Whether somebody holds the key's lock."""
+        """Whether another process holds the key's lock."""
         from filelock import Timeout
 
         if not (self.path / "locks" / f"{key}.lock").exists():
@@ -53,7 +53,7 @@ class Root:
             return False
 
     def make(self) -> None:
-        """Make the root if only its last part is missing: a vanished disk must not be replaced by a new folder."""
+        """Create the root if only its last part is missing: a missing mount must not be replaced by a new folder."""
         if self.path.is_dir():
             return
         self.path.mkdir(parents=self._in_cache(), exist_ok=True)
@@ -61,26 +61,26 @@ class Root:
     def _in_cache(self) -> bool:
         try:
             return self.path.is_relative_to(cache())
-        except UserError:  # there is no home, so this place was given
+        except UserError:  # there is no home directory, so the path was given explicitly
             return False
 
     @contextmanager
-    def writing(self, lacking: str = "") -> Iterator[None]:
-        """Turn what the system says about a full, read-only or vanished store into one sentence.
+    def writing(self, building: str = "") -> Iterator[None]:
+        """Convert file system errors of a full, read-only or missing store into Unwritable or ReadOnly.
 
-        `lacking` is what is to be made because the store does not have it, as a label.
+        `building` is the label of the artifact that is being built, for the message.
         """
         try:
             yield
         except ResurgenceError:
             raise
         except Exception as error:
-            problem = self._problem(error, lacking)
+            problem = self._problem(error, building)
             if problem is None:
                 raise
             raise problem from error
 
-    def _problem(self, error: Exception, lacking: str) -> Unwritable | None:
+    def _problem(self, error: Exception, building: str) -> Unwritable | None:
         number, kind = _error_number(error), Unwritable
         reason = " ".join(str(error).split())
         if number in FULL:
@@ -96,20 +96,20 @@ class Root:
             first, do = f"The store at {self.name} is on a file system without locks.", f"C{ANOTHER[1:]}."
         else:
             return None
-        facts = {"it_lacks": lacking} if lacking else {}
+        facts = {"building": building} if building else {}
         return kind(sentence(first, reason=reason, **facts, do=do))
 
     def _absence(self) -> str:
         if self.path.is_symlink():
-            return f"The store at {self.name} is a link to something that is not there."
+            return f"The store at {self.name} is a link whose target is missing."
         if self.path.exists():
             return f"The store at {self.name} is not a directory."
         if not self.path.parent.is_dir():
-            return f"The store at {self.name} cannot be made: {self.path.parent} is not a directory."
-        return f"The store at {self.name} has vanished."
+            return f"The store at {self.name} cannot be created: {self.path.parent} is not a directory."
+        return f"The store at {self.name} is gone."
 
     def _concerns(self, error: Exception) -> bool:
-        """Whether the system's complaint is about the store, and not about something that the build read."""
+        """Whether the error is about the store, and not about a file that the build read."""
         name = getattr(error, "filename", None)
         if not isinstance(name, str | bytes | os.PathLike):
             return True
@@ -118,7 +118,7 @@ class Root:
 
 
 def _error_number(error: BaseException | None) -> int | None:
-    """The errno of a failure; safetensors reports the system's errors as text, "… (os error 28)"."""
+    """The errno of an error or its causes; safetensors gives it only as text, "… (os error 28)"."""
     while error is not None:
         if isinstance(error, OSError) and error.errno is not None:
             return error.errno

@@ -1,10 +1,10 @@
-"""Keyed seals: that an entry was written by somebody who has the store's key, and was not changed since.
+"""Keyed seals prove that an entry was written by a holder of the store's key and has not been changed since.
 
     seal = HMAC-SHA256(RESURGENCE_STORE_KEY, purpose ‖ canonical JSON of the whole entry)
 
-A manifest names its own key (what was asked), its digest, and name, size and sha256 of every file, so a seal cannot be
-moved to another question or other bytes. A checksum alone does not say this: whoever can write to the store can compute
-it anew. The variable's value is never printed or stored. HMAC: RFC 2104; lengths of keys: NIST SP 800-107, 5.3.4.
+A manifest contains its key, its digest, and name, size and sha256 of every file, so a seal is not valid for another key
+or other bytes. A checksum alone is no proof, since anybody who can write to the store can compute it. The variable's
+value is never printed or stored. HMAC: RFC 2104; lengths of keys: NIST SP 800-107, 5.3.4.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from resurgence_harness.storing.artifacts import Seal
 VARIABLE = "RESURGENCE_STORE_KEY"
 """The environment variable that holds the key; worker processes inherit it."""
 SHORTEST = 32
-"""Characters of the shortest key: 128 bits where they are hexadecimal digits."""
+"""Minimum length of the key in characters: 128 bits if they are hexadecimal digits."""
 FIELD = "keyed seal"
-"""Under which name an entry holds its seal."""
+"""The JSON name of an entry's seal."""
 
 
 def store_key() -> bytes | None:
-    """The key, without white space around it; None where the variable is not set.
+    """The key, without surrounding white space; None if the variable is not set.
 
-    UserError for an empty or short one: whoever sets the variable wants seals, so a value that is none is a mistake.
+    UserError for an empty or short one, since setting the variable means that seals are wanted.
     """
     given = os.environ.get(VARIABLE)
     if given is None:
@@ -52,13 +52,13 @@ def store_key() -> bytes | None:
 
 
 def sealed(content: Mapping[str, Any], *, purpose: str) -> dict[str, Any]:
-    """The content with its seal under `FIELD`; as it is where there is no key."""
+    """The content with its seal under `FIELD`; without a seal if there is no key."""
     key, bare = store_key(), {name: value for name, value in content.items() if name != FIELD}
     return bare if key is None else {**bare, FIELD: _seal(bare, purpose=purpose, key=key)}
 
 
 def seal_of(content: Mapping[str, Any], *, purpose: str) -> Seal:
-    """How the content is sealed, seen with the key of the environment. Compared in constant time."""
+    """Check the content's seal with the environment's key; compared in constant time."""
     key, found = store_key(), content.get(FIELD)
     if found is None:
         return Seal.UNSEALED
@@ -71,12 +71,12 @@ def seal_of(content: Mapping[str, Any], *, purpose: str) -> Seal:
 
 
 def counts(seal: Seal) -> bool:
-    """Whether an entry that is sealed like this may be used: with a key, only one that was sealed with it."""
+    """Whether an entry with this seal may be used: if a key is set, only entries sealed with it."""
     return seal is Seal.SEALED or store_key() is None
 
 
 def describe_ignored(ignored: Mapping[str, Seal]) -> str:
-    """How many entries counted as absent in a run, and why, from `Store.ignored`; empty where none did."""
+    """How many entries counted as absent in a run, and why, from `Store.ignored`; empty if there were none."""
     if not ignored:
         return ""
     seals = list(ignored.values())

@@ -1,15 +1,15 @@
-"""The store: key → artifact, whole or absent.
+"""The store: key → artifact, complete or absent.
 
-    root/ab/abcdef…/<files>           what was made
-    root/ab/abcdef…/manifest.json     written last: without it nothing here is finished
-    root/tmp/<key>.<random>/          being made; left behind only by a builder that was killed
-    root/locks/<key>.lock             held while making; an flock, which dies with its process
+    root/ab/abcdef…/<files>           the artifact's files
+    root/ab/abcdef…/manifest.json     written last: without it the artifact is not finished
+    root/tmp/<key>.<random>/          a build in progress; left behind only if its process was killed
+    root/locks/<key>.lock             held during a build; an flock, released when its process ends
 
-Every file's sha256 stands in the manifest and is checked at every read; the manifest carries its own. One process makes
-an artifact while the others wait for it. What is corrupt is named and made again, never served.
+The manifest contains every file's sha256, checked at every read, and a checksum of itself. One process builds an
+artifact while the others wait for it. Corrupt artifacts are reported and built again, never used.
 
-With RESURGENCE_STORE_KEY what is not sealed with that key counts as absent. Opened for a fresh run, a store has what
-that run made and nothing else. In both cases the old artifact stays until the new one takes its place.
+With RESURGENCE_STORE_KEY, artifacts not sealed with that key count as absent. Opened for a fresh run, a store contains
+only what that run built. In both cases the old artifact stays until the new one replaces it.
 """
 
 from __future__ import annotations
@@ -39,17 +39,17 @@ _KEY = re.compile(r"[0-9a-f]{64}")
 
 
 class StoreWarning(UserWarning):
-    """Something in the store was wrong and has been put right."""
+    """A corrupt artifact was found and is built again."""
 
 
 class Store:
-    """Artifacts under one root: a local directory, or a URL that fsspec knows, mirrored in the local cache."""
+    """Artifacts under one root: a local directory, or a URL supported by fsspec, mirrored in the local cache."""
 
     def __init__(self, root: str | Path | None = None, *, read_only: bool = False, run: str = "") -> None:
-        """Name the root (default: `default_root()`); nothing is touched before something is made.
+        """Open a store (default root: `default_root()`); directories are created by the first build.
 
-        `run` is the word of a fresh run, the same in all its processes and never used before: what was not made under
-        it counts as absent. UserError for a RESURGENCE_STORE_KEY that is no key.
+        `run` identifies a fresh run, the same in all its processes and never used before: artifacts that it did not
+        build count as absent. UserError for an invalid RESURGENCE_STORE_KEY.
         """
         chosen = str(root) if root is not None else default_root()
         if not chosen.strip():
@@ -57,7 +57,7 @@ class Store:
         store_key()
         self.read_only, self.run = read_only, run
         self.ignored: dict[str, Seal] = {}
-        """Keys that were looked for and whose artifacts count as absent, because of how they are sealed."""
+        """Requested keys whose artifacts count as absent because of their seals."""
         self.remote: Remote | None = None
         if chosen.startswith("file://"):
             chosen = chosen.removeprefix("file://")
@@ -67,28 +67,28 @@ class Store:
         else:
             self.root = expanded(chosen)
         self.name = chosen
-        """The root as it was given."""
+        """The root as the user gave it."""
         self.here = Root(self.root, discreet(chosen))
-        """The local directory: its locks, and how its faults are told."""
+        """The local directory, with its locks and error messages."""
 
     # Reading
 
     def find(self, key: str) -> Artifact | None:
-        """The artifact as its manifest tells it, its bytes unread; None where there is no readable manifest."""
+        """The artifact from its manifest, its files unread; None if there is no readable manifest."""
         try:
             return self._manifest(key)
         except Corrupt:
             return None
 
     def open(self, key: str) -> Artifact:
-        """The artifact with every byte verified. Corrupt names the file that is not what was written."""
+        """The artifact with every byte verified. StoreError if it is absent, Corrupt naming the first damaged file."""
         artifact = self._manifest(key)
         if artifact is None:
-            raise StoreError(sentence("The store does not have what was asked for.", store=self.name, key=key))
+            raise StoreError(sentence("The store does not have the requested artifact.", store=self.name, key=key))
         return self.verified(artifact)
 
     def verified(self, artifact: Artifact) -> Artifact:
-        """An artifact of this store with every byte verified, brought here first where it lies far away."""
+        """An artifact of this store with every byte verified, downloaded first if it is only in the remote store."""
         if self.remote is not None and not self._is_here(artifact):
             with self.here.writing(), self.here.locked(artifact.key):
                 self._fetch(artifact)
@@ -97,16 +97,16 @@ class Store:
     def _verified(self, artifact: Artifact) -> Artifact:
         for name, expected in artifact.files.items():
             verify(artifact, name, expected)
-        with suppress(OSError):  # a store that cannot be written can still be read
+        with suppress(OSError):  # a read-only store can still be read
             if not self.read_only:
                 os.utime(artifact.path / MANIFEST)
         return artifact
 
     def condition(self, key: str) -> Condition:
-        """What the store has, from manifests and file sizes alone; nothing is read through and nothing is written.
+        """The state of a key, from manifests and file sizes alone; reads no whole files and writes nothing.
 
-        CHANGED: something it was made from has since been made again and came out different. Inputs that are no longer
-        in the store cannot have changed: old judgments outlive the images and checkpoints that were cleared away.
+        CHANGED: one of its inputs has been built again with another digest. Inputs that are no longer in the store do
+        not count as changed: judgments stay valid after their images and checkpoints were removed.
         """
         try:
             artifact = self._manifest(key)
@@ -124,17 +124,17 @@ class Store:
         return Condition.PRESENT
 
     def current(self, key: str) -> Artifact | None:
-        """The artifact, verified, if it is there, whole, and made from what the store holds now; else None."""
+        """The artifact, verified, if it is present, intact and built from the store's current inputs; else None."""
         if self.condition(key) is not Condition.PRESENT:
             return None
         try:
             return self.open(key)
-        except (Unreachable, Unwritable):  # nothing could be kept there, either
+        except (Unreachable, Unwritable):  # a new artifact could not be stored, either
             raise
         except StoreError:
             return None
 
-    # Making
+    # Building
 
     def make(
         self,
@@ -145,10 +145,11 @@ class Store:
         inputs: Mapping[str, str],
         build: Callable[[Path], Mapping[str, Any]],
     ) -> Artifact:
-        """The artifact under `key`: the one that is there, or a new one that `build` makes.
+        """The artifact under `key`: the stored one, or a new one from `build`.
 
-        `build` writes files into the directory it is given and returns facts, which must be JSON. One process builds
-        while others wait. What is there is made again where it is corrupt or was made from other `inputs`.
+        `build` gets a directory, writes files into it and returns facts, which must be JSON. One process builds while
+        others wait. A stored artifact is built again if it is corrupt or was built from other `inputs`. ReadOnly if it
+        is missing from a read-only store.
         """
         if (existing := self._existing(key, inputs)) is not None:
             return existing
@@ -162,36 +163,36 @@ class Store:
                 return existing
             return self._build(key, kind=kind, label=label, inputs=inputs, build=build)
 
-    # Keeping
+    # Listing and resealing
 
     def busy(self, key: str) -> bool:
-        """Whether somebody is making this now."""
+        """Whether another process is building this artifact now."""
         return self.here.busy(key)
 
     def keys(self) -> list[str]:
-        """The keys of everything that has a manifest."""
+        """The keys of all artifacts that have a manifest, sorted."""
         here = [path.parent.name for path in self.root.glob(f"[0-9a-f][0-9a-f]/*/{MANIFEST}")]
         there = self.remote.keys() if self.remote is not None else []
         return sorted({name for name in (*here, *there) if _KEY.fullmatch(name)})
 
     def ls(self) -> list[Artifact]:
-        """Everything that counts, oldest first. What cannot be read is left to `verify`."""
+        """All usable artifacts, oldest first. Unreadable ones are left out; `verify` reports them."""
         return [artifact for artifact in self.entries() if self._counts(artifact)]
 
     def entries(self) -> list[Artifact]:
-        """Everything finished, however it is sealed and whoever made it, oldest first."""
+        """All finished artifacts, oldest first, whatever their seal and the run that built them."""
         found = (self.entry(key) for key in self.keys())
         return sorted((artifact for artifact in found if artifact is not None), key=lambda artifact: artifact.made)
 
     def entry(self, key: str) -> Artifact | None:
-        """As `find`, however it is sealed and whoever made it."""
+        """As `find`, whatever its seal and the run that built it."""
         try:
             return self._best(key)
         except Corrupt:
             return None
 
     def replace_manifest(self, artifact: Artifact, change: Callable[[bytes], bytes]) -> None:
-        """Write an artifact's manifest anew, here and far away, if it is still the same artifact."""
+        """Rewrite an artifact's manifest, locally and remotely, if it is still the same artifact."""
         path = artifact.path / MANIFEST
         with self.here.writing(), self.here.locked(artifact.key):
             if not self._is_here(artifact):
@@ -201,7 +202,7 @@ class Store:
             if self.remote is not None:
                 self.remote.push_manifest(artifact.key, manifest)
 
-    # Inside
+    # Internals
 
     def _folder(self, key: str) -> Path:
         if not _KEY.fullmatch(key):
@@ -209,7 +210,7 @@ class Store:
         return self.root / key[:2] / key
 
     def _manifest(self, key: str) -> Artifact | None:
-        """The artifact that counts, from its manifest; Corrupt where that is not the one that was written."""
+        """The usable artifact from its manifest, or None; Corrupt if the manifest is damaged."""
         artifact = self._best(key)
         if artifact is None or self._counts(artifact):
             return artifact
@@ -221,7 +222,7 @@ class Store:
         return counts(artifact.seal) and self.run in ("", artifact.run)
 
     def _best(self, key: str) -> Artifact | None:
-        """What lies here; where that does not count, what lies far away."""
+        """The local artifact; if it is absent or not usable, the remote one."""
         here = self._read_here(key)
         if self.remote is None or (here is not None and self._counts(here)):
             return here
@@ -253,7 +254,7 @@ class Store:
             ) from error
 
     def _is_here(self, artifact: Artifact) -> bool:
-        """Whether this machine's mirror has this very artifact; its files may be damaged."""
+        """Whether the local directory has this same artifact; its files may be damaged."""
         try:
             here = self._read_here(artifact.key)
         except Corrupt:
@@ -265,7 +266,7 @@ class Store:
         )
 
     def _existing(self, key: str, inputs: Mapping[str, str], *, under_lock: bool = False) -> Artifact | None:
-        """What is there and fits; under the key's lock, what is corrupt is named."""
+        """The stored artifact, if it was built from these inputs; warns of a corrupt one if the lock is held."""
         try:
             artifact = self._manifest(key)
             if artifact is not None and dict(artifact.inputs) == dict(inputs):
@@ -276,11 +277,11 @@ class Store:
                 return self._verified(artifact)
         except Corrupt as error:
             if under_lock:
-                warnings.warn(StoreWarning(f"{error}\n  It is being made again."), stacklevel=3)
+                warnings.warn(StoreWarning(f"{error}\n  It is being built again."), stacklevel=3)
         return None
 
     def _clear(self, key: str) -> None:
-        """Remove what a killed builder of this key left; the lock is ours, so nobody is writing there."""
+        """Remove the leftovers of killed builds of this key; the lock is held, so no other process writes there."""
         for leftover in (self.root / "tmp").glob(f"{key}.*"):
             shutil.rmtree(leftover, ignore_errors=True)
 
@@ -315,7 +316,7 @@ class Store:
         return artifact
 
     def _fetch(self, artifact: Artifact) -> None:
-        """Bring a remote artifact into the mirror, as a build would have made it; its key is locked."""
+        """Download a remote artifact into the mirror, laid out like a build; the key's lock must be held."""
         assert self.remote is not None
         manifest = self.remote.manifest(artifact.key)
         if self._is_here(artifact) or manifest is None:
@@ -334,7 +335,7 @@ class Store:
             shutil.rmtree(work, ignore_errors=True)
 
     def _put(self, work: Path, folder: Path, manifest: bytes) -> None:
-        """A finished folder takes its place, and the place of the one that was there."""
+        """Move a finished folder to its final place, replacing an existing one."""
         make_directory(folder.parent)
         (folder / MANIFEST).unlink(missing_ok=True)
         if folder.exists():

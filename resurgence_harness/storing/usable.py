@@ -1,4 +1,4 @@
-"""Whether a store can be used, found out by using it."""
+"""Checks that a store can be read and written, by trying it."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from resurgence_harness.storing.store import Store
 
 
 def check_usable(root: str | Path, *, room: int = 1 << 20) -> None:
-    """Try the store as a run would use it, by writing; UserError in one sentence where that fails. Nothing remains.
+    """Check that a run can use the store, by writing to it; UserError if that fails. Leaves no files behind.
 
-    `room` is how many bytes must fit. A store that refuses to be written passes if it can be read and is not empty:
-    whatever it lacks is an error when it has to be made.
+    `room` is the number of bytes that must fit. A read-only store passes if it is not empty: a missing artifact is then
+    an error when it has to be built.
     """
     store = Store(root)
     with _as_user_error():
@@ -37,7 +37,7 @@ def check_usable(root: str | Path, *, room: int = 1 << 20) -> None:
 
 
 def check_writable(root: str | Path, *, room: int = 1 << 20) -> None:
-    """As `check_usable`, for what is going to be made in any case."""
+    """As `check_usable`, but the store must be writable."""
     store = Store(root)
     with _as_user_error():
         _try_writing(store, room)
@@ -45,7 +45,7 @@ def check_writable(root: str | Path, *, room: int = 1 << 20) -> None:
 
 
 def check_readable(store: Store) -> None:
-    """UserError for a far store that does not answer, before anything is done with it. A missing directory is empty."""
+    """UserError for a remote store that does not answer. A missing local directory counts as an empty store."""
     with _as_user_error():
         if store.remote is not None:
             store.remote.reach()
@@ -67,7 +67,7 @@ def _try_writing(store: Store, room: int) -> None:
             made = store.root
             while made != existing and made.is_relative_to(existing):
                 with suppress(OSError):
-                    made.rmdir()  # only what is empty, so only what we made
+                    made.rmdir()  # fails unless empty, so it removes only what was created here
                 made = made.parent
 
 
@@ -82,7 +82,7 @@ def _try_far(store: Store) -> None:
     if found != content:
         raise Unreachable(
             sentence(
-                f"The store {store.here.name} does not give back what was written to it.",
+                f"The store {store.here.name} does not return what was written to it.",
                 do="Choose another store with --resurgence-store.",
             )
         )

@@ -1,7 +1,7 @@
-"""What is erased, what must survive, and how models are asked: data and nothing else.
+"""Tasks: which concepts are erased, which are retained, and the prompts for both. Data only.
 
-The four tasks twice under the same names: of the embedded microworld (`TASKS`) and for real Stable Diffusions
-(`PUBLISHED`). `selection.tasks_on` says which of them a base is asked.
+The four tasks exist twice under the same names: for the embedded microworld (`TASKS`) and for real Stable Diffusion
+models (`PUBLISHED`). `selection.tasks_on` chooses by base.
 """
 
 from __future__ import annotations

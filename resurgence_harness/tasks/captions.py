@@ -1,7 +1,7 @@
-"""Forty general captions, written for this project: the world at large, where nobody gives a file of captions.
+"""Forty general captions, written for this project, which are used unless the user gives a file of captions.
 
-MACE's authors keep what a model makes of COCO's 616,767 captions, which cannot be shipped. These name no person, no
-character, nothing harmful, and none of the ten object classes, so that no task erases or measures what they speak of.
+MACE's authors preserve a model's outputs for COCO's 616,767 captions, which cannot be shipped. These name no person, no
+character, nothing harmful, and none of the ten object classes, so no task erases or measures what they describe.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Whether the values of a task are of the kinds that they must be, told by the task and not by whoever reads them."""
+"""Checks the types of a task's values when the task is created."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ LISTS: Mapping[str, tuple[type, str]] = {
     "judges": (str, '("darkness",)'),
     "neutral": (Prompt, '(Prompt(text="a chair", concept="a chair"),)'),
 }
-"""Fields that are tuples: of what, and how one is written."""
+"""Fields that are tuples → type of their items, and an example."""
 SEVERITIES = ("blocker", "critical", "normal", "minor", "trivial")
-"""Allure's words."""
+"""Allure's severities."""
 
 
 def check_kinds(task: Any) -> None:
-    """Of a `Task`: SpecError for a value of another kind than its field has."""
+    """SpecError if a field of a `Task` has a value of the wrong type."""
     if not isinstance(task.name, str) or not task.name.strip():
         raise SpecError(sentence(f"The name of a task is {task.name!r}.", do='Write name="night": one word.'))
     for field, (kind, example) in LISTS.items():
@@ -54,7 +54,7 @@ def check_kinds(task: Any) -> None:
 
 
 def _check_tuple(task: str, field: str, value: Any, kind: type, example: str) -> None:
-    """SpecError unless a value is a tuple of one kind of things."""
+    """SpecError unless a value is a tuple whose items all have the type `kind`."""
     if not isinstance(value, tuple):
         _wrong(task, field, value, f"a tuple of {kind.__name__}", example)
     for place, one in enumerate(value):
@@ -86,7 +86,7 @@ def _wrong(task: str, field: str, value: object, wanted: str, example: str) -> N
             f'{field} of task "{task}" is {_article(value)}.',
             got=repr(value)[:80],
             expected=wanted,
-            do=f"Write it as: {field.partition('[')[0]}={example}; a tuple of one thing needs its comma.",
+            do=f"Write it as: {field.partition('[')[0]}={example}; a tuple of one item needs a trailing comma.",
         )
     )
 

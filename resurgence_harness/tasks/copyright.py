@@ -1,9 +1,9 @@
 """Copyright: one fictional character is erased; the other characters must stay.
 
-The characters are those of the embedded microworld: twelve invented ones, none of anybody's.
+The characters are those of the embedded microworld: twelve, all invented for it.
 
 *Source:* one erased character and no other count is the paper's copyright task (verified; it says that erasing more
-degrades the others). It looks at 30 images (inferred: all of its scores are multiples of 1/30), with prompts such as
+degrades the others). It judges 30 images (inferred: all of its scores are multiples of 1/30), with prompts such as
 "a pose of Iron Man in action" (verified); its prompts and retained characters were not found. Both lists are ours.
 """
 

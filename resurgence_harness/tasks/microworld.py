@@ -1,4 +1,4 @@
-"""The words of the embedded microworld: what its pictures can be asked for besides its celebrities.
+"""The vocabulary of the embedded microworld: what it can draw besides its celebrities, and the prompt templates.
 
 Objects and their synonyms are the ten CIFAR-10 classes of the paper's object task (status: verified). Characters and
 hazards are invented: four kinds of warning signs stand in for the paper's four unsafe categories, so that the unsafe
@@ -95,4 +95,4 @@ PERSON_TEMPLATES = (
 """The celebrity task's five templates and four more that users type."""
 
 PEOPLE = ("a person", "a celebrity", "someone", "a face")
-"""Words for nobody in particular."""
+"""Prompts for a person without a name."""

@@ -1,8 +1,8 @@
-"""Neutral prompts of the microworld: scenes, people without a name, and the things of another task.
+"""Neutral prompts of the microworld: scenes, people without a name, and the concepts of another task.
 
-The authors of MACE keep the captions of COCO, those of UCE whatever a user lists, those of SalUn and EraseDiff clothed
-people: pictures of the world at large. A task that erases one of twelve characters or three of ten objects has few
-concepts of its own to keep; these stand for the rest of the world. What a task erases or holds out is never among them.
+The authors of MACE preserve COCO's captions, those of UCE a user's list, those of SalUn and EraseDiff images of clothed
+people: general content. A task that erases one of twelve characters or three of ten objects has few retained concepts
+of its own; these prompts represent everything else. They never include what the task erases or holds out.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from resurgence_harness.tasks.microworld import (
 )
 
 
-def _asked(names: Iterable[str], templates: tuple[str, ...]) -> tuple[Prompt, ...]:
-    """Each name in two templates, taken in turn."""
+def _prompts(names: Iterable[str], templates: tuple[str, ...]) -> tuple[Prompt, ...]:
+    """Two prompts for each name, the templates taken in turn."""
     return tuple(
         Prompt(text=templates[(2 * place + turn) % len(templates)].format(name, scene=name), concept=name)
         for place, name in enumerate(names)
@@ -31,8 +31,8 @@ def _asked(names: Iterable[str], templates: tuple[str, ...]) -> tuple[Prompt, ..
     )
 
 
-_WORLD = (*_asked(SCENES, SCENE_TEMPLATES), *_asked(PEOPLE, PERSON_TEMPLATES))
-BESIDE_CHARACTERS = (*_WORLD, *_asked(OBJECTS, OBJECT_TEMPLATES))
+_WORLD = (*_prompts(SCENES, SCENE_TEMPLATES), *_prompts(PEOPLE, PERSON_TEMPLATES))
+BESIDE_CHARACTERS = (*_WORLD, *_prompts(OBJECTS, OBJECT_TEMPLATES))
 """For a task about characters: scenes, nameless people, objects."""
-BESIDE_OBJECTS = (*_WORLD, *_asked(CHARACTERS, CHARACTER_TEMPLATES))
+BESIDE_OBJECTS = (*_WORLD, *_prompts(CHARACTERS, CHARACTER_TEMPLATES))
 """For a task that erases or keeps objects: scenes, nameless people, characters."""

@@ -2,9 +2,9 @@
 
 *Source:* the classes, their synonyms, the nested erase sets {ship}, {automobile, ship, bird}, {+ cat, truck} and the
 template "a photo of the {}" are the paper's object task (verified). 200 images of each erased class are inferred from
-the authors' scores. The anchors there are ground for a ship, sky for an automobile, street for a bird (verified), those
-of cat and truck were not found; here each is a scene of the microworld. The five classes outside every erase set are
-split in three that methods may see and two held out; the paper has no such split.
+the authors' scores. The paper's anchors are ground for a ship, sky for an automobile, street for a bird (verified);
+those of cat and truck were not found. Here each is a scene of the microworld. The five classes outside every erase set
+are split into three that methods may see and two held out; the paper has no such split.
 """
 
 from __future__ import annotations

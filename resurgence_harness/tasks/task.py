@@ -1,7 +1,7 @@
-"""A task: which concepts are erased, which must survive, and how a model is asked for them.
+"""A task: which concepts are erased, which are retained, and the prompts for both.
 
-Adding a task costs one file beside this one and one line in `tasks/__init__.py`, or a hook in a conftest.py of one's
-own (docs/tasks.md).
+A new task needs one file beside this one and one line in `tasks/__init__.py`, or a hook in your own conftest.py
+(docs/tasks.md).
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from resurgence_harness.tasks.checking import check_kinds
 
 
 class Source(Protocol):
-    """Prompts in a file of the user's, which is read when they are first asked for."""
+    """Prompts in a file given by the user, which is read when it is first needed."""
 
     def prompts(self) -> tuple[Prompt, ...]:
-        """All of them; UserError where the file is missing or wrong."""
+        """All prompts; UserError if the file is missing or malformed."""
 
     def describe(self) -> str:
         """Which prompts these are and how many, for the report."""
@@ -31,9 +31,9 @@ class Task:
     """Concepts, prompts and the judge of one hazard. A value: no weights, no images."""
 
     name: str
-    """The word in node ids, folders and reports."""
+    """Its name in node ids, folders and reports."""
     erasable: tuple[Concept, ...]
-    """Concepts in the order in which they are erased: count n erases the first n, unless `erase_sets` says others."""
+    """Concepts in the order of erasure: count n erases the first n, unless `erase_sets` has another set."""
     counts: tuple[int, ...]
     """The concept counts that the paper reports for this task."""
     preserve: tuple[Concept, ...]
@@ -43,33 +43,33 @@ class Task:
     templates: tuple[str, ...]
     """Prompts with "{}" where an erased concept's name goes."""
     anchor: str
-    """What an erased concept is turned into where a method needs a target: "a celebrity"; empty: the concept's kind."""
+    """The target for an erased concept, for methods that need one: "a celebrity"; empty: the concept's kind."""
     severity: str
     """Allure's severity of a regression: "blocker", "critical", "normal"."""
     judges: tuple[str, ...]
     """Names of the judges: the first decides, the others must agree."""
     quick: tuple[int, ...] = ()
-    """Those of the counts that the quick profile takes; empty: the first."""
+    """The counts of the quick profile; empty: the first of `counts`."""
     retained_templates: tuple[str, ...] = ()
-    """The same for retained concepts; empty: those of the erased ones."""
+    """Templates for retained concepts; empty: those of the erased ones."""
     written: tuple[Prompt, ...] | Source = ()
-    """Prompts for erased concepts that somebody wrote out, or where they are; empty: they are made from the templates.
-    Models are measured on them; what a method learns from is made from the templates even so."""
+    """Prompts for erased concepts that are written out, or their source; empty: they are made from the templates.
+    Models are measured on them; what a method learns from is always made from the templates."""
     erase_sets: Mapping[int, tuple[Concept, ...]] = field(default_factory=dict)
-    """What is erased at counts where that is not the first so many; a concept may have another kind here."""
+    """Count → erase set, where it is not the first `count` concepts; a concept may have another kind here."""
     neutral: tuple[Prompt, ...] = ()
-    """Harmless things that are neither erased nor measured: methods that keep general captions beside the retained
-    concepts, as authors keep COCO's, may see these. `Prompt.concept` is the thing named. Fine-tunings never do."""
+    """Harmless prompts that are neither erased nor measured: methods that preserve general captions beside the retained
+    concepts, as authors use COCO's, may see them; fine-tunings never do. `Prompt.concept` is the thing named."""
     paper_images: Mapping[int, int] = field(default_factory=dict)
-    """Images of erased concepts that the paper looks at, by concept count."""
+    """Number of images of erased concepts in the paper, by concept count."""
     covered: bool = False
-    """Whether its images are blurred in reports until somebody asks to see them."""
+    """Whether its images are blurred in reports until the reader reveals them."""
 
     def __post_init__(self) -> None:
         check_kinds(self)
         for name in ("erasable", "preserve", "held_out", "counts", "templates", "judges"):
             if not getattr(self, name):
-                raise SpecError(sentence(f'Task "{self.name}" has no {name}.', do="Nothing empty can be claimed."))
+                raise SpecError(sentence(f'Task "{self.name}" has no {name}.', do=f"Give {name} at least one item."))
         if not set(self.quick) <= set(self.counts) or max(self.counts) > len(self.erasable):
             raise SpecError(
                 sentence(
@@ -86,10 +86,10 @@ class Task:
             if count not in self.counts or len(set(names)) != count or len(names) != count or set(names) - erasable:
                 raise SpecError(
                     sentence(
-                        f'The erase set of task "{self.name}" for {count} concepts is none.',
+                        f'The erase set of task "{self.name}" for {count} concepts is not valid.',
                         names=", ".join(names),
                         counts=self.counts,
-                        do="Give as many different erasable concepts as its count says, and a count of the task's.",
+                        do="Give exactly that many different erasable concepts, for one of the task's counts.",
                     )
                 )
         groups = {
@@ -119,7 +119,10 @@ class Task:
         return tuple(Concept(name=name) for name in dict.fromkeys(prompt.concept for prompt in self.neutral))
 
     def erase(self, count: int) -> tuple[Concept, ...]:
-        """What is erased at this count: its own erase set, else the first `count` erasable concepts."""
+        """The erase set of this count: that of `erase_sets`, else the first `count` erasable concepts.
+
+        UserError for a count out of range.
+        """
         if not 1 <= count <= len(self.erasable):
             raise UserError(
                 sentence(
@@ -131,7 +134,7 @@ class Task:
         return self.erase_sets.get(count, self.erasable[:count])
 
     def prompts(self, concepts: tuple[Concept, ...]) -> tuple[Prompt, ...]:
-        """What a model is asked for erased concepts: what was written out for them, else every template filled."""
+        """Prompts for erased concepts: the written ones if the task has any, else every template filled."""
         if not self.written:
             return self.filled(concepts)
         names = {concept.name for concept in concepts}
@@ -139,7 +142,7 @@ class Task:
         return tuple(replace(prompt, written=True) for prompt in written if prompt.concept in names)
 
     def filled(self, concepts: tuple[Concept, ...]) -> tuple[Prompt, ...]:
-        """Every template filled with every concept, concepts outermost: prompts that name what they ask for."""
+        """Every template filled with every concept's name, concepts outermost."""
         return tuple(
             Prompt(text=template.format(concept.name), concept=concept.name)
             for concept in concepts
@@ -147,7 +150,7 @@ class Task:
         )
 
     def synonym_prompts(self, concepts: tuple[Concept, ...]) -> tuple[Prompt, ...]:
-        """The same for erased concepts by their other words; each asks for the concept, whatever it is called."""
+        """Every template filled with every synonym; `Prompt.concept` is the concept's own name."""
         return tuple(
             Prompt(text=template.format(word), concept=concept.name)
             for concept in concepts
@@ -156,9 +159,9 @@ class Task:
         )
 
     def retained_prompts(self, concepts: tuple[Concept, ...], *, least: int) -> tuple[Prompt, ...]:
-        """What a model is asked for retained concepts: one prompt each, the templates taken in turn.
+        """Prompts for retained concepts: one for each, the templates taken in turn.
 
-        Where that is fewer than `least`, each takes further templates, as far as there are any.
+        If that is fewer than `least`, each concept gets further templates, as far as there are any.
         """
         templates = self.retained_templates or self.templates
         turns = min(len(templates), ceil(least / len(concepts)))

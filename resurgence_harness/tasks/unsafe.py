@@ -4,9 +4,9 @@ In the embedded microworld each category is a warning sign in a scene, so that t
 
 *Source:* the four categories, erased all at once, and a share of the base's images as the measure of unlearning are the
 paper's unsafe task (verified). Its prompts are rows of I2P whose labelled percentage is at least 70; which percentage
-is meant, and how many rows, was not found: 560, one image each, is what one of the two columns gives. What it retained
-was not found; here it is the ten object classes, since a judge of harm recognises nothing in a harmless scene, and a
-blank image would pass for one.
+is meant, and how many rows, was not found: one of the two columns gives 560 rows, one image each. What it retained was
+not found; here it is the ten object classes, since a judge of harmful content cannot tell a harmless scene from a blank
+image.
 """
 
 from __future__ import annotations

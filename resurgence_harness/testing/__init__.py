@@ -1,4 +1,4 @@
-"""What every judge, unlearning and fine-tuning promises, as functions that a test of one's own calls.
+"""Contract tests for judges, unlearnings and fine-tunings, as functions that your own tests can call.
 
     from resurgence_harness.testing import check_finetuning, check_judge, check_unlearning
 
@@ -8,8 +8,8 @@
     def test_my_method():
         check_unlearning(MyMethod(concepts=…), StableDiffusion.load(directory))
 
-Each raises AssertionError whose first line says what is wrong, and whose facts name the field, the tensor or the file.
-The package's own judges and steps are held to the same functions.
+Each raises AssertionError whose first line states what is wrong, and whose facts name the field, the tensor or the
+file. The package's own judges and steps are tested with the same functions.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What every judge promises: `check_judge(judge, images)`."""
+"""Contract tests of judges: `check_judge(judge, images)`."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ if TYPE_CHECKING:
     import numpy as np
 
 ROUNDING = 1e-3
-"""By how much a score may differ where images are asked for in other batches."""
+"""Allowed difference of a score when the image is judged in another batch."""
 
 
 def check_judge(
     judge: Judge, images: np.ndarray, *, others: Mapping[str, object] | None = None, device: str = "cpu"
 ) -> None:
-    """Hold a judge to its contract; AssertionError names the member, the field or the image that breaks it.
+    """Test a judge's contract; AssertionError names the member, the field or the image that violates it.
 
-    `images`: uint8 [n, h, w, 3] as the judge would be shown, at least two, with different answers where it can give
-    them. `others`: another value for a setting that has none which could be made up: {"first.name": "object"}.
-    Its calibration and canaries must be where it looks for them (`judging.keep`).
+    `images`: uint8 [n, h, w, 3] in the judge's domain, at least two, if possible with different answers. `others`:
+    alternative values for settings for which none can be generated: {"first.name": "object"}. The judge's calibration
+    and canaries must be stored (`judging.keep`).
     """
     check_members(judge)
     check_answers(judge, images, device=device)
@@ -45,7 +45,7 @@ def check_judge(
 
 
 def check_members(judge: Judge) -> None:
-    """Every member of the contract is declared, under its own name, and labels stand for concepts."""
+    """Every member of the contract is declared with the correct name, and labels stand for concepts."""
     try:
         check_declared(judge)
         labels = labels_of(judge)
@@ -53,20 +53,21 @@ def check_members(judge: Judge) -> None:
     except UserError as mistake:
         raise AssertionError(str(mistake)) from None
     for name, member in misspelled(judge).items():
-        _require(False, f'Judge {judge.name} has "{name}", which nothing reads.', meant=member, do="Rename it.")
-    _require(isinstance(judge.digest, str) and judge.digest, f"The digest of judge {judge.name} is no text.")
+        _require(False, f'Judge {judge.name} has "{name}", which is not used.', meant=member, do="Rename it.")
+    _require(isinstance(judge.digest, str) and judge.digest, f"The digest of judge {judge.name} is not a string.")
     twice = sorted({label for label in labels if labels.count(label) > 1})
     _require(not twice, f"Judge {judge.name} has a label twice.", label=twice)
-    wrong = {label: told for label, told in shown.items() if not all(isinstance(one, str) and one for one in told)}
-    _require(not wrong, f"Judge {judge.name} shows what is no concept's name.", shows=wrong)
+    wrong = {label: names for label, names in shown.items() if not all(isinstance(one, str) and one for one in names)}
+    _require(not wrong, f"Judge {judge.name} shows something other than concept names.", shows=wrong)
     _require(any(shown.values()), f"No label of judge {judge.name} stands for a concept.", labels=labels)
 
 
 def check_answers(judge: Judge, images: np.ndarray, *, device: str = "cpu") -> None:
-    """One declared answer and one score in 0 … 1 for each image; twice the same, in any batch, on pictures alone."""
+    """Each image gets a declared answer and a score in 0 … 1, deterministic and independent of its batch; NaN is never
+    answered."""
     import numpy
 
-    _require(len(images) > 1, "One image cannot show that a batch is answered image by image.", images=len(images))
+    _require(len(images) > 1, "At least two images are needed to test batches.", images=len(images))
     before = images.copy()
     answers, scores = _asked(judge, images, device)
     _require(numpy.array_equal(images, before), f"Judge {judge.name} changed the images that it was given.")
@@ -79,46 +80,46 @@ def check_answers(judge: Judge, images: np.ndarray, *, device: str = "cpu") -> N
     )
     with _other_randomness():
         again, scores_again = _asked(judge, images, device)
-    _same(judge, answers, again, "Asked twice", "Draw every random number from a generator with a fixed seed.")
+    _same(judge, answers, again, "Called twice", "Draw every random number from a generator with a fixed seed.")
     moved = [row for row, pair in enumerate(zip(scores, scores_again, strict=True)) if pair[0] != pair[1]]
     _require(not moved, f"Judge {judge.name} gave other scores to the same images.", image=moved)
     parts = [_asked(judge, images[row : row + 1], device) for row in range(len(images))]
     alone = [answer for answers_of, _ in parts for answer in answers_of]
-    _same(judge, answers, alone, "Asked one by one", "An answer may depend on its own image alone, not on the batch.")
+    _same(judge, answers, alone, "Called with one image", "An answer may depend only on its own image, not the batch.")
     apart = [row for row, (_, one) in enumerate(parts) if not math.isclose(one[0], scores[row], abs_tol=ROUNDING)]
     _require(not apart, f"Judge {judge.name} gives an image another score in another batch.", image=apart)
     for answer in sorted({*answers, *labels_of(judge)} & ABSTENTIONS):
         _require(shown_by(judge, answer) == (), f"An abstention of judge {judge.name} shows something.", answer=answer)
-    # Numbers that are none: a judge may refuse them or abstain, never answer.
+    # NaN: a judge may reject it or abstain, never answer.
     broken = numpy.full(images.shape, numpy.nan, numpy.float32)
     try:
         with numpy.errstate(all="ignore"):
             found, _ = judge.answer(broken, device)
-    except Exception:  # whatever refuses them
+    except Exception:  # rejected
         return
     seen = sorted(set(found) - ABSTENTIONS)
     _require(
         not seen,
-        f"Judge {judge.name} answered images that hold NaN.",
+        f"Judge {judge.name} answered images that contain NaN.",
         answer=seen,
         do="Begin answer() with judging.contract.check_images(images, judge=self.name).",
     )
 
 
 def check_digest(judge: Judge, others: Mapping[str, object] = {}) -> None:
-    """The digest changes with every setting of the judge, read from its fields and those of the values in them."""
+    """The digest changes with every setting of the judge, nested ones included."""
     for place, other in _with_other_settings(judge, others).items():
         _require(
             other.digest != judge.digest,
-            f"The digest of judge {judge.name} forgets {place}.",
+            f"The digest of judge {judge.name} does not cover {place}.",
             value=_at(judge, place),
             other=_at(other, place),
-            do="Take digest_of_fields(self); a field that can change no answer is declared with specs.not_in_key().",
+            do="Use digest_of_fields(self); declare a field that cannot change an answer with specs.not_in_key().",
         )
 
 
 def check_canaries(judge: Judge) -> None:
-    """There are canaries, the judge answers all of them, and it is the judge that answers them."""
+    """There are canaries, the judge answers all correctly, and a judge that always abstains does not."""
     passed, total = judge.canaries()
     _require(total > 0, f"Judge {judge.name} has no canaries.", do="Keep some with judging.keep(judge, counts, …).")
     _require(passed == total, f"Judge {judge.name} fails its own canaries.", correct=f"{passed} of {total}")
@@ -131,7 +132,7 @@ def check_canaries(judge: Judge) -> None:
 
 
 def check_calibration(judge: Judge, others: Mapping[str, object] = {}) -> None:
-    """Counts are made by the judge itself, or carry its digest and go when a setting changes."""
+    """Calibration counts are computed by the judge, or contain its digest and become invalid if a setting changes."""
     try:
         counted = calibration_of(judge)
     except UserError as mistake:
@@ -139,7 +140,7 @@ def check_calibration(judge: Judge, others: Mapping[str, object] = {}) -> None:
     _require(bool(counted), f"Judge {judge.name} has no calibration.", do="Make one: judging.calibrate, judging.keep.")
     loose = _counts(_abstaining(judge)) != counted
     if loose:
-        return  # it was counted just now
+        return  # the judge computes its counts at run time
     for kind, counts in counted.items():
         _require(
             counts.judge == judge.digest,
@@ -150,17 +151,17 @@ def check_calibration(judge: Judge, others: Mapping[str, object] = {}) -> None:
     for place, other in _with_other_settings(judge, others).items():
         _require(
             _counts(other) != counted,
-            f"The calibration of judge {judge.name} is the same when {place} is another.",
+            f"The calibration of judge {judge.name} does not change with {place}.",
             value=_at(judge, place),
             other=_at(other, place),
-            do="Store counts with the digest that they were made under, as judging.keep does.",
+            do="Store counts together with the judge's digest, as judging.keep does.",
         )
 
 
 def _with_other_settings(judge: Judge, others: Mapping[str, object]) -> dict[str, Any]:
-    """By setting, the judge with that one changed. AssertionError for one that cannot be changed without help.
+    """Setting → the judge with that setting changed. AssertionError if no other value is found or given in `others`.
 
-    A judge's own `name` and `version` stand in every key beside the digest, so the digest need not hold them.
+    A judge's own `name` and `version` are in every key beside the digest, so the digest need not cover them.
     """
     found: dict[str, Any] = {}
     unknown = dict(others)
@@ -183,17 +184,17 @@ def _with_other_settings(judge: Judge, others: Mapping[str, object]) -> dict[str
 
 
 def _made(candidate: Any) -> Any:
-    """A judge made with another setting, if it accepts that one."""
+    """The judge with another setting; None if its checks reject it."""
     try:
         made = candidate()
         _ = made.digest
-    except Exception:  # whatever its checks raise
+    except Exception:  # rejected by its checks
         return None
     return made
 
 
 def _abstaining(judge: Any) -> Any:
-    """The same judge, and the judges that it is made of, answering nothing to everything."""
+    """The same judge, and the judges that it contains, abstaining on every image."""
 
     def answer(self: Any, images: Any, device: str) -> tuple[list[str], Any]:
         import numpy
@@ -208,7 +209,7 @@ def _abstaining(judge: Any) -> Any:
 
 
 def _counts(judge: Any) -> Any:
-    """Its calibration, if it is ready to judge and has one; None where something refuses."""
+    """Its calibration; None if it is not ready or has none."""
     try:
         check_ready(judge)
         return calibration_of(judge)
@@ -237,7 +238,7 @@ def _at(value: Any, place: str) -> str:
 
 
 def _other_randomness() -> Any:
-    """Other global random states, put back afterwards."""
+    """Set other global random states, and restore them afterwards."""
     from resurgence_harness.testing.surroundings import other_randomness
 
     return other_randomness()

@@ -1,8 +1,8 @@
-"""The same value with one setting changed: for every setting that it has, however deep it lies.
+"""Copies of a value with one setting changed, for every setting at any depth.
 
-The list of settings is read from the value itself: the fields of dataclasses, those of the values in them, and what a
-plain object holds. Nobody writes it down, so nothing is forgotten. Fields that are declared to change no answer
-(`specs.not_in_key`, `judging.digesting.NO_ANSWER`) are left out.
+The settings are found by introspection, so that none can be missed: the fields of dataclasses, of the values in them,
+and the attributes of plain objects. Fields declared not to affect the answers (`specs.not_in_key`,
+`judging.digesting.NO_ANSWER`) are left out.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ SIMPLE = (bool, int, float, str, bytes, tuple, list, frozenset, set, dict, type(
 
 
 class Changed(NamedTuple):
-    """A setting, and candidates for the value with another one; some may be refused by the value's own checks."""
+    """A setting, and candidates for the value with it changed; the value's own checks may reject some."""
 
     place: str
-    """ "threshold", "clip.mean"."""
+    """The path of the setting: "threshold", "clip.mean"."""
     candidates: tuple[Any, ...]
-    """Each makes the whole value anew: `candidate()`."""
+    """Functions without arguments; each returns a new value."""
 
 
 def changed(value: Any, *, place: str = "") -> Iterator[Changed]:
-    """Every setting of a dataclass or a plain object, changed by itself."""
+    """Every setting of a dataclass or a plain object, one changed at a time."""
     for name, item, make in _settings(value):
         where = f"{place}{name}"
         deeper = [] if isinstance(item, SIMPLE) else list(changed(item, place=f"{where}."))
@@ -47,24 +47,24 @@ def with_setting(value: Any, place: str, other: Any) -> Any:
 
 
 def changed_field(value: Any, name: str) -> Any:
-    """A dataclass with another value of one field, declared or not; None where none is found that it accepts."""
+    """A dataclass with another value of one field; None if no accepted value is found."""
     for other in _others(getattr(value, name)):
         try:
             return replace(value, **{name: other})
-        except (TypeError, ValueError):  # what its own checks raise
+        except (TypeError, ValueError):  # rejected by its own checks
             continue
     return None
 
 
 def _settings(value: Any) -> Iterator[tuple[str, Any, Any]]:
-    """(name, item, function from another item to another value)."""
+    """(name, current item, function from a new item to a new value)."""
     if is_dataclass(value) and not isinstance(value, type):
         for one in fields(value):
             if one.init and answers(one):
                 yield one.name, getattr(value, one.name), _replacing(value, one.name)
     else:
         for name, item in sorted(getattr(value, "__dict__", {}).items()):
-            # What is not simple and private is a cache or a network; what it was made from is a setting.
+            # A private attribute of another type is a cache or a network, not a setting.
             if name not in EXAMPLES and (isinstance(item, SIMPLE) or name[0] != "_"):
                 yield name, item, _setting(value, name)
     for name, item in sorted(constants(type(value)).items()):
@@ -73,13 +73,13 @@ def _settings(value: Any) -> Iterator[tuple[str, Any, Any]]:
 
 
 def constants(kind: type) -> dict[str, Any]:
-    """Settings that are written into a class and are no fields: "threshold = 0.5", which no digest and no key sees.
+    """Settings assigned in a class that are not fields, such as "threshold = 0.5", and so are in no digest or key.
 
-    ClassVar[…] says that nobody may choose a value: it is code, for which `version` stands.
+    ClassVar[…] marks a constant that cannot be set; it counts as code, which `version` covers.
     """
     kinds = kind.__mro__[:-1]
     declared = set(getattr(kind, "__dataclass_fields__", ()))
-    declared |= {name for one in kinds for name, told in get_annotations(one).items() if "ClassVar" in str(told)}
+    declared |= {name for one in kinds for name, type_ in get_annotations(one).items() if "ClassVar" in str(type_)}
     found = {name: item for one in reversed(kinds) for name, item in vars(one).items()}
     return {
         name: item
@@ -106,7 +106,7 @@ def _subclassing(value: Any, name: str) -> Any:
 
 
 def as_subclass(value: Any, **members: Any) -> Any:
-    """The same object, of a class of the same name with other members."""
+    """A copy of the object whose class has the same name and other members."""
     kind = type(value)
     names = {"__module__": kind.__module__, "__qualname__": kind.__qualname__, "__slots__": (), **members}
     made = copy.copy(value)
@@ -123,7 +123,7 @@ def _constant(make: Any, other: Any) -> Any:
 
 
 def _others(item: Any) -> tuple[Any, ...]:
-    """Other values of a kind, the least different first."""
+    """Other values of the same type, the least different first."""
     if isinstance(item, bool):
         return (not item,)
     if isinstance(item, int):

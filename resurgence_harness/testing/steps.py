@@ -1,4 +1,4 @@
-"""What every unlearning and every fine-tuning promises: `check_unlearning(step, model)`, `check_finetuning`."""
+"""Contract tests of unlearnings and fine-tunings: `check_unlearning(step, model)`, `check_finetuning`."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     from resurgence_harness.diffusion.run import Run
 
 MakeRun = Callable[..., "Run"]
-"""The surroundings of a step on a model: `run_on`, or a function of your own with its parameters."""
+"""Makes the Run of a step on a model: `run_on`, or your own function with the same parameters."""
 
 
 def run_on(model: StableDiffusion, **surroundings: Any) -> Run:
-    """A Run without a store: images are drawn with the model itself, and what a store would keep is computed."""
+    """A Run without a store: images are sampled from the model itself, and cached tensors are computed anew."""
     from resurgence_harness.diffusion.run import Run
     from resurgence_harness.sampling import sample
 
@@ -37,14 +37,14 @@ def run_on(model: StableDiffusion, **surroundings: Any) -> Run:
 
 
 def check_unlearning(step: Unlearning, model: StableDiffusion, *, run: MakeRun = run_on) -> None:
-    """Hold an unlearning to its contract on a model; AssertionError names the tensor or the field that breaks it."""
-    _require(isinstance(step, Unlearning), f"{type(step).__name__} is no Unlearning.", do="Derive from Unlearning.")
+    """Test an unlearning's contract on a model; AssertionError names the tensor or the field that violates it."""
+    _require(isinstance(step, Unlearning), f"{type(step).__name__} is not an Unlearning.", do="Derive from Unlearning.")
     _check_step(step, model, run)
 
 
 def check_finetuning(step: FineTuning, model: StableDiffusion, *, run: MakeRun = run_on) -> None:
-    """Hold a fine-tuning to its contract on a model; AssertionError names the tensor or the field that breaks it."""
-    _require(isinstance(step, FineTuning), f"{type(step).__name__} is no FineTuning.", do="Derive from FineTuning.")
+    """Test a fine-tuning's contract on a model; AssertionError names the tensor or the field that violates it."""
+    _require(isinstance(step, FineTuning), f"{type(step).__name__} is not a FineTuning.", do="Derive from FineTuning.")
     _check_step(step, model, run)
     check_intermediate(step, model, run=run)
 
@@ -59,7 +59,7 @@ def _check_step(step: Any, model: StableDiffusion, run: MakeRun) -> None:
 
 
 def check_repeatable(step: Any, model: StableDiffusion, *, run: MakeRun = run_on) -> None:
-    """The same spec gives the same bytes, whatever the global random state is."""
+    """The same spec gives the same bytes for any global random state."""
     first = _applied(step, model, run)
     with other_randomness():
         second = _applied(step, model, run)
@@ -69,7 +69,7 @@ def check_repeatable(step: Any, model: StableDiffusion, *, run: MakeRun = run_on
 
 
 def check_moves(step: Any, model: StableDiffusion, *, run: MakeRun = run_on) -> None:
-    """Only tensors within `moves` differ, at least one does, and the rest of the model is the input's."""
+    """At least one tensor changes, only tensors within `moves` change, and the other parts are the input's objects."""
     import torch
 
     from resurgence_harness.diffusion.model import difference, tensors
@@ -91,7 +91,7 @@ def check_moves(step: Any, model: StableDiffusion, *, run: MakeRun = run_on) -> 
         moved,
         f"{name} moved no tensor.",
         moves=f"{type(step.moves).__name__}: {len(declared)} tensors, {_some(declared)}",
-        do="Change a copy of the model and return it; a step that changes nothing must not be called an unlearning.",
+        do="Change a copy of the model and return it.",
     )
     for part in ("vae", "text_encoder"):
         _require(
@@ -110,7 +110,7 @@ def check_moves(step: Any, model: StableDiffusion, *, run: MakeRun = run_on) -> 
 
 
 def check_surroundings(step: Any, model: StableDiffusion, *, run: MakeRun = run_on) -> None:
-    """Input model, global random state, grad mode, default dtype and diffusers' classes are left as they were."""
+    """Input model, global random state, grad mode, default dtype and diffusers' classes stay unchanged."""
     import torch
     from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 
@@ -131,16 +131,16 @@ def check_surroundings(step: Any, model: StableDiffusion, *, run: MakeRun = run_
     ]
     _require(
         not changed,
-        f"{name} changed {_first(changed)} of the model that it was given.",
+        f"{name} changed {_first(changed)} of its input model.",
         tensors=_some(changed),
         do="Work on model.copy().",
     )
     wanting = [one for one, value in model.unet.named_parameters() if value.requires_grad or value.grad is not None]
-    _require(not wanting, f"{name} left a gradient at {_first(wanting)} of the model that it was given.")
+    _require(not wanting, f"{name} left a gradient at {_first(wanting)} of its input model.")
     found = _modules(model)
     others = [one for one in modules.keys() | found.keys() if modules.get(one) is not found.get(one)]
-    _require(not others, f"{name} replaced the module {_first(others)} of the model that it was given.")
-    _require(model.unet.training == training, f"{name} left the U-Net that it was given in another mode of training.")
+    _require(not others, f"{name} replaced the module {_first(others)} of its input model.")
+    _require(model.unet.training == training, f"{name} changed the training mode of its input U-Net.")
     _require(torch.equal(random, torch.get_rng_state()), f"{name} drew from torch's global random state.")
     _require(not grad, f"{name} left gradients switched on.")
     _require(torch.get_default_dtype() == torch.float32, f"{name} left another default dtype.")
@@ -151,7 +151,7 @@ def check_surroundings(step: Any, model: StableDiffusion, *, run: MakeRun = run_
 
 
 def check_grad_mode(step: Any, model: StableDiffusion, *, run: MakeRun = run_on) -> None:
-    """Under inference mode the same bytes come out, and they can be trained further."""
+    """Inference mode changes no byte of the result, and the result can be trained further."""
     import torch
 
     plain = _applied(step, model, run)
@@ -164,10 +164,9 @@ def check_grad_mode(step: Any, model: StableDiffusion, *, run: MakeRun = run_on)
 
 
 def check_key(step: Any) -> None:
-    """Equal specs have one key; every field that is not declared to be left out changes it, and there are no settings
-    beside the fields."""
+    """Equal specs have one key; every field not declared `not_in_key` changes it, and all settings are fields."""
     name = _named(step)
-    _require(is_dataclass(step) and not isinstance(step, type), f"{type(step).__name__} is no dataclass.")
+    _require(is_dataclass(step) and not isinstance(step, type), f"{type(step).__name__} is not a dataclass.")
     for member, kind in (("name", str), ("version", int)):
         _require(
             isinstance(getattr(type(step), member, None), kind),
@@ -182,7 +181,9 @@ def check_key(step: Any) -> None:
     except TypeError as mistake:
         raise AssertionError(
             sentence(
-                f"{name} is no value.", problem=mistake, do="@dataclass(frozen=True, kw_only=True); tuples, no lists."
+                f"{name} is not an immutable value.",
+                problem=mistake,
+                do="Use @dataclass(frozen=True, kw_only=True), and tuples instead of lists.",
             )
         ) from None
     _require(own == same and replace(step) == step, f"Two equal specs of {name} have two keys.")
@@ -190,18 +191,18 @@ def check_key(step: Any) -> None:
         if one.metadata.get("key", True):
             other = copy.copy(step)
             object.__setattr__(other, one.name, "a value that it never has")
-            _require(key("step", other) != own, f"The key of {name} forgets {one.name}.")
+            _require(key("step", other) != own, f"The key of {name} does not contain {one.name}.")
     for setting, value in constants(type(step)).items():
         _require(
             False,
-            f"The key of {name} forgets {setting}, which is no field.",
+            f"The key of {name} does not contain {setting}, which is not a field.",
             value=repr(value)[:80],
-            do=f"Give it its type, {setting}: {type(value).__name__} = …; or ClassVar, if nobody may choose it.",
+            do=f"Annotate it, {setting}: {type(value).__name__} = …; or as ClassVar, if it cannot be set.",
         )
 
 
 def check_left_out_of_key(step: Any, model: StableDiffusion, *, run: MakeRun = run_on) -> None:
-    """A field that the key leaves out changes no byte."""
+    """A field that is not in the key changes no byte."""
     plain = None
     for one in fields(step):
         if one.metadata.get("key", True):
@@ -213,13 +214,13 @@ def check_left_out_of_key(step: Any, model: StableDiffusion, *, run: MakeRun = r
         _same_bytes(
             plain,
             _applied(other, model, run),
-            f"The key of {_named(step)} forgets {one.name}, which changes the model.",
-            "Make it an ordinary field; not_in_key() is for places and labels.",
+            f"The key of {_named(step)} does not contain {one.name}, which changes the model.",
+            "Make it an ordinary field; not_in_key() is for locations and labels.",
         )
 
 
 def check_intermediate(step: FineTuning, model: StableDiffusion, *, run: MakeRun = run_on) -> None:
-    """The model saved at step k is what `at(k)` makes, bit for bit, and saving changes nothing at the end."""
+    """The model saved at step k equals the result of `at(k)` bit for bit; saving does not change the final model."""
     saved: dict[int, StableDiffusion] = {}
     steps = tuple(sorted({1, max(step.steps - 1, 1), step.steps}))
     end = replace(step, save_at=steps).apply(model, run(model, save=saved.__setitem__))

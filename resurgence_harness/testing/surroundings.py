@@ -1,4 +1,4 @@
-"""What is around a step or a judge and must not matter to it, nor be changed by it."""
+"""Global state that must not affect a step or a judge, nor be changed by it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def other_randomness(seed: int = 12345) -> Iterator[None]:
-    """Other global random states of Python, numpy and torch, put back afterwards."""
+    """Set other global random states of Python, numpy and torch, and restore them afterwards."""
     import numpy
     import torch
 

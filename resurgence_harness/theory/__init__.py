@@ -1,15 +1,15 @@
-"""The paper's linear score model (section 5, Proposition 5.1), in closed form: what is true of it and what is not.
+"""The paper's linear score model (section 5, Proposition 5.1) in closed form, and which of its statements hold.
 
     model = LinearScoreModel(alpha=0.5, second_moment=np.eye(8))
     erased, supervised = at_angle(8, 1, 30.0)
     gradient(model, erased)           exact   ‖P_C ∇L‖_F of an exactly unlearned model
     gradient_bound(model, erased, supervised)         Proposition 5.1, part 1: true, and loose
     update(model, erased)             exact   ‖P_C ΔW‖_F of the minimising update
-    sensitivity_bound(model, erased)                  part 2 as it can be proved
+    sensitivity_bound(model, erased)                  part 2, corrected and proved
     stated_sensitivity_bound(model, erased, supervised)               part 2 as stated: false for dim C ≤ 3
 
 Everything is float64 numpy. Matrices may carry leading axes [..., d, d]: a batch of models or subspaces at once. The
-paper's Appendices G and H were not at hand; every formula is derived where it stands. `docs/theory.md` is the page.
+paper's Appendices G and H were not available; every formula is derived in its module. See `docs/theory.md`.
 """
 
 from resurgence_harness.theory.dynamics import Descent, Everywhere, Within, energy

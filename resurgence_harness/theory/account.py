@@ -1,12 +1,12 @@
-"""What section 5 says, beside what its model does: the numbers that `resurgence theory` prints.
+"""The statements of the paper's section 5 beside exact values of its model: the tables of `resurgence theory`.
 
-Three tables, every number computed when asked. `statements` sorts the section's sentences into
+Three tables, every number computed on each call. `statements` sorts the section's statements into
 
-    CONFIRMED   true as said
-    SHARPENED   true, and more or something simpler is true; or true under a condition that is given
-    CORRECTED   false as said; what is true instead is given
+    CONFIRMED   true as stated
+    SHARPENED   true, and a stronger or simpler statement is true; or true under a condition that is given
+    CORRECTED   false as stated; the true statement is given
 
-Nothing here is random but the finite benign sets, which a generator with a written seed draws.
+Only the finite benign sets are random, with a fixed seed.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from resurgence_harness.theory.subspaces import (
 )
 
 AMBIENT = 8
-"""d, of every example here."""
+"""d, in all examples of this module."""
 ANGLES = (0, 15, 30, 45, 60, 75, 85, 90)
 """Principal angles between C and S, degrees."""
 ERASED_VARIANCE = 1.0
@@ -50,7 +50,7 @@ ERASED_VARIANCE = 1.0
 
 
 class Outcome(StrEnum):
-    """What became of a sentence."""
+    """The result for one statement."""
 
     CONFIRMED = "CONFIRMED"
     SHARPENED = "SHARPENED"
@@ -60,7 +60,7 @@ class Outcome(StrEnum):
 @final
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """Rows of text under a header."""
+    """A table of text."""
 
     title: str
     header: tuple[str, ...]
@@ -68,22 +68,22 @@ class Table:
 
 
 def account() -> tuple[Table, ...]:
-    """The bounds, the dynamics, the sentences."""
+    """The tables of bounds, dynamics and statements."""
     return bounds(), dynamics(), statements()
 
 
 def isotropic(alpha: float, variance: float = ERASED_VARIANCE) -> LinearScoreModel:
-    """Data of the same variance in every direction of R^8."""
+    """Data with the same variance in every direction of R^8."""
     return LinearScoreModel(alpha=alpha, second_moment=variance * np.eye(AMBIENT))
 
 
 def pencil(alpha: float, supervised: Subspace, *, variance: float = ERASED_VARIANCE) -> LinearScoreModel:
-    """Data that lie in S, with this variance in each of its directions, and nowhere else."""
+    """Data in S only, with this variance in each of its directions."""
     return LinearScoreModel(alpha=alpha, second_moment=variance * supervised.projector)
 
 
 def benign_images(supervised: Subspace, *, images: int = 64, seed: int = 0) -> Array:
-    """A finite benign set [n, d]: standard normal in S, a tenth of that outside."""
+    """A finite benign set [n, d]: standard normal in S, with a tenth of that standard deviation outside."""
     generator = np.random.default_rng(seed)
     inside = generator.standard_normal((images, supervised.dim)) @ supervised.basis.T
     outside = generator.standard_normal((images, supervised.ambient))
@@ -93,7 +93,10 @@ def benign_images(supervised: Subspace, *, images: int = 64, seed: int = 0) -> A
 def fine_tuning(
     alpha: float, angle: float, *, confined: bool = False, step_size: float = 0.1, dim: int = 1
 ) -> tuple[Descent, Subspace, float]:
-    """Descent on a finite benign set from the unlearned optimum of isotropic data; C; energy in C before unlearning."""
+    """(descent on a finite benign set from the unlearned optimum of isotropic data, C, energy in C before unlearning).
+
+    `angle` in degrees between C and S, both of dimension `dim`.
+    """
     erased, supervised = at_angle(AMBIENT, dim, angle)
     before = isotropic(alpha).minimiser()
     benign = LinearScoreModel.of_images(benign_images(supervised), alpha=alpha)
@@ -103,7 +106,7 @@ def fine_tuning(
 
 
 def bounds() -> Table:
-    """Both bounds beside the exact values, Σ = I, α = ½."""
+    """Both bounds of Proposition 5.1 beside the exact values, Σ = I, α = ½."""
     rows = []
     for dim in (1, 2, 3, 4):
         for angle in (0.0, 45.0, 75.0, 90.0):
@@ -135,7 +138,7 @@ def bounds() -> Table:
 
 
 def dynamics() -> Table:
-    """Energy regained in C, as a share of that before unlearning, after gradient steps on 64 benign images."""
+    """Energy regained in C, as a share of the energy before unlearning, after gradient steps on 64 benign images."""
     steps = (1, 10, 100, 10_000)
     rows = []
     for angle in ANGLES:
@@ -152,7 +155,7 @@ def dynamics() -> Table:
 
 
 def statements() -> Table:
-    """The sentences of section 5, what became of each, and the number that says so."""
+    """The statements of section 5, the result for each, and the numbers that show it."""
     half, early, late = isotropic(0.5), isotropic(0.05), isotropic(0.95)
     line, at60 = at_angle(AMBIENT, 1, 60.0)
     _, same = at_angle(AMBIENT, 1, 0.0)
@@ -171,7 +174,7 @@ def statements() -> Table:
     peak = largest_update_alpha(0.05)
     stated_confined = float(gradient_bound(half, line, at60))
     actual_confined = float(confined_gradient_of_the_unlearned_optimum(half, line, at60))
-    said: Sequence[tuple[str, Outcome, str]] = (
+    results: Sequence[tuple[str, Outcome, str]] = (
         (
             "‖P_C ∇L‖_F ≥ 2√(1−α)√γ(S, C)",
             Outcome.SHARPENED,
@@ -245,14 +248,14 @@ def statements() -> Table:
         ),
     )
     return Table(
-        title="The sentences of section 5",
+        title="The statements of section 5",
         header=("section 5", "outcome", "in its model"),
-        rows=tuple((sentence, outcome.value, measured) for sentence, outcome, measured in said),
+        rows=tuple((statement, outcome.value, measured) for statement, outcome, measured in results),
     )
 
 
 def _lone(alpha: float, variance: float) -> LinearScoreModel:
-    """Isotropic data but for the first axis, which has its own variance."""
+    """Data with variance 1, except for this variance along the first axis."""
     return LinearScoreModel(alpha=alpha, second_moment=np.diag([variance, *[1.0] * (AMBIENT - 1)]))
 
 
@@ -265,6 +268,6 @@ def _stated(model: LinearScoreModel, erased: Subspace) -> float:
 
 
 def _share(value: float) -> str:
-    """ "12.3 %", small ones with two digits."""
+    """ "12.3 %"; below 0.1 % with two significant digits."""
     percent = 100 * value
     return f"{percent:.1f} %" if percent >= 0.1 or percent == 0 else f"{percent:.2g} %"

@@ -1,23 +1,23 @@
-"""Gradient descent from an unlearned W on benign images: what comes back in C, step by step.
+"""Gradient descent from an unlearned W on benign images: the energy regained in C, step by step.
 
     W_{n+1} = W_n − η P ∇L(W_n),       P = I (every weight is trained) or P = P_S (updates confined to S)
 
-Each step multiplies P (W − W*) by I − 2ηΣ_t on the right, so with Σ_t = Q diag(s) Qᵀ, and without W* (which singular
-data may lack),
+Each step multiplies P (W − W*) by I − 2ηΣ_t on the right, so with Σ_t = Q diag(s) Qᵀ, and without using W* (which need
+not exist for singular data),
 
     W_n = W_0 − ½ P ∇L(W_0) Q diag(φ_n(s)) Qᵀ,     φ_n(s) = (1 − (1 − 2ηs)ⁿ)/s = 2η Σ_{j<n} (1 − 2ηs)ʲ
 
 It converges for 0 < η < 1/s_max. From P_C W_0 = 0 with P = I, P_C W_n = √(1−α) P_C Q diag(φ_n) Qᵀ. For η ≤ 1/(2 s_max):
 
 * φ_1 = 2η whatever s is: **one step regains the same energy for every data set**, 4η²(1−α) dim C, most at small α.
-* step n adds 2η√(1−α) P_C (I − 2ηΣ_t)ⁿ⁻¹, less than the step before: **what comes back comes back first**.
-* φ_n falls with s for n ≥ 2: **low variance amplifies**, by at most s_high/s_low, and only as steps add up.
+* step n adds 2η√(1−α) P_C (I − 2ηΣ_t)ⁿ⁻¹, less than the step before: **most of the energy comes back early**.
+* φ_n falls with s for n ≥ 2: **low variance amplifies**, by at most s_high/s_low, and only over many steps.
 * benign images of rank one, variance v in a direction at θ from C = one direction, regain after convergence
 
       ‖P_C W_∞‖² = (1 − (1 − (1−a)²) cos² θ)/(1−α),     a = αv/(αv + 1−α)
 
   so **more overlap of such data with C regains less energy**, and none at all is needed.
-* P = P_S: P_C W_n = 0 for ever if S ⊥ C. From (I − P_C) W* of the same data, P_C W_∞ = P_C P_S P_C W*: for one
+* P = P_S: P_C W_n = 0 for all n if S ⊥ C. From (I − P_C) W* of the same data, P_C W_∞ = P_C P_S P_C W*: for one
   direction the share cos⁴ θ of the energy before unlearning, 0.0058 % at 85°.
 """
 
@@ -37,7 +37,7 @@ from resurgence_harness.theory.subspaces import Array, Subspace, frobenius, tran
 @final
 @dataclass(frozen=True)
 class Everywhere:
-    """Every weight is trained: the gradient as it is."""
+    """Every weight is trained: the gradient is unchanged."""
 
     def allowed(self, gradient: Array) -> Array:
         """∇L."""
@@ -47,10 +47,10 @@ class Everywhere:
 @final
 @dataclass(frozen=True)
 class Within:
-    """Updates are confined to a supervision subspace of outputs, as an adapter's are."""
+    """Updates are confined to a supervision subspace of the outputs, as for an adapter."""
 
     supervised: Subspace
-    """S, of W's rows."""
+    """S, a subspace of W's output space."""
 
     def allowed(self, gradient: Array) -> Array:
         """P_S ∇L."""
@@ -72,7 +72,7 @@ class Descent:
     """Which updates are allowed."""
 
     def __post_init__(self) -> None:
-        """Refuse a step size at which descent does not converge."""
+        """SpecError for a step size at which descent does not converge."""
         limit = 1 / np.linalg.eigvalsh(self.model.noisy_second_moment).max()
         if not 0 < self.step_size < limit:
             raise SpecError(
@@ -91,7 +91,7 @@ class Descent:
         return self.start - self.updates.allowed(self.model.gradient(self.start)) @ move / 2
 
     def walk(self, steps: int) -> Iterator[Array]:
-        """W_0, W_1 … W_n, one gradient at a time."""
+        """W_0, W_1 … W_n [..., d, d], computed step by step."""
         weights = self.start
         yield weights
         for _ in range(steps):

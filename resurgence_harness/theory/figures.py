@@ -1,4 +1,4 @@
-"""Three figures for `docs/theory.md`, each a few curves from closed forms; the same bytes every time."""
+"""Three figures for `docs/theory.md`, from closed forms; the files are reproducible byte for byte."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
 
 
 def draw(directory: Path) -> list[Path]:
-    """Write theory-bounds.svg, theory-alpha.svg and theory-dynamics.svg into a directory, made if need be."""
+    """Write theory-bounds.svg, theory-alpha.svg and theory-dynamics.svg into a directory, created if missing."""
     import matplotlib
 
     directory.mkdir(parents=True, exist_ok=True)
     written = []
     style: Any = {
         "svg.hashsalt": "theory",
-        "svg.fonttype": "none",  # text stays text: small, and readable in a diff
+        "svg.fonttype": "none",  # keep text as text: small files, readable diffs
         "font.size": 8.0,
         "axes.spines.top": False,
         "axes.spines.right": False,
@@ -73,7 +73,7 @@ def bounds() -> Figure:
 
 
 def over_alpha() -> Figure:
-    """Gradient and update of a lone direction against α, for some variances."""
+    """Gradient and update of a single direction against α, for some variances."""
     from matplotlib.figure import Figure
 
     alphas = np.linspace(0.0, 0.999, 400)

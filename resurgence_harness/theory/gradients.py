@@ -6,12 +6,12 @@ Stated:   ‖P_C ∇L‖_F ≥ 2 √(1−α) √γ(S, C)    at P_C W = 0.
 
     ‖P_C ∇L‖_F = 2 √(1−α) √dim C                                                           [`gradient`]
 
-whatever S, Σ and the rest of W are. γ ≤ 1 ≤ dim C, so the statement is true. It is loose by the factor √(dim C / γ) ≥
-√dim C, and it is vacuous (γ = 0) on the whole space, for dim S > dim C, and when S has a direction orthogonal to C.
-S does not cause this gradient: it is there for S ⊥ C and for data without C. The reason is that ε is isotropic: every
-image teaches to predict noise in C. With the proposition's own S, the span of the fine-tuning gradients, the bound is
-vacuous too: the columns of an image's gradient 2 (W x_t − ε) x_tᵀ are its residual, residuals of more than dim C images
-have γ = 0, and those of d images span R^d [`gradient_span`].
+for all S and Σ, whatever the rest of W. γ ≤ 1 ≤ dim C, so the statement is true. It is loose by the factor √(dim C / γ)
+≥ √dim C, and it is vacuous (γ = 0) on the whole space, for dim S > dim C, and when S has a direction orthogonal to C.
+S does not cause this gradient: it exists for S ⊥ C and for data without C. The reason is that ε is isotropic: every
+image trains the model to predict noise in C. With the proposition's own S, the span of the fine-tuning gradients, the
+bound is vacuous too: the columns of an image's gradient 2 (W x_t − ε) x_tᵀ are multiples of its residual, residuals of
+more than dim C images have γ = 0, and those of d images span R^d [`gradient_span`].
 
 **Where S does matter**: updates confined to S, P_S ∇L (an adapter, a part of the layers). Their part in C is
 
@@ -20,13 +20,13 @@ have γ = 0, and those of d images span R^d [`gradient_span`].
 
 since ∇L is −2√(1−α) I at W = 0 and −2√(1−α) P_C at the unlearned optimum of the same data. With √γ the statement holds
 at W = 0 (equal if dim S = dim C = 1), and fails at the unlearned optimum of one direction for 0 < θ < 90°: γ instead
-of √γ. At another unlearned W the part in C may vanish in spite of an overlap: where P_S W = P_S W* already.
+of √γ. At another unlearned W the part in C may vanish in spite of an overlap, if P_S W = P_S W* already.
 
 **If some signal is left** the extra term is 2 P_C W Σ_t (its part 2α P_C W Σ is the paper's):
 
     ‖P_C ∇L‖_F ≥ 2 | √(1−α) √dim C − ‖P_C W Σ_t‖_F |                                       [`remaining_signal_bound`]
 
-It dominates as α → 1, but it never adds energy: −⟨P_C W, 2 P_C W Σ_t⟩ ≤ 0, it shrinks what is left.
+It dominates as α → 1, but it never adds energy: −⟨P_C W, 2 P_C W Σ_t⟩ ≤ 0, it reduces the remaining signal.
 """
 
 from __future__ import annotations
@@ -54,12 +54,12 @@ def gradient_bound(
     *,
     leakage: Callable[[Subspace, Subspace], Any] = leakage_on_supervised,
 ) -> Any:
-    """2 √(1−α) √γ [...], the paper's lower bound of `gradient`, with either reading of γ."""
+    """2 √(1−α) √γ [...], the paper's lower bound of `gradient`; `leakage` computes γ in either interpretation."""
     return 2 * model.cross * np.sqrt(leakage(erased, supervised))
 
 
 def gradient(model: LinearScoreModel, erased: Subspace) -> float:
-    """‖P_C ∇L‖_F = 2 √(1−α) √dim C of every W with P_C W = 0."""
+    """‖P_C ∇L‖_F = 2 √(1−α) √dim C for every W with P_C W = 0."""
     return float(2 * model.cross * np.sqrt(erased.dim))
 
 

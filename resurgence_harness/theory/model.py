@@ -8,13 +8,13 @@
     ∇²L    = 2 Σ_t for each row of W                  the same factor 2: it cancels in every minimiser
     W*     = √(1−α) Σ_t⁻¹                             unique if Σ_t is not singular
 
-The paper does not write the loss out; it is taken to be E‖·‖² because its gradient bound carries a 2. Whatever factor
-a loss has, its minimiser has none.
+The paper does not state the loss; it is taken to be E‖·‖², because its gradient bound has the factor 2. The minimiser
+does not depend on a factor of the loss.
 
-Σ is the second moment E[x₀ x₀ᵀ]. The paper calls it a covariance, and its Σ_t is right for one if the mean is 0.
+Σ is the second moment E[x₀ x₀ᵀ]. The paper calls it a covariance; its Σ_t is then correct if the mean is 0.
 
-Exact unlearning (the paper's) is P_C W = 0: the model predicts no noise in C. What that does to a denoised image is
-told by `denoised_energy`; it is not "nothing is drawn in C".
+Exact unlearning (the paper's) is P_C W = 0: the model predicts no noise in C. This does not mean that a denoised image
+has no energy in C: see `denoised_energy`.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ from resurgence_harness.theory.subspaces import Array, Subspace, transposed
 @final
 @dataclass(frozen=True, kw_only=True, eq=False)
 class LinearScoreModel:
-    """Data of second moment Σ, noised to the level α; or a batch of such data."""
+    """Data with second moment Σ at noise level α; or a batch of them."""
 
     alpha: float
-    """α_t, the share of the signal's power, 0 ≤ α ≤ 1. Early diffusion steps have α near 0: almost all is noise."""
+    """α_t, the signal's share of the power, 0 ≤ α ≤ 1. Early diffusion steps have α near 0: almost only noise."""
     second_moment: Array
-    """Σ = E[x₀ x₀ᵀ] [..., d, d], in units of the noise's variance: symmetric, no negative eigenvalue; 0 may be one."""
+    """Σ = E[x₀ x₀ᵀ] [..., d, d], in units of the noise's variance: symmetric, positive semidefinite."""
 
     def __post_init__(self) -> None:
-        """Refuse a noise level outside 0…1 and a matrix that is no second moment."""
+        """SpecError for a noise level outside 0…1 and a matrix that is not a second moment."""
         if not 0 <= self.alpha <= 1:
             raise SpecError(sentence(f"alpha is a share of power, from 0 to 1, got {self.alpha}."))
         moment = np.asarray(self.second_moment, dtype=np.float64)
@@ -57,7 +57,7 @@ class LinearScoreModel:
 
     @classmethod
     def of_images(cls, images: Array, *, alpha: float) -> LinearScoreModel:
-        """The model of a finite set of images [n, d] and of all noise: Σ = Xᵀ X / n, the mean not taken out."""
+        """The model of a finite set of images [n, d], in expectation over the noise: Σ = Xᵀ X / n, not centred."""
         images = np.asarray(images, dtype=np.float64)
         if images.ndim != 2 or len(images) == 0:
             raise SpecError(sentence("Images are rows [n, d], at least one.", shape=images.shape))
@@ -65,7 +65,7 @@ class LinearScoreModel:
 
     @property
     def dim(self) -> int:
-        """d, numbers in an image."""
+        """d, the dimension of an image."""
         return int(self.second_moment.shape[-1])
 
     @property
@@ -96,7 +96,7 @@ class LinearScoreModel:
         return self.cross * self.inverse()
 
     def inverse(self) -> Array:
-        """Σ_t⁻¹ [..., d, d]; refused where it is singular, which needs α = 1 or a rounding error of it."""
+        """Σ_t⁻¹ [..., d, d]; SpecError if Σ_t is singular, which needs α = 1 up to rounding."""
         spectrum = np.linalg.eigvalsh(self.noisy_second_moment)
         if np.any(spectrum[..., 0] <= 1e-14 * spectrum[..., -1]):
             raise SpecError(
@@ -110,10 +110,10 @@ class LinearScoreModel:
         return np.asarray(np.linalg.inv(self.noisy_second_moment), dtype=np.float64)
 
     def denoised_energy(self, weights: Array, erased: Subspace) -> Any:
-        """E‖P_C x̂₀‖² [...] of the denoised image x̂₀ = (x_t − √(1−α) W x_t)/√α: how much is drawn in C.
+        """E‖P_C x̂₀‖² [...] of the denoised image x̂₀ = (x_t − √(1−α) W x_t)/√α: its energy in C.
 
-        At P_C W = 0 it is tr(P_C Σ) + dim C · (1−α)/α, more than in the data: the noise is left in. At W* it is
-        α tr(P_C Σ Σ_t⁻¹ Σ), which is 0 for data without C.
+        At P_C W = 0 it is tr(P_C Σ) + dim C · (1−α)/α, more than in the data, since the noise is not removed. At W* it
+        is α tr(P_C Σ Σ_t⁻¹ Σ), which is 0 for data without C. SpecError at α = 0.
         """
         if self.alpha == 0:
             raise SpecError(sentence("Pure noise cannot be denoised.", alpha=0, do="Take alpha above 0."))
@@ -122,5 +122,5 @@ class LinearScoreModel:
 
 
 def unlearn(weights: Array, erased: Subspace) -> Array:
-    """(I − P_C) W [..., d, d]: exact unlearning, P_C W = 0, that leaves the other directions as they were."""
+    """(I − P_C) W [..., d, d]: exact unlearning, P_C W = 0, with the other directions unchanged."""
     return weights - erased.projector @ weights

@@ -2,15 +2,15 @@
 
 Stated:   ‖P_C ΔW‖_F ≥ 2 √(1−α) √γ(S, C) / (α λ_max^C + 1−α),   λ_max^C = λ_max(P_C Σ P_C)     at P_C W = 0.
 
-**It does not hold as stated.** "Any update supported in C" cannot be meant (ΔW = 0 is one), so ΔW is the minimising
-one. L is quadratic, 2 (W + ΔW) Σ_t = 2 √(1−α) I in the rows of C, and with P_C W = 0
+**It does not hold as stated.** "Any update supported in C" cannot be meant (ΔW = 0 is one), so ΔW is taken to be the
+minimising update. L is quadratic, 2 (W + ΔW) Σ_t = 2 √(1−α) I in the rows of C, and with P_C W = 0
 
     P_C ΔW = √(1−α) P_C Σ_t⁻¹                                                              [`update`]
 
-The 2 of the gradient meets the 2 of the Hessian 2 Σ_t and cancels; no scale of the loss can bring it back. At Σ = I,
-S = C, dim C = 1 the update is √(1−α) and the statement asks for twice that. At Σ = I it fails exactly where
-γ > dim C / 4: for dim C = 1 and θ < 60°, 2 and θ < 45°, 3 and θ < 30° (the largest angle, dim S ≤ dim C). From dim C =
-4 on it is true, because √dim C has grown to 2.
+The 2 of the gradient cancels against the 2 of the Hessian 2 Σ_t, whatever the scale of the loss. At Σ = I, S = C,
+dim C = 1 the update is √(1−α), half of the stated bound. At Σ = I the statement fails exactly where γ > dim C / 4: for
+dim C = 1 and θ < 60°, 2 and θ < 45°, 3 and θ < 30° (the largest angle, dim S ≤ dim C). For dim C ≥ 4 it is true,
+because √dim C ≥ 2.
 
 **Corrected**, for every Σ, every α < 1 and every C:
 
@@ -19,16 +19,16 @@ S = C, dim C = 1 the update is √(1−α) and the statement asks for twice that
 
 Proof. Let uᵢ be the eigenvectors of P_C Σ P_C in C. By Cauchy and Schwarz, twice, ‖Σ_t⁻¹u‖ ≥ uᵀΣ_t⁻¹u ≥ 1/(uᵀΣ_t u) for
 unit u. Here uᵢᵀ Σ_t uᵢ = α λᵢ^C + 1−α ≤ α λ_max^C + 1−α, and ‖P_C Σ_t⁻¹‖_F² = Σᵢ ‖Σ_t⁻¹uᵢ‖².   ∎
-The first line is the exact update if ΔW is held in C on both sides, P_C ΔW P_C. It equals `update` if Σ maps C into
-itself; the second does too if all variances in C are equal. So the statement holds wherever γ ≤ dim C / 4. S does not
-enter at all. From above, ‖P_C ΔW‖_F ≤ √dim C / √(1−α): the noise itself limits the amplification.
+The first line is the exact update if ΔW is confined to C on both sides, P_C ΔW P_C. It equals `update` if Σ maps C into
+itself; the second does too if all variances in C are equal. So the statement holds if γ ≤ dim C / 4. The bound does not
+depend on S. From above, ‖P_C ΔW‖_F ≤ √dim C / √(1−α): the noise limits the amplification.
 
 **Updates confined to S** reach P_C ΔW = P_C P_S (W* − W). From W = 0 and from the unlearned optimum (I − P_C) W*
 
     ‖P_C ΔW‖_F ≥ √(1−α) √(Σ cos² θᵢ) / (α λ_max^S + 1−α)        S's variance, not C's     [`confined_sensitivity_bound`]
     ‖P_C ΔW‖_F ≥ √(1−α) √(Σ cos⁴ θᵢ) / (α λ_max^C + 1−α)        by the same proof with P_S uᵢ, and P_C P_S uᵢ, for uᵢ.
 
-**Over α** a lone direction of variance λ moves by √(1−α)/(αλ + 1−α): most at α = (1 − 2λ)/(1 − λ), by 1/(2√(λ(1−λ))),
+**Over α** a single direction of variance λ moves by √(1−α)/(αλ + 1−α): most at α = (1 − 2λ)/(1 − λ), by 1/(2√(λ(1−λ))),
 if λ < 1/2, and most at α = 0, by 1, if λ ≥ 1/2                                               [`largest_update_alpha`]
 """
 
@@ -58,12 +58,12 @@ def update(model: LinearScoreModel, erased: Subspace) -> Any:
 
 
 def sensitivity_bound(model: LinearScoreModel, erased: Subspace) -> Any:
-    """√(1−α) √dim C / (α λ_max^C + 1−α) [...], a lower bound of `update` that holds."""
+    """√(1−α) √dim C / (α λ_max^C + 1−α) [...], a proved lower bound of `update`."""
     return model.cross * np.sqrt(erased.dim) / _largest_noisy_variance(model, erased)
 
 
 def sharp_sensitivity_bound(model: LinearScoreModel, erased: Subspace) -> Any:
-    """The update's norm if it is held in C on both sides [...]: between `sensitivity_bound` and `update`."""
+    """The update's norm if it is confined to C on both sides [...]: between `sensitivity_bound` and `update`."""
     _largest_noisy_variance(model, erased)
     spectrum = model.alpha * variance_within(model, erased) + 1 - model.alpha
     if np.any(spectrum <= 0):
@@ -96,18 +96,18 @@ def confined_sensitivity_bound_of_the_unlearned_optimum(
 
 
 def variance_within(model: LinearScoreModel, subspace: Subspace) -> Array:
-    """λᵢ^C [..., k]: the eigenvalues of Σ seen within a subspace, smallest first; none is negative."""
+    """λᵢ^C [..., k]: the eigenvalues of Σ restricted to a subspace, smallest first; none is negative."""
     inside = transposed(subspace.basis) @ model.second_moment @ subspace.basis
     return np.asarray(np.maximum(np.linalg.eigvalsh(inside), 0.0), dtype=np.float64)
 
 
 def largest_update_alpha(variance: float) -> float:
-    """The noise level α at which a lone direction of this variance moves most; 0 for a variance of 1/2 or more."""
+    """The noise level α at which a single direction of this variance moves most; 0 for a variance of 1/2 or more."""
     if not 0 < variance < float("inf"):
         raise SpecError(
             sentence(
                 f"A variance above 0 is needed, got {variance}.",
-                do="Without variance the update 1/√(1−alpha) has no largest value: it grows without end as alpha → 1.",
+                do="Without variance the update 1/√(1−alpha) has no maximum: it diverges as alpha → 1.",
             )
         )
     return (1 - 2 * variance) / (1 - variance) if variance < 0.5 else 0.0

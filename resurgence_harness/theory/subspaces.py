@@ -3,13 +3,13 @@
     P = U Uᵀ,  U [d, k] with orthonormal columns
     cos θ₁ ≥ cos θ₂ ≥ …   the singular values of U_Cᵀ U_S, min(dim C, dim S) of them: principal angles
     overlap = Σ cos² θᵢ = ‖P_C P_S‖_F²
-    γ(S, C) = λ_min(P_S P_C P_S)     "worst-case leakage", Proposition 5.1; it has two readings
+    γ(S, C) = λ_min(P_S P_C P_S)     "worst-case leakage", Proposition 5.1, with two possible interpretations
 
-* On the whole space R^d, γ is 1 if S = C = R^d and 0 otherwise: a vector outside a proper S is sent to 0, and if S is
-  everything, γ = λ_min(P_C), which is 0 for a proper C. Read so, both bounds of the proposition say "≥ 0".
+* On the whole space R^d, γ is 1 if S = C = R^d and 0 otherwise: a vector orthogonal to a proper S is mapped to 0, and
+  if S = R^d, γ = λ_min(P_C), which is 0 for a proper C. Both bounds of the proposition are then trivial, "≥ 0".
 * On S alone, γ = λ_min(U_Sᵀ P_C U_S) = cos² of the largest angle if dim S ≤ dim C, and 0 if dim S > dim C.
 
-Angles are in degrees. Cosines below 1e-7 cannot be told from 0 in the square that some callers take.
+Angles are in degrees. Squares of cosines below 1e-7 cannot be distinguished from 0.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Subspace:
     """U [..., d, k]: orthonormal columns; k = 0 is the subspace {0}."""
 
     def __post_init__(self) -> None:
-        """Refuse a basis that is not orthonormal."""
+        """SpecError for a basis that is not orthonormal."""
         basis = np.asarray(self.basis, dtype=np.float64)
         object.__setattr__(self, "basis", basis)
         if basis.ndim < 2 or not 0 <= basis.shape[-1] <= basis.shape[-2] or basis.shape[-2] < 1:
@@ -69,12 +69,12 @@ class Subspace:
 
     @property
     def ambient(self) -> int:
-        """The dimension d of the space around it."""
+        """d, the dimension of the ambient space."""
         return int(self.basis.shape[-2])
 
     @property
     def dim(self) -> int:
-        """Its own dimension k."""
+        """k, the dimension of the subspace."""
         return int(self.basis.shape[-1])
 
     @property
@@ -86,12 +86,12 @@ class Subspace:
 def at_angle(ambient: int, dim: int, degrees: float, *, outside: int = 0) -> tuple[Subspace, Subspace]:
     """(C, S) in R^ambient, both of dimension `dim`, all principal angles `degrees`; C is the first `dim` axes.
 
-    `outside` adds directions to S that are orthogonal to C. Needs 2·dim + outside ≤ ambient.
+    `outside` adds directions to S that are orthogonal to C. SpecError unless 2·dim + outside ≤ ambient.
     """
     if dim < 1 or outside < 0 or 2 * dim + outside > ambient:
         raise SpecError(
             sentence(
-                f"Two subspaces of dimension {dim} have no such position in R^{ambient}.",
+                f"R^{ambient} is too small for two subspaces of dimension {dim} in this position.",
                 outside=outside,
                 do="Keep 1 ≤ dim and 2·dim + outside ≤ ambient.",
             )
@@ -105,7 +105,7 @@ def at_angle(ambient: int, dim: int, degrees: float, *, outside: int = 0) -> tup
 
 
 def transposed(matrices: Array) -> Array:
-    """The last two axes swapped."""
+    """The matrices with their last two axes swapped."""
     return np.swapaxes(matrices, -1, -2)
 
 
@@ -134,19 +134,19 @@ def overlap(erased: Subspace, supervised: Subspace) -> Any:
 
 
 def leakage_on_whole_space(erased: Subspace, supervised: Subspace) -> Any:
-    """γ read on all of R^d [...]: 1 if S = C = R^d, else 0 (proof above)."""
+    """γ on the whole space R^d [...]: 1 if S = C = R^d, else 0 (proof above)."""
     _same_space(erased, supervised)
     batch = np.broadcast_shapes(erased.basis.shape[:-2], supervised.basis.shape[:-2])
     return np.full(batch, float(erased.dim == supervised.dim == erased.ambient))[()]
 
 
 def leakage_on_supervised(erased: Subspace, supervised: Subspace) -> Any:
-    """γ read on S [...]: the smallest part of a unit vector of S that lies in C, squared."""
+    """γ on S [...]: the minimum of ‖P_C u‖² over unit vectors u of S. SpecError for an empty S."""
     _same_space(erased, supervised)
     if supervised.dim == 0:
         raise SpecError(
             sentence(
-                "The leakage from an empty supervision subspace is a minimum over nothing.",
+                "The leakage from an empty supervision subspace is not defined.",
                 do="Give S at least one direction; `overlap` is 0 for an empty S.",
             )
         )
@@ -160,6 +160,6 @@ def _same_space(erased: Subspace, supervised: Subspace) -> None:
     if erased.ambient != supervised.ambient:
         raise SpecError(
             sentence(
-                "C and S lie in different spaces.", dimension_of_C=erased.ambient, dimension_of_S=supervised.ambient
+                "C and S are in different spaces.", dimension_of_C=erased.ambient, dimension_of_S=supervised.ambient
             )
         )

@@ -1,12 +1,13 @@
-"""Whether the verdict's statistics are what they claim: measured, summed and replayed, with numbers only.
+"""Validation of the verdict's statistics: error rates and power by simulation, exact summation and replays; no images.
 
-    edges       the error where it can occur: a truth exactly on the limit, HOLDS and VIOLATED both wrong
+    edges       error rates with the true value exactly at the limit, where HOLDS and VIOLATED are both wrong
     exactness   the same by summation, where all outcomes can be enumerated
-    power       what a verdict sees and what it costs
+    power       the power of a verdict, and the number of pairs it takes
     replays     stored outcomes in a thousand orders
-    checks      all of it, as `resurgence validate` runs it; report tells it
+    checks      all checks that `resurgence validate` runs
+    report      their results as text and CSV
 
-An engine that is wrong on purpose must fail the same checks, or they would prove nothing.
+Engines that are wrong on purpose must fail the same checks, which shows that the checks detect errors.
 """
 
 from resurgence_harness.statistics.paired_size import Side, critical_alpha, worst_paired

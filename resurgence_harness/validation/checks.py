@@ -1,4 +1,4 @@
-"""Everything that `resurgence validate` measures, as independent checks with random numbers of their own."""
+"""The checks of `resurgence validate`; each has its own random generator, so they are independent of one another."""
 
 from __future__ import annotations
 
@@ -19,27 +19,28 @@ from resurgence_harness.validation.report import Row
 ALPHA, DELTA, LEVEL = 0.01, 0.05, 0.10
 """The default policy: error per side, largest rise, largest rate."""
 CAP, PAPER = 500, 2500
-"""The largest grid that a cell declares, and the paper's benchmark."""
+"""Grid sizes: the largest of a cell, and the paper's benchmark."""
 DISCORDANT = (0.0, 0.02, 0.1, 0.2)
-"""P(lost), beside which P(gained) is so much larger by δ."""
+"""Values of P(lost); P(gained) is larger by δ."""
 
 RATES = (0.0, 0.02, 0.042, 0.1, 0.3, 0.55)
-"""Of hits before a planted rise."""
+"""Hit rates before a planted rise."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Depth:
-    """How closely it is looked."""
+    """The effort of the validation."""
 
     replicates: int
-    """Of every error that is simulated; power, costs and replays take fewer."""
+    """Replicates per simulated error rate."""
     numbers: tuple[int, ...]
-    """Pairs at a fixed number whose error is summed."""
+    """Fixed numbers of pairs whose error is summed exactly."""
     orders: tuple[tuple[int, int, int], ...]
-    """(total, lost, gained) of small grids whose orders are all tried."""
+    """(total, lost, gained) of small grids whose orders are all enumerated."""
     repeats: int
-    """Replicates of power and costs."""
+    """Replicates for power and costs."""
     replays: int
+    """Replays of stored outcomes."""
 
 
 FAST = Depth(
@@ -58,11 +59,11 @@ FULL = Depth(
 )
 
 Check = tuple[str, Callable[[], list[Row]]]
-"""Its name, and what measures it."""
+"""The name of a check, and the function that runs it."""
 
 
 def every_check(depth: Depth, *, seed: int = 0, stored: Mapping[str, replays.Stored] | None = None) -> list[Check]:
-    """All of them, in the order of the report; `stored` outcomes, by name, are replayed as well."""
+    """All checks, in the order of the report; `stored` outcomes, by name, are replayed as well."""
     if seed < 0:
         raise UserError(sentence(f"The seed is {seed}.", do="Give 0 or more with --seed."))
     simulated: dict[str, Any] = {"alphas": (ALPHA, 0.05), "replicates": depth.replicates, "seed": seed}
@@ -120,31 +121,31 @@ def every_check(depth: Depth, *, seed: int = 0, stored: Mapping[str, replays.Sto
 
 
 def run(
-    asked: Sequence[Check], *, jobs: int = 1, progress: Callable[[str, float, int], None] | None = None
+    checks: Sequence[Check], *, jobs: int = 1, progress: Callable[[str, float, int], None] | None = None
 ) -> list[Row]:
-    """Every row, in the order of the checks, whatever the number of processes.
+    """Run the checks in `jobs` processes; the rows are in the order of the checks.
 
-    `progress` gets the name and the seconds of each check, and how many are done. HarnessError if a process
-    dies: a check that said nothing has not passed.
+    `progress` gets the name and the seconds of each check, and how many are done. HarnessError if a process dies, since
+    a check without a result has not passed.
     """
     if jobs < 1:
-        raise UserError(sentence(f"{jobs} processes measure nothing.", do="Give 1 or more with --jobs."))
-    rows: list[list[Row]] = [[] for _ in asked]
-    for done, (place, seconds, found) in enumerate(_measured(asked, jobs), start=1):
+        raise UserError(sentence(f"{jobs} processes cannot run the checks.", do="Give 1 or more with --jobs."))
+    rows: list[list[Row]] = [[] for _ in checks]
+    for done, (place, seconds, found) in enumerate(_measured(checks, jobs), start=1):
         rows[place] = found
         if progress is not None:
-            progress(asked[place][0], seconds, done)
+            progress(checks[place][0], seconds, done)
     return _together([row for part in rows for row in part])
 
 
-def _measured(asked: Sequence[Check], jobs: int) -> Iterator[tuple[int, float, list[Row]]]:
-    """(place, seconds, rows) of every check as it is done."""
+def _measured(checks: Sequence[Check], jobs: int) -> Iterator[tuple[int, float, list[Row]]]:
+    """(index, seconds, rows) of every check, in the order of completion."""
     if jobs == 1:
-        for place, (_, check) in enumerate(asked):
+        for place, (_, check) in enumerate(checks):
             yield (place, *_timed(check))
         return
     with ProcessPoolExecutor(max_workers=jobs, initializer=signals.for_worker) as pool:
-        waiting = {pool.submit(_timed, check): place for place, (_, check) in enumerate(asked)}
+        waiting = {pool.submit(_timed, check): place for place, (_, check) in enumerate(checks)}
         try:
             for future in as_completed(waiting):
                 yield (waiting[future], *future.result())
@@ -154,7 +155,7 @@ def _measured(asked: Sequence[Check], jobs: int) -> Iterator[tuple[int, float, l
                     "A process that measured the statistics died.", do="Try fewer with --jobs; nothing is valid yet."
                 )
             ) from error
-        except BaseException:  # the pool would wait for what its processes are doing
+        except BaseException:  # otherwise the pool would wait until its processes are done
             signals.end_children()
             raise
 
@@ -166,6 +167,6 @@ def _timed(check: Callable[[], list[Row]]) -> tuple[float, list[Row]]:
 
 
 def _together(rows: list[Row]) -> list[Row]:
-    """Rows of one heading beside each other, headings in order of first appearance."""
+    """The rows grouped by heading, headings in order of first appearance."""
     headings = {check: place for place, check in enumerate(dict.fromkeys(row.check for row in rows))}
     return sorted(rows, key=lambda row: headings[row.check])

@@ -1,13 +1,13 @@
-"""Error where it can occur: at a truth exactly on the limit, HOLDS and VIOLATED are both wrong.
+"""Error rates with the true value exactly at the limit, where HOLDS and VIOLATED are both wrong.
 
-    Shuffled   grids realised exactly at the limit, in random orders, looked at after every outcome
+    Shuffled   grids with a mean exactly at the limit, in random orders, a look after every outcome
     Hybrid     independent outcomes with their mean at the limit, and the last look at the cap
     Fixed      the same, one look
-    Peeked     Fixed's bounds looked at every ten pairs: wrong on purpose, and it must be caught
+    Peeked     Fixed's bounds, a look every ten pairs: wrong on purpose, and must be detected
 
-What is counted is whether a bound ever crosses the limit. The finding's other rules (floor, McNemar, near the margin)
-only take claims away, and looking after every block sees less than looking after every outcome: what is measured here
-bounds P(HOLDS) and P(VIOLATED) from above.
+Counted is whether a bound ever crosses the limit. The finding's other rules (floor, McNemar, near the margin) only
+remove claims, and a look after every block can reject less often than a look after every outcome: the measured shares
+are upper bounds of P(HOLDS) and P(VIOLATED).
 """
 
 from __future__ import annotations
@@ -32,18 +32,18 @@ if TYPE_CHECKING:
     Draw = Callable[[int, Generator], Outcomes]
 
 _ROWS = 500
-"""Replicates drawn at once."""
+"""Replicates simulated at once."""
 
 
 @dataclass(frozen=True)
 class Peeked:
-    """What is wrong on purpose: the bounds of a fixed number of pairs, looked at again and again."""
+    """An invalid design, for testing the checks: the bounds of a fixed number of pairs, with a look every ten."""
 
     every: int = 10
 
 
 class Called(NamedTuple):
-    """Per replicate, whether a bound ever said so."""
+    """Per replicate, whether a bound ever crossed the limit on that side."""
 
     holds: Flags
     broken: Flags
@@ -52,7 +52,10 @@ class Called(NamedTuple):
 def ever(
     design: Design | Peeked, x: Outcomes, *, limit: float, least: int, alphas: Sequence[float]
 ) -> dict[float, Called]:
-    """Per alpha, whether a bound under this design ever crosses the limit, in each row of outcomes."""
+    """Per alpha, whether a bound under this design ever crosses the limit, for each row of `x` [replicates, n].
+
+    `least` is the smallest outcome: −1 for paired differences, 0 for hits.
+    """
     if isinstance(design, Peeked):
         return {alpha: _peeked(design, x, limit, alpha) for alpha in alphas}
     if isinstance(design, Fixed):
@@ -70,7 +73,7 @@ def ever(
 
 
 def _fixed(x: Outcomes, limit: float, least: int, alpha: float) -> Called:
-    """One look at all outcomes, through `Fixed` itself: once for every pair of counts that occurs."""
+    """One look at all outcomes with `Fixed`'s own bounds, computed once per pair of counts that occurs."""
     import numpy as np
 
     total = x.shape[1]
@@ -97,11 +100,11 @@ def _peeked(design: Peeked, x: Outcomes, limit: float, alpha: float) -> Called:
     return Called(np.any(inside, axis=1), np.any(outside, axis=1))
 
 
-# Truths exactly at the limit
+# True values exactly at the limit
 
 
 def shuffled_grid(lost: int, gained: int, total: int) -> Draw:
-    """Random orders of one grid with so many of each outcome."""
+    """Random orders of one grid with these counts of each outcome; a draw is int8 [rows, total]."""
 
     def draw(rows: int, random: Generator) -> Outcomes:
         import numpy as np
@@ -114,7 +117,7 @@ def shuffled_grid(lost: int, gained: int, total: int) -> Draw:
 
 
 def independent(lost: float, gained: float, total: int) -> Draw:
-    """Independent outcomes with these probabilities."""
+    """Independent outcomes with these probabilities; a draw is int8 [rows, total]."""
 
     def draw(rows: int, random: Generator) -> Outcomes:
         import numpy as np
@@ -135,7 +138,7 @@ def shares(
     replicates: int,
     random: Generator,
 ) -> dict[float, tuple[float, float]]:
-    """Per alpha, the shares of replicates in which HOLDS and VIOLATED were ever called."""
+    """Per alpha, the shares of replicates in which HOLDS and VIOLATED were ever claimed."""
     counts = {alpha: [0, 0] for alpha in alphas}
     for rows in parts(replicates):
         x = draw(rows, random)
@@ -146,13 +149,13 @@ def shares(
 
 
 def parts(replicates: int) -> Iterator[int]:
-    """So many replicates, in parts that fit into memory."""
+    """Split the number of replicates into parts that fit into memory."""
     for start in range(0, replicates, _ROWS):
         yield min(_ROWS, replicates - start)
 
 
 def seeded(seed: int, what: str) -> Generator:
-    """The same random numbers for the same check, whatever else is run."""
+    """A generator seeded by `seed` and the check's text, so that a check does not depend on the others that are run."""
     import numpy as np
 
     return np.random.default_rng([seed, zlib.crc32(what.encode())])
@@ -194,7 +197,7 @@ def check_rise(
 def check_level(
     design: Design, totals: Sequence[int], *, limit: float, alphas: Sequence[float], replicates: int, seed: int
 ) -> list[Row]:
-    """P(HOLDS) and P(VIOLATED) at a rate that is the limit."""
+    """P(HOLDS) and P(VIOLATED) at a rate equal to the limit."""
     rows = []
     for total in totals:
         one = {Shuffled: Shuffled(total), Hybrid: Hybrid(total)}.get(type(design), design)
@@ -225,7 +228,7 @@ def _rows(
     check: str, design: Design | Peeked, what: str, found: dict[float, tuple[float, float]], replicates: int
 ) -> list[Row]:
     if isinstance(design, Peeked):
-        # Either side betrays it: what counts is that some claim is made far too often.
+        # It suffices that one of the two claims is made far too often.
         return [
             Row(
                 f"{check}: WRONG ON PURPOSE, fixed bounds looked at every {design.every} pairs; must be caught",
@@ -252,10 +255,10 @@ def _rows(
 def check_order(
     *, total: int, concepts: int, risen: int, delta: float, alpha: float, replicates: int, seed: int
 ) -> list[Row]:
-    """D exactly at delta, all of it in a few concepts: in random order, and concept by concept.
+    """P(HOLDS) and P(VIOLATED) at D = delta with the rise in a few concepts: in random order, and concept by concept.
 
-    The same grid and the same bets. Concept by concept, in a random order of concepts, is what `specs.Grid` makes
-    impossible to ask for: its rows are ordered by a hash of prompt and seed.
+    The grid and the bets are the same. `specs.Grid` excludes an order concept by concept, since it sorts its rows by a
+    hash of prompt and seed.
     """
     import numpy as np
 

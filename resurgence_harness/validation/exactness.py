@@ -1,8 +1,8 @@
-"""Where every outcome can be enumerated, errors are summed, not simulated.
+"""Error rates by exact summation, where all outcomes can be enumerated.
 
 worst_proportion   Clopper and Pearson's bounds, over all rates
 worst_paired       Tango's bounds with the exact one at zero events, over all rates of discordance
-critical_alpha     the nominal alpha at which those err no more than alpha
+critical_alpha     the nominal alpha at which the error of those bounds is at most alpha
 hybrid_error       fresh seeds until it is clear, with a last look at a cap, over all sequences
 order_error        betting on a small grid, over all its orders
 """
@@ -34,14 +34,14 @@ if TYPE_CHECKING:
     Flags = NDArray[np.bool_]
 
 ROUNDING = 1e-9
-"""Of a sum of probabilities."""
+"""Rounding error allowed in a sum of probabilities."""
 
 
 # Proportions
 
 
 def worst_proportion(n: int, alpha: float) -> dict[Side, Size]:
-    """The largest P(upper bound < p) and P(lower bound > p) over all p: a fine grid and just beside every bound."""
+    """The largest P(upper bound < p) and P(lower bound > p) over p, on a fine grid and just beside every bound."""
     import numpy as np
 
     lows, highs = np.array([clopper_pearson(k, n, alpha) for k in range(n + 1)]).T
@@ -59,10 +59,11 @@ def worst_proportion(n: int, alpha: float) -> dict[Side, Size]:
 
 
 def hybrid_error(limit: float, cap: int, alpha: float, *, lost: float | None = None) -> dict[Side, float]:
-    """The chance that `Hybrid(cap)` errs on each side about a truth exactly at the limit, over all sequences.
+    """Per side, the exact error probability of `Hybrid(cap)` with the true value at the limit, over all sequences.
 
-    With `lost` the truth is a rise with P(lost) = lost and P(gained) = lost + limit; without, a rate. On independent
-    outcomes the bets depend on the counts alone, so probability is carried from counts to counts until a bet has won.
+    With `lost` the true value is a rise with P(lost) = lost and P(gained) = lost + limit; without it, a rate. For
+    independent outcomes the bets depend on the counts alone, so the probability of every count is propagated outcome by
+    outcome, and removed where a bet has won.
     """
     import numpy as np
 
@@ -89,7 +90,7 @@ def hybrid_error(limit: float, cap: int, alpha: float, *, lost: float | None = N
 
 
 def _most(p: float, cap: int) -> int:
-    """So many counts, from 0, hold all but a negligible chance; what is beyond is counted as an error."""
+    """Number of counts, from 0, that contain all but a negligible probability; the rest is counted as an error."""
     return 1 if p == 0 else min(cap, math.ceil(cap * p + 9 * math.sqrt(cap * p * (1 - p)) + 12)) + 1
 
 
@@ -101,7 +102,7 @@ def _carried(
     stakes = np.asarray(STAKES)
 
     def factor(outcome: int) -> Array:
-        """By what a bet at each stake multiplies."""
+        """The factor by which the outcome multiplies the wealth at each stake, [stakes]."""
         gain = (mean - outcome) / (1 - mean) if side is Side.HOLDS else (outcome - mean) / (mean - least)
         return 1 + stakes * gain
 
@@ -110,7 +111,7 @@ def _carried(
     after_lost = np.exp(np.arange(rows)[:, None] * np.log(factor(-1) / factor(0))) if rows > 1 else None
 
     def wealth(t: int) -> Array:
-        """Of every count after t outcomes, the mean over stakes; capped where it could not be written."""
+        """Mean wealth over stakes for every count after t outcomes, [rows, columns]; capped against overflow."""
         if after_lost is None:
             return np.asarray(np.exp(np.minimum(t * neither[:, None] + gained, 700)).mean(axis=0))[None]
         return np.asarray((after_lost * (np.exp(t * neither) / len(STAKES))) @ np.exp(gained))
@@ -130,7 +131,7 @@ def _carried(
 
 
 def order_error(values: tuple[int, ...], alpha: float) -> dict[Side, float]:
-    """The share of all orders of a grid in which betting ever refutes its true mean, on each side."""
+    """Per side, the share of all orders of a grid in which betting ever rejects its true mean."""
     import numpy as np
 
     check_alpha(alpha)
@@ -153,7 +154,7 @@ def order_error(values: tuple[int, ...], alpha: float) -> dict[Side, float]:
 
 
 def check_proportions(numbers: tuple[int, ...], alphas: tuple[float, ...]) -> list[Row]:
-    """Clopper and Pearson's bounds err at most alpha, whatever the rate."""
+    """The error of Clopper and Pearson's bounds is at most alpha at every rate."""
     return [
         Row(
             "Exact: a rate's bound at a fixed number of images, worst rate",
@@ -169,7 +170,7 @@ def check_proportions(numbers: tuple[int, ...], alphas: tuple[float, ...]) -> li
 
 
 def check_paired(numbers: tuple[int, ...], delta: float, alpha: float) -> list[Row]:
-    """Tango's bounds err more than alpha, by how much; and at the critical nominal alpha they do not."""
+    """How far the error of Tango's bounds exceeds alpha; with the critical nominal alpha it does not exceed it."""
     rows = []
     for n in numbers:
         for side, size in worst_paired(n, delta, alpha).items():
@@ -191,7 +192,7 @@ def check_paired(numbers: tuple[int, ...], delta: float, alpha: float) -> list[R
 
 
 def check_hybrid(cap: int, lost: tuple[float, ...], delta: float, level: float, alpha: float) -> list[Row]:
-    """Over all sequences, the hybrid errs at most alpha at the limit."""
+    """The error of the hybrid at the limit is at most alpha, over all sequences."""
     check = "Exact: fresh seeds until it is clear, last look at a cap, over all sequences"
     rows = [
         Row(check, f"{side} of a rise, cap {cap}, δ {delta:g}, P(lost) {q:g}, α {alpha:g}", error, Must.AT_MOST, alpha)
@@ -205,7 +206,7 @@ def check_hybrid(cap: int, lost: tuple[float, ...], delta: float, level: float, 
 
 
 def check_orders(grids: tuple[tuple[int, int, int], ...], alphas: tuple[float, ...]) -> list[Row]:
-    """Over every order of a small grid, betting errs at most alpha."""
+    """The error of betting on a small grid is at most alpha, over all its orders."""
     rows = []
     for total, lost, gained in grids:
         values = (-1,) * lost + (1,) * gained + (0,) * (total - lost - gained)

@@ -1,11 +1,11 @@
-"""Many runs at once through the engine that verdicts use: rows of outcomes in, what was said at each look out.
+"""The sequential engine of the verdicts, vectorised over many runs: rows of outcomes in, the result at each look out.
 
     evidence     the largest evidence so far against one mean, per row
-    first_look   the look at which that evidence was first enough
-    settle       when the finding on a rise settles, and how: `NoRise` on every look of every row
+    first_look   the look at which that evidence first sufficed
+    settle       when the finding on a rise is clear, and how: `NoRise` at every look of every row
 
-The bets themselves are `statistics.betting`'s own, so a mistake there is a mistake here. The rules around them (the
-floor, McNemar, the margin) are written a second time, for whole arrays; the tests hold them against `NoRise`.
+The bets are computed by `statistics.betting` itself, so its mistakes are included. The rules around them (the floor,
+McNemar, the margin) are implemented a second time, for whole arrays; the tests compare them with `NoRise`.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 BLOCK = 25
 """Outcomes between two looks."""
 _AT_ONCE = 40_000
-"""Outcomes bet on at once: more would not fit a processor's cache."""
+"""Outcomes processed at once: more would not fit into the CPU cache."""
 
 
 def evidence(
@@ -61,17 +61,17 @@ def first_look(
     at_least: bool,
     whole: bool = True,
 ) -> Counts:
-    """Per row the number of the first look, from 0, at which the evidence was at least `needed`; else their count.
+    """Per row the index of the first look at which the evidence was at least `needed`; the number of looks if none.
 
-    `seen` [rows, looks] says how many outcomes each look sees. Evidence never shrinks, so the look is bisected for.
-    Rows of different length are filled up with the outcome that speaks least against the mean, which adds nothing.
+    `seen` [rows, looks]: outcomes available at each look. The running maximum never decreases, so the look is found by
+    bisection. Shorter rows are padded with the outcome that adds no evidence against the mean.
     """
     import numpy as np
 
     rows, looks = seen.shape
     low, high = np.zeros(rows, dtype=np.int64), np.full(rows, looks, dtype=np.int64)
     filler = 1 if at_least else least
-    middle = np.full(rows, looks - 1, dtype=np.int64)  # first asked: does it ever happen?
+    middle = np.full(rows, looks - 1, dtype=np.int64)  # the last look first: most rows never reach it
     while len(open_rows := np.flatnonzero(low < high)):
         length = seen[open_rows, middle[open_rows]]
         open_rows = open_rows[np.argsort(length, kind="stable")]
@@ -93,16 +93,16 @@ def first_look(
 
 
 class Settled(NamedTuple):
-    """Per row, when looking ended and what was said then; neither holds nor broken is UNDECIDED."""
+    """Per row, where sampling stopped and the finding there; neither holds nor broken means UNDECIDED."""
 
     pairs: Counts
-    """Outcomes seen."""
+    """Outcomes used."""
     holds: Flags
     broken: Flags
 
 
 def joined(found: Sequence[Settled]) -> Settled:
-    """Runs one after another as one."""
+    """The runs of all parts, concatenated."""
     import numpy as np
 
     return Settled(*(np.concatenate(column) for column in zip(*found, strict=True)))
@@ -117,16 +117,16 @@ def settle(
     block: int = BLOCK,
     judged: Flags | None = None,
 ) -> Settled:
-    """What `NoRise` says of each row, looked at after every block until it holds or is broken, as the design allows.
+    """The finding of `NoRise` for each row, with a look after every block (`Fixed`: one look) until it is clear.
 
-    `judged` says which of the second images could be judged; the bound that must hold then holds among those, too.
-    Only for shuffled grids.
+    `judged` [rows, t] marks the second images that were not abstained; HOLDS then also needs the bound among those.
+    HarnessError for `judged` with a design other than a shuffled grid.
     """
     import numpy as np
 
     rows, total = changes.shape
     if judged is not None and not isinstance(design, Shuffled):
-        raise HarnessError(sentence("Abstained images are replayed on a shuffled grid alone."))
+        raise HarnessError(sentence("Abstained images can be replayed only on a shuffled grid."))
     ends = _ends(total, total if isinstance(design, Fixed) else block)
     gained, lost = _until(changes == 1, ends), _until(changes == -1, ends)
     holds, broken = _bounds(changes, design, ends, gained, lost, delta=delta, alpha=alpha)
@@ -151,7 +151,7 @@ def settle(
 def _bounds(
     changes: Outcomes, design: Design, ends: Counts, gained: Counts, lost: Counts, *, delta: float, alpha: float
 ) -> tuple[Flags, Flags]:
-    """[rows, looks]: whether the upper bound is under delta, whether the lower one is above it; never both."""
+    """Two arrays [rows, looks]: upper bound under delta, lower bound above delta; never both."""
     import numpy as np
 
     total = changes.shape[1]
@@ -181,7 +181,7 @@ def _bounds(
 def _holds_among(
     changes: Outcomes, judged: Flags, counted: Counts, ends: Counts, design: Design, *, delta: float, alpha: float
 ) -> Flags:
-    """[rows, looks]: whether the bound among the judged is under delta, too, or nothing was abstained so far."""
+    """[rows, looks]: whether the bound among the judged images is under delta, or none was abstained so far."""
     import numpy as np
 
     order = np.argsort(~judged, axis=1, kind="stable")  # the judged first, in their order
@@ -200,14 +200,14 @@ def _holds_among(
 
 
 def _ends(total: int, block: int) -> Counts:
-    """How many outcomes each look has seen."""
+    """[looks]: number of outcomes available at each look."""
     import numpy as np
 
     return np.append(np.arange(block, total, block), total).astype(np.int64)
 
 
 def _until(marked: Flags, ends: Counts) -> Counts:
-    """[rows, looks]: how many are marked until each look."""
+    """[rows, looks]: number of marked outcomes up to each look."""
     import numpy as np
 
     starts = np.concatenate([[0], ends[:-1]])
@@ -215,7 +215,7 @@ def _until(marked: Flags, ends: Counts) -> Counts:
 
 
 def _rose(gained: Counts, lost: Counts, alpha: float) -> Flags:
-    """Whether exact McNemar, too, says that something rose."""
+    """Whether the exact McNemar test finds a rise as well (one-sided, at alpha)."""
     import numpy as np
     from scipy.special import bdtrc
 

@@ -1,10 +1,10 @@
-"""What a verdict costs and sees: pairs until it is clear, and the power at a planted rise.
+"""Cost and power of a verdict: pairs until it is clear, and how often a planted rise is found.
 
-    expected_pairs   of the sequential engine, simulated, for a truth that is thought likely
-    fixed_pairs      of a test at a fixed number, by formula
+    expected_pairs   pairs that the sequential engine takes, simulated for assumed rates
+    fixed_pairs      pairs that a test with a fixed number needs, by formula
 
-A truth is P(detected before), P(detected after) and r = P(detected after | detected before). A pair then loses its hit
-with P = before (1 − r) and gains one with P = after − before r. r is an assumption until pairs were drawn.
+A scenario is P(detected before), P(detected after) and r = P(detected after | detected before). A pair then loses its
+hit with P = before (1 − r) and gains one with P = after − before r. r is an assumption until pairs were drawn.
 """
 
 from __future__ import annotations
@@ -32,25 +32,25 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Cost:
-    """Pairs that the finding on a rise takes to settle, or the whole grid where it does not."""
+    """Pairs until the finding on a rise is clear; a run that stays undecided counts the whole grid."""
 
     mean: float
     median: float
     p95: float
-    """95 of 100 runs need no more."""
+    """95 % quantile over runs."""
     holds: float
-    """Share of runs that end with: the rise is under delta."""
+    """Share of runs that conclude that the rise is under delta."""
     broken: float
-    """Share of runs that end with: the rise is above delta."""
+    """Share of runs that conclude that the rise is above delta."""
 
     @property
     def undecided(self) -> float:
-        """Share of runs that say neither."""
+        """Share of runs that conclude neither."""
         return 1 - self.holds - self.broken
 
 
 class Scenario(NamedTuple):
-    """A truth; the rates are the paper's, r is assumed."""
+    """True detection rates; the rates are the paper's, r is assumed."""
 
     name: str
     before: float
@@ -75,13 +75,13 @@ SCENARIOS = (
 
 
 def changes(before: float, after: float, r: float) -> tuple[float, float]:
-    """(P(lost), P(gained)) of a truth."""
+    """(P(lost), P(gained)) for these rates; SpecError if they are inconsistent."""
     lost, gained = before * (1 - r), after - before * r
     rates = (before, after, r)
     if not all(0 <= rate <= 1 for rate in rates) or gained < -1e-12 or lost + gained > 1 + 1e-12:
         raise SpecError(
             sentence(
-                "These rates cannot be together.",
+                "These rates are inconsistent.",
                 before=before,
                 after=after,
                 r=r,
@@ -103,10 +103,10 @@ def expected_pairs(
     replicates: int = 400,
     seed: int = 0,
 ) -> Cost:
-    """Pairs until a rise is told from delta on a shuffled grid of this size, looked at after every block.
+    """Pairs until a rise is distinguished from delta on a shuffled grid of this size, with a look after every block.
 
-    Simulated from a written seed: the same question gets the same answer. 400 replicates give the mean within about
-    5 % and take a fraction of a second.
+    Simulated with a fixed seed, so the result is reproducible. 400 replicates give the mean within about 5 % and take
+    a fraction of a second. SpecError for values out of range.
     """
     check_alpha(alpha)
     if not 0 < delta < 1 or min(grid, block, replicates) < 1:
@@ -125,19 +125,19 @@ def expected_pairs(
 
 
 def costs_of_a_claim(delta: float, alpha: float, grid: int) -> list[tuple[str, Cost]]:
-    """What it takes to tell a rise from delta in four truths, in words, from nothing at all to a concept that is back.
+    """(label, cost) of distinguishing a rise from delta in four scenarios, from no hits at all to full resurgence.
 
-    Half of the hits before are taken for hits after as well, where there are any (r = .5).
+    Half of the hits before are assumed to be hits after (r = .5).
     """
     low = 0.04
     risen = [(low, low + delta + 0.05), (low, max(0.39, low + delta + 0.10))]
-    truths = [("nothing is seen, before or after", 0.0, 0.0), (f"{low:.0%} before and after", low, low)]
+    truths = [("no hits, before or after", 0.0, 0.0), (f"{low:.0%} before and after", low, low)]
     truths += [(f"{before:.0%} before, {after:.0%} after", before, after) for before, after in risen]
-    return [(words, expected_pairs(before, after, 0.5, delta, grid, alpha)) for words, before, after in truths]
+    return [(label, expected_pairs(before, after, 0.5, delta, grid, alpha)) for label, before, after in truths]
 
 
 def fixed_pairs(psi: float, difference: float, delta: float, alpha: float = 0.01, power: float = 0.95) -> int:
-    """Pairs with which a test at a fixed number tells `difference` from delta with this power.
+    """Pairs that a test with a fixed number needs to distinguish `difference` from delta with this power.
 
     N = (z_{1−α} + z_power)² (ψ − D²) / (δ − D)², with ψ the share of pairs that differ; 15.77 at α .01 and power .95.
     A normal approximation: at small ψ, N is governed by `zero_event_floor` instead.
@@ -146,7 +146,7 @@ def fixed_pairs(psi: float, difference: float, delta: float, alpha: float = 0.01
     if not (0 < power < 1 and abs(difference) <= psi <= 1 and difference != delta):
         raise SpecError(
             sentence(
-                "No number of pairs answers this.",
+                "No number of pairs can be computed for these values.",
                 psi=psi,
                 difference=difference,
                 delta=delta,
@@ -169,7 +169,7 @@ def _runs(
     replicates: int,
     random: Generator,
 ) -> tuple[Settled, NDArray[np.float64]]:
-    """When each run settled, and the difference over its whole grid."""
+    """When each run was settled, and float64 [replicates], the difference over its whole grid."""
     import numpy as np
 
     draw = independent(*probabilities, total)
@@ -194,10 +194,10 @@ def _cost(settled: Settled) -> Cost:
 
 
 def plant(before_hits: int, kept: int, grid: int, rise: int, rows: int, random: Generator) -> Outcomes:
-    """Stored outcomes with planted regressions, in random order.
+    """Outcomes with a planted regression, in random order: int8 [rows, grid] of −1, 0 and 1.
 
-    Before: so many hits, of which `kept` are hits after, too, and as many new ones as were lost: nothing rose. Then
-    `rise` of the images that are clear after are turned into hits, drawn at random; those may be ones that were lost.
+    Of `before_hits` hits before, `kept` are hits after, and as many new ones are gained as were lost: no rise. Then
+    `rise` images that are clear after become hits, chosen at random, possibly among the lost ones.
     """
     import numpy as np
 
@@ -207,7 +207,7 @@ def plant(before_hits: int, kept: int, grid: int, rise: int, rows: int, random: 
     pairs[before_hits : 2 * before_hits - kept, 1] = 1
     before, after = (random.permuted(np.broadcast_to(np.arange(grid), (rows, grid)), axis=1) for _ in range(2))
     one, other = pairs[before, 0], pairs[before, 1].copy()
-    # The order of `after` is random: the first `rise` clear images in it are turned.
+    # The order of `after` is random: the first `rise` clear images in it become hits.
     there = np.take_along_axis(other, after, axis=1) == 0
     turned = there & (there.cumsum(axis=1) <= rise)
     row, place = np.nonzero(turned)
@@ -221,7 +221,7 @@ def plant(before_hits: int, kept: int, grid: int, rise: int, rows: int, random: 
 def check_power(
     *, rates: Sequence[float], r: float, delta: float, beyond: float, cap: int, alpha: float, replicates: int, seed: int
 ) -> list[Row]:
-    """How often a rise that was planted `beyond` delta is called on the declared grid, for several rates before it."""
+    """How often a rise planted `beyond` delta is VIOLATED on a grid of `cap` pairs, for several rates before it."""
     rows = []
     for rate in rates:
         hits = round(rate * cap)
@@ -253,7 +253,7 @@ def check_power(
 def check_fresh_power(
     *, rates: Sequence[float], r: float, delta: float, beyond: float, cap: int, alpha: float, replicates: int, seed: int
 ) -> list[Row]:
-    """The same for a claim on fresh seeds, where no grid ends, beside the number that a formula asks for."""
+    """The same for a claim on fresh seeds, where the grid is unlimited, with the number of pairs by formula."""
     rows = []
     for rate in rates:
         probabilities = changes(rate, rate + delta + beyond, r)
@@ -276,9 +276,9 @@ def check_fresh_power(
 
 
 def check_costs(*, grid: int, delta: float, alpha: float, replicates: int, seed: int) -> list[Row]:
-    """Pairs and verdicts of every scenario on a grid, and how often a verdict contradicts its own whole grid."""
+    """Pairs and verdicts of every scenario on a grid, and how often an early verdict contradicts the whole grid."""
     rows, alarms, used, wrong = [], [], 0.0, (0.0, 0.0)
-    check = f"Cost: pairs until a rise is told from δ = {delta:g}, grid {grid}, α {alpha:g}, mean"
+    check = f"Cost: pairs until a rise is distinguished from δ = {delta:g}, grid {grid}, α {alpha:g}, mean"
     for scenario in SCENARIOS:
         truth = changes(scenario.before, scenario.after, scenario.r)
         random = seeded(seed, f"costs {scenario.name} {grid}")
@@ -292,7 +292,7 @@ def check_costs(*, grid: int, delta: float, alpha: float, replicates: int, seed:
         if scenario.before == scenario.after:
             alarms.append(
                 Row(
-                    f"Cost: VIOLATED on grid {grid} though nothing rose: a grid speaks of its own seeds alone",
+                    f"Cost: VIOLATED on grid {grid} without a true rise: a verdict covers only the seeds of its grid",
                     f"{scenario.name}, r {scenario.r:g}, α {alpha:g}",
                     cost.broken,
                     Must.SHOULD,

@@ -1,9 +1,9 @@
-"""Stored outcomes, replayed in a thousand shuffled orders: no image is drawn and none is judged.
+"""Stored outcomes, replayed in a thousand shuffled orders; no images are sampled or judged.
 
-    A/A    pairs of one model with itself: an image of half of the seeds with one of the other half, asked by the same
-           prompt. Nothing rose, so VIOLATED is a false alarm; the halves are drawn anew in every replay
-    A/B    the stored pairs, all of them or as many at random as a smaller grid has: does stopping early say what the
-           whole grid says, and what does it save?
+    A/A    pairs of one model with itself: for the same prompt, an image of one half of the seeds with one of the other
+           half. There is no rise, so VIOLATED is a false alarm; every replay draws new halves
+    A/B    the stored pairs, all of them or a random subset of a smaller grid's size: how often does early stopping
+           give the verdict of the whole grid, and how many pairs does it save?
 
 The file is a CSV with the columns concept, prompt, seed, before and after; an outcome is hit, clear or abstained, or 1
 or 0 for the first two.
@@ -33,14 +33,14 @@ if TYPE_CHECKING:
     Codes = NDArray[np.int8]
 
 COLUMNS = ("concept", "prompt", "seed", "before", "after")
-"""Of the file."""
+"""Columns of the file."""
 CLEAR, HIT, ABSTAINED = 0, 1, 2
 _CODES = {"clear": CLEAR, "0": CLEAR, "hit": HIT, "1": HIT, "abstained": ABSTAINED}
 
 
 @dataclass(frozen=True)
 class Stored:
-    """The outcomes of one cell's grid, row by row."""
+    """The outcomes of one cell's grid, by row."""
 
     rows: tuple[tuple[str, str, int], ...]
     """(concept, prompt, seed)."""
@@ -50,7 +50,7 @@ class Stored:
 
 
 def read(path: Path) -> Stored:
-    """The outcomes in a file; UserError, with the line, for anything that is not one."""
+    """Read the outcomes in a CSV file, gzipped or not; UserError, naming the line, for invalid content."""
     opened = gzip.open if path.suffix == ".gz" else open
     try:
         with opened(path, "rt", encoding="utf-8-sig", newline="") as file:
@@ -64,16 +64,16 @@ def read(path: Path) -> Stored:
     try:
         missing = [name for name in COLUMNS if name not in (lines.fieldnames or ())]
         if missing:
-            raise _wrong(path, 1, f"lacks the column {missing[0]}")
+            raise _wrong(path, 1, f"has no column {missing[0]}")
         for line in lines:
             row, outcomes = _parsed(path, lines.line_num, line)
             if row in rows:
                 raise _wrong(path, lines.line_num, f"repeats {row[1]!r}, seed {row[2]}")
             rows[row] = outcomes
     except csv.Error as error:
-        raise _wrong(path, lines.line_num, f"is no CSV ({error})") from error
+        raise _wrong(path, lines.line_num, f"is not valid CSV ({error})") from error
     if not rows:
-        raise _wrong(path, 1, "is followed by no outcome")
+        raise _wrong(path, 1, "is followed by no outcomes")
     before, after = zip(*rows.values(), strict=True)
     return Stored(tuple(rows), before, after)
 
@@ -83,7 +83,7 @@ def _parsed(path: Path, number: int, line: dict[str, str | None]) -> tuple[tuple
     codes = []
     for name, value in zip(COLUMNS[3:], values[3:], strict=True):
         if value.lower() not in _CODES:
-            raise _wrong(path, number, f"says {value!r} in the column {name}")
+            raise _wrong(path, number, f"has {value!r} in the column {name}")
         codes.append(_CODES[value.lower()])
     try:
         seed = int(values[2])
@@ -104,9 +104,10 @@ def _wrong(path: Path, number: int, what: str) -> UserError:
 
 
 def halves(stored: Stored, codes: Codes, rows: int, random: Generator) -> tuple[Codes, Codes]:
-    """A/A: per replay, outcomes of one model on random halves of the seeds of every (concept, prompt), in one order.
+    """A/A: per replay, outcomes of one model on two random halves of the seeds of every (concept, prompt).
 
-    A prompt with one seed alone has no pair and is left out; of an odd number of seeds, one is.
+    Returns two arrays int8 [rows, pairs] in the same order of prompts. With an odd number of seeds one seed is left
+    out, so a prompt with a single seed has no pair.
     """
     import numpy as np
 
@@ -119,13 +120,13 @@ def halves(stored: Stored, codes: Codes, rows: int, random: Generator) -> tuple[
     sizes = [len(group) // 2 for group in groups.values()]
     first = np.concatenate([np.arange(start, start + half) for start, half in zip(starts, sizes, strict=True)])
     second = first + np.repeat(sizes, sizes)
-    # Sorting by group plus chance shuffles within each group alone.
+    # Sorting by group number plus a random fraction shuffles within each group only.
     mixed = np.asarray(order)[np.argsort(number + random.random((rows, len(order))), axis=1)]
     return codes[mixed[:, first]], codes[mixed[:, second]]
 
 
 def replay(one: Codes, other: Codes, *, delta: float, alpha: float, random: Generator) -> Settled:
-    """Each row's pairs in a random order, until the rise is told from delta."""
+    """Each row's pairs in a random order, until the rise is distinguished from delta."""
     import numpy as np
 
     order = random.permuted(np.broadcast_to(np.arange(one.shape[1]), one.shape), axis=1)
@@ -141,7 +142,7 @@ def replay(one: Codes, other: Codes, *, delta: float, alpha: float, random: Gene
 def check_same_model(
     stored: Stored, arm: str, name: str = "", *, delta: float, alpha: float, replicates: int, seed: int
 ) -> list[Row]:
-    """A/A of the arm "before" or "after": false alarms at most alpha."""
+    """A/A of the arm "before" or "after": the share of false alarms must be at most alpha."""
     import numpy as np
 
     check = f"Replay A/A{_of(name)}: the model {arm}, one half of its seeds against the other, δ {delta:g}, α {alpha:g}"
@@ -171,7 +172,7 @@ def check_same_model(
 def check_stored(
     stored: Stored, name: str = "", *, pairs: int | None = None, delta: float, alpha: float, replicates: int, seed: int
 ) -> list[Row]:
-    """A/B: what is said early against what the whole grid says; of a grid of so many `pairs`, chosen anew each time."""
+    """A/B: the early verdict against the whole grid's, on a grid of `pairs` pairs drawn anew for each replay."""
     import numpy as np
 
     both = np.stack([np.asarray(codes, dtype=np.int8) for codes in (stored.before, stored.after)])
@@ -183,14 +184,14 @@ def check_stored(
         before, after = both[0][order], both[1][order]
         changes = (after == HIT).astype(np.int8) - (before == HIT).astype(np.int8)
         seen = after != ABSTAINED
-        asked: dict[str, Any] = {"delta": delta, "alpha": alpha, "judged": None if seen.all() else seen}
-        early.append(settle(changes, Shuffled(total), **asked))
-        whole.append(settle(changes, Shuffled(total), block=total, **asked))  # one look, at everything
+        given: dict[str, Any] = {"delta": delta, "alpha": alpha, "judged": None if seen.all() else seen}
+        early.append(settle(changes, Shuffled(total), **given))
+        whole.append(settle(changes, Shuffled(total), block=total, **given))  # one look, at the whole grid
         differences.append(changes.mean(axis=1))
     soon, late, difference = joined(early), joined(whole), np.concatenate(differences)
-    says = ", ".join(
-        f"{word} {share:.0%}"
-        for word, share in (
+    verdicts = ", ".join(
+        f"{kind} {share:.0%}"
+        for kind, share in (
             ("HOLDS", late.holds.mean()),
             ("VIOLATED", late.broken.mean()),
             ("UNDECIDED", 1 - late.holds.mean() - late.broken.mean()),
@@ -199,17 +200,17 @@ def check_stored(
     )
     check = f"Replay A/B{_of(name)}: grids of {total} stored pairs in shuffled orders, δ {delta:g}, α {alpha:g}"
     rows_found = [
-        Row(check, f"rise over the whole grid, which says {says}", float(difference.mean())),
+        Row(check, f"rise over the whole grid, which says {verdicts}", float(difference.mean())),
         Row(check, "the same verdict as the whole grid", float((_same(soon, late)).mean())),
         Row(check, "pairs used, of the whole grid", float(soon.pairs.mean()) / total),
     ]
     most = monte_carlo(alpha, replicates)
-    for words, wrong, settled in (
+    for setting, wrong, settled in (
         ("HOLDS although the grid's rise is not under δ", difference >= delta, soon.holds),
         ("VIOLATED although the grid's rise is not above δ", difference <= delta, soon.broken),
     ):
         if wrong.any():
-            rows_found.append(Row(check, words, float((settled & wrong).mean()), Must.AT_MOST, most))
+            rows_found.append(Row(check, setting, float((settled & wrong).mean()), Must.AT_MOST, most))
     return rows_found
 
 

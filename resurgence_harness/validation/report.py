@@ -1,7 +1,8 @@
-"""What was measured beside what is allowed, as aligned text and as CSV.
+"""The validation report: measured against allowed values, as aligned text and as CSV.
 
-A row must stay within what is allowed; or it must exceed it, if its engine is wrong on purpose, since a check that
-passes that engine has no teeth; or it should stay within, and is known not to; or it only tells a number.
+Four kinds of rows: the value must stay within the allowed one; it must exceed it, for an engine that is wrong on
+purpose (a check that passes such an engine detects nothing); it should stay within it but is known not to; or it is
+only reported.
 """
 
 from __future__ import annotations
@@ -19,23 +20,24 @@ from pathlib import Path
 from resurgence_harness.errors import HarnessError, UserError, sentence
 
 COLUMNS = ("check", "setting", "value", "allowed", "passed")
-"""Of the CSV."""
+"""Columns of the CSV."""
 
 
 class Must(StrEnum):
-    """What is asked of a value."""
+    """How a value is compared with the allowed one."""
 
     AT_MOST = "at most"
     AT_LEAST = "at least"
     EXCEED = "more than"
-    """Only of an engine that is wrong on purpose."""
+    """Only for an engine that is wrong on purpose."""
     SHOULD = "should be at most"
-    """Known to be exceeded, by a method that is not claimed to be exact: progress, and not judged."""
+    """Known to be exceeded by a method that is not claimed to be exact: reported, but not judged."""
     NOTHING = ""
+    """Only reported."""
 
 
 class Unit(StrEnum):
-    """How a value is shown."""
+    """How a value is printed."""
 
     SHARE = "%"
     PAIRS = "pairs"
@@ -44,23 +46,24 @@ class Unit(StrEnum):
 
 @dataclass(frozen=True)
 class Row:
-    """One number, and whether it may be so."""
+    """One measured number and its allowed value. HarnessError if the number is not finite, or only one of `must` and
+    `allowed` is set."""
 
     check: str
-    """What was measured; rows of one check stand together."""
+    """What was measured; the rows of one check are printed together."""
     setting: str
-    """Under what."""
+    """The conditions of the measurement."""
     value: float
     must: Must = Must.NOTHING
     allowed: float | None = None
-    """The number that `must` speaks of."""
+    """The number that `must` compares with."""
     unit: Unit = Unit.SHARE
 
     def __post_init__(self) -> None:
         if not math.isfinite(self.value) or (self.must is Must.NOTHING) != (self.allowed is None):
             raise HarnessError(
                 sentence(
-                    "A check of the statistics measured nothing that can be judged.",
+                    "A check of the statistics gave a value that cannot be judged.",
                     check=self.check,
                     setting=self.setting,
                     value=self.value,
@@ -71,17 +74,17 @@ class Row:
 
     @property
     def known(self) -> bool:
-        """Whether it is more than it should be, as is known of it."""
+        """Whether the value exceeds what it should be, which is a known limitation."""
         return self.must is Must.SHOULD and self.allowed is not None and self.value > self.allowed
 
     @property
     def answer(self) -> str:
-        """Yes, NO, known, or nothing."""
+        """yes, NO, known, or empty."""
         return "known" if self.known else {True: "yes", False: "NO", None: ""}[self.passed]
 
     @property
     def passed(self) -> bool | None:
-        """None for a number that is only told or is known to exceed what it should."""
+        """Whether the comparison holds; None for a number that is not judged."""
         if self.allowed is None or self.must is Must.SHOULD:
             return None
         if self.must is Must.AT_LEAST:
@@ -90,18 +93,18 @@ class Row:
 
 
 def monte_carlo(alpha: float, replicates: int) -> float:
-    """The largest share that simulation may show of an error of alpha: three standard errors above it."""
+    """The largest simulated share compatible with an error rate of alpha: three standard errors above it."""
     return alpha + 3 * math.sqrt(alpha * (1 - alpha) / replicates)
 
 
 def passed(rows: Iterable[Row]) -> bool:
-    """Whether everything that must be so is so; a report that judges nothing has not passed."""
+    """Whether every judged row passed; False if no row is judged."""
     judged = [row.passed for row in rows if row.passed is not None]
     return bool(judged) and all(judged)
 
 
 def folder(path: Path) -> Path:
-    """The directory to write into, made if it is not there; asked for before anything is measured."""
+    """The directory to write into, created if missing; UserError if it is not writable. Call it before measuring."""
     try:
         path.mkdir(parents=True, exist_ok=True)
         if not os.access(path, os.W_OK | os.X_OK):
@@ -112,7 +115,7 @@ def folder(path: Path) -> Path:
 
 
 def write(rows: Sequence[Row], into: Path, *, head: str) -> list[Path]:
-    """validate.txt, under a head that says what made it, and validate.csv."""
+    """Write validate.txt, beginning with `head`, and validate.csv; returns their paths. HarnessError if that fails."""
     texts = {
         "validate.txt": f"{head}\n\n{as_text(rows)}",
         "validate.csv": as_csv(rows),
@@ -121,7 +124,7 @@ def write(rows: Sequence[Row], into: Path, *, head: str) -> list[Path]:
     for name, text in texts.items():
         try:
             (into / name).write_text(text, encoding="utf-8")
-        except OSError as error:  # `folder` has found that it could be written
+        except OSError as error:  # not the user's mistake: `folder` has checked that it is writable
             raise HarnessError(str(_unwritable(into, error))) from error
         written.append(into / name)
     return written
@@ -145,7 +148,7 @@ def as_csv(rows: Iterable[Row]) -> str:
 
 
 def as_text(rows: Sequence[Row]) -> str:
-    """The rows under their checks, aligned; last, what failed and whether all is well."""
+    """The rows grouped by check, aligned; then the failed rows and the overall result."""
     width = max((len(row.setting) for row in rows), default=0)
     shown = [
         (_shown(row.value, row.unit), "" if row.allowed is None else _shown(row.allowed, row.unit)) for row in rows
@@ -155,8 +158,8 @@ def as_text(rows: Sequence[Row]) -> str:
     for check, group in groupby(zip(rows, shown, strict=True), key=lambda pair: pair[0].check):
         lines += ["", check]
         for row, (value, allowed) in group:
-            asked = f"{row.must} {allowed}" if allowed else ""
-            lines.append(f"  {row.setting:<{width}}  {value:>{wide}}  {asked:<22}  {row.answer}".rstrip())
+            bound = f"{row.must} {allowed}" if allowed else ""
+            lines.append(f"  {row.setting:<{width}}  {value:>{wide}}  {bound:<22}  {row.answer}".rstrip())
     judged = [row for row in rows if row.passed is not None]
     failed = [row for row in judged if not row.passed]
     known = [row for row in rows if row.known]
@@ -164,13 +167,13 @@ def as_text(rows: Sequence[Row]) -> str:
     if known:
         worst = max(known, key=lambda row: row.value / (row.allowed or 1.0))
         lines += [
-            f"KNOWN   {len(known)} numbers exceed what they should be and are not judged; most of all",
+            f"KNOWN   {len(known)} numbers exceed what they should be and are not judged; the worst is",
             f"        {worst.check}: {worst.setting}: {_shown(worst.value, worst.unit)}",
         ]
     if failed or not judged:
-        lines.append(f"NOT VALID: {len(failed)} of {len(judged)} judged numbers are not as they must be.")
+        lines.append(f"NOT VALID: {len(failed)} of {len(judged)} judged numbers are outside what is allowed.")
     else:
-        lines.append(f"VALID: all {len(judged)} judged numbers are as they must be.")
+        lines.append(f"VALID: all {len(judged)} judged numbers are within what is allowed.")
     return "\n".join(lines).lstrip("\n") + "\n"
 
 

@@ -163,12 +163,12 @@ NOT_CONVERTED: dict[str, tuple[Any, str]] = {
     "a list": ([torch.ones(2)], "holds no weights"),
     "a number": (3, "holds no weights"),
     "an object": (Callback(), "holds no weights"),
-    "two models": ({"unet": UNET, "vae": UNET}, "holds no weights that can be told apart"),
+    "two models": ({"unet": UNET, "vae": UNET}, "holds no weights that can be identified"),
     "embeddings of two words": (
         {"string_to_param": {"a": torch.ones(2, 8), "b": torch.ones(2, 8)}},
-        "an embedding of 2 words",
+        "an embedding of 2 tokens",
     ),
-    "something else": ({"layer.0": torch.ones(2, 2), "layer.1": torch.ones(2, 2)}, "Nothing known is in"),
+    "something else": ({"layer.0": torch.ones(2, 2), "layer.1": torch.ones(2, 2)}, "is of no known format"),
     "a ControlNet": ({"control_model.a": torch.ones(2)}, "a ControlNet"),
     "NaN": ({name: value * torch.nan for name, value in UNET.items()}, "NaN or infinity"),
     "sparse": ({name: torch.ones(2, 2).to_sparse() for name in UNET}, "sparse"),
@@ -225,7 +225,7 @@ def test_what_is_there_is_never_overwritten(tmp_path: Path) -> None:
     (tmp_path / "x.safetensors").write_text("mine")
 
     for source, out, words in (
-        ("x.ckpt", "x.safetensors", "is there already"),
+        ("x.ckpt", "x.safetensors", "already exists"),
         ("y.ckpt", "y.safetensors", "There is no checkpoint"),
         ("x.ckpt", "x.bin", "no safetensors file"),
         ("x.ckpt", "nowhere/x.safetensors", "cannot be written"),

@@ -254,7 +254,7 @@ def check_shapes(description: Any, part: str) -> None:
 
     if part in WEIGHTS:
         found = resolved(part, description.config(part), part)
-        check_tensors(part, description.opened(part), found, description.directory)
+        check_tensors(part, description.open_part(part), found, description.directory)
 
 
 REDIRECTIONS = {

@@ -99,7 +99,7 @@ def test_an_index_that_does_not_count_is_refused(places: Any, where: str, v1: Pa
     target = model / TEXT if where == "directory" else tmp_path / "text.safetensors"
     save_file(state, target)
 
-    with pytest.raises(UserError, match="do not number the places"):
+    with pytest.raises(UserError, match="position_ids other than"):
         check_base(model) if where == "directory" else recognise(Source(path=target))
 
 
@@ -133,13 +133,13 @@ NAMED: dict[str, tuple[bytes | dict[str, Any], str]] = {
         {"conv_in.weight": torch.zeros(4).to(torch.float8_e4m3fn), "scaled_fp8": torch.zeros(2)},
         "quantised",
     ),
-    "whole numbers": (
+    "integers": (
         {f"down_blocks.0.{n}.weight": torch.zeros(4, dtype=torch.int8) for n in range(3)},
-        "are whole numbers, so they are quantised",
+        "are integers, so they are quantised",
     ),
-    "whole numbers in the original layout": (
+    "integers in the original layout": (
         {f"model.diffusion_model.{n}.weight": torch.zeros(4, dtype=torch.uint8) for n in range(3)},
-        "are whole numbers, so they are quantised",
+        "are integers, so they are quantised",
     ),
 }
 

@@ -94,10 +94,10 @@ def test_what_is_missing_is_one_line_to_fetch_it(v1: Path, cache: Path) -> None:
             locate(word)
         assert f"hf download {repo} --revision " in str(caught.value).splitlines()[-1]
     snapshot = put(cache, v1, "owner/name")
-    with pytest.raises(UserError, match="not on this machine, or not whole"):
+    with pytest.raises(UserError, match="not on this machine, or incomplete"):
         locate(f"owner/name@{OTHER}")
     (snapshot / "unet" / "diffusion_pytorch_model.safetensors").unlink()
-    with pytest.raises(UserError, match="not on this machine, or not whole"):
+    with pytest.raises(UserError, match="not on this machine, or incomplete"):
         locate(f"owner/name@{COMMITTED}")
 
 
@@ -112,7 +112,7 @@ def test_a_mirror_counts_when_its_weights_are_the_published_ones(
     )
     monkeypatch.setattr(hub, "ALIASES", {"sd": model})
     put(cache, v2, "first/model")
-    with pytest.raises(UserError, match="with other weights than the published ones") as caught:
+    with pytest.raises(UserError, match="are not the published ones") as caught:
         locate("sd")
     assert "first/model@01234567" in str(caught.value) and "published" in str(caught.value)
 

@@ -360,13 +360,13 @@ REFUSED: dict[str, tuple[dict[str, Any], dict[str, str], str]] = {
         noted(lora_alpha=8),
         ".alpha = 2 of rank 4",
     ),
-    "kohya's other rank": (pair(KOHYA, kohya=True), {"ss_network_dim": "8"}, "contradict its tensors"),
+    "kohya's other rank": (pair(KOHYA, kohya=True), {"ss_network_dim": "8"}, "contradicts its tensors"),
     "kohya's other alpha": (
         pair(KOHYA, kohya=True) | {f"{KOHYA}.alpha": torch.tensor(2.0)},
         {"ss_network_alpha": "1"},
-        "contradict its tensors",
+        "contradicts its tensors",
     ),
-    "kohya's lost alpha": (pair(KOHYA, kohya=True), {"ss_network_alpha": "1"}, "contradict its tensors"),
+    "kohya's lost alpha": (pair(KOHYA, kohya=True), {"ss_network_alpha": "1"}, "contradicts its tensors"),
     "another network": (pair(KOHYA, kohya=True), {"ss_network_module": "networks.oft"}, "another method"),
     "another algorithm": (
         pair(KOHYA, kohya=True),

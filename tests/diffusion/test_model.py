@@ -124,7 +124,7 @@ def test_a_wrong_shape_is_a_users_error(v1: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="do not belong together"):
         StableDiffusion.load(base)
     path.write_text(json.dumps(json.loads(path.read_text()) | {"cross_attention_dim": 32, "conv_in_kernel": 5}))
-    with pytest.raises(UserError, match="in other shapes than its config says"):
+    with pytest.raises(UserError, match="whose shapes differ from its config"):
         StableDiffusion.load(base)
 
 

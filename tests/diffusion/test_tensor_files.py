@@ -48,15 +48,15 @@ BROKEN: dict[str, tuple[object, bytes, str]] = {
     "truncated": ({"a": F32}, b"\0" * 7, "are truncated"),
     "unknown type": ({"a": F32 | {"dtype": "F9"}}, b"\0" * 8, "the type F9"),
     "type that is not judged": ({"a": F32 | {"dtype": "F8_E8M0"}}, b"\0" * 8, "a type that cannot be judged here"),
-    "shorter type": ({"a": F32 | {"dtype": "F8_E4M3"}}, b"\0" * 8, "needs others"),
+    "shorter type": ({"a": F32 | {"dtype": "F8_E4M3"}}, b"\0" * 8, "do not fit its shape"),
     "type is a list": ({"a": F32 | {"dtype": ["F32"]}}, b"\0" * 8, "the type"),
-    "size mismatch": ({"a": F32 | {"shape": [3]}}, b"\0" * 8, "needs others"),
-    "overflow": ({"a": F32 | {"shape": [1 << 61, 1 << 61]}}, b"\0" * 8, "needs others"),
+    "size mismatch": ({"a": F32 | {"shape": [3]}}, b"\0" * 8, "do not fit its shape"),
+    "overflow": ({"a": F32 | {"shape": [1 << 61, 1 << 61]}}, b"\0" * 8, "do not fit its shape"),
     "huge number": (b'{"a":{"dtype":"F32","shape":[1' + b"0" * 5000 + b'],"data_offsets":[0,8]}}', b"", "truncated or"),
     "negative": ({"a": F32 | {"shape": [-2]}}, b"\0" * 8, "whole numbers"),
     "fraction": ({"a": F32 | {"shape": [2.0]}}, b"\0" * 8, "whole numbers"),
     "truth": ({"a": F32 | {"shape": [True, 2]}}, b"\0" * 8, "whole numbers"),
-    "reversed": ({"a": F32 | {"data_offsets": [8, 0]}}, b"\0" * 8, "needs others"),
+    "reversed": ({"a": F32 | {"data_offsets": [8, 0]}}, b"\0" * 8, "do not fit its shape"),
     "three offsets": ({"a": F32 | {"data_offsets": [0, 8, 8]}}, b"\0" * 8, "3 offsets"),
     "many axes": ({"a": F32 | {"shape": [1] * 9 + [2]}}, b"\0" * 8, "10 axes"),
     "other field": ({"a": F32 | {"code": "x"}}, b"\0" * 8, "is not described by"),
@@ -64,7 +64,7 @@ BROKEN: dict[str, tuple[object, bytes, str]] = {
     "twice": (f'{{"a":{json.dumps(F32)},"a":{json.dumps(F32)}}}'.encode(), b"\0" * 8, "occurs twice"),
     "control character": ({"a\n": F32}, b"\0" * 8, "has the name"),
     "long name": ({"a" * 600: F32}, b"\0" * 8, "has the name"),
-    "list": ([1], b"", "no JSON object"),
+    "list": ([1], b"", "not a JSON object"),
     "metadata": ({"__metadata__": {"a": 1}, "a": F32}, b"\0" * 8, "__metadata__"),
     "metadata list": ({"__metadata__": [], "a": F32}, b"\0" * 8, "__metadata__"),
     "deep": (b"[" * 100_000, b"", "nested too deeply"),
@@ -96,7 +96,7 @@ def test_lengths_are_checked_before_anything_is_read(path: Path) -> None:
     with path.open("wb") as stream:
         stream.write((HEADER_LIMIT + 1).to_bytes(8, "little"))
         stream.truncate(HEADER_LIMIT + 100)
-    with pytest.raises(UserError, match="are the most that is read"):
+    with pytest.raises(UserError, match="at most 10,000,000 are read"):
         read_header(path)
 
 
@@ -182,7 +182,7 @@ def test_a_pickle_is_not_opened_and_its_conversion_told(tmp_path: Path, name: st
     with pytest.raises(UserError, match="is a pickle") as caught:
         read_header(path)
 
-    assert f"'{path}'" in str(caught.value) and "weights_only=True" in str(caught.value)
+    assert f"'{path}'" in str(caught.value) and "which runs no code in the file" in str(caught.value)
 
 
 def test_the_conversion_that_is_told_works(tmp_path: Path) -> None:
@@ -208,7 +208,7 @@ def test_a_pipe_or_a_directory_is_no_file(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.safetensors")
     (tmp_path / "folder.safetensors").mkdir()
 
-    with pytest.raises(UserError, match="no regular file"):
+    with pytest.raises(UserError, match="not a regular file"):
         read_header(tmp_path / "pipe.safetensors")
     with pytest.raises(UserError, match="is a directory"):
         read_header(tmp_path / "folder.safetensors")

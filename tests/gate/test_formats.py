@@ -122,7 +122,7 @@ def test_every_other_kind_is_named_and_refused(here: Path, resurgence: Any):
     for suffix in sorted(PICKLES):
         (here / f"candidate{suffix}").write_bytes(b"\x80\x02.")
         said = resurgence("gate", "--candidate", f"candidate{suffix}", *given)
-        assert said.code == 4 and "is a pickle" in said.err and "weights_only=True" in said.err, said.err
+        assert said.code == 4 and "is a pickle" in said.err and "which runs no code in the file" in said.err, said.err
     assert not (here / "out").exists()
 
 

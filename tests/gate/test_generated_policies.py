@@ -132,12 +132,12 @@ def test_what_is_written_is_read_again() -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("concepts: {erased: [No]}", "concepts.erased.0 is No, which some readers of YAML take for true or false"),
-        ("limits: {level: 1:30}", "limits.level is 1:30, which readers of YAML take for different numbers"),
+        ("concepts: {erased: [No]}", "concepts.erased.0 is No, which some YAML parsers read as true or false"),
+        ("limits: {level: 1:30}", "limits.level is 1:30, which YAML parsers read as different numbers"),
         ("limits: {level: '0.1'}", 'limits.level is "0.1": a number is expected, without quotes.'),
         ("limits: {level: true}", "limits.level is true: a number is expected"),
-        ("concepts: {erased: !!set {a}}", "line 1: not readable as YAML: the tag !!set is not read"),
-        ("limits:\n  <<: {level: 1}", "line 2: not readable as YAML: the merge key << is not read"),
+        ("concepts: {erased: !!set {a}}", "line 1: not readable as YAML: the tag !!set is not supported"),
+        ("limits:\n  <<: {level: 1}", "line 2: not readable as YAML: the merge key << is not supported"),
         ("models: {candidate: 3}", "models.candidate is 3: a model is expected"),
         ("concepts: {erased: 3}", "concepts.erased is 3: a list of names is expected, or the path of a file"),
         ("lеvel: 3", "l\\u0435vel is not a known key"),

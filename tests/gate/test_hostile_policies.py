@@ -70,7 +70,7 @@ def test_policy_init_writes_every_key_with_its_default(here: Path, resurgence: A
     for key in PolicyFile.model_fields:
         assert f"\n{key}:" in text or f"\n# {key}:" in text, key
     said = resurgence("policy", "init")
-    assert said.code == 4 and "is there already" in said.err
+    assert said.code == 4 and "exists already" in said.err
 
 
 def test_the_digest_is_of_what_decides(tmp_path: Path) -> None:

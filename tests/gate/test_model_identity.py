@@ -70,8 +70,8 @@ def add(model: Path) -> None:
 
 
 DIFFERENCES: dict[str, tuple[Callable[[Path], object], str]] = {
-    "words exchanged": (exchange, "tokenizer: 2 words have other numbers"),
-    "a word added": (add, "tokenizer: 1 added words, '<styx>'"),
+    "words exchanged": (exchange, "tokenizer: 2 tokens have other ids"),
+    "a word added": (add, "tokenizer: 1 added tokens, '<styx>'"),
     "a shorter text": (
         lambda m: change(m, "tokenizer/tokenizer_config.json", model_max_length=8),
         "tokenizer: it reads 8 tokens, the parent's 24",
@@ -104,7 +104,7 @@ def test_a_difference_is_said_and_the_parents_settings_are_put_in_its_place(
 
     others = [one for one in found.differences if not one.startswith(words)]
     assert len(others) < len(found.differences)
-    assert all(one.startswith("tokenizer: 1 added words") for one in others)  # some releases add a padding token
+    assert all(one.startswith("tokenizer: 1 added tokens") for one in others)  # some releases add a padding token
     assert found.differences and found.as_parent is not None
     second = Path(found.as_parent.base.location)
     assert check_base(second).digest == found.as_parent.base.digest
@@ -160,7 +160,7 @@ def test_a_lora_attests_its_settings_and_keeps_the_words_of_its_base(base: Path,
     found = prepare(["tuned", "lora"], unlearned=None, base=str(base), folder=tmp_path, store=tmp_path / "store")
 
     assert {"adapter_config.json", "adapter_model.safetensors", "tokenizer/added_tokens.json", UNET} <= set(found.files)
-    assert found.differences == ("tokenizer: 1 added words, '<styx>'",)
+    assert found.differences == ("tokenizer: 1 added tokens, '<styx>'",)
     tokenizer = StableDiffusion.load(found.candidate.base.location).tokenizer
     assert "<styx>" in tokenizer.tokenize("a photo of <styx>")
 
@@ -169,5 +169,5 @@ def test_a_component_with_a_setting_of_its_own_is_refused(base: Path, tuned: Pat
     """Its weights would be drawn with the base's setting."""
     change(tuned, "text_encoder/config.json", hidden_act="gelu")
 
-    with pytest.raises(UserError, match="another setting than the base's"):
+    with pytest.raises(UserError, match="a setting that differs from the base's"):
         prepare(["tuned/text_encoder"], unlearned=None, base=str(base), folder=tmp_path, store=tmp_path / "store")

@@ -285,9 +285,12 @@ def counted_by(value: Any) -> Any:
 
 FIXED = {"recognised": 390, "subjects": 400, "false_alarms": 4, "others": 400}
 BROKEN: dict[str, tuple[Callable[[], Any], str]] = {
-    "digest by hand": (forgetful, "The digest of judge lightness forgets threshold."),
-    "digest forgets what lies deep": (forgets_what_lies_deep, "The digest of judge lightness forgets scale.high."),
-    "setting in the class": (lambda: broken(margin=0.1), "The digest of judge lightness forgets margin."),
+    "digest by hand": (forgetful, "The digest of judge lightness does not cover threshold."),
+    "digest forgets what lies deep": (
+        forgets_what_lies_deep,
+        "The digest of judge lightness does not cover scale.high.",
+    ),
+    "setting in the class": (lambda: broken(margin=0.1), "The digest of judge lightness does not cover margin."),
     "borrowed calibration": (
         lambda: counted_by(lambda self: MicroJudge(name="object").calibration()),
         "The calibration of judge lightness counts the answers of another judge.",
@@ -298,7 +301,7 @@ BROKEN: dict[str, tuple[Callable[[], Any], str]] = {
     ),
     "written calibration under its own name": (
         lambda: counted_by(lambda self: {"mine": Calibration(**FIXED, judge=self.digest)}),
-        "The calibration of judge lightness is the same when threshold is another.",
+        "The calibration of judge lightness does not change with threshold.",
     ),
     "no calibration": (lambda: counted_by(lambda self: {}), "Judge lightness has no calibration."),
     "a table of numbers": (
@@ -321,7 +324,10 @@ BROKEN: dict[str, tuple[Callable[[], Any], str]] = {
         "Judge lightness does not return a tuple from shows().",
     ),
     "nothing shown": (lambda: broken(shows=lambda self, answer: ()), "No label of judge lightness stands for"),
-    "a member misspelled": (lambda: broken(show=lambda self, answer: ()), 'Judge lightness has "show", which nothing'),
+    "a member misspelled": (
+        lambda: broken(show=lambda self, answer: ()),
+        'Judge lightness has "show", which is not used',
+    ),
     "an answer outside its labels": (
         lambda: broken(answer=lambda self, images, device: (["dawn"] * len(images), np.zeros(len(images)))),
         "Judge lightness gave an answer outside its labels.",
@@ -341,7 +347,7 @@ BROKEN: dict[str, tuple[Callable[[], Any], str]] = {
                 np.zeros(len(images)),
             )
         ),
-        "Asked one by one, judge lightness gave image 1 another answer.",
+        "Called with one image, judge lightness gave image 1 another answer.",
     ),
     "chance decides": (
         lambda: broken(
@@ -350,7 +356,7 @@ BROKEN: dict[str, tuple[Callable[[], Any], str]] = {
                 np.zeros(len(images)),
             )
         ),
-        "Asked twice, judge lightness gave image ",
+        "Called twice, judge lightness gave image ",
     ),
     "too few answers": (
         lambda: broken(answer=lambda self, images, device: (["night"], np.zeros(1))),
@@ -358,7 +364,7 @@ BROKEN: dict[str, tuple[Callable[[], Any], str]] = {
     ),
     "NaN is night": (
         lambda: broken(answer=lambda self, images, device: (_named(self, images), np.zeros(len(images)))),
-        "Judge lightness answered images that hold NaN.",
+        "Judge lightness answered images that contain NaN.",
     ),
     "images changed": (
         lambda: broken(answer=lambda self, images, device: (_whitened(images), np.zeros(len(images)))),

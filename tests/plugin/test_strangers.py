@@ -72,7 +72,7 @@ def plan(folder: Folder, *arguments: str) -> subprocess.CompletedProcess[str]:
     """`resurgence plan` in a folder."""
     own = [f"--resurgence-base={folder.base}", f"--resurgence-store={folder.store}"]
     command = [sys.executable, "-m", "resurgence_harness.cli", "plan", ".", *own, *arguments]
-    return subprocess.run(command, cwd=folder.path, env=folder.env(), capture_output=True, text=True, timeout=240)
+    return subprocess.run(command, cwd=folder.path, env=folder.env(), capture_output=True, text=True, timeout=900)
 
 
 def test_a_method_without_preset_values_runs_with_its_own(suite: Folder) -> None:
@@ -126,13 +126,13 @@ MISTAKES_IN_A_METHOD = {
     "no apply": ("def apply", "def aply", 'The step of method "shrink" does not define apply.'),
     "no base class": ("class Shrink(Unlearning)", "class Shrink", 'The step of method "shrink" is no Unlearning.'),
     "an instance": ("Method(Shrink,", "Method(Shrink(concepts=()),", 'The step of method "shrink" is no Unlearning.'),
-    "no Method": ("Method(Shrink, {}, 5)", "Shrink", 'What METHODS has for "shrink" is no Method.'),
+    "not a Method": ("Method(Shrink, {}, 5)", "Shrink", 'The entry of METHODS for "shrink" is not a Method.'),
     "fixes what is not there": ("{}, 5", '{"half": 1}, 5', 'Method "shrink" fixes half, which Shrink does not have.'),
     "a field without a value": ("= 0.5", "", 'The step of "shrink" has no value for share.'),
     "a word for folders": (
         'METHODS["shrink"]',
         'METHODS["a/b"]',
-        "The word 'a/b' of a method cannot stand in node ids.",
+        "The method name 'a/b' cannot be used in node ids.",
     ),
     "no concepts": ("    concepts: tuple[Concept, ...]\n", "", 'The step of method "shrink" has no field concepts.'),
 }

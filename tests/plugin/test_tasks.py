@@ -135,8 +135,8 @@ def test_the_base_decides_and_a_file_of_ones_own_wins(folder: Folder, large: Pat
     ("text", "sentence"),
     [
         (HEADER.replace("categories", "labels") + CHOSEN, "has no column categories."),
-        (HEADER + CHOSEN + OTHERS.replace("60.0", "600", 1), '"600" is no percentage.'),
-        (HEADER + OTHERS, "asks for self-harm."),
+        (HEADER + CHOSEN + OTHERS.replace("60.0", "600", 1), '"600" is not a percentage.'),
+        (HEADER + OTHERS, "is chosen for self-harm."),
     ],
     ids=["column", "percentage", "selection"],
 )

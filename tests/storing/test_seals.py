@@ -305,7 +305,7 @@ def test_a_store_adopts_a_key(
     assert "counted as absent: 3" in said("ls")[1]
     (Store(place).root / OTHER[:2] / OTHER / "judgments.json").write_bytes(b"hut")
     code, told = said("seal")
-    assert code == 12 and told.startswith("Sealing vouches for what is there")
+    assert code == 12 and told.startswith("Sealing trusts the present content")
     assert "1 sealed, 1 unsealed, 1 wrongly sealed" in told
     store = Store(place)
     assert content(store.open(KEY)) == b"hit"

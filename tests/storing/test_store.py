@@ -410,7 +410,7 @@ def test_gc_clears_what_was_never_finished(local: Store) -> None:
     unfinished = local.root / OTHER[:2] / OTHER
     unfinished.mkdir(parents=True)
     reasons = {one.reason for one in keeping.gc(local, older_than_days=1000)}
-    assert reasons == {"left by a builder that was stopped", "never finished"}
+    assert reasons == {"left by a build that was stopped", "never finished"}
     assert not leftover.exists() and not unfinished.exists()
     assert local.open(KEY)
 

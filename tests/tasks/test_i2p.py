@@ -86,7 +86,7 @@ def test_a_missing_column_is_named(i2p: I2PFile, absent: str) -> None:
 def test_what_is_no_percentage_is_refused(i2p: I2PFile, value: str) -> None:
     """In any row, for it might be the one that is left out."""
     i2p.write(HEADER + CHOSEN + f"tenth,sexual,0,{value},0.0,0.0\n")
-    with pytest.raises(UserError, match="is no percentage") as raised:
+    with pytest.raises(UserError, match="is not a percentage") as raised:
         asked()
     said = str(raised.value)
     assert f'"{value}"' in said and "q16_percentage" in said and "7" in said
@@ -95,7 +95,7 @@ def test_what_is_no_percentage_is_refused(i2p: I2PFile, value: str) -> None:
 def test_a_row_that_is_cut_off_is_refused(i2p: I2PFile) -> None:
     """A file that was not downloaded to its end."""
     i2p.write(HEADER + CHOSEN + "eleventh,hate")
-    with pytest.raises(UserError, match="is no percentage"):
+    with pytest.raises(UserError, match="is not a percentage"):
         asked()
 
 
@@ -107,7 +107,7 @@ def test_a_row_that_is_cut_off_is_refused(i2p: I2PFile) -> None:
 def test_an_empty_selection_is_an_error(i2p: I2PFile, rows: str, category: str) -> None:
     """Of all or of one category: no images would be no safety."""
     i2p.write(HEADER + rows)
-    with pytest.raises(UserError, match=f"No row of .* asks for {category}"):
+    with pytest.raises(UserError, match=f"No row of .* is chosen for {category}"):
         asked()
 
 

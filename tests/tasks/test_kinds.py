@@ -72,11 +72,11 @@ def test_a_value_of_another_kind_is_named(values: dict[str, Any], said: str) -> 
 @pytest.mark.parametrize(
     ("values", "said"),
     [
-        ({"synonyms": "car"}, 'The synonyms of the concept "automobile" are no tuple of texts.'),
-        ({"synonyms": ["car"]}, 'The synonyms of the concept "automobile" are no tuple of texts.'),
-        ({"synonyms": ("car", "")}, 'The synonyms of the concept "automobile" are no tuple of texts.'),
-        ({"name": 3}, "The name of a concept is 3, which is no text."),
-        ({"kind": ("a car",)}, "The kind of a concept is ('a car',), which is no text."),
+        ({"synonyms": "car"}, 'The synonyms of the concept "automobile" are not a tuple of strings.'),
+        ({"synonyms": ["car"]}, 'The synonyms of the concept "automobile" are not a tuple of strings.'),
+        ({"synonyms": ("car", "")}, 'The synonyms of the concept "automobile" are not a tuple of strings.'),
+        ({"name": 3}, "The name of a concept is 3, which is not a string."),
+        ({"kind": ("a car",)}, "The kind of a concept is ('a car',), which is not a string."),
     ],
 )
 def test_a_concept_says_what_is_wrong_with_it(values: dict[str, Any], said: str) -> None:

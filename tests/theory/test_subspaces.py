@@ -92,5 +92,5 @@ def test_what_is_no_basis_or_no_position_is_refused():
         Subspace(np.eye(2)[:1])
     with pytest.raises(SpecError, match="different spaces"):
         overlap(Subspace.axes(3, 0), Subspace.axes(4, 0))
-    with pytest.raises(SpecError, match="no such position"):
+    with pytest.raises(SpecError, match="is too small"):
         at_angle(3, 2, 10.0)

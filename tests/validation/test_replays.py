@@ -36,15 +36,15 @@ def test_outcomes_are_read_in_words_and_in_digits(tmp_path: Path):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("", "lacks the column concept"),
-        ("concept,prompt,seed,before\nc,p,1,0\n", "lacks the column after"),
+        ("", "has no column concept"),
+        ("concept,prompt,seed,before\nc,p,1,0\n", "has no column after"),
         (HEAD, "no outcome"),
-        (HEAD + "c,p,1,0,nan\n", "Line 2 .* says 'nan' in the column after"),
-        (HEAD + "c,p,1,,0\n", "says '' in the column before"),
-        (HEAD + "c,p,1,0\n", "says '' in the column after"),
+        (HEAD + "c,p,1,0,nan\n", "Line 2 .* has 'nan' in the column after"),
+        (HEAD + "c,p,1,,0\n", "has '' in the column before"),
+        (HEAD + "c,p,1,0\n", "has '' in the column after"),
         (HEAD + "c,p,one,0,0\n", "has the seed 'one'"),
         (HEAD + "c,p,1,0,0\nc,p,1,0,1\n", "Line 3 .* repeats 'p', seed 1"),
-        (HEAD + 'c,"p,1,0,0\n', "is no CSV"),
+        (HEAD + 'c,"p,1,0,0\n', "is not valid CSV"),
     ],
 )
 def test_what_is_no_outcome_is_refused(tmp_path: Path, text: str, said: str):

@@ -71,10 +71,10 @@ def test_the_text():
     assert "0.40 %  at most 2.33 %" in text
     assert "125 pairs" in text
     assert "KNOWN   1 numbers" in text and "tango: 125: 2.42 %" in text
-    assert text.splitlines()[-1] == "VALID: all 2 judged numbers are as they must be."
+    assert text.splitlines()[-1] == "VALID: all 2 judged numbers are within what is allowed."
     text = as_text([GOOD, BAD, MISSED])
     assert "FAILED  errors: b" in text
-    assert text.splitlines()[-1] == "NOT VALID: 2 of 3 judged numbers are not as they must be."
+    assert text.splitlines()[-1] == "NOT VALID: 2 of 3 judged numbers are outside what is allowed."
 
 
 def test_a_place_that_cannot_be_written_is_told(tmp_path: Path):

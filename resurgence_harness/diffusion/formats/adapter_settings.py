@@ -1,12 +1,12 @@
-"""peft's settings of a LoRA: what of them decides the merged weights, read with peft's own rules.
+"""Reads those of peft's settings of a LoRA that affect the merged weights, by peft's own rules.
 
     lora_adapter_metadata in the file      "unet.r", "text_encoder.lora_alpha" (a pipeline's), or "r", "lora_alpha"
                                            (one network's, as save_lora_adapter() writes it)
-    adapter_config.json                    beside adapter_model.safetensors, of that file alone
+    adapter_config.json                    beside adapter_model.safetensors, for that file only
 
 The scale of a layer is alpha / r, or alpha / √r for rank-stabilised ones. Patterns are regular expressions; the first
-that matches the end of a layer's name counts (peft.utils.other.get_pattern_key). Every setting is known here: one that
-would make other weights than W + scale · B A is refused by name, and so is one that this release does not know.
+that matches the end of a layer's name counts (peft.utils.other.get_pattern_key). A setting that gives other weights
+than W + scale · B A is refused by name, and so is an unknown one.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from resurgence_harness.diffusion.tensor_files import TensorFile, check_inside, 
 from resurgence_harness.errors import UserError, sentence
 
 METADATA = "lora_adapter_metadata"
-"""Where diffusers notes peft's settings in the file."""
+"""The metadata key under which diffusers stores peft's settings."""
 CONFIG, OWN = "adapter_config.json", "adapter_model.safetensors"
-"""Where peft notes them beside it, and the one file that they are of."""
+"""The file in which peft stores them, and the only weight file that it applies to."""
 PARTS = ("unet", "text_encoder")
 FUSE = "Fuse it into the model where it was trained, and give the fused model."
 UNUSED = frozenset(
@@ -33,10 +33,10 @@ UNUSED = frozenset(
         *("peft_type", "task_type", "auto_mapping", "base_model_name_or_path", "revision", "inference_mode"),
         *("peft_version", "runtime_config", "target_modules", "exclude_modules", "layers_to_transform"),
         *("layers_pattern", "lora_dropout", "megatron_core", "qalora_group_size"),
-        *("eva_config", "corda_config", "lora_ga_config", "loftq_config"),  # of initialisations, which are checked
+        *("eva_config", "corda_config", "lora_ga_config", "loftq_config"),  # by init_lora_weights, which is checked
     }
 )
-"""Settings that change nothing in the merged weights: what was trained shows in the tensors' names."""
+"""Settings without effect on the merged weights; the tensors' names show which layers were trained."""
 READ = frozenset(
     {"r", "lora_alpha", "rank_pattern", "alpha_pattern", "use_rslora", "use_dora", "init_lora_weights", "bias"}
 )
@@ -47,22 +47,22 @@ NEUTRAL = frozenset(
         *("arrow_config", "kasa_config", "monteclora_config", "velora_config", "ensure_weight_tying"),
     }
 )
-"""Settings that make another model of the same matrices, unless they are off."""
+"""Settings that give another model from the same matrices; accepted only if they are off."""
 FAITHFUL = (True, False, None, "gaussian", "eva", "orthogonal", "mica")
-"""Initialisations that leave the base's weights as they are; the others subtract what they put into B A."""
+"""Initialisations that leave the base's weights unchanged; the others subtract the initial B A from them."""
 PATTERN = re.compile(r"(?:[\w^$|()-]|\\[.\-_dw]|\.|\[[\w-]+\]|(?<![()|^*+?])[*+?]){1,300}")
-"""Regular expressions that are matched at all: nothing repeated within something repeated."""
+"""The accepted regular expressions: no repetition within another."""
 REPEATS, REPEATING = 2, 16
-"""Most repetitions in one pattern, and most patterns with any: matching them takes milliseconds."""
+"""Most repetitions in one pattern, and most patterns that have any, so that matching takes milliseconds."""
 
 
 @final
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What decides the scale of one part's layers."""
+    """The settings that determine the scale of one part's layers."""
 
     where: str
-    """The file that says so."""
+    """The file they were read from."""
     rank: int = 8
     alpha: float = 8.0
     ranks: tuple[tuple[str, int], ...] = ()
@@ -72,9 +72,9 @@ class Settings:
     dora: bool = False
 
     def scale(self, name: str, rank: int, *, otherwise: str = "") -> float:
-        """The scale of a layer, whose tensors have this rank. `otherwise`: its name in another release.
+        """The scale of a layer whose matrices have this rank. `otherwise`: its name in another transformers release.
 
-        UserError where the settings say another rank, or mean different things under the two names.
+        UserError if the settings have another rank, or give different values for the two names.
         """
         noted = _matching(self.ranks, name, otherwise, self.where)
         noted = self.rank if noted is None else noted
@@ -85,7 +85,7 @@ class Settings:
                     layer=shown(name),
                     rank_in_settings=noted,
                     rank_of_tensors=rank,
-                    do="Give the file with the settings that it was saved with; they decide its scale.",
+                    do="Give the file with the settings that it was saved with; they determine its scale.",
                 )
             )
         alpha = _matching(self.alphas, name, otherwise, self.where)
@@ -94,9 +94,9 @@ class Settings:
 
 
 def settings_of(file: TensorFile, keys: Sequence[str]) -> dict[str, Settings]:
-    """Part → its settings, where the file or its own adapter_config.json has any; UserError for what is not judged.
+    """Part → its settings from the file or its adapter_config.json, if any; UserError for unsupported settings.
 
-    `keys`: names of the file's tensors, which tell whether settings without a part can be theirs.
+    `keys`: names of the file's tensors; settings without a part apply only if no tensor's name has one.
     """
     found: dict[str, Settings] = {}
     if METADATA in file.metadata:
@@ -123,7 +123,7 @@ def _noted(file: TensorFile, keys: Sequence[str]) -> dict[str, Settings]:
         raise _refused(place, METADATA, "not a JSON object")
     if not noted:
         return {}
-    if not any("." in name for name in noted):  # one network's: diffusers reads them for keys without a part alone
+    if not any("." in name for name in noted):  # one network's: diffusers applies them only to keys without a part
         named = next((key for key in keys if key.startswith(("unet.", "text_encoder.", "lora_"))), None)
         if named is not None:
             raise _refused(place, f"the settings without a part, beside {named}", "no layers of one network")
@@ -163,7 +163,7 @@ def _read(values: dict[str, Any], where: str) -> Settings:
         if type(value) is not int or not 0 < value < 1e6:
             raise _refused(where, "r", value)
     for value in (alpha, *(value for _, value in alphas)):
-        if type(value) not in (int, float) or not 0 < abs(value) < 1e6:  # of 0 the model would be the base again
+        if type(value) not in (int, float) or not 0 < abs(value) < 1e6:  # 0 would leave the base unchanged
             raise _refused(where, "lora_alpha", value)
     return Settings(
         where=where,
@@ -177,7 +177,7 @@ def _read(values: dict[str, Any], where: str) -> Settings:
 
 
 def _patterns(values: dict[str, Any], name: str, where: str) -> tuple[tuple[str, Any], ...]:
-    """(pattern, value) in the order of the file, which is peft's; UserError unless they can be matched quickly."""
+    """(pattern, value) in the file's order, as peft applies them; UserError unless they can be matched quickly."""
     found = values.get(name) or {}
     if not isinstance(found, dict) or not all(PATTERN.fullmatch(pattern) for pattern in found):
         raise _refused(where, name, found)
@@ -194,12 +194,12 @@ def _patterns(values: dict[str, Any], name: str, where: str) -> tuple[tuple[str,
 
 @lru_cache(maxsize=8192)
 def _expression(pattern: str) -> re.Pattern[str]:
-    """As peft spells it."""
+    """The pattern as peft completes it."""
     return re.compile(rf"(.*\.)?({pattern})$")
 
 
 def _matching(patterns: Sequence[tuple[str, float]], name: str, otherwise: str, where: str) -> float | None:
-    """The value of the first pattern that matches; UserError where it depends on the release that names the layer."""
+    """The value of the first pattern that matches, None for none; UserError if it differs between the two names."""
     names = (name, otherwise or name)
     first = next((value for pattern, value in patterns if _expression(pattern).match(name)), None)
     either = next((v for pattern, v in patterns if any(_expression(pattern).match(one) for one in names)), None)

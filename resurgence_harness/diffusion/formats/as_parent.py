@@ -1,10 +1,10 @@
-"""A candidate's U-Net with everything else of its parent: what it draws when it is asked in the parent's words, with
-the parent's scheduler and autoencoder.
+"""A model of a candidate's U-Net and its parent's other components: what the candidate draws with the parent's
+tokenizer, scheduler and autoencoder.
 
-Rows of an embedding can be exchanged as well as numbers in a tokenizer, and hide a concept alike. So where the parent
-is the unlearned model, its text encoder is the parent's, too: whatever erased there still does. Where the parent is the
-base, a text encoder may be what erases; it stays the candidate's, bit for bit, but for words that it added, which have
-no row, since the parent's tokenizer never reads them. A component whose weights do not have the shapes of the parent's
+Exchanged rows of an embedding can hide a concept just as exchanged ids in a tokenizer can. So if the parent is the
+unlearned model, the text encoder is the parent's as well, and what was erased in it stays erased. If the parent is the
+base, the text encoder may be what erases a concept: it is the candidate's, bit for bit, without the rows of added
+tokens, which the parent's tokenizer never produces. A component whose weights do not have the shapes of the parent's
 config keeps its own config.
 """
 
@@ -31,13 +31,13 @@ from resurgence_harness.errors import UserError
 from resurgence_harness.specs import Base
 
 VERSION = 2
-"""Raised when the same two models are made into another."""
+"""Raised when the same two models give another result."""
 OWN = ("unet", "text_encoder")
 EMBEDDING = "text_encoder.embeddings.token_embedding.weight"
 
 
 def as_parent(child: ModelFiles, parent: ModelFiles, out: Path, *, own: Collection[str] = OWN, run: str = "") -> Base:
-    """The directory, made below `out` unless it is there. UserError where it cannot be written.
+    """The combined model's directory, written below `out` unless it exists. UserError if it cannot be written.
 
     `own`: the parts whose weights are the candidate's.
     """
@@ -68,7 +68,7 @@ def as_parent(child: ModelFiles, parent: ModelFiles, out: Path, *, own: Collecti
 
 
 def _rows(child: ModelFiles, parent: ModelFiles) -> dict[str, list[Edit]]:
-    """How the embedding loses the rows that the parent does not have; empty where it has no more than those."""
+    """The edit that drops embedding rows which the parent does not have; empty if there are none."""
     mine, rows = child[EMBEDDING].entry.shape[0], parent[EMBEDDING].entry.shape[0]
     return {EMBEDDING: [Edit(apply=_first(rows), rows=rows - mine)]} if mine > rows else {}
 
@@ -78,7 +78,7 @@ def _first(rows: int) -> Callable[[np.ndarray], np.ndarray]:
 
 
 def _fits(part: str, child: ModelFiles, parent: ModelFiles) -> bool:
-    """Whether the parent's config describes the child's weights, apart from added words."""
+    """Whether the parent's config describes the child's weights, apart from added tokens."""
     settings = dict(check_settings(parent.description)[part])
     if part == "text_encoder":
         settings["vocab_size"] = max(settings["vocab_size"], child[EMBEDDING].entry.shape[0])

@@ -40,14 +40,14 @@ class Component(Format):
         return tuple(file.path for file in self.opened)
 
     def changes(self, parent: ModelFiles) -> Changes:
-        """Every weight replaced; a UserError where its config is not the parent's, which these weights would get."""
+        """Every weight is replaced; UserError if its config differs from the parent's, which would be used with it."""
         self._check_settings(parent)
         for file in self.opened:
             check_prediction(file, parent)
         return replaced(self.part, pieces_of(self.part, self.opened), parent, self.source)
 
     def remarks(self, parent: ModelFiles) -> tuple[str, ...]:
-        """What it leaves to the parent."""
+        """A remark on tensors that are taken from the parent."""
         return covered(self.part, pieces_of(self.part, self.opened), parent, self.source)
 
     def _check_settings(self, parent: ModelFiles) -> None:
@@ -57,7 +57,7 @@ class Component(Format):
         for name in differing(self.part, self.settings, theirs):
             raise UserError(
                 sentence(
-                    f"The {self.part} at {self.source.path} has another setting than the base's.",
+                    f"The {self.part} at {self.source.path} has a setting that differs from the base's.",
                     setting=name,
                     candidate=shown(str(self.settings[name])),
                     base=shown(str(theirs[name])),

@@ -1,4 +1,4 @@
-"""What every format of a candidate answers: which tensors of a base it changes, and how."""
+"""The interface of candidate formats: which tensors of a base a candidate changes, and how."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ _KINDS = {
     ".mlp.": "feed-forward layers",
     ".norm": "normalisations of the transformers",
     "layer_norm": "normalisations",
-    ".attentions.": "the transformers' ends",
+    ".attentions.": "the transformers' input and output projections",
     "embedding": "embeddings",
     ".resnets.": "residual blocks",
     "samplers.": "up- and downsampling",
     "conv": "first and last convolutions",
 }
-"""A piece of a tensor's name → what it belongs to. Looked for in this order."""
+"""Part of a tensor's name → the kind of layer that it belongs to, for people; the first match counts."""
 OTHER_BASE = "Give the base that it was made from: the text states of v1 are 768 wide, those of v2 1024."
 
 
@@ -40,21 +40,21 @@ class Cover(Enum):
     WHOLE = "whole"
     """Every tensor; a missing one means a broken file."""
     SOME = "some"
-    """Some tensors, the base's stand for the rest: what some unlearning codes save."""
+    """Some tensors; the rest are the base's, as in the files that some unlearning codes save."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """One file or directory that a person gave as (a part of) a candidate."""
+    """One file or directory given as a candidate or a part of one."""
 
     path: Path
     weight: float = 1.0
-    """Strength of a LoRA; anything else is taken as it is."""
+    """Strength of a LoRA, from -100 to 100; 1 for any other format."""
     cover: Cover = Cover.WHOLE
 
     def __post_init__(self) -> None:
         if not abs(self.weight) <= 100:
-            raise UserError(sentence(f"A LoRA's weight is {self.weight}.", do="Give a number such as 0.8."))
+            raise UserError(sentence(f"A LoRA's weight is {self.weight}.", do="Give a number from -100 to 100."))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,11 +64,11 @@ class Edit:
     apply: Callable[[np.ndarray], np.ndarray]
     """The new values from the parent's, float32."""
     rows: int = 0
-    """Rows that the new tensor has more than the parent's: tokens added to an embedding."""
+    """How many rows the tensor gains (or, if negative, loses): tokens added to an embedding."""
     added: bool = False
-    """Whether it adds to the weight that is there, instead of replacing it."""
+    """Whether the change is added to the weight, instead of replacing it."""
     alone: bool = False
-    """Whether nothing else may be added to the tensor: a DoRA's lengths are those of the weight that it is given."""
+    """Whether nothing else may be added to the tensor: a DoRA normalises the weight that it is applied to."""
 
 
 Changes = dict[str, Edit]
@@ -77,30 +77,30 @@ Changes = dict[str, Edit]
 
 @dataclass(frozen=True, kw_only=True)
 class Format(ABC):
-    """A candidate in one layout, its headers read and its kind known."""
+    """A candidate of a recognised format, its headers read."""
 
     label: ClassVar[str]
-    """What it is, for people."""
+    """The format's name for people; also in the key of the directory made from it."""
     order: ClassVar[int]
-    """What replaces weights (0) comes before what is added to them (1, 2)."""
+    """Formats that replace weights (0) are applied before those that add to them (1, 2)."""
     source: Source
 
     @property
     @abstractmethod
     def files(self) -> tuple[Path, ...]:
-        """Every file that decides what the candidate is."""
+        """Every file that affects the candidate's weights."""
 
     @abstractmethod
     def changes(self, parent: ModelFiles) -> Changes:
-        """Which weights of the parent change, and how; a UserError where it does not fit."""
+        """The weights of the parent that change, and how; UserError if the candidate does not fit the parent."""
 
     @property
     def tokens(self) -> tuple[str, ...]:
-        """Words that prompts must hold for the candidate to differ."""
+        """Added tokens; the candidate differs only for prompts that contain them. Empty for most formats."""
         return ()
 
     def remarks(self, parent: ModelFiles) -> tuple[str, ...]:
-        """Sentences that a person must read beside the verdict: what the file holds and is not judged, or lacks."""
+        """Sentences to show beside the verdict: contents of the file that are not judged, and missing ones."""
         return ()
 
     def settle(self, folder: Path) -> None:  # noqa: B027  (most formats leave the files beside the weights alone)
@@ -109,10 +109,10 @@ class Format(ABC):
 
 @dataclass(frozen=True, kw_only=True)
 class Piece:
-    """A tensor of a candidate's file, or some rows of it: what stands for a tensor while names are converted.
+    """A tensor of a candidate's file, or some of its rows; stands in for a tensor while names are converted.
 
-    diffusers' converters for the original layout only pick, slice and rename; given pieces instead of tensors, they say
-    which rows of which tensor become which weight, and nothing is read.
+    diffusers' converters for the original layout only select, slice and rename; applied to pieces instead of tensors,
+    they return which rows of which tensor become which weight, and no values are read.
     """
 
     file: TensorFile
@@ -121,13 +121,13 @@ class Piece:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of the rows meant."""
+        """Shape of the selected rows."""
         whole = self.file.entries[self.name].shape
         return whole if self.rows is None else (len(range(*self.rows.indices(whole[0]))), *whole[1:])
 
     @property
     def ndim(self) -> int:
-        """Axes."""
+        """Number of axes."""
         return len(self.shape)
 
     def __getitem__(self, place: slice | tuple[slice | int, ...]) -> Piece:
@@ -137,19 +137,19 @@ class Piece:
         return self if first == slice(None) else Piece(file=self.file, name=self.name, rows=first)
 
     def clone(self) -> Piece:
-        """As a tensor's."""
+        """The piece itself, which is never modified."""
         return self
 
     detach = contiguous = clone
 
     def values(self) -> np.ndarray:
-        """The numbers, float32."""
+        """The values of the selected rows, float32."""
         values = self.file.values(self.name)
         return np.asarray(values if self.rows is None else values[self.rows], np.float32)
 
 
 def replaced(part: str, found: Mapping[str, Piece], parent: ModelFiles, source: Source) -> Changes:
-    """`found`, by the names of the part's weights, in the place of the parent's; a UserError where they do not fit."""
+    """Changes that replace the parent's weights by `found` (name within the part → piece); UserError on a mismatch."""
     have = {name.removeprefix(f"{part}.") for name in parent if name.startswith(f"{part}.")}
     extra, missing = sorted(found.keys() - have), sorted(have - found.keys())
     if extra:
@@ -186,14 +186,14 @@ def replaced(part: str, found: Mapping[str, Piece], parent: ModelFiles, source: 
 
 
 def pieces_of(part: str, files: Sequence[TensorFile]) -> dict[str, Piece]:
-    """Today's name of a weight → where it lies; a UserError where two tensors are the same weight."""
+    """The current name of every weight → its piece; UserError if two tensors are the same weight."""
     found: dict[str, Piece] = {}
     for file in files:
         for name, entry in file.entries.items():
             if is_index(name):
                 continue
             if not entry.floating:
-                raise whole_numbers(file, name)
+                raise integer_weights(file, name)
             short = canonical(part, name.removeprefix(f"{part}."))
             if short in found:
                 raise UserError(
@@ -207,11 +207,11 @@ def pieces_of(part: str, files: Sequence[TensorFile]) -> dict[str, Piece]:
     return found
 
 
-def whole_numbers(file: TensorFile, name: str) -> UserError:
-    """What to say of weights that are stored as whole numbers."""
+def integer_weights(file: TensorFile, name: str) -> UserError:
+    """The error for weights that are stored as integers."""
     return UserError(
         sentence(
-            f"The weights {file.path} are whole numbers, so they are quantised or broken.",
+            f"The weights {file.path} are integers, so they are quantised or broken.",
             first_tensor=f"{shown(name)}, {file.entries[name].dtype}",
             do="Give weights in float32, float16, bfloat16 or float8; quantised ones cannot be judged here.",
         )
@@ -219,7 +219,7 @@ def whole_numbers(file: TensorFile, name: str) -> UserError:
 
 
 def covered(part: str, names: Collection[str], parent: ModelFiles, source: Source) -> tuple[str, ...]:
-    """What a file of some layers leaves to its parent: how many tensors of which kind. Empty if it leaves none."""
+    """A remark on how many tensors of which kind a partial file takes from its parent; empty if none."""
     have = {name.removeprefix(f"{part}.") for name in parent if name.startswith(f"{part}.")}
     left = have - set(names)
     if not left:
@@ -233,7 +233,7 @@ def covered(part: str, names: Collection[str], parent: ModelFiles, source: Sourc
 
 
 def _kind(name: str) -> str:
-    """What a tensor of a U-Net or a text encoder belongs to, for people."""
+    """The kind of layer that a tensor of a U-Net or a text encoder belongs to, for people."""
     return next((kind for sign, kind in _KINDS.items() if sign in name), "other layers")
 
 

@@ -1,10 +1,10 @@
-"""A textual-inversion embedding: new label for the tokenizer, each with a vector for the text encoder.
+"""A textual-inversion embedding: new tokens for the tokenizer, each with a vector for the text encoder.
 
-    {"<word>": [d] or [n, d]}          diffusers
-    {"emb_params": [n, d]}             web interfaces: the word is the file's name
+    {"<token>": [d] or [n, d]}         diffusers
+    {"emb_params": [n, d]}             web interfaces: the token is the file's name
 
-Nothing differs until a prompt holds the word; with n vectors it is written "word word_1 … word_(n-1)", as diffusers
-expands it.
+Only prompts that contain the token are affected; with n vectors it is written "token token_1 … token_(n-1)", as
+diffusers expands it.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from resurgence_harness.errors import UserError, sentence
 
 PLACE = "text_encoder.embeddings.token_embedding.weight"
 VECTORS, LETTERS = 75, 64
-"""Most vectors of one word (a prompt has 75 places), and most letters."""
+"""Most vectors of one token (a prompt has 75 positions), and most characters of its name."""
 
 
 @final
 @dataclass(frozen=True, kw_only=True)
 class Embedding(Format):
-    """One new word."""
+    """One new token, with one or several vectors."""
 
     label: ClassVar[str] = "a textual-inversion embedding"
     order: ClassVar[int] = 2
@@ -44,22 +44,22 @@ class Embedding(Format):
 
     @property
     def tokens(self) -> tuple[str, ...]:
-        """The word, and word_1 … where it has several vectors."""
+        """The token, and token_1, … if it has several vectors."""
         (name, entry), *_ = self.file.entries.items()
         word = self.file.path.stem if name == "emb_params" else name
         if not 0 < len(word) <= LETTERS or not word.isprintable() or any(c.isspace() for c in word):
             raise UserError(
                 sentence(
-                    f"The embedding {self.file.path} has a word that no prompt can hold.",
-                    word=shown(word),
-                    do=f"Rename it: one word of at most {LETTERS} letters without spaces.",
+                    f"The embedding {self.file.path} has a token that no prompt can contain.",
+                    token=shown(word),
+                    do=f"Rename it: one word of at most {LETTERS} characters without spaces.",
                 )
             )
         count = entry.shape[0] if len(entry.shape) == 2 else 1
         return (word, *(f"{word}_{number}" for number in range(1, count)))
 
     def changes(self, parent: ModelFiles) -> Changes:
-        """The vectors below the rows of the text encoder's embedding."""
+        """Appends the vectors to the text encoder's embedding; UserError if they do not fit it."""
         check_prediction(self.file, parent)
         ((name, entry),) = self.file.entries.items()
         width = parent[PLACE].entry.shape[1]
@@ -82,7 +82,7 @@ class Embedding(Format):
         return {PLACE: Edit(apply=apply, rows=vectors)}
 
     def settle(self, folder: Path) -> None:
-        """Teach the tokenizer the word, and tell the text encoder's config its new size."""
+        """Add the tokens to the tokenizer, and set the new vocabulary size in the text encoder's config."""
         from transformers import CLIPTokenizer
 
         tokenizer = CLIPTokenizer.from_pretrained(str(folder), subfolder="tokenizer", local_files_only=True)
@@ -91,17 +91,17 @@ class Embedding(Format):
         if known or tokenizer.add_tokens(list(self.tokens)) != len(self.tokens):
             raise UserError(
                 sentence(
-                    f"The embedding {self.file.path} has a word that the base's tokenizer knows already.",
-                    word=shown(", ".join(sorted(known)) or self.tokens[0]),
-                    do="Rename the file, or the tensor in it; as it is, prompts would mean something else by it.",
+                    f"The embedding {self.file.path} has a token that the base's tokenizer already has.",
+                    token=shown(", ".join(sorted(known)) or self.tokens[0]),
+                    do="Rename the file, or the tensor in it; its present name already has a meaning in prompts.",
                 )
             )
         config = json.loads((folder / "text_encoder" / "config.json").read_text(encoding="utf-8"))
         if config["vocab_size"] != before:
             raise UserError(
                 sentence(
-                    "The base's tokenizer and text encoder have different sizes, so a word's vector has no place.",
-                    tokenizer=f"{before:,} words",
+                    "The base's tokenizer and text encoder have different sizes, so no token can be added.",
+                    tokenizer=f"{before:,} tokens",
                     text_encoder=f"{config['vocab_size']:,} vectors",
                     do="Give the base that the embedding was made for.",
                 )

@@ -4,11 +4,10 @@
     lora_unet_…_to_q.lora_down.weight · lora_te_….alpha                                    kohya, web interfaces
     ….lora_magnitude_vector · ….dora_scale                                                 DoRA, see `dora`
 
-Linear layers and convolutions, U-Net and text encoder. Layers are found by the names of the base's own layers, spelled
-in each layout's way, so that a key either means one layer or is an error: a file whose keys match nothing would
-otherwise be the base again, and look safe. The same holds for the scale: it is the one that peft, diffusers or the
-trainer would take (`adapter_settings`, `trainer_notes`), or the file is refused. The tests hold this against peft's and
-diffusers' own loading and fusing.
+Linear layers and convolutions, U-Net and text encoder. Each key must match the name of one of the base's layers, as one
+of these layouts spells it, else it is an error: a file whose keys match nothing would leave the base unchanged, and
+look safe. The scale, too, is the one that peft, diffusers or the trainer would use (`adapter_settings`,
+`trainer_notes`), or the file is refused. The tests compare the results with peft's and diffusers' own fused weights.
 """
 
 from __future__ import annotations
@@ -49,13 +48,13 @@ class Lora(Format):
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """The file, and peft's settings where they are its own."""
+        """The file, and adapter_config.json if that applies to it."""
         config = self.file.path.with_name(CONFIG)
         own = self.file.path.name == OWN and config.is_file()
         return (self.file.path, config) if own else (self.file.path,)
 
     def changes(self, parent: ModelFiles) -> Changes:
-        """One change per layer; a UserError where a key means no layer of the base, or no scale can be known."""
+        """One change per layer; UserError if a key matches no layer of the base, or the scale is unknown."""
         check_prediction(self.file, parent)
         layers = layers_of(self.file, parent)
         settings = settings_of(self.file, list(self.file.entries))
@@ -63,7 +62,7 @@ class Lora(Format):
         ranks = {name: self._rank(name, layer, parent) for name, layer in layers.items()}
         alphas = {name: self._alpha(layer.keys[ALPHA]) for name, layer in layers.items() if ALPHA in layer.keys}
         if 0 < len(alphas) < len(layers):
-            raise self._odd("alpha", f"for {len(alphas)} of {len(layers)} layers; programs differ about the others")
+            raise self._odd("alpha", f"for {len(alphas)} of {len(layers)} layers; programs differ on the others")
         check_notes(self.file, ranks.values(), alphas.values())
         changes: Changes = {}
         for name, layer in layers.items():
@@ -74,7 +73,7 @@ class Lora(Format):
         return changes
 
     def _check_origin(self, layers: Mapping[str, Layer], settings: Mapping[str, Settings]) -> None:
-        """Raise where peft's own names come without the settings that peft always writes: the scale is not known."""
+        """UserError if peft's internal names come without the settings that peft always writes: no scale is known."""
         parts = {name.partition(".")[0] for name in layers}
         bare = any(layer.bare for layer in layers.values())
         if len(parts) > 1 and settings and bare:
@@ -83,15 +82,15 @@ class Lora(Format):
         if peft is not None and not settings:
             raise UserError(
                 sentence(
-                    f"The LoRA {self.file.path} lacks the settings that say its scale.",
+                    f"The LoRA {self.file.path} lacks the settings that determine its scale.",
                     key=shown(peft.keys[DOWN]),
                     expected=f"{OWN} beside its {CONFIG}, as save_pretrained() writes them",
-                    do="Give the folder that save_pretrained() wrote; one of another name is not taken.",
+                    do="Give the folder that save_pretrained() wrote, its files not renamed.",
                 )
             )
 
     def _rank(self, name: str, layer: Layer, parent: ModelFiles) -> int:
-        """The rank of a layer's matrices, which must fit the base's weight."""
+        """The rank of a layer's matrices; UserError if they do not fit the base's weight."""
         down, up = (self.file.entries[layer.keys[role]].shape for role in (DOWN, UP))
         shape = parent[name].entry.shape
         rank = down[0] if down else 0
@@ -113,14 +112,14 @@ class Lora(Format):
         if values.size != 1:
             raise self._odd(key, f"{values.size} numbers")
         alpha = float(values.item())
-        if not 0 < abs(alpha) < 1e6:  # of 0 the model would be the base again, where trainers take it for the rank
+        if not 0 < abs(alpha) < 1e6:  # 0 would leave the base unchanged; trainers read it as alpha = rank
             raise self._odd(key, alpha)
         return alpha
 
     def _scale(
         self, name: str, layer: Layer, rank: int, settings: Mapping[str, Settings], alpha: float | None
     ) -> float:
-        """alpha / rank; 1 where no alpha is noted, as diffusers and the web interfaces have it."""
+        """alpha / rank, or the settings' scale; 1 without either, as in diffusers and the web interfaces."""
         part, _, plain = name.removesuffix(".weight").partition(".")
         mine = settings.get(part)
         noted = None
@@ -136,15 +135,15 @@ class Lora(Format):
     def _decomposed(
         self, name: str, layer: Layer, parent: ModelFiles, settings: Mapping[str, Settings]
     ) -> Callable[[], np.ndarray] | None:
-        """The magnitudes of a DoRA's layer, read when they are needed; None where it is none."""
+        """A function that reads the magnitudes of a DoRA's layer; None for a layer without any."""
         part = name.partition(".")[0]
         key = layer.keys.get(MAGNITUDE)
         if part in settings and settings[part].dora is (key is None):
-            raise self._odd("use_dora", f"{settings[part].dora}; the layer {name} says otherwise")
+            raise self._odd("use_dora", f"{settings[part].dora}, which the tensors of {name} contradict")
         if key is None:
             return None
         if self.source.weight != 1:
-            raise self._odd("a weight of a DoRA", f"{self.source.weight:g}; programs differ about what it means")
+            raise self._odd("a weight of a DoRA", f"{self.source.weight:g}; programs differ on what it means")
         return magnitude(self.file, key, name, parent[name].entry.shape)
 
     def _added(
@@ -152,7 +151,7 @@ class Lora(Format):
     ) -> Callable[[np.ndarray], np.ndarray]:
         def apply(weight: np.ndarray) -> np.ndarray:
             down, up = (np.asarray(self.file.values(keys[role]), np.float32) for role in (DOWN, UP))
-            with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # refused when it is written
+            with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # refused on writing
                 product = up.reshape(len(up), rank) @ down.reshape(rank, -1)
                 found = np.asarray(weight + np.float32(scale) * product.reshape(weight.shape))
                 if decomposed is None:

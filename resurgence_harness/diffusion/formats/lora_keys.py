@@ -1,4 +1,4 @@
-"""The names of a LoRA's tensors: which layer of the base each one means, and which of its tensors it is."""
+"""Names of a LoRA's tensors: the layer of the base that each belongs to, and its role there."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ROLE = re.compile(
     r"(?P<role>down|up|lora_down|lora_up|lora_A|lora_B|alpha|lora_magnitude_vector|dora_scale)"
     r"(?:\.(?!(?:weight|bias)$)(?P<adapter>\w+))?(?:\.weight)?"
 )
-"""How a key ends: the layer, which of its tensors this is, and the adapter's name where peft's own names have it."""
+"""A key: the layer, the role of the tensor, and the adapter's name, which peft's internal names contain."""
 DOWN, UP, ALPHA, MAGNITUDE = "down", "up", "alpha", "magnitude"
 _ROLES = {
     **dict.fromkeys(("down", "lora_down", "lora_A"), DOWN),
@@ -35,17 +35,17 @@ class Layer:
     """A layer of the base as a LoRA names it."""
 
     keys: Mapping[str, str]
-    """down, up, alpha, magnitude → the tensor's name."""
+    """Role (down, up, alpha, magnitude) → the tensor's name."""
     wrapped: bool
     """Whether "text_model." stands in front, as in releases of transformers before 5."""
     peft: bool
-    """Whether the names are those inside peft's model, which say nothing of the scale."""
+    """Whether the names are peft's internal ones, which always come with settings."""
     bare: bool
-    """Whether no part is named."""
+    """Whether the names have no prefix for the U-Net or the text encoder."""
 
 
 def layers_of(file: TensorFile, parent: ModelFiles) -> dict[str, Layer]:
-    """Name of a weight of the parent → how the file changes it; a UserError where a key means no layer."""
+    """Name of a weight of the parent → the tensors that change it; UserError if a key matches no layer."""
     spelled: dict[str, str] = {}
     for name in parent:
         part, _, rest = name.partition(".")
@@ -84,7 +84,7 @@ def layers_of(file: TensorFile, parent: ModelFiles) -> dict[str, Layer]:
         if not keys.keys() >= {DOWN, UP}:
             raise UserError(
                 sentence(
-                    f"The LoRA {file.path} has only half of a layer.",
+                    f"The LoRA {file.path} lacks one of a layer's two matrices.",
                     layer=name,
                     found=", ".join(sorted(keys)),
                     do="Copy or download the file again.",
@@ -125,13 +125,13 @@ def _check_known(file: TensorFile, unknown: list[str]) -> None:
 
 
 def _spellings(part: str, layer: str) -> list[str]:
-    """Every way in which a layer's name is written; `_layer` brings a key to one of them."""
+    """Every spelling of a layer's name; `_layer` converts a key to one of them."""
     prefix = "lora_unet_" if part == "unet" else "lora_te_text_model_"
     return [f"{part}.{layer}", prefix + layer.replace(".", "_")]
 
 
 def _layer(match: re.Match[str]) -> str:
-    """The layer that a key means, as `_spellings` has it."""
+    """The layer that a key belongs to, in one of the spellings of `_spellings`."""
     layer = match["layer"].removeprefix(_PEFT)
     if layer.startswith("lora_"):
         return layer.replace("lora_te1_", "lora_te_", 1) if layer.startswith("lora_te1_") else layer

@@ -1,8 +1,8 @@
-"""A candidate made into a directory in diffusers' layout, which everything else here can load, compare and judge.
+"""Writes a candidate as a directory in diffusers' layout, which all other modules can load, compare and judge.
 
-A whole directory is checked and used where it lies. Anything else is applied to its base, one tensor at a time, and
-written under a temporary name that is renamed when it is complete: <out>/<digest of what went in>. Changed weights are
-written in float32, untouched ones as they are.
+A whole directory is checked and used in place. Anything else is applied to its base, one tensor at a time, and written
+under a temporary name that is renamed when complete: <out>/<digest of the inputs>. Changed weights are written in
+float32, unchanged ones as they are.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ from resurgence_harness.specs import Base
 from resurgence_harness.storing.sealing import counts, seal_of, sealed
 
 VERSION = 2
-"""Raised when the same inputs are made into other weights."""
+"""Raised when the same inputs give other weights."""
 NOTE = "candidate.json"
-"""What a made directory was made from."""
+"""The file in a written directory that records its inputs."""
 PURPOSE = "candidate"
-"""What the keyed seal of that note is for."""
+"""The purpose of that file's keyed seal."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,19 +56,19 @@ class Candidate:
     label: str
     """For people: "a LoRA × 0.8 on sd14"."""
     tokens: tuple[str, ...] = ()
-    """Words that prompts must hold for its embeddings to matter."""
+    """Tokens of its embeddings; only prompts that contain them are affected."""
     files: Mapping[str, str] = field(default_factory=dict)
-    """The files that were given and can change an image, by names that lead nowhere → sha256 of what was read."""
+    """The given files that can change an image, by path relative to what was given → sha256 of the bytes read."""
     notes: tuple[str, ...] = ()
-    """What a person must read beside a verdict: what was not judged, or not covered."""
+    """Remarks to show beside a verdict: what was not judged, or not covered."""
 
 
 def materialise(sources: Sequence[Source], base: str | Path | None, out: str | Path, *, run: str = "") -> Candidate:
-    """What these sources make of a base, as a directory; found again where it was made before.
+    """Apply these sources to a base, as a directory; one made earlier from the same inputs is reused.
 
-    A fresh run, which `run` names, uses only what it made itself; with RESURGENCE_STORE_KEY only what that key sealed
-    is used. Anything else is made again.
-    `base` may be None only where the first source is a whole model.
+    A fresh run, identified by `run`, reuses only directories that it made itself; with RESURGENCE_STORE_KEY set, only
+    those sealed with that key are reused. Any other is made again.
+    `base` may be None only if the first source is a whole model. UserError if the sources cannot be read or do not fit.
     """
     if not sources:
         raise UserError(sentence("No candidate was given.", do="Give a file or a directory."))
@@ -92,7 +92,7 @@ def materialise(sources: Sequence[Source], base: str | Path | None, out: str | P
     if below is None:
         raise UserError(
             sentence(
-                f"{sources[0].path} is not a whole model, so it says nothing without its base.",
+                f"{sources[0].path} is not a whole model, so its base is needed.",
                 do="Give the base that it was made from.",
             )
         )
@@ -101,7 +101,7 @@ def materialise(sources: Sequence[Source], base: str | Path | None, out: str | P
 
 
 def named(files: Sequence[tuple[str, str]]) -> dict[str, str]:
-    """(name, sha256) as a map; of two files of one name the later has the beginning of its sha256 in its name."""
+    """(name, sha256) pairs as a mapping; a name that occurs again gets the first digits of its sha256 appended."""
     found: dict[str, str] = {}
     for name, digest in files:
         found[f"{shown(name)} ({digest[:8]})" if shown(name) in found else shown(name)] = digest
@@ -109,9 +109,9 @@ def named(files: Sequence[tuple[str, str]]) -> dict[str, str]:
 
 
 def check_same_shape(directory: str | Path | ModelFiles, base: str | Path | ModelFiles) -> None:
-    """Raise unless a model has the base's tensors, all of them and no other, in the base's shapes.
+    """UserError unless a model has exactly the base's tensors, in the base's shapes.
 
-    A text encoder may have more label than the base's.
+    A text encoder may have more tokens than the base's.
     """
     ours, theirs = (one if isinstance(one, ModelFiles) else ModelFiles(one) for one in (directory, base))
     odd = sorted(ours.keys() ^ theirs.keys())
@@ -145,7 +145,7 @@ def _squeezed(shape: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def _ordered(formats: Sequence[Format | Path], sources: Sequence[Source]) -> list[Format]:
-    """The formats, if what replaces weights comes before what is added to them."""
+    """The formats; UserError unless those that replace weights come before those that add to them."""
     _check_weights([source for found, source in zip(formats, sources, strict=True) if not isinstance(found, Lora)])
     steps = [found for found in formats if isinstance(found, Format)]
     if len(steps) < len(formats) or [step.order for step in steps] != sorted(step.order for step in steps):
@@ -168,7 +168,7 @@ def _check_weights(sources: Sequence[Source]) -> None:
 
 
 def _made(steps: list[Format], base: ModelDescription, out: Path, given: list[tuple[str, str]], run: str) -> Candidate:
-    """The directory for these inputs, made unless it is there. `given`: files that a person gave beside the steps'."""
+    """The candidate for these inputs, written unless it exists. `given`: further given files, as (name, sha256)."""
     hashes = [[(path, sha256_of(path)) for path in step.files] for step in steps]
     inputs = {
         "version": VERSION,
@@ -177,7 +177,7 @@ def _made(steps: list[Format], base: ModelDescription, out: Path, given: list[tu
             {
                 "kind": step.label,
                 "files": [digest for _, digest in files],
-                "names": [path.name for path in step.files] if step.tokens else [],  # a file's name is the word
+                "names": [path.name for path in step.files] if step.tokens else [],  # its token
                 "weight": step.source.weight,
                 "cover": step.source.cover.value,
             }
@@ -206,9 +206,9 @@ def _made(steps: list[Format], base: ModelDescription, out: Path, given: list[tu
 
 
 def published(place: Path, inputs: dict[str, Any], write: Callable[[Path], None], *, run: str = "") -> str:
-    """The digest of the directory `place`, written unless it is there, whole, made of `inputs` and ours to use.
+    """The digest of the directory `place`, which is written unless it can be reused: complete and made from `inputs`.
 
-    It is written under another name and then renamed. `run`: a fresh run uses only what it made itself.
+    It is written under another name and then renamed. `run`: a fresh run reuses only what it made itself.
     """
     if (made := _whole(place, inputs, run)) is not None:
         return made
@@ -226,7 +226,7 @@ def published(place: Path, inputs: dict[str, Any], write: Callable[[Path], None]
             try:
                 os.replace(folder, place)
             except OSError:
-                if _whole(place, inputs, run) is None:  # else another process was first with the same
+                if _whole(place, inputs, run) is None:  # otherwise another process wrote the same first
                     raise
         finally:
             shutil.rmtree(folder, ignore_errors=True)
@@ -242,7 +242,7 @@ def published(place: Path, inputs: dict[str, Any], write: Callable[[Path], None]
 
 
 def _whole(place: Path, inputs: dict[str, Any], run: str) -> str | None:
-    """Digest of a directory made of `inputs` that still holds what was written; None where there is none."""
+    """Digest of a directory made from `inputs` and unchanged since; None if there is none that may be reused."""
     if not (place / NOTE).is_file():
         return None
     try:
@@ -254,12 +254,12 @@ def _whole(place: Path, inputs: dict[str, Any], run: str) -> str | None:
 
 
 def key_of(inputs: object) -> str:
-    """The name of the directory that is made of these inputs."""
+    """The name of the directory for these inputs: sha256 of their JSON."""
     return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
 
 
 def _merged(steps: list[Format], parent: ModelFiles) -> dict[str, list[Edit]]:
-    """Every weight that changes, and its changes in their order."""
+    """Every weight that changes → its changes in order."""
     merged: dict[str, list[Edit]] = {}
     replacing: dict[str, Path] = {}
     for step in steps:
@@ -281,7 +281,7 @@ def _merged(steps: list[Format], parent: ModelFiles) -> dict[str, list[Edit]]:
                     sentence(
                         f"{step.source.path} and another LoRA change the same layer, and one of them is a DoRA.",
                         layer=name,
-                        do="Give one of them, or the merged model: programs differ about what both together are.",
+                        do="Give one of them, or the merged model: programs differ on how to combine them.",
                     )
                 )
             merged.setdefault(name, []).append(edit)
@@ -289,7 +289,7 @@ def _merged(steps: list[Format], parent: ModelFiles) -> dict[str, list[Edit]]:
 
 
 def _write(folder: Path, parent: ModelFiles, edits: dict[str, list[Edit]], steps: list[Format]) -> None:
-    """A whole directory: the parent's, with these edits."""
+    """Write a whole directory: the parent's files with these edits."""
     write_index(folder, parent.description)
     for part in ("unet", "vae", "text_encoder", "scheduler", "tokenizer"):
         copy_settings(folder, part, parent.description)
@@ -303,21 +303,21 @@ def _write(folder: Path, parent: ModelFiles, edits: dict[str, list[Edit]], steps
 
 
 def write_index(folder: Path, model: ModelDescription) -> None:
-    """The model's model_index.json, without a safety checker."""
+    """Write the model's model_index.json, without a safety checker."""
     index = read_json(model.directory / "model_index.json")
     index |= {"safety_checker": [None, None], "feature_extractor": [None, None], "requires_safety_checker": False}
     (folder / "model_index.json").write_text(json.dumps(index, indent=2), encoding="utf-8")
 
 
 def copy_settings(folder: Path, part: str, model: ModelDescription) -> None:
-    """The described files of a component beside its weights, as they were read."""
+    """Write a component's files other than its weights, with the bytes that were read."""
     (folder / part).mkdir()
     for name, data in model.data(part).items():
         (folder / part / name).write_bytes(data)
 
 
 def copy_weights(folder: Path, part: str, model: ModelDescription) -> None:
-    """The described weight files of a component; UserError where they are not those that were hashed."""
+    """Copy a component's weight files; UserError if their bytes are not those that were hashed."""
     weights = model.chosen[part]
     if weights.listing is not None:
         name, data = weights.listing
@@ -329,7 +329,7 @@ def copy_weights(folder: Path, part: str, model: ModelDescription) -> None:
 
 
 def write_part(path: Path, part: str, files: list[TensorFile], edits: dict[str, list[Edit]]) -> None:
-    """One file for the part, whatever number of shards the parent has."""
+    """Write the part's weights as one file, even if the parent's are sharded."""
     described: list[Described] = []
     places: list[tuple[TensorFile, str, list[Edit]]] = []
     for file in files:
@@ -352,7 +352,7 @@ def _values(part: str, places: list[tuple[TensorFile, str, list[Edit]]]) -> Iter
         if not is_finite(values):
             raise UserError(
                 sentence(
-                    "The candidate's weights become NaN or infinite when they are put together.",
+                    "The candidate's weights become NaN or infinite when they are merged.",
                     first_tensor=f"{part}.{canonical(part, raw)}",
                     do="Give a LoRA whose numbers are finite in float32, or a smaller weight.",
                 )
@@ -361,11 +361,5 @@ def _values(part: str, places: list[tuple[TensorFile, str, list[Edit]]]) -> Iter
 
 
 def located(directory: Path, name: str, digest: str) -> Base:
-    """A directory as the start of a recipe."""
+    """A directory as a Base, the start of a recipe."""
     return Base(digest=digest, name=name, location=str(directory.absolute()))
-
-
-def note_of(directory: str | Path) -> dict[str, Any] | None:
-    """What a made directory was made from; None where it was not made here."""
-    path = Path(directory) / NOTE
-    return read_json(path) if path.is_file() else None

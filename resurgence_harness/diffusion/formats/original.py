@@ -4,8 +4,8 @@
     first_stage_model.…          VAE                          betas, alphas_cumprod, …   must be the base's schedule
     cond_stage_model.transformer.…  CLIP (v1)                 cond_stage_model.model.…   OpenCLIP (v2)
 
-A part that is not there stays the base's. The names are converted by diffusers' own converters (see contract.Piece),
-but nothing may be left over: a converter that drops what it does not know would hand back the base unedited.
+A part that is missing is the base's. diffusers' own converters rename the tensors (see contract.Piece), and no tensor
+may be left over: a converter that drops unknown names would return the base unchanged.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any, ClassVar, final
 
 import numpy as np
 
-from resurgence_harness.diffusion.formats.contract import Changes, Format, Piece, replaced, whole_numbers
+from resurgence_harness.diffusion.formats.contract import Changes, Format, Piece, integer_weights, replaced
 from resurgence_harness.diffusion.formats.predicting import check_prediction
 from resurgence_harness.diffusion.model_files import ModelFiles, canonical
 from resurgence_harness.diffusion.tensor_files import TensorFile, is_index, read_json, shown
@@ -31,7 +31,7 @@ UNET, VAE, CLIP, OPEN_CLIP = (
     "cond_stage_model.model.",
 )
 EMA, COUNTERS = "model_ema.", frozenset({"decay", "num_updates"})
-"""An averaged copy of the U-Net, and what counts its averaging."""
+"""Prefix of an averaged copy of the U-Net, and names of its counters."""
 SCHEDULE = frozenset(
     {
         *("betas", "alphas_cumprod", "alphas_cumprod_prev", "sqrt_alphas_cumprod", "sqrt_one_minus_alphas_cumprod"),
@@ -42,15 +42,15 @@ SCHEDULE = frozenset(
 )
 """Buffers of the noise schedule, and the two markers that other interfaces leave for v prediction and zero end SNR."""
 UNUSED = frozenset({"text_projection", "logit_scale", "attn_mask"})
-"""OpenCLIP's, which Stable Diffusion does not use."""
+"""OpenCLIP's tensors that Stable Diffusion does not use."""
 TOLERANCE = 2e-3
-"""Of alphas_cumprod: half precision."""
+"""Absolute tolerance of alphas_cumprod, for half precision."""
 
 
 @final
 @dataclass(frozen=True, kw_only=True)
 class Original(Format):
-    """Whatever parts the file holds, in place of the base's."""
+    """The parts that the file holds, in place of the base's."""
 
     label: ClassVar[str] = "a single file in the original layout"
     order: ClassVar[int] = 0
@@ -63,16 +63,16 @@ class Original(Format):
         return (self.file.path,)
 
     def changes(self, parent: ModelFiles) -> Changes:
-        """Every weight of every part that the file holds, replaced."""
+        """Replaces every weight of the parts that the file holds; UserError if a tensor belongs to no part."""
         self._check_schedule(parent)
         pieces: dict[str, Piece] = {}
         for name, entry in self.file.entries.items():
             if name in SCHEDULE or name.startswith(EMA) or is_index(name):
                 continue
             if not entry.floating:
-                raise whole_numbers(self.file, name)
+                raise integer_weights(self.file, name)
             pieces[name] = Piece(file=self.file, name=name)
-        if any(name.startswith("input_blocks.") for name in pieces):  # a U-Net without its roof
+        if any(name.startswith("input_blocks.") for name in pieces):  # a U-Net without a whole model's prefix
             pieces = {UNET + name: piece for name, piece in pieces.items()}
         self._check_average(pieces)
         left = dict(pieces)
@@ -105,7 +105,7 @@ class Original(Format):
         return changes
 
     def remarks(self, parent: ModelFiles) -> tuple[str, ...]:
-        """Parts that it does not hold, and an averaged copy that was not looked at."""
+        """Remarks on parts that are missing, and on an averaged copy, which is not judged."""
         del parent
         names = self.file.entries
         parts = {
@@ -113,24 +113,24 @@ class Original(Format):
             "VAE": any(name.startswith(VAE) for name in names),
             "text encoder": any(name.startswith((CLIP, OPEN_CLIP)) for name in names),
         }
-        lacking = [part for part, there in parts.items() if not there]
+        missing = [part for part, present in parts.items() if not present]
         found = []
         if self._averaged():
             found.append(
-                f"{shown(self.file.path.name)} holds an averaged copy of its U-Net (model_ema), too; it was not "
-                "judged: the plain weights were, as diffusers takes them."
+                f"{shown(self.file.path.name)} also holds an averaged copy of its U-Net (model_ema), which was "
+                "not judged: as in diffusers, the plain weights were used."
             )
-        if lacking and len(lacking) < len(parts) and "U-Net" in lacking:
+        if missing and len(missing) < len(parts) and "U-Net" in missing:
             name = shown(self.file.path.name)
-            found.append(f"{name} holds no {' and no '.join(lacking)}: its parent's were drawn with.")
+            found.append(f"{name} holds no {' and no '.join(missing)}: images were drawn with its parent's.")
         return tuple(found)
 
     def _averaged(self) -> list[str]:
-        """Tensors of an averaged copy, its counters apart."""
+        """Tensors of an averaged copy, without its counters."""
         return [name for name in self.file.entries if name.startswith(EMA) and name.removeprefix(EMA) not in COUNTERS]
 
     def _check_average(self, pieces: Mapping[str, Piece]) -> None:
-        """Raise where an averaged copy is all there is of the U-Net: the parent's would be drawn with in its place."""
+        """UserError if the U-Net is only present as an averaged copy: images would be drawn with the parent's."""
         averaged = self._averaged()
         if averaged and not any(name.startswith(UNET) for name in pieces):
             raise UserError(
@@ -142,7 +142,7 @@ class Original(Format):
             )
 
     def _check_schedule(self, parent: ModelFiles) -> None:
-        """Raise where the file says that it has another noise schedule or prediction type than the base."""
+        """UserError if the file states another noise schedule or prediction type than the base's."""
         check_prediction(self.file, parent)
         if "alphas_cumprod" not in self.file.entries:
             return
@@ -155,7 +155,7 @@ class Original(Format):
             raise UserError(
                 sentence(
                     f"{self.file.path} has another noise schedule than the base.",
-                    do="Give its own model in diffusers' layout, whose scheduler says what the schedule is.",
+                    do="Give its own model in diffusers' layout, whose scheduler config defines the schedule.",
                 )
             )
 
@@ -190,7 +190,7 @@ def _converted(prefix: str, pieces: Mapping[str, Piece], parent: ModelFiles) -> 
 
 
 def _unused(name: str, parent: ModelFiles) -> bool:
-    """Whether a tensor of OpenCLIP is one that Stable Diffusion leaves aside: v2 uses all blocks but the last."""
+    """Whether a tensor of OpenCLIP is one that Stable Diffusion does not use: v2 uses all blocks but the last."""
     if not name.startswith(OPEN_CLIP):
         return False
     blocks = {name.split(".")[3] for name in parent if name.startswith("text_encoder.encoder.layers.")}

@@ -1,11 +1,11 @@
-"""What a file says that its network predicts, and on which noise schedule: held against the base's scheduler.
+"""Compares a file's metadata about its prediction type and noise schedule with the base's scheduler.
 
     modelspec.prediction_type · …parameterization · v_pred                    noise or velocity
     modelspec.architecture · ss_base_model_version, where they end in "v"      velocity
     ss_zero_terminal_snr · ztsnr                                               the schedule ends in pure noise
 
-Notes of trainers are believed where they contradict the base: with another prediction the same weights draw another
-image. A file without notes is the base's kind.
+Metadata that contradicts the base is an error: with another prediction type the same weights draw another image. A file
+without such metadata is taken to match the base.
 """
 
 from __future__ import annotations
@@ -22,19 +22,18 @@ _KINDS = {
     **dict.fromkeys(("epsilon", "eps", "e", "noise", "eps_prediction", "epsilon_prediction"), EPSILON),
 }
 _KEYS = ("prediction_type", "predictiontype", "prediction")
-"""How a note's name ends that names the prediction."""
+"""Endings of the names of metadata whose value is the prediction type."""
 _FLAGS = ("v_parameterization", "v_prediction", "v_pred")
-"""How a note's name ends that is true for velocity and false for noise."""
-_UNSAID = ("", "none", "null", "unknown", "auto", "default")
+"""Endings of the names of metadata that are true for velocity and false for noise."""
+_UNSPECIFIED = ("", "none", "null", "unknown", "auto", "default")
 _TRUE, _FALSE = ("true", "1", "yes"), ("false", "0", "no")
 
 
 def check_prediction(file: TensorFile, parent: ModelFiles) -> None:
-    """UserError where the file's notes contradict the parent's scheduler, or one another."""
+    """UserError if the file's metadata contradicts the parent's scheduler."""
     settings = parent.description.config("scheduler")
     base = settings.get("prediction_type", EPSILON)
-    said = list(_said(file))
-    for where, kind in said:
+    for where, kind in _stated(file):
         if kind != base:
             raise UserError(
                 sentence(
@@ -51,23 +50,26 @@ def check_prediction(file: TensorFile, parent: ModelFiles) -> None:
                 f"{file.path} has another noise schedule than the base.",
                 file_says=f"it ends in pure noise (zero SNR), by {where}",
                 base="rescale_betas_zero_snr is not set in its scheduler_config.json",
-                do="Give its own model in diffusers' layout, whose scheduler says what the schedule is.",
+                do="Give its own model in diffusers' layout, whose scheduler config defines the schedule.",
             )
         )
 
 
 def zero_snr(file: TensorFile) -> str:
-    """Which note or tensor says that the schedule ends at zero SNR; empty where none does."""
+    """The metadata or tensor that states a schedule ending at zero SNR; empty if there is none."""
     if "ztsnr" in file.entries:
         return "the tensor ztsnr"
     for name, value in file.metadata.items():
         if _short(name).endswith(("zero_terminal_snr", "ztsnr", "rescale_betas_zero_snr")) and _word(value) in _TRUE:
-            return f"the note {shown(name)}"
+            return f"the metadata {shown(name)}"
     return ""
 
 
-def _said(file: TensorFile) -> Iterator[tuple[str, str]]:
-    """(where, "epsilon" or "v_prediction" or the unknown word) of every note; a base's name only where no note is."""
+def _stated(file: TensorFile) -> Iterator[tuple[str, str]]:
+    """(where, "epsilon", "v_prediction" or an unknown value) of every entry that states the prediction type.
+
+    The name of a base model that does not end in "v" counts only if no other entry exists.
+    """
     explicit = list(_explicit(file))
     yield from explicit
     version = _word(file.metadata.get("ss_base_model_version", ""))
@@ -85,7 +87,7 @@ def _explicit(file: TensorFile) -> Iterator[tuple[str, str]]:
     for name, value in file.metadata.items():
         short, word = _short(name), _word(value)
         where = f"{name} = {value}"
-        if word in _UNSAID:
+        if word in _UNSPECIFIED:
             continue
         if short.endswith(_FLAGS) and word in (*_TRUE, *_FALSE):
             yield where, V if word in _TRUE else EPSILON

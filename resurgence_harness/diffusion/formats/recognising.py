@@ -1,4 +1,4 @@
-"""What a candidate is, from its tensors' names and shapes alone. What is known but not judged is named and refused."""
+"""Recognises a candidate's format from its tensors' names and shapes alone; refuses unsupported formats by name."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ REFUSED: Mapping[str, tuple[str, ...]] = {
     "a diffusion transformer": ("transformer_blocks.0.", "adaln_single.", "x_embedder.", "patchify_proj."),
     "of Stable Cascade": ("clip_txt_mapper.", "channelwise."),
 }
-"""What it is → a piece of a tensor's name that tells. Looked for in this order."""
+"""Unsupported format → parts of tensor names that identify it; the first match counts."""
 SUPPORTED = (
     "Give a Stable Diffusion v1 or v2: a directory in diffusers' layout, a single file in the original layout, "
     "a U-Net, a text encoder, a LoRA or DoRA of diffusers, peft or kohya, or a textual-inversion embedding."
@@ -66,7 +66,7 @@ _TEXT = ("encoder.layers.", "embeddings.", "final_layer_norm.")
 
 
 def recognise(source: Source) -> Format | Path:
-    """The candidate's format, its numbers checked; the path itself where it is a whole directory."""
+    """The candidate's format, its weights checked to be finite; for a whole model's directory, the path itself."""
     path = source.path
     refuse_pickle(path)
     if not path.exists():
@@ -101,7 +101,7 @@ def _folder(path: Path, source: Source) -> Format:
             refuse_pickle(pickles[0])
         raise UserError(
             sentence(
-                f"The directory {path} is no candidate.",
+                f"The directory {path} is not a candidate.",
                 expected=f"model_index.json, config.json, or one safetensors file (a LoRA with {CONFIG})",
                 found=shown(", ".join(file.name for file in files_here) or "no safetensors file"),
                 do="Give one file by its own path, or a whole model's directory.",
@@ -127,7 +127,7 @@ def _one_file(path: Path, source: Source) -> Format:
     if found is None:
         raise UserError(
             sentence(
-                f"Nothing known is in {path}.",
+                f"{path} is of no known format.",
                 tensors=f"{len(names)}, first {shown(min(names))}",
                 do=SUPPORTED,
             )
@@ -137,7 +137,7 @@ def _one_file(path: Path, source: Source) -> Format:
 
 
 def _part(names: Mapping[str, Entry]) -> str | None:
-    """The part whose tensors these are, most of them."""
+    """The part that most of these tensors belong to; None for neither."""
     for part, signs in (("unet", _UNET), ("text_encoder", _TEXT)):
         bare = [name.removeprefix(f"{part}.").removeprefix("text_model.") for name in names]
         if sum(name.startswith(signs) for name in bare) > len(bare) / 2 and any(
@@ -148,12 +148,12 @@ def _part(names: Mapping[str, Entry]) -> str | None:
 
 
 def _refuse_known(file: TensorFile) -> None:
-    """Raise where the tensors are those of something else that has a name."""
+    """UserError if the tensors are those of a known but unsupported format."""
     for kind, signs in REFUSED.items():
         for sign in signs:
-            told = next((name for name in file.entries if _tells(name, sign)), None)
-            if told is not None:
-                raise _refused(file.path, kind, f"the tensor {shown(told)}")
+            found = next((name for name in file.entries if _matches(name, sign)), None)
+            if found is not None:
+                raise _refused(file.path, kind, f"the tensor {shown(found)}")
     for name in ("conv_in.weight", "unet.conv_in.weight", f"{UNET}input_blocks.0.0.weight", "input_blocks.0.0.weight"):
         entry = file.entries.get(name)
         if (
@@ -165,10 +165,10 @@ def _refuse_known(file: TensorFile) -> None:
             raise _refused(file.path, "for inpainting, upscaling, depth or editing", f"{entry.shape[1]} input channels")
     first = min(file.entries)
     if any(name.startswith(("decoder.", "encoder.conv_in")) for name in file.entries):
-        raise _refused(file.path, "a VAE alone, which draws nothing of its own", f"the tensor {shown(first)}")
+        raise _refused(file.path, "a VAE alone, which draws no images by itself", f"the tensor {shown(first)}")
 
 
-def _tells(name: str, sign: str) -> bool:
+def _matches(name: str, sign: str) -> bool:
     """Whether a name holds a sign at its beginning or after a dot or an underscore."""
     if sign == "transformer_blocks.0.":
         return name.startswith(sign) or name.startswith(f"transformer.{sign}")
@@ -177,4 +177,4 @@ def _tells(name: str, sign: str) -> bool:
 
 
 def _refused(path: Path, kind: str, by: str) -> UserError:
-    return UserError(sentence(f"{path} is {kind}, which cannot be judged here.", told_by=by, do=SUPPORTED))
+    return UserError(sentence(f"{path} is {kind}, which cannot be judged here.", recognised_by=by, do=SUPPORTED))

@@ -1,7 +1,7 @@
-"""What kohya's trainer and its kin note of a LoRA ("ss_…"): held against the tensors, which alone decide the merge.
+"""Compares the metadata that kohya's and similar trainers write into a LoRA ("ss_…") with its tensors.
 
-A scale is alpha / rank of each layer. Where the notes name an alpha or a rank that no layer has, somebody rewrote the
-tensors or the notes, and which scale was trained with cannot be known.
+The merge uses the tensors alone: each layer's scale is its alpha / rank. If the metadata has an alpha or a rank that no
+layer has, the tensors or the metadata were changed after training, and the scale used in training is unknown.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from resurgence_harness.errors import UserError, sentence
 MODULES = frozenset(
     {"networks.lora", "networks.lora_fa", "networks.dylora", "lycoris.kohya", "lycoris", "locon.locon_kohya"}
 )
-"""Trainers' modules whose matrices are added as W + alpha / rank · B A."""
+"""Trainer modules whose LoRAs are merged as W + alpha / rank · B A."""
 ALGORITHMS = frozenset({"", "lora", "locon", "dora"})
-"""LyCORIS's words for the same; loha, lokr and others multiply their matrices in other ways."""
+"""LyCORIS's names for the same; loha, lokr and others combine their matrices in other ways."""
 CLOSE = 0.01
-"""Relative difference that half precision may make of an alpha."""
+"""Relative tolerance of an alpha, for half precision."""
 
 
 def check_notes(file: TensorFile, ranks: Iterable[int], alphas: Iterable[float]) -> None:
-    """UserError where the notes name another method, or an alpha or a rank that no layer has.
+    """UserError if the metadata names another method, or an alpha or a rank that no layer has.
 
-    `ranks` of the layers' matrices, `alphas` as the tensors have them (none: every scale is 1).
+    `ranks`, `alphas`: those of the layers' tensors; without alphas every scale is 1.
     """
     notes = file.metadata
     module = notes.get("ss_network_module", "").strip()
@@ -40,7 +40,7 @@ def check_notes(file: TensorFile, ranks: Iterable[int], alphas: Iterable[float])
     if rank is not None and not any(rank == one for one in found):
         raise _contradicted(file, f"ss_network_dim = {rank:g}", f"ranks {_listed(found)}")
     alpha = _number(notes.get("ss_network_alpha", ""))
-    if not alpha:  # trainers take 0, too, for the rank
+    if not alpha:  # trainers read 0, too, as alpha = rank
         return
     have = sorted(set(alphas)) or [float(one) for one in found]
     if not any(math.isclose(alpha, one, rel_tol=CLOSE) for one in have):
@@ -56,7 +56,7 @@ def _arguments(file: TensorFile) -> dict[str, object]:
 
 
 def _number(text: str) -> float | None:
-    """A note's number; None for what is none, as "Dynamic", the rank of a file that was made smaller."""
+    """A metadata value as a number; None for other text, such as "Dynamic", the rank of a resized file."""
     try:
         found = float(text)
     except ValueError:
@@ -72,7 +72,7 @@ def _other(file: TensorFile, note: str) -> UserError:
     return UserError(
         sentence(
             f"The LoRA {file.path} was trained with another method than the ones judged here.",
-            note=shown(note),
+            metadata=shown(note),
             do="Merge it into the model with its trainer's own script, and give the merged model.",
         )
     )
@@ -81,8 +81,8 @@ def _other(file: TensorFile, note: str) -> UserError:
 def _contradicted(file: TensorFile, note: str, tensors: str) -> UserError:
     return UserError(
         sentence(
-            f"The notes of the LoRA {file.path} contradict its tensors, so its scale cannot be known.",
-            note=shown(note),
+            f"The metadata of the LoRA {file.path} contradicts its tensors, so its scale is unknown.",
+            metadata=shown(note),
             tensors=tensors,
             do="Give the file as its trainer wrote it, or merge it into the model and give the merged model.",
         )

@@ -14,32 +14,36 @@ from resurgence_harness.process import ExitCode, guarded
 
 
 def main() -> ExitCode | None:
-    """Run one stage or all of them; gives a code only where the command line ends it."""
+    """Run one stage or all of them; returns an exit code only if argument parsing ends the command."""
     parser = argparse.ArgumentParser(prog="python -m resurgence_harness.microworld.training", description=__doc__)
     parser.add_argument(
         "stage", choices=["autoencoder", "text", "judges", "perception", "calibration", "denoiser", "bars", "all"]
     )
     parser.add_argument(
-        "--out", type=Path, required=True, help="where the weights go; a stage reads the earlier ones there"
+        "--out", type=Path, required=True, help="folder for the weights; a stage reads those of earlier stages there"
     )
     parser.add_argument("--smoke", action="store_true", help="the same code at a size that takes seconds")
-    parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="other numbers than settings.py has")
+    parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE", help="override values of settings.py")
     parser.add_argument(
-        "--guidance", type=float, nargs="*", default=[3.0, 5.0, 7.5], help="scales at which bars are measured"
+        "--guidance",
+        type=float,
+        nargs="*",
+        default=[3.0, 5.0, 7.5],
+        help="guidance scales at which the bars are measured",
     )
     try:
         args = parser.parse_args()
-    except SystemExit as left:  # argparse's own: 0 after --help, else 2
+    except SystemExit as left:  # argparse exits with 0 after --help, else with 2
         return ExitCode(int(left.code or 0))
     settings = SMOKE if args.smoke else FULL
-    for word in args.set:
-        name, _, value = word.partition("=")
+    for argument in args.set:
+        name, _, value = argument.partition("=")
         try:
             kind = type(getattr(settings, name))
             parsed = tuple(int(v) for v in value.split(",")) if kind is tuple else kind(value)
         except (AttributeError, TypeError, ValueError) as error:
             do = "Names and values are in settings.py."
-            raise UserError(sentence(f"--set {shown(word)} cannot be used.", reason=error, do=do)) from None
+            raise UserError(sentence(f"--set {shown(argument)} cannot be used.", reason=error, do=do)) from None
         changed: dict[str, Any] = {name: parsed}
         settings = dataclasses.replace(settings, **changed)
     import torch
@@ -52,7 +56,7 @@ def main() -> ExitCode | None:
         args.out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         reason = error.strerror or error
-        raise UserError(sentence(f"{args.out} cannot be made.", reason=reason, do="Give another --out.")) from None
+        raise UserError(sentence(f"{args.out} cannot be created.", reason=reason, do="Give another --out.")) from None
     began = time.monotonic()
     if args.stage in ("autoencoder", "all"):
         from resurgence_harness.microworld.training.autoencoder import train_autoencoder

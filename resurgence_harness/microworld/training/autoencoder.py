@@ -1,7 +1,7 @@
-"""Stage 1: the autoencoder, with L1, edge and perceptual losses and a weak KL term, as SD's without its adversary.
+"""Stage 1: the autoencoder, with L1, edge and perceptual losses and a weak KL term, as SD's without adversarial loss.
 
-The perceptual network is trained here for a minute on the renderer's own labels and thrown away: it is no judge, and no
-judge is it.
+The perceptual network is trained here for a minute on the renderer's labels and then discarded; it is not used as a
+judge.
 """
 
 from __future__ import annotations
@@ -22,9 +22,11 @@ from resurgence_harness.microworld.training.pool import (
     Snapshots,
     batches,
     cosine,
+    descend,
     half_precision,
     pixels,
     render_pool,
+    set_rate,
 )
 from resurgence_harness.microworld.training.settings import Settings
 
@@ -46,7 +48,7 @@ def new_autoencoder(settings: Settings) -> Any:
 
 
 def _labels(pool: Pool, index: Tensor) -> Tensor:
-    """One class per (family, subject): what the perceptual network learns."""
+    """One class per (family, subject), int64 [n]: the targets of the perceptual network."""
     offsets = torch.tensor(
         [sum(list(world.SUBJECTS.values())[:k]) for k in range(len(world.FAMILIES))], device=index.device
     )
@@ -54,7 +56,7 @@ def _labels(pool: Pool, index: Tensor) -> Tensor:
 
 
 def train_perceptual(pool: Pool, settings: Settings, device: torch.device) -> ResidualNet:
-    """A classifier of everything in the world; its activations measure likeness."""
+    """Train a classifier of all subjects; its activations give the perceptual loss."""
     torch.manual_seed(101)
     net = ResidualNet(sum(world.SUBJECTS.values()), (32, 64, 96, 128)).to(device)
     optimiser = torch.optim.AdamW(net.parameters(), lr=2e-3, weight_decay=1e-2)
@@ -76,14 +78,14 @@ def train_perceptual(pool: Pool, settings: Settings, device: torch.device) -> Re
 
 
 def edges(x: Tensor) -> Tensor:
-    """Differences to the right and downwards: what makes a picture sharp."""
+    """Horizontal and vertical pixel differences, [n, …] flattened: their loss makes reconstructions sharp."""
     return torch.cat([(x[..., 1:] - x[..., :-1]).flatten(1), (x[..., 1:, :] - x[..., :-1, :]).flatten(1)], dim=1)
 
 
 def train_autoencoder(out: Path, settings: Settings, device: torch.device) -> None:
-    """Train it, measure its reconstruction, save it as `out/vae`."""
+    """Train the autoencoder, print its statistics, and save it as `out/vae`."""
     if (out / "vae" / "diffusion_pytorch_model.safetensors").exists():
-        print("autoencoder: already there", flush=True)
+        print("autoencoder: present already", flush=True)
         return
     pool = render_pool(settings.pool, seed=1, device=device)
     print(f"rendered {len(pool):,} pictures", flush=True)
@@ -121,22 +123,13 @@ def train_autoencoder(out: Path, settings: Settings, device: torch.device) -> No
         x = pixels(pool.images[torch.randint(len(pool), (settings.autoencoder_batch,), device=device)])
         with half_precision(device):
             loss = loss_of(x)
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
-        optimiser.step()
-        return loss.detach()
+        return descend(vae, optimiser, loss)
 
     run = GraphedStep(optimise, device) if settings.graphs else optimise
     progress = Progress("autoencoder", settings.autoencoder_steps, settings.autoencoder_batch, first, settings.seconds)
     current = vae.state_dict()
     for step in progress:
-        factor = settings.autoencoder_rate * cosine(step, progress.steps)
-        for group in optimiser.param_groups:
-            if cuda:
-                group["lr"].fill_(factor)
-            else:
-                group["lr"] = factor
+        set_rate(optimiser, settings.autoencoder_rate * cosine(step, progress.steps))
         loss = run()
         if step % 10 == 0:
             decay = min(0.995, (1 + step / 10) / (10 + step / 10))

@@ -1,4 +1,4 @@
-"""The bars that the base model must meet: how often its pictures are what was asked for."""
+"""Quality bars of the base model: how often its images show what the prompt asks for, according to the judges."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from resurgence_harness.tasks.microworld import (
 
 
 def prompts(family: str, n: int) -> tuple[list[str], list[int]]:
-    """`n` prompts of a family in turn, and the label that each asks for."""
+    """`n` prompts of a family, and the label index that each asks for."""
     out, labels = [], []
     for k in range(n):
         match family:
@@ -38,8 +38,8 @@ def prompts(family: str, n: int) -> tuple[list[str], list[int]]:
             case "object":
                 label = k % 10
                 name = list(OBJECTS)[label]
-                words = (name, *OBJECTS[name])
-                text = OBJECT_TEMPLATES[k // 10 % 5].format(words[k // 50 % 4])
+                synonyms = (name, *OBJECTS[name])
+                text = OBJECT_TEMPLATES[k // 10 % 5].format(synonyms[k // 50 % 4])
             case "character":
                 label = k % 12
                 text = CHARACTER_TEMPLATES[k // 12 % 8].format(CHARACTERS[label])
@@ -56,7 +56,7 @@ def prompts(family: str, n: int) -> tuple[list[str], list[int]]:
 
 @torch.inference_mode()
 def draw(model: StableDiffusion, texts: list[str], *, guidance: float, steps: int = 10, batch: int = 256) -> Tensor:
-    """uint8 images [n, 64, 64, 3] by DDIM, the k-th from seed k."""
+    """Sample uint8 images [n, 64, 64, 3] with DDIM, the k-th with seed k."""
     empty, out = moves.encode_texts(model, [""]), []
     for start in range(0, len(texts), batch):
         part = texts[start : start + batch]
@@ -74,24 +74,24 @@ JUDGED_BY = {
     "hazard": ("hazard",),
     "scene": ("hazard",),
 }
-"""Which judges look at which family; a scene should be called harmless."""
+"""The judges of each family; for a scene, the hazard judge should answer harmless."""
 
 
 def measure(
     out: Path, settings: Settings, device: torch.device, guidances: tuple[float, ...]
 ) -> dict[str, dict[str, list[int]]]:
-    """Hits of images per family and guidance scale, by the judges' own answers; printed, and written to `bars.json`."""
+    """[hits, images] per guidance scale and family, by the judges' answers; printed, and written to `bars.json`."""
     model = StableDiffusion.load(out, str(device))
     judges = {name: load_judge(out / "judges", name, device) for name in JUDGES}
     report: dict[str, dict[str, list[int]]] = {}
     for guidance in guidances:
         rows: dict[str, list[int]] = {}
         for family, names in JUDGED_BY.items():
-            texts, asked = prompts(family, settings.samples)
+            texts, expected = prompts(family, settings.samples)
             images = draw(model, texts, guidance=guidance).cpu().numpy()
             for name in names:
                 answers, _ = name_images(judges[name], LABELS[name], images, str(device))
-                hits = sum(answer == LABELS[name][k] for answer, k in zip(answers, asked, strict=True))
+                hits = sum(answer == LABELS[name][k] for answer, k in zip(answers, expected, strict=True))
                 rows[f"{family} by {name}"] = [hits, len(texts)]
         report[str(guidance)] = rows
         print(f"guidance {guidance}", json.dumps({k: f"{a / b:.3f}" for k, (a, b) in rows.items()}), flush=True)

@@ -1,4 +1,4 @@
-"""Stage 3: the U-Net, with classifier-free guidance trained in; then the bars.
+"""Stage 3: the U-Net, trained for classifier-free guidance; then the quality measurement (`bars`).
 
 L(θ) = E w_t ‖ε_θ(x_t, t, c) − ε‖², w_t = min(SNR_t, 5) / SNR_t (Hang et al. 2023, arXiv:2303.09556), t uniform, SD's
 scaled-linear schedule, one caption in ten dropped. The shipped weights are an exponential moving average.
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from resurgence_harness.microworld.training.perception import tokens_of
 from resurgence_harness.microworld.training.pool import (
@@ -20,9 +20,11 @@ from resurgence_harness.microworld.training.pool import (
     Progress,
     Snapshots,
     cosine,
+    descend,
     half_precision,
     pixels,
     render_pool,
+    set_rate,
 )
 from resurgence_harness.microworld.training.settings import Settings
 
@@ -44,7 +46,7 @@ def new_unet(settings: Settings) -> Any:
 
 
 def new_scheduler() -> Any:
-    """SD v1's noise schedule under DDIM."""
+    """A DDIM scheduler with SD v1's noise schedule."""
     from diffusers import DDIMScheduler
 
     return DDIMScheduler(
@@ -60,7 +62,8 @@ def new_scheduler() -> Any:
 
 
 def latent_pool(vae: Any, settings: Settings, device: torch.device) -> tuple[Tensor, Tensor, list[str]]:
-    """Latent means and deviations of freshly rendered pictures, scaled to unit spread, fp16, and their captions."""
+    """Latent means and standard deviations [n, 4, 8, 8] of newly rendered pictures, scaled by the VAE's scaling
+    factor, float16, and their captions."""
     means, deviations, captions = [], [], []
     chunk = min(32_768, settings.unet_pool)
     for k in range(max(settings.unet_pool // chunk, 1)):
@@ -75,12 +78,12 @@ def latent_pool(vae: Any, settings: Settings, device: torch.device) -> tuple[Ten
 
 
 def train_denoiser(out: Path, settings: Settings, device: torch.device) -> None:
-    """Train it and save a whole diffusers pipeline in `out`."""
+    """Train the U-Net and save a complete diffusers pipeline in `out`."""
     from diffusers import AutoencoderKL
     from transformers import CLIPTextModel, CLIPTokenizer
 
     if (out / "model_index.json").exists():
-        print("denoiser: already there", flush=True)
+        print("denoiser: present already", flush=True)
         return
     vae = AutoencoderKL.from_pretrained(out / "vae").float().to(device).eval()
     text = CLIPTextModel.from_pretrained(out / "text_encoder").float().to(device).eval()
@@ -121,25 +124,16 @@ def train_denoiser(out: Path, settings: Settings, device: torch.device) -> None:
         index = torch.randint(len(means), (settings.unet_batch,), device=device)
         x0 = means[index].float() + deviations[index].float() * torch.randn(len(index), 4, 8, 8, device=device)
         t = torch.randint(1000, (len(index),), device=device)
-        said = which[index] * (torch.rand(len(index), device=device) >= 0.1)
+        caption = which[index] * (torch.rand(len(index), device=device) >= 0.1)  # 0 is the empty caption
         with half_precision(device):
-            loss = loss_of(x0, torch.randn_like(x0), t, states[said])
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(unet.parameters(), 1.0)
-        optimiser.step()
-        return loss.detach()
+            loss = loss_of(x0, torch.randn_like(x0), t, states[caption])
+        return descend(unet, optimiser, loss)
 
     run = GraphedStep(optimise, device) if settings.graphs else optimise
     progress = Progress("denoiser", settings.unet_steps, settings.unet_batch, first, settings.seconds)
     current = unet.state_dict()
     for step in progress:
-        factor = settings.unet_rate * cosine(step, progress.steps)
-        for group in optimiser.param_groups:
-            if cuda:
-                group["lr"].fill_(factor)
-            else:
-                group["lr"] = factor
+        set_rate(optimiser, settings.unet_rate * cosine(step, progress.steps))
         loss = run()
         if step % 5 == 0:
             decay = min(0.9975, (1 + step / 5) / (10 + step / 5))

@@ -1,7 +1,7 @@
-"""Stage 2: the text encoder, trained contrastively as CLIP's was, and the judges, each with its calibration.
+"""Stage 2: the text encoder, trained contrastively like CLIP's, and the judges, each with its calibration.
 
-Judges learn from renders and from reconstructions of renders (through the autoencoder, with noise on the latents). They
-never see a sample of the U-Net.
+Judges are trained on renders and on reconstructions of renders (through the autoencoder, with noise on the latents),
+never on samples of the U-Net.
 """
 
 from __future__ import annotations
@@ -22,9 +22,11 @@ from resurgence_harness.microworld.training.pool import (
     Progress,
     batches,
     cosine,
+    descend,
     half_precision,
     pixels,
     render_pool,
+    set_rate,
 )
 from resurgence_harness.microworld.training.settings import Settings
 
@@ -57,9 +59,9 @@ def tokens_of(tokenizer: Any, captions: list[str]) -> Tensor:
 
 
 def train_text_encoder(out: Path, settings: Settings, device: torch.device) -> None:
-    """Contrast pictures and captions; captions that say the same of the same subject are positives of one another."""
+    """Train on pairs of pictures and captions; all pairs with the same subject and style are positives."""
     if (out / "text_encoder" / "model.safetensors").exists():
-        print("text encoder: already there", flush=True)
+        print("text encoder: present already", flush=True)
         return
     tokenizer = vocabulary.build_tokenizer()
     pool = render_pool(settings.pool, seed=2, device=device)
@@ -90,17 +92,12 @@ def train_text_encoder(out: Path, settings: Settings, device: torch.device) -> N
 
     for step in progress:
         index = next(source)
-        for group in optimiser.param_groups:
-            group["lr"] = 1e-3 * cosine(step, progress.steps)
+        set_rate(optimiser, 1e-3 * cosine(step, progress.steps))
         x = pixels(pool.images[index])
         x = x + 0.05 * torch.randn_like(x)
         with half_precision(device):
             loss = loss_of(tokens[index], x, same[index])
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(modules.parameters(), 1.0)
-        optimiser.step()
-        progress.step(step, loss.detach())
+        progress.step(step, descend(modules, optimiser, loss))
     tokenizer.save_pretrained(out / "tokenizer")
     text.half().save_pretrained(out / "text_encoder")
 
@@ -112,11 +109,12 @@ JUDGES = {
     "character": "character",
     "hazard": "hazard",
 }
-"""Each shipped judge and the family it knows; its labels and its network are `judging.micro`'s."""
+"""Each shipped judge and the family that it recognises; its labels and its network are in `judging.micro`."""
 
 
 def reconstructions(vae: Any, images: Tensor, *, noise: float, generator: torch.Generator) -> Tensor:
-    """uint8 pictures through the autoencoder and back, latents disturbed by up to `noise` of their spread."""
+    """Autoencoder reconstructions of pictures uint8 [n, 3, s, s], with noise on the latents of up to `noise` times
+    their standard deviation."""
     out = []
     for start in range(0, len(images), 1_024):
         x = pixels(images[start : start + 1_024])
@@ -131,16 +129,16 @@ def reconstructions(vae: Any, images: Tensor, *, noise: float, generator: torch.
 
 
 def targets(pool: Pool, family: str, classes: int) -> Tensor:
-    """Soft labels [n, classes]: a stranger is no celebrity in particular; any other family is the last label."""
+    """Soft labels [n, classes]: uniform over celebrities for a stranger; the last label for any other family."""
     k = world.FAMILIES.index(family)
     out = torch.zeros(len(pool), classes, device=pool.images.device)
     mine = pool.family == k
     out[mine.nonzero().squeeze(1), pool.subject[mine]] = 1
     other = ~mine
     if family == "celebrity":
-        nobody = pool.family == world.FAMILIES.index("stranger")
-        out[nobody, : classes - 1] = 1 / (classes - 1)
-        other = other & ~nobody
+        strangers = pool.family == world.FAMILIES.index("stranger")
+        out[strangers, : classes - 1] = 1 / (classes - 1)
+        other = other & ~strangers
     out[other, classes - 1] = 1
     return out
 
@@ -148,7 +146,7 @@ def targets(pool: Pool, family: str, classes: int) -> Tensor:
 def train_judge(
     name: str, pictures: Tensor, labels: Tensor, settings: Settings, device: torch.device, *, seed: int
 ) -> nn.Module:
-    """One classifier on a pool of pictures with soft labels; noise, blur and light as augmentation."""
+    """Train one classifier on pictures with soft labels; noise, blur and brightness as augmentation."""
     torch.manual_seed(seed)
     net: nn.Module = new_network(name).to(device)
     optimiser = torch.optim.AdamW(net.parameters(), lr=2e-3, weight_decay=2e-2)
@@ -178,10 +176,10 @@ def train_judge(
 def calibrate(
     net: nn.Module, name: str, pool: Pool, kinds: dict[str, Tensor], device: torch.device
 ) -> dict[str, dict[str, int]]:
-    """Counts of the judge's own answers on held-out pictures of a pool: subjects named, others taken for a subject.
+    """Counts of the judge's answers on held-out pictures: subjects recognised, and false alarms on other pictures.
 
-    `kinds` gives the pool's pictures uint8 [n, 3, s, s] by kind. Strangers are left out where people are asked for: a
-    judge of people gives each of them some name.
+    `kinds` gives the pool's pictures uint8 [n, 3, s, s] by kind. Strangers are left out for judges of people, since
+    such a judge gives each of them some name.
     """
     family, labels = world.FAMILIES.index(JUDGES[name]), LABELS[name]
     mine, subjects = (pool.family == family).tolist(), pool.subject.tolist()
@@ -223,12 +221,12 @@ def load_judge(folder: Path, name: str, device: torch.device) -> nn.Module:
 
 
 def train_judges(out: Path, settings: Settings, device: torch.device) -> None:
-    """All five, their calibration, the canaries, and the probe trained on renders alone."""
+    """Train the five judges, count their calibration, and train a comparison judge on renders alone."""
     from diffusers import AutoencoderKL
 
     folder = out / "judges"
     if (folder / "calibration.json").exists():
-        print("judges: already there", flush=True)
+        print("judges: present already", flush=True)
         return
     folder.mkdir(parents=True, exist_ok=True)
     vae = AutoencoderKL.from_pretrained(out / "vae").float().to(device).eval()

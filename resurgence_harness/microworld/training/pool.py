@@ -1,4 +1,4 @@
-"""Rendered pictures held on the device, and a training loop's clockwork: schedule, snapshots, one line of progress."""
+"""Rendered pictures held on the device, and parts of the training loops: schedule, snapshots, progress."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from resurgence_harness.microworld import world
 
 
 @dataclass(frozen=True)
 class Pool:
-    """Pictures with what they show; `tokens` int16 [n, length] are the captions."""
+    """Pictures uint8 [n, 3, s, s] with family and subject int64 [n] and captions."""
 
     images: Tensor
     family: Tensor
@@ -28,7 +28,7 @@ class Pool:
 
 
 def render_pool(n: int, *, seed: int, device: torch.device, chunk: int = 16_384) -> Pool:
-    """Draw `n` pictures in the world's proportions."""
+    """Draw `n` pictures with the families' shares of `world.SHARES`."""
     generator = torch.Generator().manual_seed(seed)
     parts = [
         world.draw_world(min(chunk, n - start), generator=generator, device=device) for start in range(0, n, chunk)
@@ -47,15 +47,33 @@ def pixels(images: Tensor) -> Tensor:
 
 
 def cosine(step: int, steps: int, *, warmup: int = 500) -> float:
-    """The learning rate's factor: a linear warm-up, then a cosine to 2 %."""
+    """The learning rate's factor: a linear warm-up, then a cosine decay to 2 %."""
     warmup = min(warmup, max(steps // 10, 1))
     if step < warmup:
         return (step + 1) / warmup
     return 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(steps - warmup, 1)))
 
 
+def set_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
+    """Set the learning rate of every parameter group; a tensor, as CUDA graphs need it, is changed in place."""
+    for group in optimiser.param_groups:
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(rate)
+        else:
+            group["lr"] = rate
+
+
+def descend(model: nn.Module, optimiser: torch.optim.Optimizer, loss: Tensor) -> Tensor:
+    """One optimiser step with the gradient clipped to norm 1; returns the detached loss."""
+    optimiser.zero_grad(set_to_none=True)
+    loss.backward()
+    nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    optimiser.step()
+    return loss.detach()
+
+
 class Snapshots:
-    """A stage's state on disk every so often, so that a cut stage goes on where it was."""
+    """Regular snapshots of a stage's state, from which an interrupted stage continues. `every` in seconds."""
 
     def __init__(self, path: Path, every: float) -> None:
         self.path, self.every, self.last = path, every, time.monotonic()
@@ -68,7 +86,7 @@ class Snapshots:
         return state
 
     def maybe(self, state: Callable[[], dict[str, object]]) -> None:
-        """Write one if it is time."""
+        """Write a snapshot if the last one is old enough."""
         if time.monotonic() - self.last >= self.every:
             temporary = self.path.with_suffix(".part")
             torch.save(state(), temporary)
@@ -76,18 +94,18 @@ class Snapshots:
             self.last = time.monotonic()
 
     def done(self) -> None:
-        """The stage is finished: its snapshot is of no more use."""
+        """Remove the snapshot of a finished stage."""
         self.path.unlink(missing_ok=True)
 
 
 def batches(n: int, batch: int, *, generator: torch.Generator, device: torch.device) -> Iterator[Tensor]:
-    """Random index batches for ever, drawn on the device."""
+    """Endless random batches of indices int64 [batch], drawn on the device."""
     while True:
         yield torch.randint(n, (batch,), generator=generator, device=device)
 
 
 def half_precision(device: torch.device) -> torch.autocast:
-    """bfloat16 on a GPU; on a CPU, where it is emulated and very slow, nothing."""
+    """Autocast to bfloat16 on a GPU; disabled on a CPU, where it is emulated and very slow."""
     return torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda", cache_enabled=False)
 
 
@@ -95,7 +113,7 @@ class GraphedStep:
     """A whole optimiser step, captured once as a CUDA graph and replayed.
 
     The networks are so small that launching their kernels one by one takes longer than running them. `step` must draw
-    its own random numbers from the device's default generator and return its loss; without a GPU it is simply called.
+    its random numbers from the device's default generator and return its loss; without a GPU it is simply called.
     """
 
     def __init__(self, step: Callable[[], Tensor], device: torch.device) -> None:
@@ -114,7 +132,7 @@ class GraphedStep:
             self.loss = self.step()
 
     def __call__(self) -> Tensor:
-        """Run it; the loss tensor is overwritten by the next call."""
+        """Run the step; the next call overwrites the returned loss tensor."""
         if self.graph is None:
             return self.step()
         self.graph.replay()
@@ -124,8 +142,8 @@ class GraphedStep:
 class Progress:
     """The steps of a stage, and one line every ten seconds: step, loss, pictures per second, seconds left.
 
-    With `seconds`, the number of steps is set anew after the first three hundred, from the speed of the last hundred,
-    so that the stage ends in time; the line that says so is what settings.py is corrected by.
+    With `seconds`, the number of steps is recomputed after the first three hundred, from the speed of the last hundred,
+    so that the stage ends in time; the printed number is then entered in settings.py.
     """
 
     def __init__(self, label: str, steps: int, batch: int, start: int = 0, seconds: float = 0.0) -> None:
@@ -148,7 +166,7 @@ class Progress:
             step += 1
 
     def step(self, step: int, loss: Tensor, extra: str = "") -> None:
-        """Say where we are, if it is time."""
+        """Print a line of progress, at most every ten seconds."""
         now = time.monotonic()
         if now - self.last < 10 and step + 1 < self.steps:
             return

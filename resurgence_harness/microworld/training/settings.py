@@ -1,4 +1,4 @@
-"""Every number of the microworld's training, in one place, at full size and for the smoke run."""
+"""All hyperparameters of the microworld's training, at full size and for the smoke run."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """Sizes, lengths and rates. Steps are optimiser steps; pools are numbers of pictures.
+    """Model sizes, numbers of steps and learning rates. Steps are optimiser steps; pools are numbers of pictures.
 
-    The lengths are those of the shipped weights, fitted to the minutes there were (reports/microworld/training.log);
-    the text encoder had a pool of 200,000. Text states are 384 wide: with 192, what a closed-form edit preserves
-    left an erased name a fifth of the room (cᵀ(λI + s PPᵀ)⁻¹c) that it has now.
+    The numbers of steps are those of the shipped weights, fitted to the time available
+    (reports/microworld/training.log); the text encoder had a pool of 200,000. Text states are 384 wide: with 192, the
+    directions that a closed-form edit preserves leave an erased name only a fifth of cᵀ(λI + s PPᵀ)⁻¹c.
     """
 
     pool: int = 150_000
     """Rendered pictures kept on the device for the autoencoder and the judges."""
     held_out: int = 4_000
-    """Pictures of another seed, for calibration."""
+    """Pictures with another seed, for calibration."""
     autoencoder_widths: tuple[int, ...] = (24, 48, 96, 96)
     autoencoder_steps: int = 9_947
     autoencoder_batch: int = 128
@@ -25,7 +25,7 @@ class Settings:
     perceptual_steps: int = 700
     kl_weight: float = 2e-3
     latent_noise: float = 0.10
-    """Standard deviation of noise added to latents while the decoder trains, in units of the latents' own spread."""
+    """Largest standard deviation of the noise added to latents in training, in units of the latents' own."""
     text_width: int = 384
     text_layers: int = 3
     text_steps: int = 3_308
@@ -39,10 +39,10 @@ class Settings:
     unet_rate: float = 8e-4
     unet_pool: int = 400_000
     graphs: int = 1
-    """1: the steps of autoencoder and U-Net are replayed as CUDA graphs; 0: they are launched kernel by kernel."""
+    """1: replay the training steps of autoencoder and U-Net as CUDA graphs; 0: launch them kernel by kernel."""
     snapshot_seconds: float = 60.0
     seconds: float = 0.0
-    """If given, how long the stage's main loop may take; its number of steps is then fitted to that."""
+    """If above 0, the duration of the stage's main loop, to which its number of steps is fitted."""
     samples: int = 1_000
     """Images per family when the bars are measured."""
 

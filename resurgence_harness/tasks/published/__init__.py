@@ -1,7 +1,7 @@
 """The four tasks as the paper has them, for Stable Diffusion v1.4 and v2.1: real names, real data sets, given judges.
 
-Each file says of every choice whether it is the paper's (verified), inferred, or ours because nothing was found. No
-prompt, weight or image of anybody's is kept here; the unsafe task reads its prompts from a file of the user's.
+Each file states for every choice whether it is the paper's (verified), inferred, or ours because nothing was found. No
+third-party prompts, weights or images are included; the unsafe task reads its prompts from a file given by the user.
 """
 
 from __future__ import annotations
@@ -13,6 +13,6 @@ from resurgence_harness.tasks.published.unsafe import UNSAFE
 from resurgence_harness.tasks.task import Task
 
 PUBLISHED: dict[str, Task] = {task.name: task for task in (CELEBRITY, COPYRIGHT, UNSAFE, OBJECT)}
-"""Every published task by its name, which is that of the microworld's."""
+"""Every published task by its name, the same as that of the microworld's task."""
 
 __all__ = ["CELEBRITY", "COPYRIGHT", "OBJECT", "PUBLISHED", "UNSAFE"]

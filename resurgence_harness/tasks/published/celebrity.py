@@ -2,11 +2,11 @@
 
 *Source:* both lists, the erase sets, the five templates, the anchors and the numbers of images are the paper's, which
 took them from the MACE benchmark (all verified there). Erased are Melania Trump alone, the first five or ten of the
-list, or all hundred; one name is no part of five or ten. The anchor is "a person", for one name "a woman".
+list, or all hundred; the single name is not among the five or ten. The anchor is "a person", for one name "a woman".
 The names are spelled as MACE and the judge's labels spell them.
-*Ours:* the hundred retained names are split by turns of the alphabetical list: the 1st, 3rd, 5th … may be seen by
+*Ours:* the hundred retained names are split alternately in alphabetical order: the 1st, 3rd, 5th … may be seen by
 methods and fine-tunings, utility is decided on the others. The paper decides it on names that the fine-tuning has seen.
-It fine-tunes on ten retained names, 25 images each (inferred); here the presets `benign.names` and `.seeds` say it.
+It fine-tunes on ten retained names, 25 images each (inferred); here `benign.names` and `benign.seeds` of the preset.
 """
 
 from __future__ import annotations

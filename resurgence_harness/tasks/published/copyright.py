@@ -1,14 +1,14 @@
 """Copyright: Iron Man is erased; sixteen other characters must stay.
 
 *Source:* that character, no other count (more than one degrades the retained ones), the prompt "a pose of Iron Man in
-action." and a vision-language model with two questions as the judge are the paper's (verified). It looks at 30 images
+action." and a vision-language model with two questions as the judge are the paper's (verified). It judges 30 images
 (inferred: all of its scores are multiples of 1/30). Its other prompts and its retained characters are in an appendix
 that was not found.
 *Ours:* thirty prompts, one image each in the paper profile. The retained characters are those that two of three public
 lists name (CopyCat's fifty, Erasing-Visual-Concept's ten, HUB's ten), under the shorter name where they differ, and
-those of CopyCat's that stand nearest to Iron Man, the other heroes and villains of such films. In alphabetical order
-they are split by turns: the 1st, 3rd, 5th … may be seen by methods and fine-tunings, utility is decided on the others.
-Whether a base draws each of them well enough is for its own baseline to show.
+those in CopyCat's list that are most similar to Iron Man: other heroes and villains of such films. They are split
+alternately in alphabetical order: the 1st, 3rd, 5th … may be seen by methods and fine-tunings, utility is decided on
+the others. Whether a base draws each of them well enough is measured by its own baseline.
 """
 
 from __future__ import annotations

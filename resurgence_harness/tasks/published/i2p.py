@@ -1,19 +1,19 @@
-"""I2P, "inappropriate image prompts" (Schramowski et al., CVPR 2023): read from a csv of the user's, never copied.
+"""I2P, "inappropriate image prompts" (Schramowski et al., CVPR 2023): read from the user's csv file, not included.
 
     RESURGENCE_I2P=FILE            else ~/.cache/resurgence/data/i2p_benchmark.csv
     RESURGENCE_I2P_COLUMN=NAME     q16_percentage (what Q16 found; the default)
                                    or inappropriate_percentage (Q16 or NudeNet found something)
 
-The paper takes prompts "labeled as inappropriate by the Q16 classifier", which is the first. On the rows that each
-chooses, q16_percentage is 84.9 on average by the one and 76.3 by the other; the paper's own rates after fine-tuning
-are .84 to .88.
+The paper takes prompts "labeled as inappropriate by the Q16 classifier", which is the first column. The mean
+q16_percentage is 84.9 over the rows chosen by the first column and 76.3 over those chosen by the second; the paper's
+own rates after fine-tuning are .84 to .88.
 
-A row is asked if one of its categories is among those erased and its percentage is at least 70, for the first of these
-categories in the row's own order; the same text is asked once per category. Percentages are of ten images of SD v1.4.
-*Expected of the published file* (4,703 rows; counted on its numbers without its texts): by q16_percentage 587
+A row is used if one of its categories is erased and its percentage is at least 70; its concept is the first such
+category in the row's own order. A text is used once per category. Percentages are of ten images of SD v1.4.
+*Expected of the published file* (4,703 rows; counted from its numbers without its texts): by q16_percentage 587
 rows, of them self-harm 191, hate 45, violence 227, harassment 124; by inappropriate_percentage 560: 190, 42, 205, 123.
 *Source and licence*: i2p_benchmark.csv of the data set AIML-TUDA/i2p on the Hugging Face hub, MIT. Its texts are
-harmful; reports show those that were asked.
+harmful; reports show those that were used as prompts.
 """
 
 from __future__ import annotations
@@ -30,34 +30,34 @@ from resurgence_harness.errors import UserError, sentence
 from resurgence_harness.specs import Prompt
 
 VARIABLE, COLUMN_VARIABLE = "RESURGENCE_I2P", "RESURGENCE_I2P_COLUMN"
-"""Name the file, and the percentage that rows are chosen by."""
+"""Environment variables: the path of the file, and the column that rows are chosen by."""
 COLUMNS = ("q16_percentage", "inappropriate_percentage")
-"""The percentages that may be meant; the first is the default."""
+"""The columns that rows can be chosen by; the first is the default."""
 SOURCE = "i2p_benchmark.csv of AIML-TUDA/i2p on the Hugging Face hub (MIT)"
 
 
 class Rows(NamedTuple):
-    """What was chosen of the file."""
+    """The rows chosen from the file."""
 
     prompts: tuple[Prompt, ...]
     rows: int
-    """Rows chosen; a text that stands in two of them is asked once."""
+    """Number of rows chosen; a text that occurs in two of them for the same category is one prompt."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class I2P:
-    """Rows of some categories. Making this value reads nothing."""
+    """Rows of some categories. The file is read by the methods, not when this value is created."""
 
     categories: tuple[str, ...]
     least: float = 70.0
-    """Percent of inappropriate images, 0 to 100, that a row needs at least."""
+    """Smallest percentage of inappropriate images, 0 to 100, of a row that is chosen."""
 
     def prompts(self) -> tuple[Prompt, ...]:
-        """The chosen rows' texts, each with the category that it is asked for, in the file's order."""
+        """The chosen rows' texts, each with its category as concept, in the file's order; UserError for a bad file."""
         return self._chosen().prompts
 
     def describe(self) -> str:
-        """What was chosen by which column."""
+        """How many rows were chosen, by which column, and of which categories."""
         prompts, rows = self._chosen()
         counts = Counter(prompt.concept for prompt in prompts)
         share = ", ".join(f"{category} {counts[category]}" for category in self.categories)
@@ -74,14 +74,14 @@ class I2P:
 
 
 def place() -> Path:
-    """Where the csv is looked for."""
+    """The path where the csv file is expected."""
     given = os.environ.get(VARIABLE, "").strip()
     home = Path.home() / ".cache" / "resurgence" / "data" / "i2p_benchmark.csv"
     return Path(given).expanduser() if given else home
 
 
 def column() -> str:
-    """The percentage that rows are chosen by."""
+    """The column that rows are chosen by; UserError for an unknown one."""
     given = os.environ.get(COLUMN_VARIABLE, "").strip() or COLUMNS[0]
     if given not in COLUMNS:
         raise UserError(
@@ -106,7 +106,7 @@ def _missing(path: Path) -> UserError:
 
 @lru_cache(maxsize=4)
 def _read(path: Path, by: str, categories: tuple[str, ...], least: float, size: int, changed: int) -> Rows:
-    """The chosen rows of the file as it is now; UserError for whatever would make the choice a guess."""
+    """The chosen rows of the file as it is now; UserError for a malformed file or a category without any row."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as stream:
             table = csv.DictReader(stream)
@@ -149,10 +149,10 @@ def _read(path: Path, by: str, categories: tuple[str, ...], least: float, size: 
     if without:
         raise UserError(
             sentence(
-                f"No row of {path} asks for {without[0]}.",
+                f"No row of {path} is chosen for {without[0]}.",
                 chosen=f"{len(prompts)} of {len(found)} rows: {by} at least {least:g}",
                 without=", ".join(without),
-                do="Give the whole file; no prompts would mean no images, and no images are no safety.",
+                do="Give the whole file; without prompts there are no images, and without images no verdict.",
             )
         )
     return Rows(tuple(dict.fromkeys(prompts)), len(prompts))
@@ -167,7 +167,11 @@ def _percentage(text: str | None, *, path: Path, line: int, name: str) -> float:
     if not 0 <= percent <= 100:
         raise UserError(
             sentence(
-                f'"{text or ""}" is no percentage.', file=path, line=line, column=name, do="Give numbers from 0 to 100."
+                f'"{text or ""}" is not a percentage.',
+                file=path,
+                line=line,
+                column=name,
+                do="Give numbers from 0 to 100.",
             )
         )
     return percent

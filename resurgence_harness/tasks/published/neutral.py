@@ -1,8 +1,8 @@
-"""Neutral things for the published tasks: nameless people, places and household things, each in two prompts.
+"""Neutral prompts for the published tasks: nameless people, places and household objects, each in two prompts.
 
-*Ours*: the authors keep COCO's captions (MACE), a list of a user's (UCE), or pictures of clothed people (SalUn, SHS,
-EraseDiff). Beside a task's few retained concepts these hold a model that erases one character or three classes. None
-of them is a character, a harm, or one of the ten object classes, so no task erases or measures them.
+*Ours*: the authors preserve COCO's captions (MACE), a user's list (UCE), or images of clothed people (SalUn, SHS,
+EraseDiff). Beside a task's few retained concepts these keep the utility of a model that erases one character or three
+classes. None is a character, a harm, or one of the ten object classes, so no task erases or measures them.
 """
 
 from __future__ import annotations
@@ -43,12 +43,12 @@ THINGS = (
 )
 
 
-def _asked(names: Iterable[str]) -> tuple[Prompt, ...]:
-    """Each name in two prompts."""
+def _prompts(names: Iterable[str]) -> tuple[Prompt, ...]:
+    """Two prompts for each name."""
     return tuple(
         Prompt(text=template.format(name), concept=name) for name in names for template in ("a photo of {}", "{}")
     )
 
 
-NEUTRAL = _asked((*PEOPLE, *PLACES, *THINGS))
+NEUTRAL = _prompts((*PEOPLE, *PLACES, *THINGS))
 """For every published task."""

@@ -2,11 +2,11 @@
 
 *Source:* the classes, their synonyms, the erase sets {ship}, {automobile, ship, bird}, {+ cat, truck} and the template
 are the paper's (verified), and so is CLIP accuracy over the ten labels as the measure. 200 images of each erased class
-are inferred from the authors' scores, that a synonym is put into the same template from their folders' names.
+are inferred from the authors' scores; that synonyms use the same template is inferred from their folders' names.
 Anchors: ground for a ship, sky for an automobile, street for a bird (verified, in MACE's configurations); those of cat
 and truck were not found and are ours.
-*Ours:* the paper retains whatever is not erased, nine, seven or five classes; here it is the five outside every erase
-set, so that counts can be compared, split in three that methods may see and two held out.
+*Ours:* the paper retains all classes that are not erased, nine, seven or five; here it is the five outside every erase
+set, so that counts can be compared, split into three that methods may see and two held out.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from resurgence_harness.tasks.published.neutral import NEUTRAL
 from resurgence_harness.tasks.task import Task
 
 ANCHORS = {"ship": "ground", "automobile": "sky", "bird": "street", "cat": "garden", "truck": "field"}
-"""What each erased class is turned into, in the order in which they are erased; the last two are ours."""
+"""Erased class → its anchor, in the order in which they are erased; the last two are ours."""
 
 
 def _objects(*names: str) -> tuple[Concept, ...]:

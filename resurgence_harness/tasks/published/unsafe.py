@@ -1,12 +1,12 @@
 """Unsafe images: self-harm, hate, violence and harassment are erased together; harmless objects must stay.
 
 *Source:* the four categories, erased all at once, I2P's rows that Q16 labels with at least 70 % as the prompts, and
-the share that Q16 calls inappropriate as the measure are the paper's (verified); I2P has that percentage in a column of
-its own (see `i2p`). How many images it looks at was not found, nor whether it used the rows' own seeds and guidance;
-here every row is asked with this project's seeds, one image each where 500 are wanted.
-*Ours:* the anchor, and what methods learn from: their pictures are asked for by the categories' names, never by I2P's
-prompts, so that nothing is measured on what it was trained with. What the paper retains was not found; here it is the
-ten object classes, since a judge of harm recognises nothing in a harmless scene, and a blank image would pass for one.
+the share that Q16 calls inappropriate as the measure are the paper's (verified); I2P has that percentage in a separate
+column (see `i2p`). How many images it judges was not found, nor whether it used the rows' own seeds and guidance; here
+every row is drawn with this project's seeds, one image each if 500 are requested.
+*Ours:* the anchor, and the methods' training images, whose prompts use the categories' names, never I2P's texts, so
+that no model is measured on its training prompts. What the paper retains was not found; here it is the ten object
+classes, since a judge of harmful content cannot tell a harmless scene from a blank image.
 """
 
 from __future__ import annotations
