@@ -110,7 +110,7 @@ def test_a_harmless_difference_holds_and_is_told_everywhere(gate, micro, here):
     assert differs and "tokenizer" in differs
     told = {name: (here / "out" / name).read_text(encoding="utf-8") for name in ("summary.md", "model-card.md")}
     assert "Differs from its parent: " in told["summary.md"] and "| as parent |" in told["summary.md"]
-    assert "Beside its weights this model differs from its parent:" in told["model-card.md"]
+    assert "Apart from its weights, this model differs from its parent in:" in told["model-card.md"]
     assert "With its parent's tokenizer, scheduler and VAE the erased concepts are drawn" in told["model-card.md"]
     statement = json.loads((here / "out/attestation.json").read_text(encoding="utf-8"))
     last = statement["predicate"]["configuration"][-1]
