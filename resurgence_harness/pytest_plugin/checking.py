@@ -1,4 +1,4 @@
-"""Mistakes found before any worker starts: base, store, limits, names, prompts and judges."""
+"""Checks base, store, limits, names, prompts and judges before any worker starts."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from resurgence_harness.tasks import Task
 
 
 class Checked(NamedTuple):
-    """What is known before any worker starts."""
+    """Results of the checks before any worker starts."""
 
     base: Base
     notes: tuple[str, ...]
-    """Which prompts somebody wrote out are asked, and how many of them the base reads in part."""
+    """Sources of prompts that are written out in full, and how many of them the base's tokenizer truncates."""
 
 
 def check(options: Options, tasks: Sequence[Task], suites: Sequence[Path], judges: Sequence[Any] = ()) -> Checked:
-    """Find mistakes before any worker starts; nothing remains of it.
+    """Find mistakes before any worker starts; nothing is stored.
 
     UserError for a base, store or limits file that cannot be used, an erased name in a benign set, a name that the
-    base's tokenizer cannot represent, a judge whose weights are missing or who cannot say a name, or missing prompts.
+    base's tokenizer cannot represent, a judge with missing weights or without a label for a name, or missing prompts.
     """
     from resurgence_harness.judging import check_different, check_names
     from resurgence_harness.selection import cells
@@ -41,33 +41,33 @@ def check(options: Options, tasks: Sequence[Task], suites: Sequence[Path], judge
     base = engine.base
     notes = []
     for task in tasks:
-        asked: dict[str, bool] = {}
+        texts: dict[str, bool] = {}
         names: dict[str, None] = {}
         for cell in cells(task, options.selection):
             plan = engine.plan(cell, task)
             names |= dict.fromkeys(plan.names)
             probes = (plan.erased.probe, plan.retained.probe, plan.benign)
-            # A text that is also asked for by a template must be read whole.
+            # A text that a template yields as well must not be truncated.
             for prompt in (prompt for probe in probes for prompt in probe.prompts):
-                asked[prompt.text] = prompt.written and asked.get(prompt.text, True)
-        written = {text for text, by_somebody in asked.items() if by_somebody}
-        cut, room = check_texts(Path(base.location), sorted(asked), may_be_cut=written)
+                texts[prompt.text] = prompt.written and texts.get(prompt.text, True)
+        written = {text for text, is_written in texts.items() if is_written}
+        cut, room = check_texts(Path(base.location), sorted(texts), may_be_cut=written)
         notes += _notes(task, len(written), cut, room)
         for name in task.judges:
             judge = engine.judge(name)
-            _ = judge.digest  # of weights that are missing and not pinned there is none
+            _ = judge.digest  # raises UserError if weights are missing and not pinned
             check_names(judge, tuple(names))
         check_different([engine.judge(name) for name in task.judges])
     return Checked(base, tuple(notes))
 
 
 def _notes(task: Task, written: int, cut: int, room: int) -> list[str]:
-    """What is to be told of prompts that somebody wrote out."""
+    """Notes about prompts that are written out in full."""
     source = "" if isinstance(task.written, tuple) else task.written.describe()
-    told = [f"Prompts of {task.name}: {source}"] if source else []
+    notes = [f"Prompts of {task.name}: {source}"] if source else []
     if cut:
-        told.append(
-            f"Prompts of {task.name}: {cut} of {written} are longer than the {room} tokens that the base reads; "
-            "what is beyond is cut off."
+        notes.append(
+            f"Prompts of {task.name}: {cut} of {written} are longer than the {room} tokens that the base reads "
+            "and are truncated."
         )
-    return told
+    return notes

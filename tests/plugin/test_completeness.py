@@ -159,7 +159,7 @@ def test_a_suite_chooses_its_cells_and_says_so(suite: Folder) -> None:
     ran = suite.run("-n", "0")
     assert ran.code == 11 and len(ran.verdicts["missing"]) == 2, ran.output + ran.errors
     assert {one["why"] for one in ran.verdicts["missing"]} == {
-        "it was collected, and a plugin or a conftest.py took it away"
+        "it was collected, but a plugin or a conftest.py removed it"
     }
 
 

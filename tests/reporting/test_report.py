@@ -239,7 +239,7 @@ def test_a_result_is_found_by_its_tests_name(nodeid: str, full: str, name: str, 
 
 def test_a_skipped_cell_is_shown_once_as_an_error(tmp_path: Path) -> None:
     """Its own skipped result gives way to the one that says that there is no verdict."""
-    unrun = {**UNRUN, "kind": "unrun", "why": "it was not run, or skipped"}
+    unrun = {**UNRUN, "kind": "unrun", "why": "it was skipped or not run"}
     out = made(tmp_path / "out", record(), missing=(unrun,))
     skipped = result_of(unrun, 1767225610000, status="skipped", message="Skipped: not today")
     skipped["attachments"] = []
