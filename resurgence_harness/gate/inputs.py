@@ -1,4 +1,4 @@
-"""What a gate is given: a policy file, and the models that it or a command line names."""
+"""Inputs of a gate: a policy file, and the models that it or the command line names."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class GateInputs(NamedTuple):
 
     file: PolicyFile
     folder: Path
-    """What the policy's paths are meant from."""
+    """Folder that the policy's paths are relative to."""
     path: str
     candidate: list[str]
     unlearned: str | None
@@ -39,7 +39,7 @@ def read_inputs(
     base: str | None = None,
     partial: bool = False,
 ) -> GateInputs:
-    """The policy file with the models of the command line over it."""
+    """Read the policy file; models of the command line take precedence."""
     file, folder = load_policy(policy) if policy is not None else (PolicyFile(), Path.cwd())
     named = file.models
     listed = [named.candidate] if isinstance(named.candidate, str) else list(named.candidate or ())
@@ -47,7 +47,7 @@ def read_inputs(
     if not words:
         raise UserError(
             sentence(
-                "Nobody said which candidate is to be judged.",
+                "No candidate was given.",
                 do="Give --candidate DIR or FILE, or `models: {candidate: …}` in the policy. --demo shows an example.",
             )
         )
@@ -70,10 +70,10 @@ def read_policy(
     retained: Path | None = None,
     own: Mapping[str, Task] | None = None,
 ) -> ReleasePolicy:
-    """The policy with its lists read. Names of tasks mean what they mean on these models; `own` ones come first."""
+    """The policy with its lists read. Task names are resolved for these models; `own` tasks take precedence."""
     for word in (inputs.base, inputs.unlearned, inputs.candidate[0]):
         if word is not None and word not in ALIASES:
-            read_word(word, Path.cwd())  # a model that is not there is told before a task that it does not have
+            read_word(word, Path.cwd())  # a missing model is reported before an unknown task
     tasks = {**tasks_on(inputs.base or inputs.unlearned or inputs.candidate[0]), **(own or {})}
     return resolve(
         inputs.file,
@@ -87,7 +87,7 @@ def read_policy(
 
 
 def read_models(inputs: GateInputs, *, store: str, run: str = "") -> Models:
-    """The models, as directories that can be loaded; a fresh run, which `run` names, makes all of them anew."""
+    """The models as loadable directories; a fresh run, identified by `run`, makes all of them anew."""
     check_usable(store)
     root = Path(Store(store).root)
     return prepare(
@@ -102,7 +102,7 @@ def read_models(inputs: GateInputs, *, store: str, run: str = "") -> Models:
 
 
 def _from(folder: Path, word: str) -> str:
-    """A policy's word for a model, with its path beside the policy; names of published models stay."""
+    """A policy's model, with its path relative to the policy; names of published models are unchanged."""
     if word == "micro" or is_name(word, folder):
         return word
     return str(folder / Path(word).expanduser())

@@ -156,5 +156,5 @@ def test_a_difference_that_nothing_was_made_of_is_an_error(micro, here):
         audit=None,
         differences=(DIFFERS,),
     )
-    with pytest.raises(HarnessError, match="nothing was made of them to ask"):
+    with pytest.raises(HarnessError, match="no model was made to compare"):
         plan(policy, policy.groups[0], found)

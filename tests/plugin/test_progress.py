@@ -14,8 +14,8 @@ from resurgence_harness.pytest_plugin.progress import (
     ProgressWriter,
     costs,
     describe,
+    read_progress,
     seconds_left,
-    told,
     word,
 )
 
@@ -28,8 +28,8 @@ def test_workers_tell_and_the_controller_reads(tmp_path: Path) -> None:
     writer.update("drawing", 100, 100)
     writer.stage(0.3)
     writer.update("building micro → esd(10)", 0, 150)
-    (entry,) = told(tmp_path)
-    assert (entry["cell"], entry["words"], entry["fraction"]) == (
+    (entry,) = read_progress(tmp_path)
+    assert (entry["cell"], entry["label"], entry["fraction"]) == (
         "celebrity/esd-10-lora",
         "building micro → esd(10)",
         0.2,
@@ -38,7 +38,7 @@ def test_workers_tell_and_the_controller_reads(tmp_path: Path) -> None:
         "[resurgence] 3 of 8 cells · celebrity/esd-10-lora: building micro → esd(10) 0/150 · about 2 min left"
     )
     writer.finish()
-    assert told(tmp_path) == []
+    assert read_progress(tmp_path) == []
 
 
 def test_a_line_fits_the_terminal() -> None:
