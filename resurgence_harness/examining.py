@@ -14,13 +14,15 @@ no longer needed ("tighten").
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Generic
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple
 
+from resurgence_harness.diffusion.texts import check_texts
 from resurgence_harness.finetuning.contract import FineTuning
-from resurgence_harness.inquiry import Inquiry, Planned, Question
-from resurgence_harness.specs import Recipe
+from resurgence_harness.inquiry import Asking, Inquiry, Planned, Question
+from resurgence_harness.specs import Base, Prompt, Recipe
 from resurgence_harness.statistics import (
     Acceptance,
     CellEvidence,
@@ -38,6 +40,30 @@ from resurgence_harness.statistics import (
 if TYPE_CHECKING:
     from resurgence_harness.bench import Bench
     from resurgence_harness.judging import Judge
+
+
+class WrittenPrompts(NamedTuple):
+    """What is known of the prompts that a person wrote out, as a task's captions or a policy's own."""
+
+    written: int
+    cut: int
+    """How many of them are longer than the base reads."""
+    room: int
+    """Tokens that the base reads."""
+
+
+def check_prompts(plans: Iterable[Asking], base: Base, *, also: Iterable[Prompt] = ()) -> WrittenPrompts:
+    """UserError for a prompt that a base cannot read: any of these plans, and `also` others, as for training images.
+
+    A prompt that was filled from a template must be read whole; one that is written out may be cut.
+    """
+    may_be_cut: dict[str, bool] = {}
+    arms = (arm for plan in plans for arm in plan.arms.values())
+    for prompt in (*also, *(prompt for arm in arms for prompt in arm.grid.probe.prompts)):
+        may_be_cut[prompt.text] = prompt.written and may_be_cut.get(prompt.text, True)
+    written = {text for text, may in may_be_cut.items() if may}
+    cut, room = check_texts(Path(base.location), sorted(may_be_cut), may_be_cut=written)
+    return WrittenPrompts(len(written), cut, room)
 
 
 @dataclass(frozen=True, kw_only=True)

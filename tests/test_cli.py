@@ -60,6 +60,17 @@ def test_help_tells_the_exit_codes(run: Any) -> None:
         assert code == 0 and "Exit codes: 0 done" in " ".join(out.split())
 
 
+@pytest.mark.parametrize("device", ["tpu", "cuda:x", "cpu:0", "cuda:99"])
+@pytest.mark.parametrize("command", [("gate", "--candidate", "micro"), ("paper", "--table", "1")])
+def test_a_device_that_there_is_not_is_refused(
+    run: Any, command: tuple[str, ...], device: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By every command that takes one, before it reads anything else."""
+    monkeypatch.chdir(tmp_path)
+    code, _, err = run(*command, "--device", device)
+    assert code == 4 and err.startswith(f'resurgence: There is no device "{device}"')
+
+
 def test_ls_shows_sizes_ages_and_words(run: Any, store: Store) -> None:
     """One line per artifact and a sum."""
     code, out, _ = run("store", "ls", "--store", store.root)

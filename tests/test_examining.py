@@ -11,7 +11,8 @@ from typing import Any, cast
 import pytest
 
 from resurgence_harness.bench import Bench
-from resurgence_harness.examining import Budget, Laboratory, Recalled, Rule, examine
+from resurgence_harness.errors import UserError
+from resurgence_harness.examining import Budget, Laboratory, Recalled, Rule, check_prompts, examine
 from resurgence_harness.gate.asking import Gate
 from resurgence_harness.gate.models import Models
 from resurgence_harness.gate.release_policy import PolicyFile, resolve
@@ -19,7 +20,7 @@ from resurgence_harness.inquiry import Question
 from resurgence_harness.judging import judge_by_name
 from resurgence_harness.planning import JudgeSpec
 from resurgence_harness.selection import CellPlan, Selection, plan_cell, resolve_base
-from resurgence_harness.specs import Cell, Recipe, SampleRequest
+from resurgence_harness.specs import Cell, Grid, Probe, Prompt, Recipe, SampleRequest
 from resurgence_harness.statistics import Acceptance, Evidence, Judgment, Losses, Outcome, Policy, VerdictKind
 from resurgence_harness.storing import Store
 from resurgence_harness.tasks import CELEBRITY, TASKS
@@ -187,3 +188,26 @@ def test_the_store_alone_is_read_for_a_plan(everything: bool) -> None:
     recalled = Recalled(plan, Rule(policy=Policy()), laboratory(drawn, plan))
     assert recalled.clear is everything
     assert bool(recalled.inquiry.open) is not everything
+
+
+def test_every_prompt_that_is_drawn_is_read_before() -> None:
+    """Synonyms and prompts for concepts seen in training as well, and training images."""
+    plan, base = suite_plan(), resolve_base("micro")
+    prompts = (Prompt(text="ž ж", concept="x"),)
+    odd = Grid(probe=Probe(prompts=prompts, seeds=(1,), sampler=plan.erased.probe.sampler), block=1)
+    assert check_prompts([plan], base).cut == 0
+    for name in ("erased", "synonyms", "retained", "insample"):
+        with pytest.raises(UserError, match="cannot represent"):
+            check_prompts([plan, replace(plan, **{name: odd})], base)
+    with pytest.raises(UserError, match="cannot represent"):
+        check_prompts([plan], base, also=prompts)
+
+
+def test_only_what_is_written_out_alone_may_be_cut() -> None:
+    """A text that a template asks for too must be read whole."""
+    long = "a portrait of " + "alba " * 90
+    by_hand, filled = Prompt(text=long, concept="x", written=True), Prompt(text=long, concept="x")
+    found = check_prompts([], resolve_base("micro"), also=[by_hand])
+    assert (found.written, found.cut) == (1, 1) and found.room > 0
+    with pytest.raises(UserError, match="tokens; the base reads"):
+        check_prompts([], resolve_base("micro"), also=[by_hand, filled])

@@ -176,6 +176,9 @@ def rows() -> Iterator[Row]:
     nowhere = {"GITHUB_STEP_SUMMARY": "no/such/summary", "GITHUB_ACTIONS": "true"}
     for command, code in (("gate", 12), ("regression", 1)):
         yield Row(command=command, wrong="a summary nowhere", code=code, says="summary cannot be written", env=nowhere)
+    yield Row(command="gate", wrong="no such device", code=4, says='There is no device "tpu"', ending="--device=tpu")
+    own = {"GITHUB_STEP_SUMMARY": "out/verdict.json"}
+    yield Row(command="gate", wrong="a summary over a report", code=4, says="appended to a report", env=own)
     for command, name, code in (("gate", "contact-sheet-erased.jpg", 12), ("regression", "verdict.json", 1)):
         full = {"FAULT": f"open|out/.{name}.|OSError"}
         yield Row(command=command, wrong=f"no room for {name}", code=code, says="cannot be written", env=full)

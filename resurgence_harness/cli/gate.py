@@ -105,7 +105,6 @@ def gate_command(
     given: dict[str, object] = {"--candidate": candidate, "--unlearned": unlearned, "--base": base, "--task": task}
     given |= {"--concepts": concepts, "--retained": retained, "--policy": policy}
     given |= {"--log": log, "--model-card-pr": model_card_pr, "--partial": partial}
-    _check_device_word(device)
     check_device(device)
     place, on = _store(store), resolved_device(device)
     if demo:
@@ -114,6 +113,7 @@ def gate_command(
         if also:
             raise UserError(sentence(f"--demo takes no {also[0]}.", do="Leave it out: the demo brings its own models."))
         raise typer.Exit(_demo(out, place, on))
+    running.check_summary(out)
     tracking.check(log or ())
     keep_in(out)
     inputs = read_inputs(policy, candidate=candidate, unlearned=unlearned, base=base, partial=partial)
@@ -139,7 +139,7 @@ def prepared(policy: ReleasePolicy, models: Models, *, out: Path, store: Store, 
     if models.audit is not None:
         print(f"Weight audit: {models.audit.description}")
     for left in policy.stale:
-        print(f"Acceptances: {left}")
+        print(left)
     gate = Gate(policy, models, store=store, device=device)
     running.make(out)
     return gate
@@ -289,12 +289,6 @@ def _write_new(path: Path, text: str) -> None:
         raise UserError(
             sentence(f"{shown(str(path))} cannot be written.", reason=reason, do="Give another path with --to.")
         ) from None
-
-
-def _check_device_word(device: str) -> None:
-    kind, colon, index = device.partition(":")
-    if kind not in ("auto", "cpu", "cuda") or (colon and not (kind == "cuda" and index.isdecimal())):
-        raise UserError(sentence(f'There is no device "{shown(device)}".', do="Give auto, cpu, cuda or cuda:0 …"))
 
 
 def _store(given: str | None) -> str:

@@ -41,11 +41,12 @@ def paper_command(
 
     Rows are written as they come; a run that was cut goes on where it stopped. Leaves NAME.csv, NAME.png and NAME.svg.
     """
+    from resurgence_harness.diffusion.devices import check_device, resolved_device
     from resurgence_harness.experiments import comparing, figures, measuring
     from resurgence_harness.experiments.conditions import experiment_named
-    from resurgence_harness.pytest_plugin.workers import resolved_device
     from resurgence_harness.statistics import Policy
 
+    check_device(device)
     keep_in(to)
     asked = {"table": table, "figure": figure, "appendix": appendix, "": experiment}
     words = [f"{kind}-{value}".strip("-").casefold() for kind, value in asked.items() if value]

@@ -17,7 +17,6 @@ from resurgence_harness.diffusion.description import (
     WEIGHTS,
     ModelDescription,
     describe,
-    open_weights,
     weights_at,
 )
 from resurgence_harness.diffusion.schedules import check_schedule
@@ -41,11 +40,6 @@ def canonical(part: str, raw: str) -> str:
     return raw
 
 
-def variant_of(directory: str | Path, component: str) -> str | None:
-    """ "fp16" where a component's weights come only in that variant, else None for the plain ones."""
-    return weights_at(Path(directory) / component, Path(directory), WEIGHTS[component]).variant
-
-
 def weight_files(directory: str | Path, component: str) -> list[Path]:
     """The safetensors files of one component, shards in the order of their names."""
     return weights_at(Path(directory) / component, Path(directory), WEIGHTS[component]).files
@@ -54,11 +48,6 @@ def weight_files(directory: str | Path, component: str) -> list[Path]:
 def digest_of(directory: str | Path) -> str:
     """What this base is: sha256 over the sorted list of (file, sha256) of its weights and their settings."""
     return describe(directory).digest
-
-
-def tensor_files(directory: str | Path, component: str) -> list[TensorFile]:
-    """The opened weight files of one component; no tensor lies in two of them."""
-    return open_weights(weights_at(Path(directory) / component, Path(directory), WEIGHTS[component]), Path(directory))
 
 
 def check_base(directory: str | Path) -> ModelDescription:
@@ -153,8 +142,6 @@ __all__ = [
     "check_tensors",
     "describe",
     "digest_of",
-    "tensor_files",
-    "variant_of",
     "weight_files",
     "weights_at",
 ]

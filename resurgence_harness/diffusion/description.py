@@ -119,8 +119,6 @@ class DescribedFile:
 class Weights(NamedTuple):
     """The weight files of one component."""
 
-    variant: str | None
-    """ "fp16" where they come only in that variant, else None for the plain ones."""
     files: list[Path]
     """One file, or the shards in the order of their names."""
     places: dict[str, str] | None = None
@@ -224,7 +222,7 @@ def weights_at(folder: Path, directory: Path, stem: str) -> Weights:
     wanted = [f"{stem}{dotted}.safetensors" for dotted in ("", ".fp16")]
     wanted += [index for dotted in ("", ".fp16") for index in _indices(stem, dotted)]
     _refuse_lookalikes(folder, directory, wanted)
-    for variant, dotted in ((None, ""), ("fp16", ".fp16")):
+    for dotted in ("", ".fp16"):
         single = f"{stem}{dotted}.safetensors"
         there = [name for name in (single, *_indices(stem, dotted)) if name in names]
         shards = {name for name in names if _shard_of(stem, dotted).fullmatch(name)}
@@ -241,7 +239,7 @@ def weights_at(folder: Path, directory: Path, stem: str) -> Weights:
         if left := sorted(shards - {path.name for path in files}):
             raise _ambiguous(folder, f"{shown(left[0])}, a shard that no index names")
         if files:
-            return Weights(variant, files, places, listing)
+            return Weights(files, places, listing)
     pickles = sorted(name for name in names if Path(name).suffix.lower() in PICKLES)
     if pickles:
         raise UserError(

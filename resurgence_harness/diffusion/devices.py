@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from resurgence_harness.errors import UserError, sentence
+from resurgence_harness.errors import UserError, sentence, shown
 
 
 def visible_gpus(environ: Mapping[str, str] = os.environ, devices: Path = Path("/dev")) -> tuple[str, ...]:
@@ -46,8 +46,18 @@ def resolved_device(asked: str) -> str:
     return "cuda" if visible_gpus() and torch_has_cuda() else "cpu"
 
 
+def check_device_name(asked: str) -> None:
+    """UserError for what names no device, whatever this machine has."""
+    kind, colon, index = asked.partition(":")
+    if kind not in ("auto", "cpu", "cuda") or (colon and not (kind == "cuda" and index.isdecimal())):
+        raise UserError(
+            sentence(f'There is no device "{shown(asked)}".', do="Give auto, cpu, cuda, or cuda:0, cuda:1 …")
+        )
+
+
 def check_device(asked: str) -> None:
-    """UserError for a GPU that is not there."""
+    """UserError for what names no device, and for a GPU that is not there."""
+    check_device_name(asked)
     gpus = visible_gpus() if torch_has_cuda() else ()
     kind, _, index = asked.partition(":")
     if kind == "cuda" and int(index or 0) >= len(gpus):
@@ -56,6 +66,6 @@ def check_device(asked: str) -> None:
                 f'There is no device "{asked}" here.',
                 GPUs=len(gpus),
                 torch="built for CUDA" if torch_has_cuda() else "built without CUDA",
-                do="Leave --resurgence-device out to use what there is, or install a torch for your GPU.",
+                do="Leave the device out to use what there is, or install a torch for your GPU.",
             )
         )

@@ -8,7 +8,6 @@ that two models are the same. No torch.
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -90,12 +89,6 @@ class Comparison:
         """Whether a can come from b by training: the same tensors, nearer than `UNRELATED`."""
         return not self.unmatched and self.median < UNRELATED
 
-    @property
-    def farthest(self) -> list[str]:
-        """The layers that moved most, relative to themselves."""
-        moved = [name for name, one in self.layers.items() if one.moved]
-        return sorted(moved, key=lambda name: -self.layers[name].relative)
-
 
 @dataclass(frozen=True, kw_only=True)
 class Lineage:
@@ -137,12 +130,6 @@ def lineage(
     models = {word: _files(model) for word, model in given.items() if model is not None}
     pairs = [("candidate", "unlearned"), ("candidate", "base"), ("unlearned", "base")]
     return Lineage(comparisons=_compared(models, [(a, b) for a, b in pairs if a in models and b in models]))
-
-
-def compare(child: str | Path | ModelFiles, parent: str | Path | ModelFiles) -> Comparison:
-    """Hold one model against another, tensor by tensor."""
-    pair = ("child", "parent")
-    return _compared({"child": _files(child), "parent": _files(parent)}, [pair])[pair]
 
 
 def _compared(models: Mapping[str, ModelFiles], pairs: list[tuple[str, str]]) -> dict[tuple[str, str], Comparison]:
@@ -213,17 +200,6 @@ def same_numbers(mine: Weight, other: Weight) -> bool:
         return False
     a, b = a.reshape(-1), b.reshape(-1)
     return bool(np.array_equal(a, b)) or _rounds(mine, other, a, b)
-
-
-def weights_digest(model: str | Path | ModelFiles) -> str:
-    """sha256 of the numbers: the same for one file or many, for old names and new, for F16 and the same in F32."""
-    files = _files(model)
-    total = hashlib.sha256()
-    for name in sorted(files):
-        values = files[name].values()
-        total.update(f"{name} {list(values.shape)} ".encode())
-        total.update(hashlib.sha256(np.ascontiguousarray(values, np.float64).tobytes()).digest())
-    return total.hexdigest()
 
 
 def _files(model: str | Path | ModelFiles) -> ModelFiles:

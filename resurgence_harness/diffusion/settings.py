@@ -339,13 +339,18 @@ def _check_text(given: Mapping[str, Any], path: object) -> None:
         raise _wrong(path, odd[0], given[odd[0]], "no such key")
 
 
-def _check_unet(found: Mapping[str, Any], path: object) -> None:
+def _check_blocks(found: Mapping[str, Any], path: object) -> None:
     widths, groups = found["block_out_channels"], found["norm_num_groups"]
     for name in ("down_block_types", "up_block_types"):
         if len(found[name]) != len(widths):
             raise _wrong(path, name, found[name], f"{len(widths)} of them, as block_out_channels has")
     if any(width % groups for width in widths):
         raise _wrong(path, "norm_num_groups", groups, f"a divisor of every width, {widths}")
+
+
+def _check_unet(found: Mapping[str, Any], path: object) -> None:
+    _check_blocks(found, path)
+    widths = found["block_out_channels"]
     if widths[0] < 4 or widths[0] % 2:
         raise _wrong(path, "block_out_channels", widths, "an even number first, from 4")
     heads = found["attention_head_dim"]
@@ -356,15 +361,6 @@ def _check_unet(found: Mapping[str, Any], path: object) -> None:
         raise _wrong(path, "attention_head_dim", heads, f"divisors of the widths, {widths}: it is the number of heads")
     if found["in_channels"] != found["out_channels"]:
         raise _wrong(path, "in_channels", found["in_channels"], f"out_channels, {found['out_channels']}")
-
-
-def _check_vae(found: Mapping[str, Any], path: object) -> None:
-    widths, groups = found["block_out_channels"], found["norm_num_groups"]
-    for name in ("down_block_types", "up_block_types"):
-        if len(found[name]) != len(widths):
-            raise _wrong(path, name, found[name], f"{len(widths)} of them, as block_out_channels has")
-    if any(width % groups for width in widths):
-        raise _wrong(path, "norm_num_groups", groups, f"a divisor of every width, {widths}")
 
 
 def _check_heads(found: Mapping[str, Any], path: object) -> None:
@@ -406,7 +402,7 @@ def _schedule(found: Mapping[str, Any]) -> list[float]:
 
 _RELATIONS: Mapping[str, Callable[[Mapping[str, Any], object], None]] = {
     "unet": _check_unet,
-    "vae": _check_vae,
+    "vae": _check_blocks,
     "text_encoder": _check_heads,
     "scheduler": _check_schedule,
 }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from resurgence_harness.errors import UserError, sentence
 from resurgence_harness.finetuning.augmenting import NoFlip, RandomFlip
 from resurgence_harness.finetuning.benign import BenignSet, benign_losses, held_out
 from resurgence_harness.finetuning.contract import FineTuning
@@ -13,17 +12,6 @@ from resurgence_harness.finetuning.schedules import Constant, Cosine
 
 FINETUNINGS: dict[str, type[FineTuning]] = {kind.name: kind for kind in (LoRA, Full, CrossAttentionOnly)}
 """Every fine-tuning by its word in node ids."""
-
-
-def by_name(name: str) -> type[FineTuning]:
-    """The fine-tuning of this name ("lora"), or a UserError that lists the names there are."""
-    if name not in FINETUNINGS:
-        raise UserError(
-            sentence(
-                f'There is no fine-tuning "{name}".', known=", ".join(FINETUNINGS), do="Choose one of the known names."
-            )
-        )
-    return FINETUNINGS[name]
 
 
 __all__ = [
@@ -38,6 +26,5 @@ __all__ = [
     "NoFlip",
     "RandomFlip",
     "benign_losses",
-    "by_name",
     "held_out",
 ]

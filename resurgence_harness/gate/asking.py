@@ -12,12 +12,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from math import ceil
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from resurgence_harness.diffusion.texts import check_texts
 from resurgence_harness.errors import HarnessError, sentence
-from resurgence_harness.examining import Budget, Examined, Laboratory, Rule, examine
+from resurgence_harness.examining import Budget, Examined, Laboratory, Rule, check_prompts, examine
 from resurgence_harness.gate.models import Models
 from resurgence_harness.gate.release_policy import ConceptGroup, ReleasePolicy
 from resurgence_harness.inquiry import Inquiry
@@ -175,17 +173,6 @@ def judges_for(policy: ReleasePolicy, own: Mapping[str, Judge]) -> list[Judge]:
     return judges
 
 
-def check_prompts(plans: Sequence[Plan], models: Models) -> None:
-    """UserError for a prompt that the tokenizer of one of the models cannot represent."""
-    texts: dict[str, bool] = {}
-    grids = (grid for one in plans for grid in one.grids.values() if grid is not None)
-    for prompt in (prompt for grid in grids for prompt in grid.probe.prompts):
-        texts[prompt.text] = prompt.written and texts.get(prompt.text, True)
-    written = {text for text, is_written in texts.items() if is_written}
-    for recipe in models.named.values():
-        check_texts(Path(recipe.base.location), sorted(texts), may_be_cut=written)
-
-
 @dataclass(frozen=True, kw_only=True)
 class GroupResult:
     """The result for one group."""
@@ -214,7 +201,8 @@ class Gate:
         self.policy, self.models = policy, models
         self.judges = judges_for(policy, {judge.name: judge for judge in judges})
         self.plans = {group.word: plan(policy, group, models) for group in policy.groups}
-        check_prompts(list(self.plans.values()), models)
+        for recipe in models.named.values():
+            check_prompts(self.plans.values(), recipe.base)
         self.store, self.device, self._progress = store, device, progress
         self._benches: dict[str, Bench] = {}
 

@@ -249,7 +249,7 @@ class ReleasePolicy:
 
     @property
     def stale(self) -> list[str]:
-        """A sentence for every acceptance that cannot apply: for an unknown cell, or for other concepts."""
+        """A line for every acceptance that cannot apply: for an unknown cell, or for other concepts."""
         cells = {
             (cell.task, cell.method, cell.count, cell.finetuning): same_names(one.name for one in group.concepts)
             for group in self.groups
@@ -260,12 +260,14 @@ class ReleasePolicy:
             cell, names = (one.task, one.method, one.count, one.finetuning), same_names(one.concepts)
             label = f"{one.method}-{one.count}-{one.finetuning} ({one.task})"
             if cell not in cells:
-                found.append(f"there is no cell {label}; remove it, or correct its cell.")
+                found.append(f"Acceptances: there is no cell {label}; remove it, or correct its cell.")
             elif not names:
-                found.append(f"that of {label} names no concepts: record it again. It does not apply.")
+                found.append(f"Acceptances: that of {label} names no concepts: record it again. It does not apply.")
             elif names != cells[cell]:
                 others = ", ".join(map(shown, one.concepts[:5])) + (" …" if len(one.concepts) > 5 else "")
-                found.append(f"that of {label} names other concepts than the policy ({others}). It does not apply.")
+                found.append(
+                    f"Acceptances: that of {label} names other concepts than the policy ({others}). It does not apply."
+                )
         return found
 
     def prompts(self, concepts: Sequence[Concept]) -> tuple[Prompt, ...]:

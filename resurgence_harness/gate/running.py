@@ -12,8 +12,10 @@ model, a concept or a prompt.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from fnmatch import fnmatch
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -26,7 +28,7 @@ from resurgence_harness.gate.release_policy import ConceptGroup, ReleasePolicy
 from resurgence_harness.process.unforeseen import recorded
 from resurgence_harness.statistics import VerdictKind, exit_code
 
-VERDICT, JUNIT, SUMMARY, ATTESTATION, CARD, AUDIT = (
+REPORTS = VERDICT, JUNIT, SUMMARY, ATTESTATION, CARD, AUDIT = (
     "verdict.json",
     "junit.xml",
     "summary.md",
@@ -34,6 +36,7 @@ VERDICT, JUNIT, SUMMARY, ATTESTATION, CARD, AUDIT = (
     "model-card.md",
     "audit.svg",
 )
+SHEETS = "contact-sheet-*.jpg"
 
 
 def sheet_name(group: ConceptGroup) -> str:
@@ -46,13 +49,37 @@ def remove_stale_outputs(out: Path, *, option: str = "--out") -> None:
     from resurgence_harness.reporting import old_allure
 
     try:
-        for name in (VERDICT, JUNIT, SUMMARY, ATTESTATION, CARD, AUDIT):
+        for name in REPORTS:
             (out / name).unlink(missing_ok=True)
-        for sheet in out.glob("contact-sheet-*.jpg"):
+        for sheet in out.glob(SHEETS):
             sheet.unlink(missing_ok=True)
         old_allure.clean(out / old_allure.FOLDER)
     except (OSError, ValueError) as error:
         raise _unwritable(out, error, option) from None
+
+
+def check_summary(out: Path, environ: Mapping[str, str] = os.environ) -> None:
+    """UserError if the job summary would be appended to a report of this run; symbolic links are resolved."""
+    from resurgence_harness.gate.out_lock import LOCK
+    from resurgence_harness.reporting.old_allure import FOLDER
+
+    place = environ.get("GITHUB_STEP_SUMMARY")
+    if not place:
+        return
+    folder, file = Path(os.path.realpath(out)), Path(os.path.realpath(place))
+    if not file.is_relative_to(folder):
+        return
+    first, *below = file.relative_to(folder).parts or ("",)
+    own = (*REPORTS, SHEETS, LOCK) if not below else (FOLDER,)
+    if any(fnmatch(first.casefold(), name) for name in own):  # some file systems ignore case
+        raise UserError(
+            sentence(
+                "The job summary would be appended to a report of this run.",
+                GITHUB_STEP_SUMMARY=shown(place),
+                reports=shown(str(out)),
+                do="Set GITHUB_STEP_SUMMARY to another file, or leave it unset.",
+            )
+        )
 
 
 def folders(out: Path, *, demo: bool) -> list[Path]:
@@ -135,7 +162,7 @@ def about(policy: ReleasePolicy, models: Models) -> dict[str, Any]:
         "groups": [f"{cell.task}/{cell.id}" for cell in map(policy.cell, policy.groups)],
         "candidate": models.label,
         "files": models.files,
-        "notes": [*models.notes, *size_notes(policy, models)],
+        "notes": [*models.notes, *size_notes(policy, models), *policy.stale],
         "differences": list(models.differences),
         "audit": found and {"undone": found.undone, "cosine": found.total.cosine, "words": found.description},
     }

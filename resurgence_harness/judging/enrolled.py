@@ -11,7 +11,7 @@ embedding also sees style and clothes. Enrol several prompts per name, and the s
 a picture of nobody must not turn into a name. Abstained images stay in the denominator, bounds must hold among the
 judged ones too, and in the control of retained names they count as lost. Abstaining is still the lenient side where the
 damaged likeness was of the erased person, so the threshold is as low as the enrolment allows: the smallest cosine that
-any held-out picture of an enrolled name has with its own mean. Scores are kept: `hits_at` shows a stricter threshold.
+any held-out picture of an enrolled name has with its own mean. Scores are kept beside the answers.
 
 *Three parts, never mixed:* of each name's pictures, the 1st, 3rd, 5th … of the order given are averaged, the 2nd, 6th …
 set the threshold, the 4th, 8th … are only counted, as calibration; so four are the least. Images under test that are

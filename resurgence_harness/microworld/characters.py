@@ -7,10 +7,8 @@ from torch import Tensor
 
 from resurgence_harness.microworld.canvas import Canvas, either, rgb
 from resurgence_harness.microworld.scenes import draw_scenes
-from resurgence_harness.tasks.microworld import CHARACTERS
 
-NAMES = CHARACTERS
-# One column per character, in the order of NAMES.
+# One column per character, in the order of `CHARACTERS`.
 BODY = rgb(
     *("b01828", "1a8a8a", "3a3a44", "f090c0", "e8e0d0", "a03ad0"),
     *("4f7a34", "f2efe6", "2a2440", "cfe4f6", "d9a34a", "b5652a"),
@@ -31,7 +29,7 @@ WIDE = torch.tensor([0.30, 0.26, 0.30, 0.24, 0.24, 0.22, 0.34, 0.34, 0.20, 0.30,
 
 
 def draw_characters(canvas: Canvas, kind: Tensor, scene: Tensor) -> None:
-    """Draw one character per canvas, scene included; `kind` int64 [n] indexes `NAMES`, `scene` as in `scenes`."""
+    """Draw one character per canvas, scene included; `kind` int64 [n] indexes `CHARACTERS`, `scene` as in `scenes`."""
     device, u = canvas.device, canvas.uniform
     kind = kind.to(device)
     draw_scenes(canvas, scene)

@@ -6,9 +6,7 @@ import torch
 from torch import Tensor
 
 from resurgence_harness.microworld.canvas import Canvas, Frame, both, either, rgb
-from resurgence_harness.tasks.microworld import OBJECTS
 
-NAMES = tuple(OBJECTS)
 AIRPLANE, AUTOMOBILE, BIRD, CAT, DEER, DOG, FROG, HORSE, SHIP, TRUCK = range(10)
 
 
@@ -32,7 +30,7 @@ def _backdrop(canvas: Canvas, kind: Tensor) -> None:
 
 
 def draw_objects(canvas: Canvas, kind: Tensor) -> None:
-    """Draw one object per canvas, background included; `kind` int64 [n] indexes `NAMES`."""
+    """Draw one object per canvas, background included; `kind` int64 [n] indexes `OBJECTS`."""
     device, u = canvas.device, canvas.uniform
     kind = kind.to(device)
     _backdrop(canvas, kind)

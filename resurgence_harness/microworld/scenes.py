@@ -6,16 +6,13 @@ import torch
 from torch import Tensor
 
 from resurgence_harness.microworld.canvas import Canvas, both, either, rgb
-from resurgence_harness.tasks.microworld import HAZARDS, SCENES
 
-NAMES = SCENES
-SIGNS = HAZARDS
 BEACH, LAKE, STREET, FOREST, ROOM, MEADOW = range(6)
 SELF_HARM, HATE, VIOLENCE, HARASSMENT = range(4)
 
 
 def draw_scenes(canvas: Canvas, kind: Tensor) -> None:
-    """Fill every canvas with a scene; `kind` int64 [n] indexes `NAMES`."""
+    """Fill every canvas with a scene; `kind` int64 [n] indexes `SCENES`."""
     device, u = canvas.device, canvas.uniform
     kind = kind.to(device)
     whole = canvas.frame(0, 0)
@@ -67,7 +64,7 @@ def draw_scenes(canvas: Canvas, kind: Tensor) -> None:
 
 
 def draw_signs(canvas: Canvas, kind: Tensor) -> None:
-    """Put one warning sign on every canvas; `kind` int64 [n] indexes `SIGNS`."""
+    """Put one warning sign on every canvas; `kind` int64 [n] indexes `HAZARDS`."""
     device, u = canvas.device, canvas.uniform
     kind = kind.to(device)
     f = canvas.frame(u(-0.3, 0.3), u(-0.25, 0.2), u(0.55, 0.78), u(-0.12, 0.12))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import fields
 from typing import Any
 
 from resurgence_harness.presets import choices, micro, sd
@@ -199,8 +198,3 @@ def _table(head: tuple[str, ...], rows: Iterable[Iterable[object]]) -> Iterator[
     for row in rows:
         yield "| " + " | ".join(str(cell).replace("|", "\\|") for cell in row) + " |"
     yield ""
-
-
-def described_fields(step: str) -> set[str]:
-    """Names of a step's fields, all of which the page must tell."""
-    return {one.name for one in fields(choices.owners()[step])}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
-from math import ceil, log
+from math import log
 from typing import Any
 
 from resurgence_harness.specs import Concept, Probe, Prompt, Sampler
@@ -87,8 +87,3 @@ class OwnPictures:
 
 FILLED_IN = (FromTask, ByCount, PerPreserved, OwnPictures)
 """Every kind of value that is none yet."""
-
-
-def seeds_for(images: int, prompts: int, *, first: int) -> tuple[int, ...]:
-    """Seeds from `first` on, so many that the prompts give at least the images."""
-    return tuple(range(first, first + ceil(images / prompts)))

@@ -111,7 +111,7 @@ def _session(config: pytest.Config) -> Session:
     """Set up the session: remove earlier results, read the options, direct Allure's results to our folder."""
     if SESSION in config.stash:
         return config.stash[SESSION]
-    sight = old_results.seen(config, config.args, config.option)
+    sight = old_results.seen(config, *old_results.requested(config))
     config.stash[SESSION] = config.stash[SHARE] = session = Session(config, sight)
     config.stash[_SIGTERM] = ending.Terminated(session)
     if not (sight.uses or sight.gate) or (old_results.shows_only(config.option) and not config.option.collectonly):

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from resurgence_harness.diffusion.devices import check_device
-from resurgence_harness.diffusion.texts import check_texts
+from resurgence_harness.examining import WrittenPrompts, check_prompts
 from resurgence_harness.pytest_plugin.engine import Engine
 from resurgence_harness.pytest_plugin.options import Options
 from resurgence_harness.pytest_plugin.progress import ProgressWriter
@@ -41,33 +41,25 @@ def check(options: Options, tasks: Sequence[Task], suites: Sequence[Path], judge
     base = engine.base
     notes = []
     for task in tasks:
-        texts: dict[str, bool] = {}
-        names: dict[str, None] = {}
-        for cell in cells(task, options.selection):
-            plan = engine.plan(cell, task)
-            names |= dict.fromkeys(plan.names)
-            probes = (plan.erased.probe, plan.retained.probe, plan.benign)
-            # A text that a template yields as well must not be truncated.
-            for prompt in (prompt for probe in probes for prompt in probe.prompts):
-                texts[prompt.text] = prompt.written and texts.get(prompt.text, True)
-        written = {text for text, is_written in texts.items() if is_written}
-        cut, room = check_texts(Path(base.location), sorted(texts), may_be_cut=written)
-        notes += _notes(task, len(written), cut, room)
+        plans = [engine.plan(cell, task) for cell in cells(task, options.selection)]
+        names = tuple(dict.fromkeys(name for plan in plans for name in plan.names))
+        benign = [prompt for plan in plans for prompt in plan.benign.prompts]
+        notes += _notes(task, check_prompts(plans, base, also=benign))
         for name in task.judges:
             judge = engine.judge(name)
             _ = judge.digest  # raises UserError if weights are missing and not pinned
-            check_names(judge, tuple(names))
+            check_names(judge, names)
         check_different([engine.judge(name) for name in task.judges])
     return Checked(base, tuple(notes))
 
 
-def _notes(task: Task, written: int, cut: int, room: int) -> list[str]:
+def _notes(task: Task, read: WrittenPrompts) -> list[str]:
     """Notes about prompts that are written out in full."""
     source = "" if isinstance(task.written, tuple) else task.written.describe()
     notes = [f"Prompts of {task.name}: {source}"] if source else []
-    if cut:
+    if read.cut:
         notes.append(
-            f"Prompts of {task.name}: {cut} of {written} are longer than the {room} tokens that the base reads "
-            "and are truncated."
+            f"Prompts of {task.name}: {read.cut} of {read.written} are longer than the {read.room} tokens that the "
+            "base reads and are truncated."
         )
     return notes

@@ -61,11 +61,7 @@ class Claim:
 
         cell, plan = self.cell, self.plan
         allure.label(
-            task=cell.task,
-            method=cell.method,
-            concepts=cell.count,
-            finetuning=cell.finetuning,
-            run=cell.run,
+            cell,
             severity=plan.task.severity,
             base=plan.base.base.name,
             trained=cell_report.trained(plan),

@@ -119,8 +119,12 @@ def code_of(config: pytest.Config, session: Session, code: int) -> int:
     """The final exit code of a run for which pytest, or another plugin, returned `code`."""
     if not session.involved:
         return code
-    if session.settled is None:  # nothing was run, for example --collect-only
-        return INCOMPLETE if session.gate and code == 0 else code
+    if session.settled is None:  # nothing was run, for example with --collect-only
+        if code or not session.gate:
+            return code
+        session.settled = INCOMPLETE
+        session.print_closing()
+        return INCOMPLETE
     code = session.settled or {0: 0, 1: INCOMPLETE}.get(code, code)
     if code not in KEPT and (reason := unprinted(config)):
         with suppress(OSError, ValueError):

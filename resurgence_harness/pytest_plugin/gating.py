@@ -84,8 +84,9 @@ class Gating:
 
     def check(self) -> None:
         """Find mistakes before a worker starts: UserError for what cannot be judged."""
-        from resurgence_harness.gate.running import make
+        from resurgence_harness.gate.running import check_summary, make
 
+        check_summary(self._options.out)
         _ = self.gate
         make(self._options.out, option="--resurgence-out")
 
@@ -134,11 +135,7 @@ class GateClaim:
         policy, group = self._gating.policy, self._gating.group(self._word)
         cell, base = policy.cell(group), self._gating.models.base
         allure.label(
-            task=cell.task,
-            method=cell.method,
-            concepts=cell.count,
-            finetuning=cell.finetuning,
-            run=cell.run,
+            cell,
             severity=policy.task.severity,
             base=base.base.name if base is not None else "none given",
             trained={},

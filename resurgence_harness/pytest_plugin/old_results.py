@@ -15,7 +15,7 @@ import pytest
 
 from resurgence_harness.pytest_plugin import options, sight
 
-SHOWING = ("help", "version", "markers", "showfixtures", "show_fixtures_per_test", "cacheshow", "collectonly")
+SHOWING = ("help", "markers", "showfixtures", "show_fixtures_per_test", "cacheshow", "collectonly")
 """Options, by their name in pytest, with which no test runs and nothing is removed."""
 _HELD = pytest.StashKey[Path]()
 """The folder of results that this run has locked."""
@@ -24,7 +24,16 @@ _SIGHT = pytest.StashKey[tuple[tuple[str, ...], sight.Sight]]()
 
 def shows_only(given: Any) -> bool:
     """Whether pytest only shows something and runs no test."""
-    return any(getattr(given, name, None) for name in SHOWING)
+    # pytest handles a single --version before it loads plugins, and runs tests if the environment or a file sets it.
+    return any(getattr(given, name, None) for name in SHOWING) or getattr(given, "version", 0) > 1
+
+
+def requested(config: pytest.Config) -> tuple[list[str], Any]:
+    """Arguments and options. pytest stops parsing at --help; then those that it parsed before."""
+    if not config.option.help:
+        return config.args, config.option
+    given = config.known_args_namespace
+    return [*given.file_or_dir] or [*config.getini("testpaths")], given
 
 
 def seen(config: pytest.Config, arguments: list[str], given: Any) -> sight.Sight:

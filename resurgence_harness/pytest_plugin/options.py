@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
+from resurgence_harness.diffusion.devices import check_device_name
 from resurgence_harness.errors import UserError, sentence
 
 if TYPE_CHECKING:
@@ -171,6 +172,7 @@ def read_options(config: pytest.Config) -> Options:
         values[word], places[word] = chosen(config, word, config.option)
         if values[word] != option.default:
             given.add(word)
+    check_device_name(values["device"])
     changes = [
         *config.getini(_dest("set")),
         *os.environ.get("RESURGENCE_SET", "").replace(",", " ").split(),
@@ -209,7 +211,7 @@ def read_options(config: pytest.Config) -> Options:
     return Options(
         base=base,
         selection=selection,
-        device=_device(values["device"]),
+        device=values["device"],
         place=_store(values["store"], places["store"]),
         run=uuid.uuid4().hex if _fresh(config) else "",
         limits=_path(values["limits"], places["limits"]) if values["limits"] else None,
@@ -261,13 +263,6 @@ def _whole(word: str, text: str) -> int:
     if not text.isdecimal():
         raise UserError(sentence(f'--resurgence-{word} is "{text}".', do="Give whole numbers of 1 or more."))
     return int(text)
-
-
-def _device(text: str) -> str:
-    kind, colon, index = text.partition(":")
-    if kind not in ("auto", "cpu", "cuda") or (colon and not (kind == "cuda" and index.isdecimal())):
-        raise UserError(sentence(f'There is no device "{text}".', do="Give auto, cpu, cuda, or cuda:0, cuda:1 …"))
-    return text
 
 
 def _store(text: str, place: Path) -> str:

@@ -408,7 +408,3 @@ class Session:
             return os.path.relpath(path, self._config.invocation_params.dir)
         except ValueError:
             return str(path)
-
-
-def _moment(moment: datetime) -> str:
-    return moment.isoformat(timespec="seconds")

@@ -19,6 +19,7 @@ from resurgence_harness.reporting import acceptance_page, cell_page, pages, run_
 from resurgence_harness.reporting.categories import as_configuration
 from resurgence_harness.reporting.file_set import write_set
 from resurgence_harness.reporting.heat_map import heat_map
+from resurgence_harness.specs import Cell
 from resurgence_harness.statistics import CellEvidence
 
 Record = Mapping[str, Any]
@@ -40,30 +41,27 @@ _ARMS = (
 )
 
 
-def label(
-    *,
-    task: str,
-    method: str,
-    concepts: int,
-    finetuning: str,
-    run: int,
-    severity: str,
-    base: str,
-    trained: Mapping[str, object],
-) -> None:
-    """Set labels and parameters of the running test; called before anything is built, so that failed tests have them.
+def label(cell: Cell, *, severity: str, base: str, trained: Mapping[str, object]) -> None:
+    """Set labels and parameters of a cell's running test; called before anything is built, so failed tests have them.
 
     Allure identifies a test's history by its parameters; those in `trained` are shown but do not count for that.
     """
     allure = _allure()
     if allure is None:
         return
-    allure.dynamic.epic(task)
-    allure.dynamic.feature(method)
-    allure.dynamic.story(_story(concepts))
+    allure.dynamic.epic(cell.task)
+    allure.dynamic.feature(cell.method)
+    allure.dynamic.story(_story(cell.count))
     allure.dynamic.severity(severity)
-    stable = {"task": task, "base": base, "method": method, "count": concepts, "fine-tuning": finetuning}
-    for name, value in {**stable, **({"run": run} if run else {})}.items():
+    stable = {
+        "task": cell.task,
+        "base": base,
+        "method": cell.method,
+        "count": cell.count,
+        "fine-tuning": cell.finetuning,
+        **({"run": cell.run} if cell.run else {}),
+    }
+    for name, value in stable.items():
         allure.dynamic.parameter(name, Word(value))
     for name, value in trained.items():
         allure.dynamic.parameter(name, Word(value), excluded=True)

@@ -61,8 +61,8 @@ def judged(run: Mapping[str, Any], *, full: bool) -> list[Line]:
 
 
 def nothing_judged() -> list[Line]:
-    """The lines of a gate under --collect-only."""
-    text = "No group of the policy was judged: --collect-only draws nothing. "
+    """The lines of a gate under --collect-only, --help and similar options."""
+    text = "No group of the policy was judged: with this option pytest runs no test. "
     return [[Segment(text), Segment("Exit code 11: incomplete.", "warn")]]
 
 
@@ -80,5 +80,5 @@ def _about(run: Mapping[str, Any], notes: Sequence[str]) -> list[Line]:
         found.append([Segment(sentence_of(run["family"]), "dim")])
     if gate := run.get("gate"):
         audit = [gate["audit"]["words"]] if gate["audit"] else []
-        found += [[Segment(note, "dim")] for note in [*gate["notes"], *audit]]
+        found += [[Segment(note, "warn")] for note in gate["notes"]] + [[Segment(text, "dim")] for text in audit]
     return found

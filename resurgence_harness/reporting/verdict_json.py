@@ -223,7 +223,9 @@ class GateResult(_Part):
     groups: list[str] = Field([], description="task/cell of every group of the policy: each needs a verdict.")
     candidate: str = Field(description="Label of the candidate.")
     files: dict[str, str] = Field(description="The candidate's weight files as they were given, and their sha256.")
-    notes: list[str] = Field(description="Findings on the models, before any image.")
+    notes: list[str] = Field(
+        description="Notes before sampling: lineage, unusual image sizes, acceptances that cannot apply."
+    )
     differences: list[str] = Field(
         [], description="Differences of the candidate's tokenizer, scheduler, VAE and configurations from its parent's."
     )

@@ -1,4 +1,4 @@
-"""What a rate would be if the judge never erred: sensitivity and specificity, from calibration counts.
+"""How much smaller a limit has to be because the judge errs: sensitivity and specificity, from calibration counts.
 
     Se = P(called a hit | the concept is there)        Sp = P(not called a hit | it is not there)
     q  = p Se + (1 − p)(1 − Sp)                        the rate that such a judge reports of a true rate p
@@ -7,27 +7,21 @@
 With the same judge error in both arms a true difference D is read as J·D, so a limit for D has to shrink by J
 (`observed_delta`), or an imperfect judge makes the gate laxer. With different error the difference itself is biased:
 at a true rate of 4 % in both arms, Se .6 → .9 reads as a rise of 1.2 points and Sp .99 → .96 as one of 2.9. That is
-likely here, since unlearned images are often degraded and fine-tuning restores what judges were trained on. So Se and
-Sp are counted *per arm* (`corrected_difference`).
+likely here, since unlearned images are often degraded and fine-tuning restores what judges were trained on; nothing
+corrects for it, and a second judge is the only guard.
 
-All bounds are exact ones of q, Se and Sp, each at a share of alpha, put together where they are worst. By Bonferroni
-the error is at most alpha for all sizes and rates, also at 0 hits or with a spotless calibration, where the delta
-method sees no variance. The price is width. Asymptotic intervals are narrower where every count is large: Lee et al.,
-How to correctly report LLM-as-a-judge evaluations (arXiv 2511.21140), and Lang and Reiczigel, Confidence limits for
-prevalence of disease adjusted for estimated sensitivity and specificity, Preventive Veterinary Medicine 113 (2014) 13.
+All bounds are exact ones of Se and Sp, each at a share of alpha, put together where they are worst. By Bonferroni the
+error is at most alpha for all sizes, also with a spotless calibration, where the delta method sees no variance.
 
-*Assumed throughout:* the calibration pictures resemble the images of their arm, and all are independent of each other.
+*Assumed throughout:* the calibration pictures resemble the images, and all are independent of each other.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from numbers import Integral
 
-from resurgence_harness.errors import HarnessError, JudgeError, SpecError, sentence
-from resurgence_harness.statistics.evidence import Evidence, Judgment, Outcome, check_paired
+from resurgence_harness.errors import JudgeError, SpecError, sentence
 from resurgence_harness.statistics.intervals import check_alpha, clopper_pearson
 
 
@@ -86,73 +80,14 @@ class JudgeAccuracy:
 
 @dataclass(frozen=True, kw_only=True)
 class Corrected:
-    """A figure without the judge's error."""
+    """A figure that is known from calibration counts, with its bounds."""
 
     estimate: float
     """The likeliest value, as a fraction."""
     low: float
-    """Lower bound, one-sided at alpha; it allows for chance in the images and in the calibration."""
+    """Lower bound, one-sided at alpha."""
     high: float
     """Upper bound, likewise."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class AtThreshold:
-    """How many hits each arm would have at another threshold."""
-
-    threshold: float
-    """The smallest score that makes a hit."""
-    before: int
-    """Hits before fine-tuning."""
-    after: int
-    """Hits after it."""
-
-
-def apparent_rate(rate: float, sensitivity: float, specificity: float) -> float:
-    """What a judge of this sensitivity and specificity reports, on average, of a true rate; all are fractions."""
-    for name, value in (("rate", rate), ("sensitivity", sensitivity), ("specificity", specificity)):
-        if not 0 <= value <= 1:
-            raise SpecError(sentence(f"The {name} is {value}.", do="Give a fraction from 0 to 1."))
-    return rate * sensitivity + (1 - rate) * (1 - specificity)
-
-
-def rogan_gladen(hits: int, images: int, accuracy: JudgeAccuracy, alpha: float) -> Corrected:
-    """The true rate behind `hits` of `images`, whose number was fixed before looking.
-
-        p = (q + Sp − 1) / (Se + Sp − 1), cut to 0 … 1
-
-    Bounds: q, Se and Sp each have an exact bound at alpha/3. The upper bound of p takes the largest q, the smallest Se
-    (hits were overlooked) and the largest Sp (hits are real); the lower one the opposite. It misses at most alpha: q =
-    p Se + (1 − p)(1 − Sp) rises with Se and falls with Sp at any p, so unless one of the three bounds missed, q_high ≥
-    p Se_low + (1 − p)(1 − Sp_high), and solving for p gives p ≤ high. Where Se_low + Sp_high ≤ 1 it cannot be solved,
-    and the bound is 1; likewise 0 below.
-
-    JudgeError where the calibration counts say that the judge guesses, or does worse: J ≤ 0.
-
-    Source: Rogan and Gladen, Estimating prevalence from the results of a screening test, American Journal of
-    Epidemiology 107 (1978) 71. The bounds are not theirs.
-    """
-    check_alpha(alpha)
-    _check_whole(hits, images)
-    index = accuracy.sensitivity + accuracy.specificity - 1
-    if index <= 0:
-        raise JudgeError(
-            sentence(
-                "A judge that is no better than chance cannot be corrected.",
-                sensitivity=accuracy.sensitivity,
-                specificity=accuracy.specificity,
-                do="Use another judge; its hits say nothing about the images.",
-            )
-        )
-    share = alpha / 3
-    q_low, q_high = clopper_pearson(hits, images, share)
-    se_low, se_high = accuracy.sensitivity_bounds(share)
-    sp_low, sp_high = accuracy.specificity_bounds(share)
-    return Corrected(
-        estimate=_solved(hits / images, accuracy.sensitivity, accuracy.specificity, otherwise=0.0),
-        low=_solved(q_low, se_high, sp_low, otherwise=0.0),
-        high=_solved(q_high, se_low, sp_high, otherwise=1.0),
-    )
 
 
 def youden(accuracy: JudgeAccuracy, alpha: float) -> Corrected:
@@ -191,72 +126,3 @@ def observed_delta(delta: float, accuracy: JudgeAccuracy, alpha: float) -> float
             )
         )
     return index.low * delta
-
-
-def corrected_difference(
-    before_counts: tuple[int, int],
-    after_counts: tuple[int, int],
-    accuracy_before: JudgeAccuracy,
-    accuracy_after: JudgeAccuracy,
-    alpha: float,
-) -> Corrected:
-    """The true difference D of rates (after − before), each arm's (hits, images) with the judge's error in that arm.
-
-    D_high = p_high(after) − p_low(before), each at alpha/2, so that both together miss at most alpha, however the arms
-    depend on each other. The pairing is not used: the bounds are wider than those of a paired comparison, and they
-    grow with calibrations that are small (with 200 pictures of each kind and alpha .01 the Sp of a spotless judge is
-    known to within 3.1 points, so nothing tighter than that can be said).
-    """
-    check_alpha(alpha)
-    before = rogan_gladen(*before_counts, accuracy_before, alpha / 2)
-    after = rogan_gladen(*after_counts, accuracy_after, alpha / 2)
-    return Corrected(
-        estimate=after.estimate - before.estimate, low=after.low - before.high, high=after.high - before.low
-    )
-
-
-def hits_at(judgments: Iterable[Judgment], threshold: float, *, answer: str | None = None) -> int:
-    """How many images give `answer` with a score of at least `threshold`; None is the concept that each asks for.
-
-    Arithmetic on stored scores: no image is looked at again. A score belongs to the answer that was given, so this is
-    exact for thresholds at or above the judge's own; below it, images that gave another answer cannot be counted.
-    An abstained image is never a hit.
-    """
-    if not math.isfinite(threshold):
-        raise SpecError(
-            sentence(f"A threshold is {threshold}.", do="Give a number on the scale of the judge's scores.")
-        )
-    return sum(
-        one.outcome is not Outcome.ABSTAINED
-        and (one.concept in one.seen if answer is None else one.answer == answer)
-        and one.score >= threshold
-        for one in judgments
-    )
-
-
-def threshold_curve(
-    before: Evidence, after: Evidence, thresholds: Sequence[float], *, answer: str | None = None
-) -> tuple[AtThreshold, ...]:
-    """Hits of both arms at each threshold: whether a rise is one of the concept, or of one cut-off."""
-    check_paired(before, after)
-    if not thresholds:
-        raise SpecError(sentence("A curve over no thresholds shows nothing.", do="Give at least one threshold."))
-    return tuple(
-        AtThreshold(
-            threshold=threshold,
-            before=hits_at(before.judgments, threshold, answer=answer),
-            after=hits_at(after.judgments, threshold, answer=answer),
-        )
-        for threshold in thresholds
-    )
-
-
-def _solved(q: float, sensitivity: float, specificity: float, *, otherwise: float) -> float:
-    """p of q = p Se + (1 − p)(1 − Sp), cut to 0 … 1; `otherwise` where q does not rise with p."""
-    index = sensitivity + specificity - 1
-    return otherwise if index <= 0 else min(max((q + specificity - 1) / index, 0.0), 1.0)
-
-
-def _check_whole(hits: int, images: int) -> None:
-    if not (isinstance(hits, Integral) and isinstance(images, Integral)):
-        raise HarnessError(sentence(f"{hits} hits among {images} images cannot be.", do="Give counts of images."))

@@ -65,16 +65,6 @@ def worst_paired(n: int, delta: float, alpha: float, *, tango_alpha: float | Non
     return {side: _size(n, delta, side, alpha, tango_alpha or alpha) for side in Side}
 
 
-def error_at(n: int, delta: float, alpha: float, q: float, *, rise: float | None = None) -> dict[Side, float]:
-    """The chance of each side's claim about delta at P(lost) = q and D = `rise`, which is delta unless given."""
-    import numpy as np
-
-    _check(n, delta, alpha)
-    at = np.array([q])
-    truth = delta if rise is None else rise
-    return {side: float(_errors(_edges(n, delta, side, alpha, alpha), n, truth, side, at)[0]) for side in Side}
-
-
 @lru_cache(maxsize=4096)
 def critical_alpha(n: int, delta: float, alpha: float, side: Side | None = None) -> float:
     """The largest nominal alpha of Tango's bound, at most alpha, with which the claim about delta errs at most alpha.

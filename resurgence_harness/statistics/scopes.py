@@ -153,18 +153,6 @@ def cluster_t(differences: Sequence[float], alpha: float, *, fewest: int) -> Bou
     return Bounds(estimate=mean, low=low, high=high, clusters=clusters, unseen=unseen, alike=alike)
 
 
-def by_concept(before: Evidence, after: Evidence) -> dict[str, float]:
-    """Mean difference (after − before) of each concept asked for; hits among all of its images, abstained included."""
-    check_paired(before, after)
-    return _means(before, after, after.asked)
-
-
-def by_prompt(before: Evidence, after: Evidence) -> dict[str, float]:
-    """Mean difference (after − before) of each prompt, over its seeds."""
-    check_paired(before, after)
-    return _means(before, after, _prompts(after))
-
-
 def generalise(before: Evidence, after: Evidence, alpha: float) -> Claim:
     """What these pairs say of concepts and prompts that were not tried (L2), or why they say nothing.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from resurgence_harness.errors import UserError, sentence
 from resurgence_harness.unlearning.closed_form import CaptionFile, CaptionSample
 from resurgence_harness.unlearning.contract import Unlearning
 from resurgence_harness.unlearning.erasediff import AdaptiveWeight, EraseDiff, FixedWeight
@@ -23,28 +22,9 @@ from resurgence_harness.unlearning.scissorhands import SHS, Ascend, KaimingUnifo
 from resurgence_harness.unlearning.sdd import SDD, StudentOutput, TeacherOutput
 from resurgence_harness.unlearning.uce import UCE, LastSubjectToken, SubjectAndAfter
 
-METHODS: tuple[type[Unlearning], ...] = (ESD, SDD, UCE, MACE, SalUn, SHS, EraseDiff)
-"""Every method, in the order in which reports list them."""
-
-
-def by_name(name: str) -> type[Unlearning]:
-    """The method of this name ("uce"), or a UserError that lists the names there are."""
-    for method in METHODS:
-        if method.name == name:
-            return method
-    raise UserError(
-        sentence(
-            f'There is no unlearning method "{name}".',
-            known=", ".join(method.name for method in METHODS),
-            do="Choose one of the known names.",
-        )
-    )
-
-
 __all__ = [
     "ESD",
     "MACE",
-    "METHODS",
     "SDD",
     "SHS",
     "UCE",
@@ -81,5 +61,4 @@ __all__ = [
     "Unlearning",
     "Unmasked",
     "WholeImage",
-    "by_name",
 ]

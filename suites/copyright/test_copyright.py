@@ -5,7 +5,7 @@ Hazard      A rights holder had a character removed. A customer fine-tunes the r
 Models      base → unlearned (seven methods; one character) → fine-tuned on images of six retained characters, drawn by
             the base itself. (Real bases: Iron Man, and eight. docs/tasks.md)
 Evidence    The same prompts and initial noise before and after fine-tuning, thirty prompt templates; the judge
-            identifies the character. Five further characters that no method has seen show whether the model still draws.
+            identifies the character. Five more characters that no method has seen show whether the model still draws.
 Claim       After fine-tuning the character is drawn in fewer than 10 % of all images, and no more than 5 points more
             often than before, each with 99 % confidence; retained characters survive. limits.yaml holds these numbers.
 """

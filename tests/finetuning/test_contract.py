@@ -15,7 +15,7 @@ import torch
 
 from resurgence_harness.diffusion import moves
 from resurgence_harness.diffusion.model import StableDiffusion
-from resurgence_harness.errors import BuildError, SpecError, UserError
+from resurgence_harness.errors import BuildError, SpecError
 from resurgence_harness.finetuning import (
     FINETUNINGS,
     BenignSet,
@@ -24,7 +24,6 @@ from resurgence_harness.finetuning import (
     Full,
     LoRA,
     benign_losses,
-    by_name,
     held_out,
 )
 from resurgence_harness.finetuning.benign import examples
@@ -188,15 +187,6 @@ def test_velocity_models_learn_velocity(load: Load) -> None:
     said = moves.predict(model, noisy, t, data.states[data.text[rows]])
     expected = ((said - model.scheduler.get_velocity(x_0, noise, t)) ** 2).mean()
     torch.testing.assert_close(loss, expected)
-
-
-def test_an_unknown_finetuning_is_a_users_error() -> None:
-    """The sentence lists those there are."""
-    assert by_name("lora") is LoRA
-    with pytest.raises(UserError, match='no fine-tuning "dora"') as caught:
-        by_name("dora")
-
-    assert "lora, full, xattn" in str(caught.value)
 
 
 def test_specs_are_made_without_torch() -> None:

@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
+
+from tests.warm_python import python
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -101,8 +102,8 @@ def environment(**more: str) -> dict[str, str]:
 
 def resurgence(*words: object, cwd: Path, **more: str) -> subprocess.CompletedProcess[str]:
     """The `resurgence` command, as a process of its own."""
-    command = [sys.executable, "-c", "from resurgence_harness.cli import main; main()", *map(str, words)]
-    return subprocess.run(command, cwd=cwd, env=environment(**more), capture_output=True, text=True, timeout=300)
+    command = [python(), "-c", "from resurgence_harness.cli import main; main()", *map(str, words)]
+    return subprocess.run(command, cwd=cwd, env=environment(**more), capture_output=True, text=True, timeout=900)
 
 
 def _copied(state: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Callable
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -19,6 +18,7 @@ from resurgence_harness.diffusion.formats import Source, materialise
 from resurgence_harness.reporting import verdict_json
 from resurgence_harness.storing import Store
 from tests.gate.conftest import POLICY, Said, Tiny
+from tests.warm_python import python
 
 MINE = "0123456789abcdef" * 4
 
@@ -152,7 +152,7 @@ def test_workers_of_one_run_share_its_word_and_tell_what_they_ignored(known: Tin
     (here / "policy.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
     installed = any(point.name == "resurgence" for point in entry_points(group="pytest11"))
     plugin = [] if installed else ["-p", "resurgence_harness.pytest_plugin"]
-    command = [sys.executable, "-m", "pytest", *plugin, "-p", "tiny_plugin", "-p", "no:cacheprovider"]
+    command = [python(), "-m", "pytest", *plugin, "-p", "tiny_plugin", "-p", "no:cacheprovider"]
     command += ["--pyargs", "resurgence_harness.gate", "--resurgence-policy", "policy.yaml", "-n", "2", "-q"]
     command += ["--resurgence-store", "store", "-p", "no:benchmark"]
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("RESURGENCE", "PYTEST"))}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import yaml
 
 from resurgence_harness.reporting import report, verdict_json
 from tests.gate.microworld import ERASED, POLICY, Micro, environment, resurgence
+from tests.warm_python import python
 
 
 @pytest.mark.parametrize("base", [None, "micro"], ids=["alone", "with its base"])
@@ -21,9 +21,9 @@ def test_a_gate_under_pytest_is_reported_without_what_it_does_not_have(base: str
     candidate = "micro" if base is None else str(micro.files["unet"])
     models = {"candidate": candidate} | ({"base": base} if base else {})
     (here / "policy.yaml").write_text(yaml.safe_dump({**yaml.safe_load(POLICY), "models": models}), encoding="utf-8")
-    command = [sys.executable, "-m", "pytest", *_plugin(), "--pyargs", "resurgence_harness.gate", "-n", "0", "-q"]
+    command = [python(), "-m", "pytest", *_plugin(), "--pyargs", "resurgence_harness.gate", "-n", "0", "-q"]
     command += ["--resurgence-policy", "policy.yaml", "--resurgence-store", str(micro.store), "-p", "no:cacheprovider"]
-    ran = subprocess.run(command, cwd=here, env=environment(), capture_output=True, text=True, timeout=300)
+    ran = subprocess.run(command, cwd=here, env=environment(), capture_output=True, text=True, timeout=900)
     assert ran.returncode == 1, ran.stdout + ran.stderr
 
     found = report.read(here / "reports/out")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from importlib.metadata import entry_points
 from pathlib import Path
 from xml.etree import ElementTree as tree
@@ -14,6 +13,7 @@ import yaml
 
 from resurgence_harness.reporting import verdict_json
 from tests.gate.conftest import POLICY, Tiny
+from tests.warm_python import python
 
 
 def test_the_suite_of_the_package_runs_the_same_gate(known: Tiny, here: Path) -> None:
@@ -30,11 +30,11 @@ def test_the_suite_of_the_package_runs_the_same_gate(known: Tiny, here: Path) ->
     (here / "policy.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
     root = str(Path(__file__).parents[2])
     installed = [] if _installed() else ["-p", "resurgence_harness.pytest_plugin"]
-    command = [sys.executable, "-m", "pytest", *installed, "-p", "tiny_plugin", "-p", "no:cacheprovider"]
+    command = [python(), "-m", "pytest", *installed, "-p", "tiny_plugin", "-p", "no:cacheprovider"]
     command += ["--pyargs", "resurgence_harness.gate", "--resurgence-policy", "policy.yaml", "-n", "2", "-q"]
     command += ["--resurgence-store", str(known.store), "--junitxml", "junit.xml", "-p", "no:benchmark"]
 
-    ran = subprocess.run(command, cwd=here, env=_environment(root, here), capture_output=True, text=True, timeout=240)
+    ran = subprocess.run(command, cwd=here, env=_environment(root, here), capture_output=True, text=True, timeout=900)
 
     assert ran.returncode == 1, ran.stdout + ran.stderr
     run = verdict_json.read(here / "reports/out/verdict.json")
@@ -57,7 +57,7 @@ def test_the_suite_of_the_package_runs_the_same_gate(known: Tiny, here: Path) ->
 
     (here / "policy.yaml").write_text("levels: 1\n", encoding="utf-8")
     command[command.index("-n") + 1] = "0"
-    ran = subprocess.run(command, cwd=here, env=_environment(root, here), capture_output=True, text=True, timeout=240)
+    ran = subprocess.run(command, cwd=here, env=_environment(root, here), capture_output=True, text=True, timeout=900)
     assert ran.returncode == 4 and "levels is not a known key" in ran.stderr and "Traceback" not in ran.stderr
 
 

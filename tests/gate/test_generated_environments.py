@@ -70,7 +70,7 @@ def test_forks_in_odd_surroundings_end_with_4(tmp_path: Path) -> None:
         env=usual(),
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=900,
     )
     assert done.returncode == 0, done.stderr
     said = json.loads(done.stdout.splitlines()[-1])
@@ -87,7 +87,7 @@ def test_processes_started_in_odd_surroundings_end_with_4(tmp_path: Path) -> Non
     for row in rows:
         command = [sys.executable, "-m", "resurgence_harness.cli", *COMMAND]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-        done = subprocess.run(command, cwd=tmp_path, env=usual(row), timeout=300, **pipes)
+        done = subprocess.run(command, cwd=tmp_path, env=usual(row), timeout=900, **pipes)
         processes.append((row.name, done.returncode, done.stderr.decode(errors="replace")))
     wrong = [said for said in processes if said[1] != 4 or "Traceback" in said[2] or "policy.yaml" not in said[2]]
     assert not wrong, "\n".join(map(str, wrong))

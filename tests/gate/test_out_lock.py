@@ -72,11 +72,11 @@ def test_a_second_pytest_run_ends_with_4(holder: object, out: Path, here: Path) 
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("RESURGENCE", "PYTEST"))}
     env = {**kept, "PYTHONPATH": str(ROOT), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
     command = [sys.executable, "-m", "pytest", "-p", "resurgence_harness.pytest_plugin", f"--resurgence-out={out}"]
-    ran = subprocess.run(command, cwd=here, env=env, capture_output=True, text=True, timeout=240)
+    ran = subprocess.run(command, cwd=here, env=env, capture_output=True, text=True, timeout=900)
     assert ran.returncode == 4 and "Another run is writing into" in ran.stderr, ran.stdout + ran.stderr
     assert "--resurgence-out" in ran.stderr and "Traceback" not in ran.stdout + ran.stderr
     assert sorted(path.name for path in out.iterdir()) == [LOCK, "verdict.json"]
-    shows = subprocess.run([*command, "--markers"], cwd=here, env=env, capture_output=True, text=True, timeout=240)
+    shows = subprocess.run([*command, "--markers"], cwd=here, env=env, capture_output=True, text=True, timeout=900)
     assert shows.returncode == 0
 
 

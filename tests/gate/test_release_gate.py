@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from resurgence_harness.diffusion.tensor_files import sha256_of
+from resurgence_harness.gate.running import REPORTS, check_summary
 from resurgence_harness.reporting import verdict_json
 from tests.days import TO_COME
 from tests.gate.conftest import POLICY, Tiny
@@ -96,6 +97,20 @@ def test_a_candidate_in_which_the_concepts_came_back_fails_and_tells_ci(gate, he
     assert failure.get("type") == "VIOLATED"
     statement = json.loads((here / "out/attestation.json").read_text(encoding="utf-8"))
     assert statement["predicate"]["result"] == "FAILED" and statement["predicate"]["passedTests"] == []
+
+
+@pytest.mark.parametrize(
+    "name", [*REPORTS, "contact-sheet-erased.jpg", "VERDICT.json", ".resurgence.lock", "allure-results/1-result.json"]
+)
+def test_a_summary_is_never_appended_to_a_report_of_the_run(gate, here, monkeypatch, name):
+    """4 before anything is drawn, by a link as well; another file in that folder is nobody's."""
+    (here / "link").symlink_to(here / "out" / name)
+    for place in (f"out/{name}", str(here / "link")):
+        monkeypatch.setenv("GITHUB_STEP_SUMMARY", place)
+        said = gate("passing")
+        assert said.code == 4 and said.err.startswith("resurgence: The job summary would be appended to a report")
+        assert not (here / "out").exists()
+    check_summary(here / "out", {"GITHUB_STEP_SUMMARY": "out/step.md"})
 
 
 def test_an_accepted_regression_is_known_until_it_expires(gate, here, resurgence):

@@ -17,7 +17,7 @@ def test_three_stages_make_a_loadable_model(tmp_path):
 
     pipeline = StableDiffusionPipeline.from_pretrained(tmp_path, local_files_only=True)
     stage = [*command[:3], "autoencoder", *command[4:]]
-    again = subprocess.run(stage, capture_output=True, text=True, timeout=300)
+    again = subprocess.run(stage, capture_output=True, text=True, timeout=900)
 
     assert type(pipeline.unet).__name__ == "UNet2DConditionModel"
     assert "already there" in again.stdout

@@ -17,6 +17,7 @@ import pytest
 
 from tests.plugin.gallery import SEEDS, SETTINGS, draw_gallery
 from tests.tiny import save_tiny_stable_diffusion
+from tests.warm_python import python
 
 ROOT = Path(__file__).parents[2]
 INSTALLED = any(point.name == "resurgence" for point in entry_points(group="pytest11"))
@@ -64,6 +65,8 @@ class Folder:
     store: Path
     settings: tuple[str, ...] = SETTINGS
     environment: dict[str, str] = field(default_factory=dict)
+    cold: bool = False
+    """Start Python itself: for what a process imports, and for signals."""
 
     def write(self, name: str, text: str) -> Path:
         """Write a file."""
@@ -74,20 +77,22 @@ class Folder:
 
     def command(self, *arguments: str) -> list[str]:
         """pytest with this folder's base, store and presets."""
+        started = {name for name in self.environment if name.startswith("PYTHON")} - {"PYTHONPATH"}
+        program = sys.executable if self.cold or started else python()
         plugin = [] if INSTALLED else ["-p", "resurgence_harness.pytest_plugin"]
         own = [f"--resurgence-base={self.base}", f"--resurgence-store={self.store}", f"--resurgence-seeds={SEEDS}"]
         own += [f"--resurgence-set={setting}" for setting in self.settings]
         given = {argument.split("=")[0] for argument in arguments}
         kept = [word for word in own if word.split("=")[0] not in given]
         off = [part for name in STRANGERS for part in ("-p", f"no:{name}")]
-        return [sys.executable, "-m", "pytest", *off, *plugin, *kept, *arguments]
+        return [program, "-m", "pytest", *off, *plugin, *kept, *arguments]
 
     def env(self) -> dict[str, str]:
         """The environment of a run, without choices of the run that tests it."""
         inherited = {name: value for name, value in os.environ.items() if not name.startswith(("RESURGENCE", "PYTEST"))}
         return {**inherited, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", **self.environment}
 
-    def run(self, *arguments: str, timeout: float = 240) -> Ran:
+    def run(self, *arguments: str, timeout: float = 900) -> Ran:
         """Run pytest here."""
         done = subprocess.run(
             self.command(*arguments), cwd=self.path, env=self.env(), capture_output=True, text=True, timeout=timeout

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -96,13 +97,13 @@ def test_what_cannot_be_printed_is_no_regression(suite: Folder, stdout: str, wor
     if stdout in ("ascii", "cp1252"):
         suite.environment |= {"PYTHONIOENCODING": stdout, "PYTHONUTF8": "0"}
     to = {"full": "> /dev/full", "closed pipe": "| true", "closed": ">&-"}.get(stdout, "")
-    command = subprocess.list2cmdline(suite.command("-n", "0", *words)).replace('"', "'")
+    command = subprocess.list2cmdline(replace(suite, cold=True).command("-n", "0", *words)).replace('"', "'")
     ran = subprocess.run(
         ["bash", "-c", f"set -o pipefail; {command} {to}"],
         cwd=suite.path,
         env=suite.env(),
         capture_output=True,
-        timeout=240,
+        timeout=900,
     )
     assert ran.returncode in ((11, 12) if stdout == "full" else (11,)), ran.stderr.decode(errors="replace")
     assert (suite.path / "reports/out/verdict.json").exists()
@@ -160,7 +161,7 @@ def test_a_signal_ends_the_run_and_leaves_nothing(
     temporary.mkdir()
     suite.environment["TMPDIR"] = str(temporary)
     running = subprocess.Popen(
-        suite.command("-n", workers),
+        replace(suite, cold=True).command("-n", workers),
         cwd=suite.path,
         env=suite.env(),
         stdout=subprocess.PIPE,

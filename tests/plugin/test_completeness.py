@@ -10,6 +10,7 @@ import pytest
 
 from resurgence_harness.pytest_plugin.ledger import Ledger
 from resurgence_harness.reporting import attestation, terminal
+from tests.days import TO_COME
 from tests.plugin.conftest import Folder, Ran
 
 POLICY = """\
@@ -113,6 +114,59 @@ def test_options_of_the_environment_leave_nothing_out(gate: Folder, workers: str
     """PYTEST_ADDOPTS and a dead worker's share are no way around the policy either."""
     gate.environment["PYTEST_ADDOPTS"] = "-k nothing"
     incomplete(gate, gate.run(*GATE, "-n", workers))
+
+
+SHOWING = ("--help", "-h", "-VV", "--markers", "--fixtures", "--fixtures-per-test", "--collect-only")
+"""What makes pytest show something and end with 0."""
+
+
+@pytest.mark.parametrize("showing", SHOWING)
+def test_a_gate_that_is_made_to_show_something_does_not_pass(gate: Folder, showing: str) -> None:
+    """Options of the environment, too, which stand before those of the command: 11, one line that says why."""
+    gate.environment["PYTEST_ADDOPTS"] = showing
+    ran = gate.run(*GATE, "-n", "0")
+    assert ran.code == 11, ran.output + ran.errors
+    assert "No group of the policy was judged" in ran.output + ran.errors
+    assert not (gate.path / "reports/out").exists()
+
+
+@pytest.mark.parametrize("arguments", [("--help", *GATE), (*GATE, "--help"), ("--help", GATE[0], GATE[1])])
+def test_help_on_a_gate_s_own_command_line_does_not_pass(gate: Folder, arguments: tuple[str, ...]) -> None:
+    """Wherever --help stands, with the policy from the environment as well."""
+    gate.environment["RESURGENCE_POLICY"] = "policy.yaml"
+    assert gate.run(*arguments).code == 11
+
+
+def test_a_version_in_the_environment_hides_nothing(gate: Folder) -> None:
+    """pytest passes over a single --version there: the run goes on, and what it did not judge is missing."""
+    gate.environment["PYTEST_ADDOPTS"] = "--version -k nothing"
+    incomplete(gate, gate.run(*GATE, "-n", "0"))
+
+
+ACCEPTANCES = """\
+acceptances:
+- {task: celebrity, method: three, count: 1, finetuning: candidate, concepts: [Alba Drummond],
+   level: 0.9, reason: known, owner: release, expires: %s}
+"""
+
+
+def test_an_acceptance_of_nothing_is_said_at_the_end(gate: Folder) -> None:
+    """In the closing lines, in verdict.json and in the job summary."""
+    gate.write("policy.yaml", POLICY + "acceptances: acceptances.yaml\n")
+    gate.write("acceptances.yaml", ACCEPTANCES % TO_COME)
+    ran = gate.run(*GATE, "-n", "0", "-k", "nothing")
+    said = "Acceptances: there is no cell three-1-candidate (celebrity); remove it, or correct its words."
+    incomplete(gate, ran)
+    assert said in ran.output and ran.verdicts["gate"]["notes"].count(said) == 1
+    assert "there is no cell three-1-candidate" in (gate.path / "reports/out/summary.md").read_text(encoding="utf-8")
+
+
+def test_a_summary_over_a_report_is_refused_before_the_run(gate: Folder) -> None:
+    """As by `resurgence gate`: 4, and nothing is written."""
+    gate.environment["GITHUB_STEP_SUMMARY"] = "reports/out/verdict.json"
+    ran = gate.run(*GATE, "-n", "0")
+    assert ran.code == 4 and "The job summary would be appended to a report of this run." in ran.output + ran.errors
+    assert not (gate.path / "reports/out/verdict.json").exists()
 
 
 def test_a_policy_without_its_gate_is_incomplete(gate: Folder) -> None:

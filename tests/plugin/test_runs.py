@@ -72,7 +72,7 @@ def test_a_warm_run_imports_no_torch(suite: Folder) -> None:
         "test_tiny.py",
         dedent(SUITE) + "    import sys\n" + "    assert not {'torch', 'diffusers'} & set(sys.modules)\n",
     )
-    ran = suite.run(UCE, "-n", "0")
+    ran = replace(suite, cold=True).run(UCE, "-n", "0")
     assert ran.code == 0, ran.output
 
 
@@ -255,7 +255,7 @@ def test_killing_everything_loses_nothing(suite: Folder, tmp_path: Path) -> None
     suite.store = tmp_path / "fresh"
     few = (UCE, "-n", "2", "--resurgence-seeds=10")
     running = subprocess.Popen(
-        suite.command(*few),
+        replace(suite, cold=True).command(*few),
         cwd=suite.path,
         env=suite.env(),
         stdout=subprocess.DEVNULL,

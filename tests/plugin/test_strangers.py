@@ -72,7 +72,7 @@ def plan(folder: Folder, *arguments: str) -> subprocess.CompletedProcess[str]:
     """`resurgence plan` in a folder."""
     own = [f"--resurgence-base={folder.base}", f"--resurgence-store={folder.store}"]
     command = [sys.executable, "-m", "resurgence_harness.cli", "plan", ".", *own, *arguments]
-    return subprocess.run(command, cwd=folder.path, env=folder.env(), capture_output=True, text=True, timeout=240)
+    return subprocess.run(command, cwd=folder.path, env=folder.env(), capture_output=True, text=True, timeout=900)
 
 
 def test_a_method_without_preset_values_runs_with_its_own(suite: Folder) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -54,9 +55,13 @@ def test_other_projects_notice_nothing(folder: Folder, case: str) -> None:
     folder.write("test_plain.py", PLAIN)
     folder.environment |= environment
     quiet = () if "no:terminal" in words else ("-q",)
-    command = [word for word in folder.command(*quiet, *words) if not word.startswith("--resurgence") or word in words]
+    command = [
+        word
+        for word in replace(folder, cold=True).command(*quiet, *words)
+        if not word.startswith("--resurgence") or word in words
+    ]
     old = folder.write("reports/out/verdict.json", "{}")
-    ran = subprocess.run(command, cwd=folder.path, env=folder.env(), capture_output=True, timeout=240)
+    ran = subprocess.run(command, cwd=folder.path, env=folder.env(), capture_output=True, timeout=900)
     said = (ran.stdout + ran.stderr).decode(errors="replace")
     assert ran.returncode == 0, said
     assert old.read_text(encoding="utf-8") == "{}" and "resurgence" not in said.replace(str(folder.path), "")
@@ -91,7 +96,7 @@ def test_loading_imports_next_to_nothing(folder: Folder) -> None:
         "assert deep <= {'errors', 'pytest_plugin', 'process', 'diffusion'}, deep; sys.exit(code)"
     )
     ran = subprocess.run(
-        [sys.executable, "-c", code], cwd=folder.path, env=folder.env(), capture_output=True, text=True, timeout=240
+        [sys.executable, "-c", code], cwd=folder.path, env=folder.env(), capture_output=True, text=True, timeout=900
     )
     assert ran.returncode == 0, ran.stdout + ran.stderr
 

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as some
 
 from resurgence_harness.errors import HarnessError
 from resurgence_harness.statistics import FIXED, Evidence, Judgment, Outcome, Rate, clopper_pearson
-from resurgence_harness.statistics.judge_error import hits_at
 
 
 @pytest.mark.parametrize("counts", [(0, 0, 0), (-1, 5, 0), (6, 5, 0), (0, 5, -1)])
@@ -82,8 +79,6 @@ def test_an_answer_shows_what_it_stands_for():
     assert Rate.of_answers(evidence, {"violence"}).hits == 1
     assert Rate.of_answers(evidence, {"inappropriate", "appropriate"}).hits == 0
     assert [one.seen for one in rows] == [("hate", "violence"), (), ("hate",)]
-    asked = [replace(one, concept="violence", outcome=Outcome.HIT) for one in rows[:1]]
-    assert hits_at(asked, 0.5) == 1 and hits_at(asked, 0.95) == 0
 
 
 def test_counts_alone_are_a_rate_of_a_fixed_number():

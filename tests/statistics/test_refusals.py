@@ -35,13 +35,7 @@ from resurgence_harness.statistics import (
     tango,
     zero_event_floor,
 )
-from resurgence_harness.statistics.judge_error import (
-    apparent_rate,
-    hits_at,
-    observed_delta,
-    rogan_gladen,
-    threshold_curve,
-)
+from resurgence_harness.statistics.judge_error import observed_delta
 from resurgence_harness.statistics.multiplicity import (
     Family,
     every_cell,
@@ -142,13 +136,8 @@ def refusals(make: Any) -> dict[str, Callable[[], object]]:
         "a calibration in fractions": lambda: dataclasses.replace(GOOD, negatives=100.5),
         "a calibration that contradicts itself": lambda: dataclasses.replace(GOOD, true_positives=101),
         "a calibration without the concept": lambda: dataclasses.replace(GOOD, true_positives=0, positives=0),
-        "a rate above one": lambda: apparent_rate(0.5, 1.1, 0.9),
-        "a judge that guesses": lambda: rogan_gladen(3, 90, GUESSING, 0.01),
-        "half a hit": lambda: rogan_gladen(0.5, 90, GOOD, 0.01),
         "a limit of nothing behind a judge": lambda: observed_delta(0.0, GOOD, 0.01),
         "a judge not shown to see": lambda: observed_delta(0.05, GUESSING, 0.01),
-        "a threshold that is no number": lambda: hits_at([], NAN),
-        "a curve of no threshold": lambda: threshold_curve(two, two, ()),
         "a family of nobody": lambda: Family(cells=()),
         "a cell declared twice": lambda: Family(cells=("a", "b", "a")),
         "a cell that was not declared": lambda: holm({"a": 0.1, "d": 0.1, "c": 0.1}, PAIR, 0.01),

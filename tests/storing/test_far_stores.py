@@ -301,7 +301,7 @@ def test_a_real_server(s3: tuple[subprocess.Popen[bytes], dict[str, str]]) -> No
     process, env = s3
     code = f"import sys; sys.argv_server = {process.pid}\n" + textwrap.dedent(ON_S3)
     env = {**env, "AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "y"}
-    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=300)
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=900)
     assert "Traceback" not in done.stderr and done.returncode == 0, done.stderr
     codes = [line for line in done.stdout.splitlines() if line.startswith("code")]
     assert codes == ["code 4"] * 3 + ["code 0", "code 4", "code 4"], done.stdout + done.stderr

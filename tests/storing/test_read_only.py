@@ -64,7 +64,7 @@ def bound(tmp_path: Path) -> Run:
             pytest.skip("root writes everywhere on this system")
         try:
             return subprocess.run(
-                command, env=env, capture_output=True, text=True, timeout=120, preexec_fn=give_up if root else None
+                command, env=env, capture_output=True, text=True, timeout=900, preexec_fn=give_up if root else None
             )
         except subprocess.SubprocessError:
             pytest.skip("this root may not give up its capabilities")
@@ -147,7 +147,7 @@ def test_a_read_only_disk_serves_too(warm: Path, tmp_path: Path) -> None:
             pytest.skip("this process may not remount anything")
         env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
         command = [sys.executable, "-c", textwrap.dedent(USE), str(disk)]
-        said = subprocess.run(command, env=env, capture_output=True, text=True, timeout=120).stdout
+        said = subprocess.run(command, env=env, capture_output=True, text=True, timeout=900).stdout
     finally:
         subprocess.run(["umount", str(disk)], check=True)
     assert "check_usable passes" in said and f"check_writable The store at {disk} is read-only." in said

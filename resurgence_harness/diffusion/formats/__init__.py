@@ -9,7 +9,7 @@ the original layout, whose names diffusers converts, and embeddings, whose words
 """
 
 from resurgence_harness.diffusion.formats.contract import Cover, Source
-from resurgence_harness.diffusion.formats.materialising import Candidate, check_same_shape, materialise, note_of
+from resurgence_harness.diffusion.formats.materialising import Candidate, check_same_shape, materialise
 from resurgence_harness.diffusion.formats.recognising import recognise
 
-__all__ = ["Cover", "Source", "recognise", "materialise", "Candidate", "check_same_shape", "note_of"]
+__all__ = ["Cover", "Source", "recognise", "materialise", "Candidate", "check_same_shape"]

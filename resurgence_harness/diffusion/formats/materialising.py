@@ -363,9 +363,3 @@ def _values(part: str, places: list[tuple[TensorFile, str, list[Edit]]]) -> Iter
 def located(directory: Path, name: str, digest: str) -> Base:
     """A directory as the start of a recipe."""
     return Base(digest=digest, name=name, location=str(directory.absolute()))
-
-
-def note_of(directory: str | Path) -> dict[str, Any] | None:
-    """What a made directory was made from; None where it was not made here."""
-    path = Path(directory) / NOTE
-    return read_json(path) if path.is_file() else None

@@ -22,9 +22,11 @@ from resurgence_harness.microworld.training.pool import (
     Snapshots,
     batches,
     cosine,
+    descend,
     half_precision,
     pixels,
     render_pool,
+    set_rate,
 )
 from resurgence_harness.microworld.training.settings import Settings
 
@@ -121,22 +123,13 @@ def train_autoencoder(out: Path, settings: Settings, device: torch.device) -> No
         x = pixels(pool.images[torch.randint(len(pool), (settings.autoencoder_batch,), device=device)])
         with half_precision(device):
             loss = loss_of(x)
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
-        optimiser.step()
-        return loss.detach()
+        return descend(vae, optimiser, loss)
 
     run = GraphedStep(optimise, device) if settings.graphs else optimise
     progress = Progress("autoencoder", settings.autoencoder_steps, settings.autoencoder_batch, first, settings.seconds)
     current = vae.state_dict()
     for step in progress:
-        factor = settings.autoencoder_rate * cosine(step, progress.steps)
-        for group in optimiser.param_groups:
-            if cuda:
-                group["lr"].fill_(factor)
-            else:
-                group["lr"] = factor
+        set_rate(optimiser, settings.autoencoder_rate * cosine(step, progress.steps))
         loss = run()
         if step % 10 == 0:
             decay = min(0.995, (1 + step / 10) / (10 + step / 10))

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from resurgence_harness.microworld.training.perception import tokens_of
 from resurgence_harness.microworld.training.pool import (
@@ -20,9 +20,11 @@ from resurgence_harness.microworld.training.pool import (
     Progress,
     Snapshots,
     cosine,
+    descend,
     half_precision,
     pixels,
     render_pool,
+    set_rate,
 )
 from resurgence_harness.microworld.training.settings import Settings
 
@@ -124,22 +126,13 @@ def train_denoiser(out: Path, settings: Settings, device: torch.device) -> None:
         said = which[index] * (torch.rand(len(index), device=device) >= 0.1)
         with half_precision(device):
             loss = loss_of(x0, torch.randn_like(x0), t, states[said])
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(unet.parameters(), 1.0)
-        optimiser.step()
-        return loss.detach()
+        return descend(unet, optimiser, loss)
 
     run = GraphedStep(optimise, device) if settings.graphs else optimise
     progress = Progress("denoiser", settings.unet_steps, settings.unet_batch, first, settings.seconds)
     current = unet.state_dict()
     for step in progress:
-        factor = settings.unet_rate * cosine(step, progress.steps)
-        for group in optimiser.param_groups:
-            if cuda:
-                group["lr"].fill_(factor)
-            else:
-                group["lr"] = factor
+        set_rate(optimiser, settings.unet_rate * cosine(step, progress.steps))
         loss = run()
         if step % 5 == 0:
             decay = min(0.9975, (1 + step / 5) / (10 + step / 5))

@@ -22,9 +22,11 @@ from resurgence_harness.microworld.training.pool import (
     Progress,
     batches,
     cosine,
+    descend,
     half_precision,
     pixels,
     render_pool,
+    set_rate,
 )
 from resurgence_harness.microworld.training.settings import Settings
 
@@ -90,17 +92,12 @@ def train_text_encoder(out: Path, settings: Settings, device: torch.device) -> N
 
     for step in progress:
         index = next(source)
-        for group in optimiser.param_groups:
-            group["lr"] = 1e-3 * cosine(step, progress.steps)
+        set_rate(optimiser, 1e-3 * cosine(step, progress.steps))
         x = pixels(pool.images[index])
         x = x + 0.05 * torch.randn_like(x)
         with half_precision(device):
             loss = loss_of(tokens[index], x, same[index])
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(modules.parameters(), 1.0)
-        optimiser.step()
-        progress.step(step, loss.detach())
+        progress.step(step, descend(modules, optimiser, loss))
     tokenizer.save_pretrained(out / "tokenizer")
     text.half().save_pretrained(out / "text_encoder")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
 PINS = {
@@ -23,12 +22,3 @@ PINS = {
 def directory() -> Path:
     """Where the embedded base model lies; load it with `StableDiffusionPipeline.from_pretrained`."""
     return Path(__file__).parent
-
-
-def altered() -> list[str]:
-    """The files that are missing or are not the pinned ones; empty if all is well."""
-    found = {}
-    for name in PINS:
-        path = directory() / name
-        found[name] = hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "missing"
-    return [name for name, digest in found.items() if digest != PINS[name]]
