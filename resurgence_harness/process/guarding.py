@@ -42,12 +42,12 @@ def _code(main: Callable[[], object]) -> ExitCode:
     except HarnessError as error:
         code, message = ExitCode.HARNESS_ERROR, str(error)
     except KeyboardInterrupt:
-        code, message = ExitCode.INTERRUPTED, "Interrupted; this is no statement about any model."
+        code, message = ExitCode.INTERRUPTED, "Interrupted; this is no verdict on any model."
     except BaseException as error:
         code, message = _unforeseen(error)
     stopped = signals.stopped()
     if stopped is not None:
-        code, message = stopped, "Stopped by a signal; this is no statement about any model."
+        code, message = stopped, "Stopped by a signal; this is no verdict on any model."
     if code in (ExitCode.INTERRUPTED, ExitCode.TERMINATED, ExitCode.HUNG_UP):
         signals.end_children()
     print(f"resurgence: {message}", file=sys.stderr)

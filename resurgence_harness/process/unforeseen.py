@@ -42,7 +42,7 @@ def recorded(error: BaseException) -> str:
     return sentence(
         f"Something went wrong that was not foreseen: {shown(what, limit=300)}",
         traceback=path or "above",
-        do="This is no statement about any model. Report it with that traceback.",
+        do="This is no verdict on any model. Report it with that traceback.",
     )
 
 
