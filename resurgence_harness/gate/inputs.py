@@ -43,8 +43,8 @@ def read_inputs(
     file, folder = load_policy(policy) if policy is not None else (PolicyFile(), Path.cwd())
     named = file.models
     listed = [named.candidate] if isinstance(named.candidate, str) else list(named.candidate or ())
-    words = candidate or [_from(folder, word) for word in listed]
-    if not words:
+    candidates = candidate or [_from(folder, part) for part in listed]
+    if not candidates:
         raise UserError(
             sentence(
                 "No candidate was given.",
@@ -55,7 +55,7 @@ def read_inputs(
         file,
         folder,
         str(policy) if policy is not None else "",
-        words,
+        candidates,
         unlearned or (named.unlearned and _from(folder, named.unlearned)),
         base or (named.base and _from(folder, named.base)),
         Cover.SOME if partial or named.partial else Cover.WHOLE,
@@ -71,9 +71,9 @@ def read_policy(
     own: Mapping[str, Task] | None = None,
 ) -> ReleasePolicy:
     """The policy with its lists read. Task names are resolved for these models; `own` tasks take precedence."""
-    for word in (inputs.base, inputs.unlearned, inputs.candidate[0]):
-        if word is not None and word not in ALIASES:
-            read_word(word, Path.cwd())  # a missing model is reported before an unknown task
+    for model in (inputs.base, inputs.unlearned, inputs.candidate[0]):
+        if model is not None and model not in ALIASES:
+            read_word(model, Path.cwd())  # a missing model is reported before an unknown task
     tasks = {**tasks_on(inputs.base or inputs.unlearned or inputs.candidate[0]), **(own or {})}
     return resolve(
         inputs.file,
@@ -101,8 +101,8 @@ def read_models(inputs: GateInputs, *, store: str, run: str = "") -> Models:
     )
 
 
-def _from(folder: Path, word: str) -> str:
+def _from(folder: Path, model: str) -> str:
     """A policy's model, with its path relative to the policy; names of published models are unchanged."""
-    if word == "micro" or is_name(word, folder):
-        return word
-    return str(folder / Path(word).expanduser())
+    if model == "micro" or is_name(model, folder):
+        return model
+    return str(folder / Path(model).expanduser())

@@ -181,13 +181,13 @@ def _unread(model: ModelFiles) -> list[str]:
     return [f"Not judged, and not attested: {len(others)} further files of weights in the candidate's folder, {named}."]
 
 
-def read_word(word: str, folder: Path) -> tuple[Path, float]:
+def read_word(model: str, folder: Path) -> tuple[Path, float]:
     """A model as given by the user: its path, and the weight of a LoRA after "="."""
-    name, equals, number = word.rpartition("=")
+    name, equals, number = model.rpartition("=")
     weight = 1.0
-    if equals and not _there(word, folder):
+    if equals and not _there(model, folder):
         try:
-            word, weight = name, float(number)
+            model, weight = name, float(number)
         except ValueError:
             raise UserError(
                 sentence(f"The weight of {shown(name)} is {shown(number)!r}.", do="Write style.safetensors=0.8.")
@@ -195,39 +195,39 @@ def read_word(word: str, folder: Path) -> tuple[Path, float]:
         if not math.isfinite(weight):
             raise UserError(sentence(f"The weight of {shown(name)} is {number}.", do="Give a number such as 0.8."))
     try:
-        (folder / word).exists()
-        odd = not word.strip()
+        (folder / model).exists()
+        odd = not model.strip()
     except (OSError, ValueError):  # not a valid file name
         odd = True
     if odd:
-        raise UserError(sentence(f'There is no model at "{shown(word)}".', do="Give a file, a directory or a name."))
-    if word == "micro":
-        return Path(resolve_base(word).location), weight
-    if is_name(word, folder):
-        return locate(word).directory, weight
-    return folder / Path(word).expanduser(), weight
+        raise UserError(sentence(f'There is no model at "{shown(model)}".', do="Give a file, a directory or a name."))
+    if model == "micro":
+        return Path(resolve_base(model).location), weight
+    if is_name(model, folder):
+        return locate(model).directory, weight
+    return folder / Path(model).expanduser(), weight
 
 
-def _there(word: str, folder: Path) -> bool:
+def _there(model: str, folder: Path) -> bool:
     try:
-        return (folder / word).exists()
+        return (folder / model).exists()
     except (OSError, ValueError):
         return False
 
 
-def _base(word: str, folder: Path) -> Base:
+def _base(model: str, folder: Path) -> Base:
     """The published model."""
-    if word == "micro" or is_name(word, folder):
-        return resolve_base(word)
-    found = resolve_base(str(read_word(word, folder)[0]))
-    return replace(found, name=shown(Path(word).name or word))
+    if model == "micro" or is_name(model, folder):
+        return resolve_base(model)
+    found = resolve_base(str(read_word(model, folder)[0]))
+    return replace(found, name=shown(Path(model).name or model))
 
 
 def _materialised(
-    words: Sequence[str], parent: Base | None, folder: Path, made: Path, cover: Cover, run: str
+    parts: Sequence[str], parent: Base | None, folder: Path, made: Path, cover: Cover, run: str
 ) -> Candidate:
     sources = [
-        Source(path=path, weight=weight, cover=cover) for path, weight in (read_word(word, folder) for word in words)
+        Source(path=path, weight=weight, cover=cover) for path, weight in (read_word(part, folder) for part in parts)
     ]
     return materialise(sources, parent.location if parent is not None else None, made, run=run)
 

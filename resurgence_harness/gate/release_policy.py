@@ -288,8 +288,8 @@ class ReleasePolicy:
 
     def synonym_prompts(self, concepts: Sequence[Concept]) -> tuple[Prompt, ...]:
         """Prompts for erased concepts, with their synonyms."""
-        words = [(word, concept.name) for concept in concepts for word in concept.synonyms]
-        return _filled(self.file.prompts.erased or self.task.templates, words)
+        names = [(synonym, concept.name) for concept in concepts for synonym in concept.synonyms]
+        return _filled(self.file.prompts.erased or self.task.templates, names)
 
     def retained_prompts(self) -> tuple[Prompt, ...]:
         """Prompts for retained concepts."""
@@ -456,12 +456,12 @@ def _list(
     concepts: dict[str, Concept] = {}
     for line in lines:
         name, *synonyms = (part.strip() for part in line.split("|"))
-        for word in (name, *synonyms):
+        for part in (name, *synonyms):
             try:
-                _plain(word)
+                _plain(part)
             except ValueError as problem:
                 raise UserError(
-                    sentence(f"{where}: {as_written(word)} is not a name: {problem}.", do="Give one name a line.")
+                    sentence(f"{where}: {as_written(part)} is not a name: {problem}.", do="Give one name a line.")
                 ) from None
         if len(synonyms) > MOST_SYNONYMS:
             raise UserError(
@@ -509,8 +509,8 @@ def _name_words(text: str) -> set[str]:
     return {word for word in re.findall(r"\w+", text.casefold()) if len(word) > 2} - COMMON
 
 
-def _filled(templates: Sequence[str], words: Sequence[tuple[str, str]]) -> tuple[Prompt, ...]:
+def _filled(templates: Sequence[str], names: Sequence[tuple[str, str]]) -> tuple[Prompt, ...]:
     """Every template filled with every (name, concept); names outermost."""
     return tuple(
-        Prompt(text=template.replace("{}", word), concept=concept) for word, concept in words for template in templates
+        Prompt(text=template.replace("{}", name), concept=concept) for name, concept in names for template in templates
     )

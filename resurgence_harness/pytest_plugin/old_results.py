@@ -38,10 +38,10 @@ def requested(config: pytest.Config) -> tuple[list[str], Any]:
 
 def seen(config: pytest.Config, arguments: list[str], given: Any) -> sight.Sight:
     """The test files that the arguments name, parsed; cached for the same arguments."""
-    words = tuple(map(str, arguments))
-    if _SIGHT not in config.stash or config.stash[_SIGHT][0] != words:
+    key = tuple(map(str, arguments))
+    if _SIGHT not in config.stash or config.stash[_SIGHT][0] != key:
         policy = bool(getattr(given, "resurgence_policy", None))
-        config.stash[_SIGHT] = (words, sight.look(words, config.invocation_params.dir, policy=policy))
+        config.stash[_SIGHT] = (key, sight.look(key, config.invocation_params.dir, policy=policy))
     return config.stash[_SIGHT][1]
 
 

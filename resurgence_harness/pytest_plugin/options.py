@@ -248,20 +248,20 @@ def task_named(name: str, tasks: Mapping[str, Task]) -> Task:
     return tasks[name]
 
 
-def _dest(word: str) -> str:
-    return f"resurgence_{word}"
+def _dest(name: str) -> str:
+    return f"resurgence_{name}"
 
 
-def _list(word: str, text: str, read: Callable[[str, str], Any]) -> tuple[Any, ...] | None:
+def _list(name: str, text: str, read: Callable[[str, str], Any]) -> tuple[Any, ...] | None:
     """ "a,b" as (read a, read b); None for an option that was not given."""
     if not text:
         return None
-    return tuple(read(word, part.strip()) for part in text.split(",") if part.strip())
+    return tuple(read(name, part.strip()) for part in text.split(",") if part.strip())
 
 
-def _whole(word: str, text: str) -> int:
+def _whole(name: str, text: str) -> int:
     if not text.isdecimal():
-        raise UserError(sentence(f'--resurgence-{word} is "{text}".', do="Give whole numbers of 1 or more."))
+        raise UserError(sentence(f'--resurgence-{name} is "{text}".', do="Give whole numbers of 1 or more."))
     return int(text)
 
 

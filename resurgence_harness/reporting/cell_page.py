@@ -120,12 +120,12 @@ def concepts_csv(rows: Iterable[ConceptRow]) -> str:
 
 def description(record: Record, evidence: CellEvidence, details: Details, *, strip: Strip | None) -> str:
     """The top of a cell's page, an HTML fragment: verdict, worst images, figures."""
-    word = WORDS.get(record["verdict"], str(record["verdict"]))
-    words = escape(details.sentence.removeprefix(f"{word}: "))
+    title = WORDS.get(record["verdict"], str(record["verdict"]))
+    text = escape(details.sentence.removeprefix(f"{title}: "))
     if record["acceptance"] is not None:
-        words += " " + pages.leading("What was accepted, in full", to=acceptance_page.ANCHOR)
+        text += " " + pages.leading("What was accepted, in full", to=acceptance_page.ANCHOR)
     parts = [
-        f'<p class="verdict {STYLES[record["verdict"]]}"><b>{escape(word)}</b> {words}</p>',
+        f'<p class="verdict {STYLES[record["verdict"]]}"><b>{escape(title)}</b> {text}</p>',
         *(
             [pages.heading(strip.title), pages.picture(strip.picture, about=strip.title, covered=strip.covered)]
             if strip
@@ -136,7 +136,7 @@ def description(record: Record, evidence: CellEvidence, details: Details, *, str
         pages.heading("All images"),
         pages.table(
             ["prompts, model", "rate", f"{_sides(record['alpha'])} interval", "hits", "images", "abstained"],
-            [_arm(words, rate) for words, name in _ARMS if (rate := record.get(name)) is not None]
+            [_arm(text, rate) for text, name in _ARMS if (rate := record.get(name)) is not None]
             + [_arm(f"retained concepts in “{one['template']}”", one) for one in record.get("templates") or ()],
         ),
         pages.heading("Criteria"),

@@ -88,7 +88,7 @@ def configuration(run: Run) -> dict[str, Any]:
         "hideLabels": list(_HIDDEN),
         "performance": {
             "groups": {"resurgence": {"title": "Concept resurgence"}},
-            "metrics": {name: {"title": words, **shown} for name, words in titles.items()},
+            "metrics": {name: {"title": text, **shown} for name, text in titles.items()},
         },
         "plugins": {"awesome": {"options": options}},
     }
