@@ -43,7 +43,7 @@ def test_workers_tell_and_the_controller_reads(tmp_path: Path) -> None:
 
 def test_a_line_fits_the_terminal() -> None:
     """It is cut rather than wrapped, for a wrapped line cannot be rewritten."""
-    entries = [{"cell": f"celebrity/esd-{k}-lora", "words": "drawing", "done": 1, "total": 2} for k in range(9)]
+    entries = [{"cell": f"celebrity/esd-{k}-lora", "label": "drawing", "done": 1, "total": 2} for k in range(9)]
     assert len(describe(entries, finished=0, total=9, left=None, width=60)) < 60
 
 
