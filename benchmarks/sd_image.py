@@ -17,8 +17,8 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from benchmarks.random_bases import random_base, tokenizer
 from benchmarks.sd_path import device, versions
-from benchmarks.sd_size import sd14, tokenizer
 from resurgence_harness.diffusion import moves
 from resurgence_harness.diffusion.model import StableDiffusion
 from resurgence_harness.diffusion.training import fast_products
@@ -190,7 +190,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         model = StableDiffusion.load(tiny, args.device)
         side = model.sample_size // model.latent_factor
     else:
-        model, side = sd14(args.device), PIXELS // 8
+        model, side = random_base("sd14", args.device), PIXELS // 8
     clock = Clock(args.device, args.repeats)
     with args.to.open("w", newline="", encoding="utf-8") as file, torch.inference_mode():
         table = csv.writer(file, lineterminator="\n")

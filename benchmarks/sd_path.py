@@ -31,8 +31,8 @@ from importlib.metadata import entry_points, version
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmarks.sd_path_judge import SETTINGS, TASK, Settings
-from benchmarks.sd_size import sd14, tokenizer
+from benchmarks.random_bases import tokenizer, write_base
+from benchmarks.sd_path_judge import SETTINGS, Settings, judged_by_clip
 from resurgence_harness.judging.weights import digest_of
 from resurgence_harness.planning import checkpoint_key, held_out_probe, images_key, judgments_key, probes_of, training
 from resurgence_harness.presets import parse_change
@@ -40,7 +40,7 @@ from resurgence_harness.selection import CellPlan, Selection, cells, plan_cell
 from resurgence_harness.specs import Base, Recipe, SampleRequest
 from resurgence_harness.storing import Artifact, Store
 from tests.judging.tiny_clip import ARCHITECTURE, save_tiny_clip
-from tests.tiny import save_parts, save_tiny_stable_diffusion
+from tests.tiny import save_tiny_stable_diffusion
 
 ROOT = Path(__file__).parents[1]
 COUNT = 10
@@ -48,6 +48,8 @@ COUNT = 10
 VIT_B_32 = "ViT-B-32-quickgelu"
 COLUMNS = ("stage", "method", "number", "of", "seconds", "seconds each", "peak GiB", "device", "versions")
 LIBRARIES = ("torch", "diffusers", "transformers", "peft", "open_clip_torch")
+FINETUNED = {"lora": "LoRA", "full": "full"}
+"""Names of the fine-tunings' stages."""
 TINY = ("sampler.height=64", "sampler.width=64", "esd.iterations=3", "esd.trajectory_steps=2")
 """Changes that a CPU can run in seconds."""
 
@@ -78,23 +80,6 @@ class Ran(NamedTuple):
     """verdict.json."""
 
 
-def write_base(directory: Path, *, half: bool, tiny: bool, device: str) -> None:
-    """A Stable Diffusion of random weights in diffusers' layout; `half`: float16 on disk."""
-    import torch
-
-    if tiny:
-        save_tiny_stable_diffusion(directory, sample_size=24, tokenizer=tokenizer())
-        return
-    model = sd14(device)
-    parts: dict[str, Any] = {"unet": model.unet, "vae": model.vae, "text_encoder": model.text_encoder}
-    if half:
-        parts = {name: part.to(torch.float16) for name, part in parts.items()}
-    save_parts({**parts, "tokenizer": model.tokenizer, "scheduler": model.scheduler}, directory)
-    del model, parts
-    if device.startswith("cuda"):
-        torch.cuda.empty_cache()  # the run has a process of its own
-
-
 def write_judge(work: Path, *, tiny: bool) -> Settings:
     """CLIP with random weights in a safetensors file, pinned."""
     import open_clip
@@ -118,19 +103,25 @@ def write_judge(work: Path, *, tiny: bool) -> Settings:
     return Settings(architecture=VIT_B_32, config="", weights=str(path), sha256=digest_of(path), **where)
 
 
-def run(work: Path, settings: Settings, options: Sequence[str]) -> Ran:
-    """The suite by the command line, in one process."""
+def call(work: Path, settings: Settings, options: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+    """The suite's command line and its environment; the plugin's settings are written beside."""
     (work / "settings.json").write_text(json.dumps(settings._asdict()), encoding="utf-8")
     installed = any(point.name == "resurgence" for point in entry_points(group="pytest11"))
     plugin = [] if installed else ["-p", "resurgence_harness.pytest_plugin"]
-    command = [sys.executable, "-m", "pytest", "suites/celebrity", *plugin, "-p", "benchmarks.sd_path_judge"]
+    command = [sys.executable, "-m", "pytest", f"suites/{settings.task}", *plugin, "-p", "benchmarks.sd_path_judge"]
     command += ["-p", "no:cacheprovider", *options]
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("RESURGENCE", "PYTEST"))}
     paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     own = {"PYTHONPATH": os.pathsep.join(paths), SETTINGS: str(work / "settings.json"), "HF_HUB_OFFLINE": "1"}
+    return command, {**inherited, "RESURGENCE_WEIGHTS": str(work), **own}
+
+
+def run(work: Path, settings: Settings, options: Sequence[str]) -> Ran:
+    """The suite by the command line, in one process."""
+    command, environment = call(work, settings, options)
     print("$", *command, flush=True)
     began = time.time()
-    done = subprocess.run(command, cwd=ROOT, env={**inherited, "RESURGENCE_WEIGHTS": str(work), **own}, check=False)
+    done = subprocess.run(command, cwd=ROOT, env=environment, check=False)
     seconds = time.time() - began
     verdicts = work / "out" / "verdict.json"
     if not verdicts.is_file():
@@ -195,7 +186,7 @@ def stages(plan: CellPlan, ledger: Ledger, settings: Settings) -> Iterator[Stage
     yield from drawn("benign images", plan.base, [plan.benign])
     yield from drawn("benign images, held out", plan.base, [held_out_probe(plan.benign)])
     yield from drawn("images to unlearn from", plan.base, probes_of(plan.unlearned.steps[-1]))
-    for name, recipe in (("unlearn", plan.unlearned), ("LoRA", plan.tuned)):
+    for name, recipe in (("unlearn", plan.unlearned), (FINETUNED[plan.cell.finetuning], plan.tuned)):
         units = training(recipe.steps[-1]).units
         yield from ledger.line(name, method, {checkpoint_key(recipe): units}, "updates")
     judged: dict[str, int] = {}
@@ -209,7 +200,10 @@ def stages(plan: CellPlan, ledger: Ledger, settings: Settings) -> Iterator[Stage
 def table(args: argparse.Namespace, work: Path) -> Iterator[Stage]:
     """Every stage, timed."""
     began = time.perf_counter()
-    write_base(work / "base", half=args.half, tiny=args.tiny, device=args.device)
+    if args.tiny:
+        save_tiny_stable_diffusion(work / "base", sample_size=24, tokenizer=tokenizer())
+    else:
+        write_base(work / "base", device=args.device, half=args.half)
     yield Stage("base written", "", 1, "bases", time.perf_counter() - began)
     began = time.perf_counter()
     settings = write_judge(work, tiny=args.tiny)
@@ -233,8 +227,9 @@ def table(args: argparse.Namespace, work: Path) -> Iterator[Stage]:
     yield Stage("before the first image: imports, base checked, hashed, loaded", "", 1, "runs", first.before)
     base = Base(digest=first.told["base"]["digest"], name="sd", location=str(work / "base"))
     ledger, told = Ledger(Store(work / "store"), first.peaks), 0.0
-    for cell in cells(TASK, selection):
-        for stage in stages(plan_cell(cell, base, task=TASK, selection=selection), ledger, settings):
+    task = judged_by_clip(settings.task)
+    for cell in cells(task, selection):
+        for stage in stages(plan_cell(cell, base, task=task, selection=selection), ledger, settings):
             told += stage.seconds
             yield stage
     rest = first.seconds - first.before - told

@@ -1,9 +1,9 @@
-"""What `benchmarks.sd_path` adds to the celebrity suite: CLIP as its judge, and a watch on the GPU's memory.
+"""What `benchmarks.sd_path` and `.sd_paths` add to a suite: CLIP as its judge, and a watch on memory and updates.
 
     pytest suites/celebrity -p benchmarks.sd_path_judge …
 
-The package judges real celebrities by GCD, and no option names another judge: that is a task of one's own
-(docs/tasks.md). Here it is the published celebrity task with nothing changed but its judge.
+The package judges the published tasks by models whose weights a user has, and no option names another judge: that is a
+task of one's own (docs/tasks.md). Here it is a published task with nothing changed but its judge.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import pytest
 
 from resurgence_harness.judging import Calibration, Clip, ClipAccuracy, Weights
+from resurgence_harness.pytest_plugin.state import engine_in
 from resurgence_harness.tasks import PUBLISHED, Task
 
 if TYPE_CHECKING:
@@ -30,7 +31,9 @@ SETTINGS = "SD_PATH_SETTINGS"
 """Environment variable that names the file of `Settings`."""
 EVERY = 0.1
 """Seconds between two looks at the memory."""
-CELEBRITIES = PUBLISHED["celebrity"]
+JUDGE = "clip-names"
+BUILDING = "building "
+"""How the bench's progress begins while a checkpoint is made; the recipe in words follows."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,10 +56,9 @@ class NamesByClip(ClipAccuracy):
         return {"nothing": Calibration(recognised=300, subjects=400, false_alarms=4, others=400)}
 
 
-TASK: Task = replace(CELEBRITIES, judges=("clip-names",))
-"""The paper's celebrity task, judged by CLIP."""
-NAMES = tuple(dict.fromkeys(c.name for c in (*CELEBRITIES.erasable, *CELEBRITIES.preserve, *CELEBRITIES.held_out)))
-"""What the judge may say: all two hundred."""
+def judged_by_clip(task: str) -> Task:
+    """The published task of that name, judged by CLIP."""
+    return replace(PUBLISHED[task], judges=(JUDGE,))
 
 
 class Settings(NamedTuple):
@@ -72,28 +74,51 @@ class Settings(NamedTuple):
     store: str
     memory: str
     """Where the watch writes."""
+    task: str = "celebrity"
 
     @property
     def judge(self) -> NamesByClip:
-        """The judge with its pinned weights."""
+        """The judge with its pinned weights, which may answer every concept of the task."""
+        task = PUBLISHED[self.task]
+        names = dict.fromkeys(concept.name for concept in (*task.erasable, *task.preserve, *task.held_out))
         weights = Weights(file=Path(self.weights).name, path=self.weights, sha256=self.sha256)
         return NamesByClip(
-            name="clip-names",
-            labels=NAMES,
+            name=JUDGE,
+            labels=tuple(names),
             template="a photo of {}",
             config=self.config,
             clip=Clip(architecture=self.architecture, weights=weights),
         )
 
 
+class Course(NamedTuple):
+    """When the updates of one checkpoint were made, in seconds of one clock."""
+
+    first: int
+    """The first update that was reported; MACE reports several concepts' at once."""
+    began: float
+    """When that was made."""
+    last: int
+    ended: float
+    """When the last was made."""
+    total: int
+
+    @property
+    def pace(self) -> float:
+        """Seconds an update; 0 where there was only one."""
+        return (self.ended - self.began) / (self.last - self.first) if self.last > self.first else 0.0
+
+
 class Watch(threading.Thread):
-    """Writes, for every artifact of the store while it is made, the peak of the GPU's memory in GiB."""
+    """Writes the GPU memory's peak in GiB for every artifact while it is made, and the pace of every training."""
 
     def __init__(self, settings: Settings) -> None:
         """Nothing is looked at yet."""
         super().__init__(name="memory", daemon=True)
         self._making, self._to = Path(settings.store) / "tmp", Path(settings.memory)
         self._peaks: dict[str, float] = {}
+        self._peak = 0.0
+        self._courses: dict[str, Course] = {}
         self._first = 0.0
         self._over = threading.Event()
 
@@ -103,16 +128,33 @@ class Watch(threading.Thread):
             self._look()
 
     def end(self) -> None:
-        """Look once more and write what was seen: {"first": when something was first made, "peaks": {key: GiB}}."""
+        """Look once more and write what was seen.
+
+        {"first": when something was first made, "peak": GiB, "peaks": {key: GiB}, "courses": {recipe in words: Course}}
+        """
         self._over.set()
         self.join()
-        self._to.write_text(json.dumps({"first": self._first, "peaks": self._peaks}), encoding="utf-8")
+        self._look()
+        seen = {"first": self._first, "peak": self._peak, "peaks": self._peaks, "courses": self._courses}
+        self._to.write_text(json.dumps(seen), encoding="utf-8")
+
+    def update(self, words: str, done: int, total: int) -> None:
+        """The bench's progress: so many updates of a training are made."""
+        recipe = words.removeprefix(BUILDING)
+        if recipe == words or not done:
+            return
+        now = time.monotonic()
+        before = self._courses.get(recipe)
+        if before is None or done <= before.last:
+            self._courses[recipe] = Course(done, now, done, now, total)
+        else:
+            self._courses[recipe] = before._replace(last=done, ended=now)
 
     def _look(self) -> None:
         try:
             keys = {name.split(".")[0] for name in os.listdir(self._making)}
         except FileNotFoundError:
-            return
+            keys = set()
         if keys and not self._first:
             self._first = time.time()
         cuda = getattr(sys.modules.get("torch"), "cuda", None)
@@ -120,13 +162,17 @@ class Watch(threading.Thread):
             return
         peak = cuda.max_memory_allocated() / 2**30
         cuda.reset_peak_memory_stats()
+        self._peak = max(peak, self._peak)
         for key in keys:
             self._peaks[key] = max(peak, self._peaks.get(key, 0.0))
 
 
+WATCH: pytest.StashKey[Watch] = pytest.StashKey()
+
+
 def pytest_resurgence_tasks() -> Sequence[Task]:
-    """The celebrity task under its own name, which replaces the package's."""
-    return [TASK]
+    """The published task under its own name, which replaces the package's."""
+    return [judged_by_clip(_settings().task)]
 
 
 def pytest_resurgence_judges() -> Sequence[ClipAccuracy]:
@@ -137,9 +183,21 @@ def pytest_resurgence_judges() -> Sequence[ClipAccuracy]:
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
     """The watch begins."""
-    watch = Watch(_settings())
+    watch = config.stash[WATCH] = Watch(_settings())
     watch.start()
     config.add_cleanup(watch.end)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """The watch hears of every update, beside the progress line."""
+    engine, watch = engine_in(item.config), item.config.stash[WATCH]
+
+    def progress(words: str, done: int, total: int, loss: float | None) -> None:
+        watch.update(words, done, total)
+        engine.progress.update(words, done, total, loss)
+
+    engine.bench.set_progress(progress)
 
 
 def _settings() -> Settings:

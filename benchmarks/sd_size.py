@@ -11,14 +11,13 @@ from __future__ import annotations
 
 import argparse
 import csv
-import gzip
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import fields, replace
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from benchmarks.random_bases import random_base
 from resurgence_harness.diffusion.model import StableDiffusion
 from resurgence_harness.diffusion.run import Run
 from resurgence_harness.diffusion.training import fast_products
@@ -27,7 +26,6 @@ from resurgence_harness.presets.values import FILLED_IN
 from resurgence_harness.sampling import sample
 from resurgence_harness.specs import Concept, Probe, Prompt, Sampler
 from resurgence_harness.tasks import CELEBRITY
-from tests.tiny import sd_scheduler
 
 if TYPE_CHECKING:
     import numpy as np
@@ -56,64 +54,6 @@ class Cost(NamedTuple):
     """Seconds by kind of shared set."""
     memory: float
     """Peak of the GPU's memory in GB of 10⁹ bytes."""
-
-
-def tokenizer() -> Any:
-    """SD v1's, from the byte pairs in open_clip."""
-    from transformers import CLIPTokenizer
-
-    spec = find_spec("open_clip")
-    if spec is None or spec.origin is None:
-        raise SystemExit("open_clip is not installed: pip install open_clip_torch")
-    with gzip.open(Path(spec.origin).parent / "bpe_simple_vocab_16e6.txt.gz", "rt", encoding="utf-8") as file:
-        lines = file.read().split("\n")
-    merges: Any = [tuple(line.split()) for line in lines[1 : 49_152 - 256 - 2 + 1]]
-    letters = _letters()
-    tokens = [*letters, *(f"{letter}</w>" for letter in letters), *("".join(pair) for pair in merges)]
-    tokens += ["<|startoftext|>", "<|endoftext|>"]
-    return CLIPTokenizer(
-        vocab={token: index for index, token in enumerate(tokens)},
-        merges=merges,
-        unk_token="<|endoftext|>",
-        pad_token="<|endoftext|>",
-        model_max_length=77,
-    )
-
-
-def _letters() -> list[str]:
-    """CLIP's letters for the 256 bytes: printable ones as they are, the others moved behind them."""
-    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
-    others = [byte for byte in range(256) if byte not in printable]
-    return [*map(chr, printable), *(chr(256 + place) for place in range(len(others)))]
-
-
-def sd14(device: str) -> StableDiffusion:
-    """The classes and sizes of Stable Diffusion v1.4, with random weights."""
-    import torch
-    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
-    from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
-    from transformers import CLIPTextConfig, CLIPTextModel
-
-    torch.manual_seed(0)
-    with torch.device(device):
-        unet = UNet2DConditionModel(sample_size=64, cross_attention_dim=768, attention_head_dim=8)
-        vae = AutoencoderKL(
-            block_out_channels=(128, 256, 512, 512),
-            down_block_types=("DownEncoderBlock2D",) * 4,
-            up_block_types=("UpDecoderBlock2D",) * 4,
-            layers_per_block=2,
-            latent_channels=4,
-            sample_size=512,
-        )
-    text_encoder: Any = CLIPTextModel(
-        CLIPTextConfig(hidden_size=768, intermediate_size=3072, num_hidden_layers=12, num_attention_heads=12)
-    )
-    for part in (unet, vae, text_encoder):
-        part.requires_grad_(False).eval()
-    model = StableDiffusion(
-        unet=unet, vae=vae, text_encoder=text_encoder, tokenizer=tokenizer(), scheduler=sd_scheduler()
-    )
-    return model.to(device)
 
 
 def pictures(concepts: tuple[Concept, ...], each: int) -> Probe:
@@ -216,7 +156,7 @@ def rows(words: list[str], steps: int, changed: list[tuple[str, Any]]) -> Iterat
     """One row for each method; one more for drawing an image."""
     import torch
 
-    base = sd14("cuda")
+    base = random_base("sd14", "cuda")
     device = torch.cuda.get_device_name()
     small = pictures(CONCEPTS[:8], 1)
     for _ in range(2):

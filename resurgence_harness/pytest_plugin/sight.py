@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import ast
 import os
+import re
 import stat
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 MARKER = "resurgence"
 """Name of the marker."""
+_NAMED = re.compile(rb"(?<![\w-])resurgence(?![\w-])")
+"""The marker's name as a separate word: not in resurgence_harness or --resurgence-base, which need no parsing."""
 CELL_FIXTURES = frozenset({"cell", "unlearned_model", "fine_tuned_model", "evidence", "claim"})
 """Fixtures that make a test run once per cell."""
 PUBLIC_FIXTURES = CELL_FIXTURES | {"base_model", "benign_images", "judge"}
@@ -120,7 +123,7 @@ def _suite(path: Path) -> Suite | None:
         content = path.read_bytes()
     except (OSError, ValueError):
         return None
-    if MARKER.encode() not in content:
+    if _NAMED.search(content) is None:
         return None
     tree = _parsed(content)
     markers = list(_markers(tree))

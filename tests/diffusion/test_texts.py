@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.sd_size import tokenizer
+from benchmarks.random_bases import tokenizer
 from resurgence_harness.diffusion.texts import check_texts
 from resurgence_harness.errors import UserError
 from resurgence_harness.selection import resolve_base
