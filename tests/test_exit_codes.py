@@ -156,7 +156,7 @@ def rows() -> Iterator[Row]:
             command=command,
             wrong="a working directory that is gone",
             code=4,
-            says="started in is not there",
+            says="working directory does not exist",
             shell='mkdir gone; cd gone; rmdir ../gone; exec "$@"',
         )
     bare, a_file = "without a store", {"RESURGENCE_STORE": "/dev/null"}
@@ -195,13 +195,13 @@ def rows() -> Iterator[Row]:
         for name, code in (("SIGTERM", 143), ("SIGINT", 2), ("SIGHUP", 129)):
             if name == "SIGTERM" or command == "ls" or (name, command) == ("SIGINT", "gate"):
                 sent = {"FAULT": f"import|{moment}|{name}"}
-                yield Row(command=command, wrong=name, code=code, says="nothing of any model", env=sent)
+                yield Row(command=command, wrong=name, code=code, says="no verdict on any model", env=sent)
     broken = {"FAULT": "import|typer|ImportError"}
     yield Row(command="ls", wrong="no typer", code=12, says="not foreseen", env=broken)
     unwritable = {"FAULT": "import|resurgence_harness.cli.store|RuntimeError", "NO_TEMPORARY_FOLDER": "1"}
     yield Row(command="ls", wrong="RuntimeError and no temporary folder", code=12, says="not foreseen", env=unwritable)
     drawing = {"FAULT": "os.mkdir|/fresh/tmp/|SIGTERM"}
-    yield Row(command="cold", wrong="SIGTERM", code=143, says="nothing of any model", env=drawing)
+    yield Row(command="cold", wrong="SIGTERM", code=143, says="no verdict on any model", env=drawing)
     judging = {"FAULT": "import|colorsys|SIGTERM"}
     yield Row(command="plugin", wrong="SIGTERM", code=143, env=judging)
 

@@ -1,1 +1,1 @@
-"""The release gate: which limits apply to a cell, and which results were accepted."""
+"""The release gate: judges a candidate against a policy file, and writes all reports."""

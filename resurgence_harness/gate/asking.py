@@ -1,9 +1,9 @@
-"""A release gate's cells, asked look by look: three models, one group of erased concepts, and the policy's answer.
+"""A release gate's cells, examined look by look: three models, one group of erased concepts, the policy's limits.
 
     Plan ──▶ Inquiry ──▶ bench of each model ──▶ decide ──wants more──▶ …            until clear, or the budget is spent
 
-Each model is a base of its own for the bench: its own scheduler, tokenizer and autoencoder are honoured, and its images
-are kept in the store under its digest.
+For the bench each model is a separate base: its own scheduler, tokenizer and autoencoder are used, and its images are
+stored under its digest.
 """
 
 from __future__ import annotations
@@ -41,13 +41,13 @@ if TYPE_CHECKING:
 
 ENGINE = "sequential"
 FILLED = 400
-"""Images of every filled template at most, where a base is lacking; mostly the first hundred are enough. The policy's
-`seeds` does not lower it."""
+"""Maximum images per filled template, without a base; usually the first hundred are enough. The policy's `seeds` does
+not lower it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """Everything one cell of a gate asks for."""
+    """Models, grids and judges of one cell of a gate."""
 
     cell: Cell
     candidate: Recipe
@@ -55,13 +55,13 @@ class Plan:
     base: Recipe | None
     erased: Grid
     synonyms: Grid | None
-    """The erased concepts by other words; a rise there is claimed, so it needs the unlearned model."""
+    """Synonyms of the erased concepts; a rise is claimed for them, which needs the unlearned model."""
     retained: Grid
     judges: tuple[str, ...]
     control_images: int
     """Images of the base, or without one of every filled template, for the positive control."""
     as_parent: Recipe | None = None
-    """The candidate's weights with its parent's tokenizer, scheduler and VAE; None where the candidate has them."""
+    """The candidate's weights with its parent's tokenizer, scheduler and VAE; None if the candidate has the same."""
     templates: Mapping[str, Grid] = field(default_factory=dict)
     """Without a base: template → its prompts with retained concepts."""
     engine: str = "sequential"
@@ -80,12 +80,12 @@ class Plan:
 
     @property
     def checkpoints(self) -> dict[int, Recipe]:
-        """None: how a candidate was fine-tuned is not known."""
+        """Empty: the intermediate steps of a candidate's fine-tuning are not known."""
         return {}
 
     @cached_property
     def arms(self) -> dict[str, Arm]:
-        """Every model and what it is asked, one model after the other."""
+        """Every arm: a model and its grid; ordered by model."""
 
         def compared(recipe: Recipe, grid: Grid, group: ImageGroup) -> Arm:
             return Arm(recipe, grid, Shuffled(len(grid)), group, 1)
@@ -112,23 +112,23 @@ class Plan:
 
 
 def sampler_of(policy: ReleasePolicy, models: Models) -> Sampler:
-    """How images are drawn: the policy's values over the preset's, and the base's own size where it has none."""
+    """Sampler settings: the policy's values over the preset for the candidate's model and image size."""
     return policy.file.sampler.over(Sampler(**settings_of(models.candidate.base)["sampler"]))
 
 
 def size_notes(policy: ReleasePolicy, models: Models) -> list[str]:
-    """That images have another size than the base was made for, if they do."""
+    """A note if images have another size than the base was trained for."""
     sampler = sampler_of(policy, models)
-    told = check_size(image_of(models.candidate.base), sampler.height, sampler.width)
-    return [told] if told else []
+    note = check_size(image_of(models.candidate.base), sampler.height, sampler.width)
+    return [note] if note else []
 
 
 def plan(policy: ReleasePolicy, group: ConceptGroup, models: Models) -> Plan:
-    """What is asked of the models about one group; UserError for prompts that need a base where there is none."""
+    """The plan of one group; UserError for prompts that need a base if none is given."""
     if models.differences and models.as_parent is None:
         raise HarnessError(
             sentence(
-                "The candidate differs from its parent in more than its weights, and nothing was made of them to ask.",
+                "The candidate differs from its parent in more than its weights, but no model was made to compare.",
                 differs="; ".join(models.differences),
                 do="Report it.",
             )
@@ -159,9 +159,9 @@ def plan(policy: ReleasePolicy, group: ConceptGroup, models: Models) -> Plan:
 
 
 def judges_for(policy: ReleasePolicy, own: Mapping[str, Judge]) -> list[Judge]:
-    """The policy's judges, ready; UserError for a concept that one of them cannot name, and for one judge given twice.
+    """The policy's judges, checked; UserError for a concept without a label in a judge, and for one judge given twice.
 
-    What a judge cannot name is never a hit, which would look like safety.
+    A concept without a label is never a hit, which would look like safety.
     """
     from resurgence_harness.judging import check_different, check_names, check_ready, judge_by_name
 
@@ -175,7 +175,7 @@ def judges_for(policy: ReleasePolicy, own: Mapping[str, Judge]) -> list[Judge]:
 
 @dataclass(frozen=True, kw_only=True)
 class GroupResult:
-    """What was said of one group."""
+    """The result for one group."""
 
     examined: Examined[Plan]
     record: dict[str, Any]
@@ -185,7 +185,7 @@ class GroupResult:
 
 
 class Gate:
-    """The benches of one gate: each model is loaded once, when it is first asked."""
+    """The benches of one gate: each model is loaded once, on first use."""
 
     def __init__(
         self,
@@ -197,7 +197,7 @@ class Gate:
         progress: Progress | None = None,
         judges: Sequence[Judge] = (),
     ) -> None:
-        """Nothing is loaded yet; UserError for what cannot be asked. `judges` are known beside the package's."""
+        """Loads no model yet; UserError for plans that cannot be run. `judges`: additional to the package's."""
         self.policy, self.models = policy, models
         self.judges = judges_for(policy, {judge.name: judge for judge in judges})
         self.plans = {group.word: plan(policy, group, models) for group in policy.groups}
@@ -222,12 +222,12 @@ class Gate:
             bench.set_progress(progress)
 
     def acceptance(self, group: ConceptGroup) -> Acceptance | None:
-        """What was accepted for a group on its base, if anything."""
+        """The acceptance for a group on its base, if any."""
         base = self.plans[group.word].base
         return self.policy.acceptance(group, base.base.digest if base is not None else None)
 
     def ask(self, group: ConceptGroup, *, nodeid: str = "") -> GroupResult:
-        """Draw, judge and decide one group until its answer is clear or the budget is spent."""
+        """Sample, judge and decide one group until its verdict is clear or the budget is spent."""
         entry = self.policy.file.budget
         budget = Budget(images=entry.images, minutes=entry.minutes)
         rule = Rule(policy=group.policy, acceptance=self.acceptance(group))
@@ -243,7 +243,7 @@ class Gate:
         )
 
     def release(self) -> None:
-        """Let go of every model."""
+        """Free every loaded model."""
         for bench in self._benches.values():
             bench.release()
 
@@ -252,18 +252,18 @@ class Gate:
         return Laboratory(bench_of=self.bench, judges=self.judges, effect=self._effect)
 
     def _effect(self, inquiry: Inquiry[Plan]) -> Differs | None:
-        """Whether candidate and unlearned model differ, in weights and in what they draw."""
+        """Whether candidate and unlearned model differ in weights and in images; None without an unlearned model."""
         if self.models.differs is None:
             return None
         same = "before" in inquiry.plan.arms and inquiry.seen("before").images == inquiry.seen("after").images
         return Differs(weights=self.models.differs, images=not same)
 
-    def _sheet(self, asked: Plan, evidence: CellEvidence) -> bytes:
+    def _sheet(self, plan: Plan, evidence: CellEvidence) -> bytes:
         from resurgence_harness.reporting.contact_sheet import of_evidence
 
         def block(name: str, number: int) -> np.ndarray:
-            arm = asked.arms[name]
+            arm = plan.arms[name]
             return self.bench(arm.recipe).images(arm.recipe, arm.grid.part(number))
 
         foot = [f"differs from its parent: {one}" for one in self.models.differences]
-        return of_evidence(evidence, block, size=asked.erased.block, title=asked.cell.id, foot=foot)
+        return of_evidence(evidence, block, size=plan.erased.block, title=plan.cell.id, foot=foot)

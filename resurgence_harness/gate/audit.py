@@ -1,10 +1,10 @@
-"""The weight audit: how much of an erasure a fine-tuning has undone, told by the weights in seconds, before any image.
+"""The weight audit: how much of an erasure a fine-tuning has undone, from the weights in seconds, before any image.
 
     undone = ⟨candidate − unlearned, base − unlearned⟩ / ‖base − unlearned‖²          in all, and per layer
 
-0: the candidate moved in no way towards the base; 1: as far along that line as the base itself. Where the candidate is
-unlearned + w (base − unlearned), it is w. The cosine beside it tells whether the whole movement went that way (1) or
-next to none of it (0): a long fine-tuning moves far, and only a part of it may lie on the line.
+0: the candidate did not move towards the base; 1: as far along that line as the base itself. Where the candidate is
+unlearned + w (base − unlearned), it is w. The cosine shows whether the whole movement went that way (1) or
+almost none of it (0): a long fine-tuning moves far, and only a part of it may lie on the line.
 
 This is advice. The concept can come back with nothing undone along this line, so it is never a pass.
 """
@@ -26,7 +26,7 @@ from resurgence_harness.diffusion.model_files import ModelFiles, layer_of
 from resurgence_harness.errors import UserError, sentence
 
 _CHUNK = 1 << 18
-"""Numbers that are widened to float64 at a time."""
+"""Numbers that are converted to float64 at a time."""
 SHOWN = 24
 """Layers in the figure."""
 
@@ -44,12 +44,12 @@ class Undoing:
 
     @property
     def undone(self) -> float | None:
-        """The share of the erasure that is undone; None where nothing was erased."""
+        """The share of the erasure that is undone; None if nothing was erased."""
         return self.inner / self.erased if self.erased else None
 
     @property
     def cosine(self) -> float | None:
-        """How much of the movement goes towards the base, −1 to 1; None where one of the two did not move."""
+        """How much of the movement goes towards the base, −1 to 1; None if one of the two did not move."""
         size = math.sqrt(self.erased) * math.sqrt(self.moved)
         return max(-1.0, min(1.0, self.inner / size)) if size else None
 
@@ -59,7 +59,7 @@ class WeightAudit:
     """The audit of one candidate. Advisory: nothing in it can make a cell hold."""
 
     layers: Mapping[str, Undoing]
-    """Layer, "unet.conv_in" → its sums; the layers that the unlearning or the fine-tuning moved."""
+    """Layer, "unet.conv_in" → its sums; only layers that the unlearning or the fine-tuning changed."""
 
     @cached_property
     def total(self) -> Undoing:
@@ -73,9 +73,9 @@ class WeightAudit:
 
     @property
     def undone(self) -> float:
-        """The share in all."""
+        """The share over all layers."""
         share = self.total.undone
-        assert share is not None  # an audit without an erasure is refused when it is made
+        assert share is not None  # `audit` raises an error without an erasure
         return share
 
     @property
@@ -86,7 +86,7 @@ class WeightAudit:
 
     @property
     def description(self) -> str:
-        """One sentence for people."""
+        """The audit in one sentence."""
         cosine = self.total.cosine
         straight = "the candidate did not move" if cosine is None else f"cosine {cosine:.2f}"
         return (
@@ -165,12 +165,12 @@ def figure(found: WeightAudit, *, format: Literal["svg", "png"] = "svg") -> byte
 
 
 def _flat(values: np.ndarray, rows: int) -> np.ndarray:
-    """Flat, without the words that an embedding added."""
+    """Flattened, without the rows of added tokens."""
     return (values[:rows] if values.ndim else values).reshape(-1)
 
 
 def _short(name: str) -> str:
-    """A layer's name that fits beside a bar."""
+    """A layer's name, shortened for the figure."""
     for long, brief in (("transformer_blocks.0.", ""), ("attentions", "att"), ("resnets", "res"), ("_blocks", "")):
         name = name.replace(long, brief)
     return name

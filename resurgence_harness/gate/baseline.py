@@ -1,4 +1,4 @@
-"""The present results beyond the limits, as acceptances for a reviewed file."""
+"""Records current results beyond the limits as acceptances in a reviewed file."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from resurgence_harness.strict_yaml import written
 HEAD = "# Results beyond the policy's limits that were accepted, each with a reason, an owner and an end; reviewed."
 
 ROUNDING = 1e-6
-"""How far what was seen may lie outside its bounds."""
+"""Tolerance for an observed value outside of its bounds."""
 
 
 def entries(source: Path, *, reason: str, owner: str, expires: date) -> list[dict[str, Any]]:
     """One acceptance for every cell of a verdict.json that does not hold: its upper bounds are the ceilings.
 
-    Each names the cell's erased concepts, since it applies to no others. UserError where a cell has no verdict, since
-    what was not seen cannot be accepted, where the file does not name every erased concept, and where what was seen
-    lies outside its bounds: no such bound is a ceiling, be the file edited or an early look's bound too tight.
+    Each names the cell's erased concepts, since it applies to no others. UserError if a cell has no verdict, since a
+    result that was not observed cannot be accepted; if the file does not name every erased concept; and if an observed
+    value lies outside of its bounds, which then cannot be ceilings (an edited file, or a tight bound of an early look).
     """
     from resurgence_harness.reporting import verdict_json
 
@@ -38,7 +38,7 @@ def entries(source: Path, *, reason: str, owner: str, expires: date) -> list[dic
             sentence(
                 f"{source} has cells without a verdict.",
                 first=shown(f"{found.missing[0].id}: {found.missing[0].why}".splitlines()[0]),
-                do="Run the gate until every cell has one; what was not seen cannot be accepted.",
+                do="Run the gate until every cell has one; results that were not observed cannot be accepted.",
             )
         )
     accepted = []
@@ -51,7 +51,7 @@ def entries(source: Path, *, reason: str, owner: str, expires: date) -> list[dic
                     f"{source} does not name the erased concepts of {shown(cell.id)}.",
                     concepts=cell.concepts,
                     named=len(set(cell.erased)),
-                    do="Run the gate again with this version; an acceptance counts for the concepts that it names.",
+                    do="Run the gate again with this version; an acceptance applies to the concepts that it names.",
                 )
             )
         rise = next((one for one in cell.findings if one.get("name") == "rise"), None)
@@ -77,9 +77,9 @@ def entries(source: Path, *, reason: str, owner: str, expires: date) -> list[dic
 
 
 def record(path: Path, new: Sequence[Mapping[str, Any]]) -> None:
-    """Put acceptances into a file; comments at its head stay.
+    """Write acceptances into a file; comments at its top are kept.
 
-    Each takes the place of those of the same cell that name the same concepts or none: the latter apply to no gate.
+    Each replaces those of the same cell that name the same concepts or none: the latter apply to no gate.
     """
     kept: list[dict[str, Any]] = []
     head = HEAD
@@ -102,7 +102,7 @@ def record(path: Path, new: Sequence[Mapping[str, Any]]) -> None:
     try:
         draft = path.with_name(f".{path.name}.draft")
         draft.write_text(f"{head}\n{text}", encoding="utf-8")
-        load_limits(draft)  # what is kept can be read
+        load_limits(draft)  # check that the result can be read
         draft.replace(path)
     except OSError as error:
         raise UserError(
@@ -111,20 +111,20 @@ def record(path: Path, new: Sequence[Mapping[str, Any]]) -> None:
 
 
 def describe(entry: Mapping[str, Any]) -> str:
-    """The ceilings for people."""
+    """An acceptance's ceilings as text."""
     parts = [f"{name} up to {entry[name]:.2f}" for name in ("level", "rise") if name in entry]
     parts += [f"the outcome {entry['outcome'][0]}"] if entry.get("outcome") else []
-    wide = " (nothing lies beyond 1: no further regression would be found)" if entry.get("level") == 1 else ""
+    wide = " (no rate is above 1: no further regression would be found)" if entry.get("level") == 1 else ""
     return ", ".join(parts) + wide
 
 
 def _about(entry: Mapping[str, Any]) -> tuple[Any, ...]:
-    """The cell, and the concepts that are named."""
+    """The cell of an entry, and the concepts that it names."""
     return *(entry[name] for name in ("task", "method", "count", "finetuning")), same_names(entry["concepts"])
 
 
 def _checked(source: Path, where: str, low: object, value: object, high: object) -> float:
-    """An upper bound; UserError where it is no bound of this value, which a ceiling must lie above."""
+    """The upper bound; UserError if `value` is outside of the bounds: a ceiling must lie above the value."""
     if all(isinstance(one, float | int) for one in (low, value, high)):
         least, seen, most = (float(str(one)) for one in (low, value, high))
         if least - ROUNDING <= seen <= most + ROUNDING and most <= 1:
@@ -133,12 +133,12 @@ def _checked(source: Path, where: str, low: object, value: object, high: object)
         sentence(
             f"{shown(str(source))} holds bounds that its own figures contradict.",
             where=shown(where),
-            figures=shown(f"low {low}, seen {value}, high {high}"),
+            figures=shown(f"low {low}, observed {value}, high {high}"),
             do="Run the gate again, and record the file as it was written.",
         )
     )
 
 
 def _up(bound: float) -> float:
-    """A bound as a ceiling: rounded up to whole per cents, above 0 and at most 1."""
+    """A bound as a ceiling: rounded up to whole per cents, at least 0.01 and at most 1."""
     return min(1.0, max(0.01, ceil(100 * bound) / 100))

@@ -1,7 +1,7 @@
-"""What follows a verdict: files, the terminal, CI, trackers. What fails here changes no verdict.
+"""Delivers a verdict to files, the terminal, CI and trackers; a failure here changes no verdict.
 
-Each part is tried by itself, the files first. A part that fails is one sentence on stderr, and the process ends with
-12: a verdict that somebody did not see is no pass. Only a regression stays what it is, 1.
+Each part runs independently, the files first. A part that fails prints one sentence to stderr, and the process ends
+with 12: a verdict that was not delivered is not a pass. Only a regression keeps its code, 1.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ class Delivery:
     """The exit code of a verdict while it is reported."""
 
     def __init__(self, code: ExitCode) -> None:
-        """`code` is the verdict's own."""
+        """`code`: the code of the verdict."""
         self.code = code
 
     def part(self, report: Callable[[], Result]) -> Result | None:
-        """What `report` gives; None where it failed, which is printed and remembered."""
+        """The result of `report`; None if it failed, which is printed and changes the code."""
         try:
             return report()
         except (Exception, SystemExit) as error:  # a tracker's library may call sys.exit()

@@ -1,11 +1,11 @@
-"""Four candidates on the embedded microworld, made in seconds, that a release gate answers in four ways.
+"""Four candidates on the embedded microworld, made in seconds, with four different results of the gate.
 
     base ──UCE──▶ unlearned ──a few LoRA steps on other people──▶ passing
                                     └─ moved back towards the base ──▶ regressing;  a little of it ──▶ undecided
                                     └─ noise on every weight ────────▶ collapsed
 
-θ(w) = (1 − w) θ_fine-tuned + w θ_base moves a candidate back: at w = 1 the erasure is undone. Each is written as the
-U-Net file that a person would have, and goes through the same gate.
+θ(w) = (1 − w) θ_fine-tuned + w θ_base moves a candidate back: at w = 1 the erasure is undone. Each is written as a
+U-Net file, as a user would have it, and goes through the same gate.
 """
 
 from __future__ import annotations
@@ -26,28 +26,28 @@ if TYPE_CHECKING:
     from resurgence_harness.bench import Bench
 
 COUNT = 10
-"""Names that are erased."""
+"""Number of erased names."""
 QUICK = Selection(changed=(("lora.steps", 20), ("benign.names", 25), ("benign.seeds", 1)))
-"""A fine-tuning of seconds: enough to be another model."""
+"""A fine-tuning of a few seconds, enough to change the model."""
 BACK, LITTLE = 0.8, 0.1
-"""How far the regressing and the undecided candidate are moved back towards the base."""
+"""w of the regressing and of the undecided candidate: how far they are moved back towards the base."""
 NOISE = 0.4
-"""Of each weight's own spread, in the collapsed candidate."""
+"""Noise in the collapsed candidate, in standard deviations of each weight tensor."""
 BUDGET = 275
-"""Images for the undecided candidate: the positive control's, and one or two looks."""
+"""Images for the undecided candidate: enough for the positive control and one or two looks."""
 ASKED = PolicyFile()
-"""What is asked beside that: the defaults of every policy."""
+"""The rest of the policy: all defaults."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Shown:
-    """One candidate, and what the gate should say of it."""
+    """One candidate, and the verdict that is expected for it."""
 
     name: str
     expected: str
     """The verdict."""
     why: str
-    """What was done to it, and what the answer means."""
+    """How it was made, and what the verdict means."""
     budget: int | None = None
 
 
@@ -77,7 +77,7 @@ CANDIDATES = (
 
 
 def policy(shown: Shown) -> PolicyFile:
-    """What is asked of every candidate."""
+    """The policy for a candidate."""
     names = tuple(concept.name for concept in TASKS["celebrity"].erase(COUNT))
     own = {"concepts": ConceptsEntry(erased=names), "budget": BudgetEntry(images=shown.budget)}
     return ASKED.model_copy(update=own)

@@ -1,4 +1,4 @@
-"""What a gate is given: a policy file, and the models that it or a command line names."""
+"""Inputs of a gate: a policy file, and the models that it or the command line names."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class GateInputs(NamedTuple):
 
     file: PolicyFile
     folder: Path
-    """What the policy's paths are meant from."""
+    """Folder that the policy's paths are relative to."""
     path: str
     candidate: list[str]
     unlearned: str | None
@@ -39,15 +39,15 @@ def read_inputs(
     base: str | None = None,
     partial: bool = False,
 ) -> GateInputs:
-    """The policy file with the models of the command line over it."""
+    """Read the policy file; models of the command line take precedence."""
     file, folder = load_policy(policy) if policy is not None else (PolicyFile(), Path.cwd())
     named = file.models
     listed = [named.candidate] if isinstance(named.candidate, str) else list(named.candidate or ())
-    words = candidate or [_from(folder, word) for word in listed]
-    if not words:
+    candidates = candidate or [_from(folder, part) for part in listed]
+    if not candidates:
         raise UserError(
             sentence(
-                "Nobody said which candidate is to be judged.",
+                "No candidate was given.",
                 do="Give --candidate DIR or FILE, or `models: {candidate: …}` in the policy. --demo shows an example.",
             )
         )
@@ -55,7 +55,7 @@ def read_inputs(
         file,
         folder,
         str(policy) if policy is not None else "",
-        words,
+        candidates,
         unlearned or (named.unlearned and _from(folder, named.unlearned)),
         base or (named.base and _from(folder, named.base)),
         Cover.SOME if partial or named.partial else Cover.WHOLE,
@@ -70,10 +70,10 @@ def read_policy(
     retained: Path | None = None,
     own: Mapping[str, Task] | None = None,
 ) -> ReleasePolicy:
-    """The policy with its lists read. Names of tasks mean what they mean on these models; `own` ones come first."""
-    for word in (inputs.base, inputs.unlearned, inputs.candidate[0]):
-        if word is not None and word not in ALIASES:
-            read_word(word, Path.cwd())  # a model that is not there is told before a task that it does not have
+    """The policy with its lists read. Task names are resolved for these models; `own` tasks take precedence."""
+    for model in (inputs.base, inputs.unlearned, inputs.candidate[0]):
+        if model is not None and model not in ALIASES:
+            read_word(model, Path.cwd())  # a missing model is reported before an unknown task
     tasks = {**tasks_on(inputs.base or inputs.unlearned or inputs.candidate[0]), **(own or {})}
     return resolve(
         inputs.file,
@@ -87,7 +87,7 @@ def read_policy(
 
 
 def read_models(inputs: GateInputs, *, store: str, run: str = "") -> Models:
-    """The models, as directories that can be loaded; a fresh run, which `run` names, makes all of them anew."""
+    """The models as loadable directories; a fresh run, identified by `run`, makes all of them anew."""
     check_usable(store)
     root = Path(Store(store).root)
     return prepare(
@@ -101,8 +101,8 @@ def read_models(inputs: GateInputs, *, store: str, run: str = "") -> Models:
     )
 
 
-def _from(folder: Path, word: str) -> str:
-    """A policy's word for a model, with its path beside the policy; names of published models stay."""
-    if word == "micro" or is_name(word, folder):
-        return word
-    return str(folder / Path(word).expanduser())
+def _from(folder: Path, model: str) -> str:
+    """A policy's model, with its path relative to the policy; names of published models are unchanged."""
+    if model == "micro" or is_name(model, folder):
+        return model
+    return str(folder / Path(model).expanduser())

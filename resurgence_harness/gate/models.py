@@ -1,11 +1,11 @@
-"""Candidate, unlearned model and base as directories that can be loaded, and what is known before anything is drawn.
+"""Candidate, unlearned model and base as loadable directories, and checks of them before any image is drawn.
 
-A candidate may be several things in a row: a model, a U-Net, LoRAs with weights (`style.safetensors=0.8`), embeddings.
-What is no whole model is applied to the unlearned one, else to the base.
+A candidate may be several parts in a row: a model, a U-Net, LoRAs with weights (`style.safetensors=0.8`), embeddings.
+A part that is not a whole model is applied to the unlearned one, else to the base.
 
-    identical to the unlearned model      told; drawn all the same, but the effect control fails: it never HOLDS
-    identical to the base                 told; drawn: the level says what it is
-    not derived from its parent           refused: a rise between strangers says nothing of a fine-tuning
+    identical to the unlearned model      a note; it is sampled, but the effect control fails: it never HOLDS
+    identical to the base                 a note; it is sampled, and the level decides
+    not derived from its parent           refused: a rise between unrelated models is no effect of a fine-tuning
     the unlearned model equals the base   refused: nothing was unlearned
 """
 
@@ -29,18 +29,18 @@ from resurgence_harness.selection import resolve_base
 from resurgence_harness.specs import Base, Recipe
 
 NAMED = 5
-"""Files that are named in a note where there are many."""
+"""Maximum files that are named in a note."""
 MADE = "candidates"
 """The folder below the store's root in which candidates are made into directories."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Models:
-    """The models of a gate, ready to be asked."""
+    """The models of a gate, ready to be sampled."""
 
     candidate: Recipe
     label: str
-    """What the candidate is, for people."""
+    """Label of the candidate."""
     unlearned: Recipe | None
     base: Recipe | None
     files: dict[str, str]
@@ -48,17 +48,17 @@ class Models:
     differs: bool | None
     """Whether the candidate's weights differ from the unlearned model's; None without one."""
     notes: tuple[str, ...]
-    """What a person must know before images are drawn."""
+    """Notes to print before images are drawn."""
     audit: WeightAudit | None
     differences: tuple[str, ...] = ()
-    """Settings and VAE weights in which the candidate differs from its parent (the unlearned model, else the base), for
-    people: "tokenizer/tokenizer.json: the ids of 10 tokens". Empty without a parent, and where nothing differs."""
+    """Settings and VAE weights in which the candidate differs from its parent (the unlearned model, else the base), as
+    text: "tokenizer/tokenizer.json: the ids of 10 tokens". Empty without a parent, and if nothing differs."""
     as_parent: Recipe | None = None
-    """The candidate's U-Net and text encoder with the parent's tokenizer, scheduler, VAE and configs; None where
+    """The candidate's U-Net and text encoder with the parent's tokenizer, scheduler, VAE and configs; None if
     nothing differs."""
 
     def plain(self) -> dict[str, Any]:
-        """As values that another process can be told, without the audit."""
+        """As plain values for another process, without the audit."""
         recipes = {name: asdict(recipe.base) for name, recipe in self.named.items()}
         rest = {"label": self.label, "files": self.files, "differs": self.differs, "notes": list(self.notes)}
         rest["differences"] = list(self.differences)
@@ -66,7 +66,7 @@ class Models:
 
     @classmethod
     def read(cls, plain: dict[str, Any]) -> Models:
-        """What another process told."""
+        """Read the plain values of another process."""
         found = {name: Recipe(Base(**base)) for name, base in plain["models"].items()}
         return cls(
             candidate=found["tuned"],
@@ -83,7 +83,7 @@ class Models:
 
     @property
     def named(self) -> dict[str, Recipe]:
-        """Every model there is, by the word that verdict.json has for it."""
+        """The models that exist, by their names in verdict.json."""
         given = {"base": self.base, "unlearned": self.unlearned, "tuned": self.candidate}
         given["as_parent"] = self.as_parent
         return {name: recipe for name, recipe in given.items() if recipe is not None}
@@ -99,12 +99,12 @@ def prepare(
     cover: Cover = Cover.WHOLE,
     run: str = "",
 ) -> Models:
-    """Make directories of what was given, and look at the weights. Paths are meant from `folder`.
+    """Make the models into directories, and compare their weights. Paths are relative to `folder`.
 
-    `cover`: whether files may hold some layers only; what they leave to their parent is then among the notes.
-    A fresh run, which `run` names, uses no directory that another run made.
+    `cover`: whether files may hold some layers only; the layers taken from the parent are then in the notes.
+    A fresh run, identified by `run`, uses no directory that another run made.
 
-    UserError for what cannot be judged, and for a lineage that makes the question meaningless.
+    UserError for models that cannot be judged, and for a lineage that makes the comparison meaningless.
     """
     made = store / MADE
     published = _base(base, folder) if base is not None else None
@@ -125,8 +125,8 @@ def prepare(
     notes = list(known.findings)
     notes += [*(parent.notes if parent is not None else ()), *found.notes]
     if found.tokens:
-        words = ", ".join(shown(token) for token in found.tokens)
-        notes.append(f"The candidate's embedding acts only in prompts that hold {words}; write them into the policy.")
+        tokens = ", ".join(shown(token) for token in found.tokens)
+        notes.append(f"The candidate's embedding acts only in prompts that hold {tokens}; write them into the policy.")
     notes += _unread(opened["candidate"])
     compared = known.comparisons.get(("candidate", "unlearned"))
     if compared is not None and compared.same:
@@ -141,10 +141,10 @@ def prepare(
         differences = settings_difference(opened["candidate"], above)
         encoder = weights_difference(opened["candidate"], above, "text_encoder")
         if parent is not None:
-            differences += encoder  # what was erased in the text encoder is erased in the unlearned model's, too
+            differences += encoder  # an erasure in the text encoder is in the unlearned model's encoder, too
         elif encoder:
             notes.append(
-                f"Not the base's {encoder[0]}. Whether it erases or only hides is not told without --unlearned."
+                f"Not the base's {encoder[0]}. Whether that erases or only hides is unknown without --unlearned."
             )
         own = ("unet",) if parent is not None else OWN
         if differences:
@@ -164,11 +164,11 @@ def prepare(
 
 
 WEIGHT_FILES = frozenset({".safetensors", ".bin", ".ckpt", ".pt", ".pth", ".msgpack", ".onnx", ".gguf"})
-"""Endings of files that hold weights."""
+"""Suffixes of files that hold weights."""
 
 
 def _unread(model: ModelFiles) -> list[str]:
-    """That a folder holds weights beside those that are judged: whoever loads it otherwise draws with them."""
+    """A note if a folder holds weights that are not judged: another loader could sample with them."""
     folder, described = model.directory, {file.path.absolute() for file in model.description.files}
     others = sorted(
         path.relative_to(folder).as_posix()
@@ -181,13 +181,13 @@ def _unread(model: ModelFiles) -> list[str]:
     return [f"Not judged, and not attested: {len(others)} further files of weights in the candidate's folder, {named}."]
 
 
-def read_word(word: str, folder: Path) -> tuple[Path, float]:
-    """A model as a person names it: its path, and the weight of a LoRA after "="."""
-    name, equals, number = word.rpartition("=")
+def read_word(model: str, folder: Path) -> tuple[Path, float]:
+    """A model as given by the user: its path, and the weight of a LoRA after "="."""
+    name, equals, number = model.rpartition("=")
     weight = 1.0
-    if equals and not _there(word, folder):
+    if equals and not _there(model, folder):
         try:
-            word, weight = name, float(number)
+            model, weight = name, float(number)
         except ValueError:
             raise UserError(
                 sentence(f"The weight of {shown(name)} is {shown(number)!r}.", do="Write style.safetensors=0.8.")
@@ -195,47 +195,47 @@ def read_word(word: str, folder: Path) -> tuple[Path, float]:
         if not math.isfinite(weight):
             raise UserError(sentence(f"The weight of {shown(name)} is {number}.", do="Give a number such as 0.8."))
     try:
-        (folder / word).exists()
-        odd = not word.strip()
-    except (OSError, ValueError):  # a name that no file can have
+        (folder / model).exists()
+        odd = not model.strip()
+    except (OSError, ValueError):  # not a valid file name
         odd = True
     if odd:
-        raise UserError(sentence(f'There is no model at "{shown(word)}".', do="Give a file, a directory or a name."))
-    if word == "micro":
-        return Path(resolve_base(word).location), weight
-    if is_name(word, folder):
-        return locate(word).directory, weight
-    return folder / Path(word).expanduser(), weight
+        raise UserError(sentence(f'There is no model at "{shown(model)}".', do="Give a file, a directory or a name."))
+    if model == "micro":
+        return Path(resolve_base(model).location), weight
+    if is_name(model, folder):
+        return locate(model).directory, weight
+    return folder / Path(model).expanduser(), weight
 
 
-def _there(word: str, folder: Path) -> bool:
+def _there(model: str, folder: Path) -> bool:
     try:
-        return (folder / word).exists()
+        return (folder / model).exists()
     except (OSError, ValueError):
         return False
 
 
-def _base(word: str, folder: Path) -> Base:
+def _base(model: str, folder: Path) -> Base:
     """The published model."""
-    if word == "micro" or is_name(word, folder):
-        return resolve_base(word)
-    found = resolve_base(str(read_word(word, folder)[0]))
-    return replace(found, name=shown(Path(word).name or word))
+    if model == "micro" or is_name(model, folder):
+        return resolve_base(model)
+    found = resolve_base(str(read_word(model, folder)[0]))
+    return replace(found, name=shown(Path(model).name or model))
 
 
 def _materialised(
-    words: Sequence[str], parent: Base | None, folder: Path, made: Path, cover: Cover, run: str
+    parts: Sequence[str], parent: Base | None, folder: Path, made: Path, cover: Cover, run: str
 ) -> Candidate:
     sources = [
-        Source(path=path, weight=weight, cover=cover) for path, weight in (read_word(word, folder) for word in words)
+        Source(path=path, weight=weight, cover=cover) for path, weight in (read_word(part, folder) for part in parts)
     ]
     return materialise(sources, parent.location if parent is not None else None, made, run=run)
 
 
 def _refuse(known: Lineage) -> None:
-    """UserError where what is compared has nothing to do with one another."""
+    """UserError if the models to compare are unrelated."""
     for (child, parent), one in known.comparisons.items():
-        finding = next((words for words in known.findings if words.startswith(f"The {child} is not derived")), None)
+        finding = next((text for text in known.findings if text.startswith(f"The {child} is not derived")), None)
         if not one.same and not one.derived and finding is not None:
             raise UserError(
                 sentence(
@@ -246,7 +246,7 @@ def _refuse(known: Lineage) -> None:
         if one.same and (child, parent) == ("unlearned", "base"):
             raise UserError(
                 sentence(
-                    next(words for words in known.findings if words.startswith("The unlearned model equals")),
+                    next(text for text in known.findings if text.startswith("The unlearned model equals")),
                     do="Give the model that was unlearned, or leave --unlearned out to judge the candidate alone.",
                 )
             )

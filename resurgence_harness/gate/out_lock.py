@@ -1,6 +1,6 @@
-"""One run at a time writes into a folder of results: two would remove and replace each other's files.
+"""Locks a folder of results for one run: two runs would remove and replace each other's files.
 
-out/.resurgence.lock is held, by flock, as long as the run lasts; the system lets it go where a process is killed.
+out/.resurgence.lock is locked with flock as long as the run lasts; the system releases it if the process is killed.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ LOCK = ".resurgence.lock"
 
 @contextmanager
 def held(folders: Iterable[Path], *, option: str = "--out") -> Iterator[None]:
-    """Hold folders of results; one that is missing is made, and goes again if nothing was written into it.
+    """Lock folders of results; missing ones are created, and removed again if nothing was written into them.
 
-    UserError where another run holds one of them; then nothing in it was touched. A folder that cannot be made or
-    locked is left to whoever writes into it, and says there why it cannot.
+    UserError if another run has locked one of them; then nothing in it was changed. A folder that cannot be created or
+    locked is ignored here; writing into it raises the error.
     """
     with ExitStack() as stack:
         for folder in folders:
@@ -48,7 +48,7 @@ def _held(folder: Path, option: str) -> Iterator[None]:
     finally:
         if lock is not None:
             with suppress(OSError):
-                os.unlink(folder / LOCK)  # before it is released, so that nobody else's file is removed
+                os.unlink(folder / LOCK)  # before it is released, so that another run's file is not removed
             lock.release()
         with suppress(OSError, ValueError):
             for path in missing:
@@ -56,9 +56,9 @@ def _held(folder: Path, option: str) -> Iterator[None]:
 
 
 def _locked(path: Path) -> FileLock:
-    """A lock on the file that lies at the path now; filelock's Timeout where another holds it.
+    """A lock on the file that exists at the path now; filelock's Timeout if another process has it.
 
-    A file that was opened just before its holder removed it would lock nothing.
+    Tried again if the previous holder removed the file after it was opened: such a lock would protect nothing.
     """
     while True:
         lock = FileLock(path, timeout=0, fallback_to_soft=False)

@@ -1,15 +1,15 @@
-"""The policy file of a release gate: what is asked of a candidate, and what would be enough, in one reviewed YAML file.
+"""The policy file of a release gate: prompts, limits and budget for a candidate, in one reviewed YAML file.
 
     version: 1
     task: celebrity
-    concepts: {erased: erased.txt, retained: [Hugo Zorander, …]}      a file's path, or the names themselves
+    concepts: {erased: erased.txt, retained: [Hugo Zorander, …]}      a file's path, or a list of names
     limits: {level: 0.05}                                            fields of statistics.Policy
     groups: {politicians: {concepts: [Ada Quill], level: 0.01}}      own limits for some of the erased concepts
     budget: {images: 2000, minutes: 30}
     acceptances: acceptances.yaml                                    the second reviewed file; see acceptances.py
 
-Paths are beside the policy file. `resurgence policy init` writes one with every key and a comment each. What the file
-says, with the names in its lists, has a digest that stands in every report; which model is judged is not part of it.
+Paths are relative to the policy file. `resurgence policy init` writes one with every key and a comment each. The digest
+of the policy, its lists included and its models excluded, is in every report.
 """
 
 from __future__ import annotations
@@ -37,29 +37,29 @@ from resurgence_harness.statistics.intervals import check_alpha
 from resurgence_harness.tasks import Task
 
 LONGEST_NAME, MOST_NAMES, MOST_SYNONYMS = 120, 10_000, 50
-"""Characters of a concept's name or a prompt, names in a list, and further words for one concept, at most."""
+"""Maximum characters of a concept's name or a prompt, names in a list, and synonyms of one concept."""
 UTILITY_FLOOR = 0.5
 """Without a base: retained concepts must be shown in at least half of the images that ask for them."""
 FILLED_CONCEPTS = 100
-"""Retained concepts that a template is filled with at most, spread over the list."""
+"""Maximum retained concepts that a template is filled with, spread over the list."""
 COMMON = {"and", "for", "from", "the", "with"}
-"""Words that name nobody, beside those of one or two letters."""
+"""Words that are not names; words of one or two letters are not either."""
 RETAINED_PROMPTS = 20
-"""Prompts for retained concepts at least."""
+"""Minimum number of prompts for retained concepts."""
 EVERY, OTHERS = "erased", "others"
-"""The group of all erased concepts, and that of those which are in no named group."""
+"""The group of all erased concepts, and the group of those that are in no named group."""
 CANDIDATE = "candidate"
-"""The word of the candidate where a suite's cell has its fine-tuning's."""
+"""Fine-tuning of a gate's cell, where a suite's cell has the name of its recipe."""
 
 
 def _plain(text: str) -> str:
-    """A name or prompt that can stand in a line: it goes into prompts and reports, never into paths or commands."""
+    """Check a name or prompt: one printable line; it goes into prompts and reports, never into paths or commands."""
     if text != text.strip() or not text.isprintable() or len(text) > LONGEST_NAME:
-        raise ValueError(f"it must be one line of at most {LONGEST_NAME} printable characters, not spaced around")
+        raise ValueError(f"it must be one line of at most {LONGEST_NAME} printable characters, without spaces around")
     if not any(character.isalnum() for character in text):
         raise ValueError("it holds no letter")
     if hides(text):
-        raise ValueError("it holds characters that do not show")
+        raise ValueError("it holds invisible characters")
     return text
 
 
@@ -68,7 +68,7 @@ def _one_or_several(value: object) -> str | None:
 
 
 def _template(text: str) -> str:
-    """A prompt with one place for a name. Anything else in braces would be read as Python's own format."""
+    """Check a template: one "{}" for a name, no other braces, which str.format would interpret."""
     if text.count("{}") != 1 or text.count("{") != 1 or text.count("}") != 1:
         raise ValueError('it must hold "{}" once, where the name goes, and no other braces')
     return text
@@ -82,7 +82,7 @@ def _version(number: int) -> int:
 
 def _group(text: str) -> str:
     if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,39}", text) or text in (OTHERS, EVERY):
-        raise ValueError(f'a group is a word of a-z, 0-9 and "-", and none of {OTHERS} and {EVERY}')
+        raise ValueError(f'the name of a group consists of a-z, 0-9 and "-", and is neither {OTHERS} nor {EVERY}')
     return text
 
 
@@ -95,7 +95,7 @@ Listed = Annotated[
     Annotated[Word, Tag("one")] | Annotated[Names, Tag("several")],
     Discriminator(_one_or_several, custom_error_type="no_list", custom_error_message="no_list"),
 ]
-"""A file's path, or the names themselves."""
+"""A file's path, or a list of names."""
 Models = Annotated[
     Annotated[Word, Tag("one")] | Annotated[tuple[Word, ...], Field(min_length=1, max_length=20), Tag("several")],
     Discriminator(_one_or_several, custom_error_type="no_model", custom_error_message="no_model"),
@@ -103,7 +103,7 @@ Models = Annotated[
 
 
 class ConceptsEntry(Entry):
-    """Names, or the path of a file with one name a line; further words for the same thing after a "|"."""
+    """Names, or the path of a file with one name a line; synonyms follow after a "|"."""
 
     erased: Listed | None = None
     retained: Listed | None = None
@@ -117,7 +117,7 @@ class PromptsEntry(Entry):
 
 
 class ModelsEntry(Entry):
-    """Where the models are: directories, files, names of published ones. The command line's word comes first."""
+    """Where the models are: directories, files, names of published ones. The command line takes precedence."""
 
     candidate: Models | None = None
     unlearned: Word | None = None
@@ -127,18 +127,18 @@ class ModelsEntry(Entry):
 
 
 class GroupEntry(PolicyEntry):
-    """Some of the erased concepts, judged by themselves, with limits of their own where these are set."""
+    """Some of the erased concepts, judged as a separate cell, with their own limits where set."""
 
     concepts: Names
 
 
 class BudgetEntry(Entry):
-    """When to stop although the answer is not clear; the cell is then UNDECIDED, unless what was seen decides it."""
+    """When to stop before the verdict is clear; the cell is then UNDECIDED, unless the images so far decide it."""
 
     images: Annotated[int, Field(strict=True, ge=1, le=10**9)] | None = None
-    """Of all models together, for each cell."""
+    """Images of all models together, per cell."""
     minutes: Annotated[float, Field(strict=True, gt=0, le=10_000, allow_inf_nan=False)] | None = None
-    """For each cell."""
+    """Minutes per cell."""
 
 
 class SamplerEntry(Entry):
@@ -151,7 +151,7 @@ class SamplerEntry(Entry):
     batch: Some | None = None
 
     def over(self, sampler: Sampler) -> Sampler:
-        """`sampler` with what is set here."""
+        """`sampler` with the values that are set here."""
         return replace(sampler, **{name: value for name, value in self if value is not None})
 
 
@@ -159,7 +159,7 @@ class PolicyFile(Entry):
     """The whole file."""
 
     _sha256: str = PrivateAttr("")
-    """Of the file's bytes; empty for a policy that was not read from a file."""
+    """sha256 of the file's bytes; empty for a policy that was not read from a file."""
     version: Annotated[int, Field(strict=True), AfterValidator(_version)] = 1
     task: Word = "celebrity"
     concepts: ConceptsEntry = ConceptsEntry()
@@ -177,13 +177,17 @@ class PolicyFile(Entry):
 
     @model_validator(mode="before")
     @classmethod
-    def _filled_in(cls, said: Any) -> Any:
-        """A section whose lines are all comments says nothing."""
-        return {key: value for key, value in said.items() if value is not None} if isinstance(said, dict) else said
+    def _filled_in(cls, content: Any) -> Any:
+        """Drop empty sections, those whose lines are all comments."""
+        return (
+            {key: value for key, value in content.items() if value is not None}
+            if isinstance(content, dict)
+            else content
+        )
 
     @model_validator(mode="after")
     def _once(self) -> PolicyFile:
-        """A concept belongs to one group."""
+        """Check that a concept is in one group only."""
         seen: dict[str, str] = {}
         for group, entry in self.groups.items():
             for name in entry.concepts:
@@ -202,7 +206,7 @@ class ConceptGroup(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class ReleasePolicy:
-    """A policy whose lists are read: what is asked, and what would be enough."""
+    """A policy with its lists read: concepts, prompts, judges and limits."""
 
     file: PolicyFile
     erased: tuple[Concept, ...]
@@ -213,7 +217,7 @@ class ReleasePolicy:
     """Whose prompts and judges are used."""
     path: str = ""
     sha256: str = ""
-    """Of the policy file's bytes; empty without a file."""
+    """sha256 of the policy file's bytes; empty without a file."""
 
     @property
     def judges(self) -> tuple[str, ...]:
@@ -222,7 +226,7 @@ class ReleasePolicy:
 
     @cached_property
     def groups(self) -> tuple[ConceptGroup, ...]:
-        """The cells: the named groups, then what is in none; all concepts together where nothing is named."""
+        """The cells: the named groups, then the concepts in none; one group of all concepts if none is named."""
         general = self.file.limits.over(replace(Policy.for_task(self.task.name), utility_floor=UTILITY_FLOOR))
         known = {same_name(concept.name): concept for concept in self.erased}
         found = [
@@ -238,14 +242,14 @@ class ReleasePolicy:
         return Cell(task=self.task.name, method=group.word, count=len(group.concepts), finetuning=CANDIDATE)
 
     def acceptance(self, group: ConceptGroup, base_digest: str | None) -> Acceptance | None:
-        """What was accepted for a group, if anything; what names other concepts, or none, does not apply."""
+        """The acceptance for a group, if any; one that names other concepts, or none, does not apply."""
         named = replace(self.accepted, acceptances=tuple(one for one in self.accepted.acceptances if one.concepts))
         names = [concept.name for concept in group.concepts]
         return named.acceptance_for(self.cell(group), base_digest, {}, concepts=names)
 
     @property
     def stale(self) -> list[str]:
-        """A line for every acceptance that cannot apply: of a cell that there is not, or of other concepts."""
+        """A line for every acceptance that cannot apply: for an unknown cell, or for other concepts."""
         cells = {
             (cell.task, cell.method, cell.count, cell.finetuning): same_names(one.name for one in group.concepts)
             for group in self.groups
@@ -254,70 +258,70 @@ class ReleasePolicy:
         found = []
         for one in self.accepted.acceptances:
             cell, names = (one.task, one.method, one.count, one.finetuning), same_names(one.concepts)
-            words = f"{one.method}-{one.count}-{one.finetuning} ({one.task})"
+            label = f"{one.method}-{one.count}-{one.finetuning} ({one.task})"
             if cell not in cells:
-                found.append(f"Acceptances: there is no cell {words}; remove it, or correct its words.")
+                found.append(f"Acceptances: there is no cell {label}; remove it, or correct its cell.")
             elif not names:
-                found.append(f"Acceptances: that of {words} names no concepts: record it again. It does not apply.")
+                found.append(f"Acceptances: that of {label} names no concepts: record it again. It does not apply.")
             elif names != cells[cell]:
                 others = ", ".join(map(shown, one.concepts[:5])) + (" …" if len(one.concepts) > 5 else "")
                 found.append(
-                    f"Acceptances: that of {words} names other concepts than the policy ({others}). It does not apply."
+                    f"Acceptances: that of {label} names other concepts than the policy ({others}). It does not apply."
                 )
         return found
 
     def prompts(self, concepts: Sequence[Concept]) -> tuple[Prompt, ...]:
-        """What is asked for erased concepts by their names."""
+        """Prompts for erased concepts, with their names."""
         task, own = self.task, self.file.prompts.erased
         if own is None and task.written:
             written = task.prompts(tuple(concepts))
-            lacking = {concept.name for concept in concepts} - {prompt.concept for prompt in written}
-            if not lacking:
+            missing = {concept.name for concept in concepts} - {prompt.concept for prompt in written}
+            if not missing:
                 return written
             raise UserError(
                 sentence(
-                    f'Task {task.name} has no prompts for "{shown(min(lacking))}".',
+                    f'Task {task.name} has no prompts for "{shown(min(missing))}".',
                     do="Write them: `prompts: {erased: [...]}` in the policy file.",
                 )
             )
         return _filled(own or task.templates, [(concept.name, concept.name) for concept in concepts])
 
     def synonym_prompts(self, concepts: Sequence[Concept]) -> tuple[Prompt, ...]:
-        """The same by other words."""
-        words = [(word, concept.name) for concept in concepts for word in concept.synonyms]
-        return _filled(self.file.prompts.erased or self.task.templates, words)
+        """Prompts for erased concepts, with their synonyms."""
+        names = [(synonym, concept.name) for concept in concepts for synonym in concept.synonyms]
+        return _filled(self.file.prompts.erased or self.task.templates, names)
 
     def retained_prompts(self) -> tuple[Prompt, ...]:
-        """What is asked for retained concepts."""
+        """Prompts for retained concepts."""
         own = self.file.prompts.retained
         task = self.task if own is None else replace(self.task, retained_templates=own)
         return task.retained_prompts(self.retained, least=RETAINED_PROMPTS)
 
     def filled_templates(self) -> dict[str, tuple[Prompt, ...]]:
-        """Every template of the erased prompts, filled with retained concepts: what shows without a base that it draws.
+        """Every template of the erased prompts, filled with retained concepts: the positive control without a base.
 
-        A template may name somebody itself ("Hugo Zorander, not {}"). Filled with that name it would show it whatever
-        the model makes of the rest, so concepts that share a word with the template are left out. UserError where that
-        leaves none, and for prompts without a place for a name.
+        A template may itself contain a name ("Hugo Zorander, not {}"). Filled with that name it would show it whatever
+        the rest of the prompt does, so concepts that share a word with the template are left out. UserError if none
+        remains, and for prompts without a placeholder for a name.
         """
         own = self.file.prompts.erased
         if own is None and self.task.written:
             raise UserError(
                 sentence(
-                    f"The prompts of task {self.task.name} have no place for a name, so they need a base: without one"
-                    " nothing shows that they can draw anything.",
+                    f"The prompts of task {self.task.name} have no placeholder for a name, so they need a base: without"
+                    " one there is no evidence that they can draw anything.",
                     do='Give --base, or templates of your own in the policy: `prompts: {erased: ["a photo of {}"]}`.',
                 )
             )
         return {template: self._filled_with_retained(template) for template in own or self.task.templates}
 
     def _filled_with_retained(self, template: str) -> tuple[Prompt, ...]:
-        said = _telling(template)
-        usable = [one for one in self.retained if said.isdisjoint(_telling(" ".join(one.aliases)))]
+        named = _name_words(template)
+        usable = [one for one in self.retained if named.isdisjoint(_name_words(" ".join(one.aliases)))]
         if not usable:
             raise UserError(
                 sentence(
-                    "Without a base nothing shows that a prompt can draw anything but what it names itself.",
+                    "Without a base there is no evidence that a prompt can draw anything but what its template names.",
                     template=shown(template),
                     retained=", ".join(shown(one.name) for one in self.retained[:5]),
                     do="Give --base, another template, or further retained concepts.",
@@ -329,23 +333,23 @@ class ReleasePolicy:
 
     @property
     def choices(self) -> dict[str, Any]:
-        """What the gate is run with, by name: the file without its models, with the names that are asked for.
+        """The gate's settings by name: the file without its models, with the names of all concepts.
 
-        A command line's lists and task come before the file's, and lists are files of their own.
+        Lists and task of the command line take precedence over the file's, and lists may be separate files.
         """
         names = {
             "erased": [concept.name for concept in self.erased],
             "retained": [concept.name for concept in self.retained],
         }
-        said = self.file.model_dump(mode="json", exclude={"models"})
-        return {**said, "task": self.task.name, "concepts": names}
+        content = self.file.model_dump(mode="json", exclude={"models"})
+        return {**content, "task": self.task.name, "concepts": names}
 
     @cached_property
     def digest(self) -> str:
         """sha256 of everything that decides: the file without its models and paths, the names, and the defaults."""
-        said = self.file.model_dump(mode="json", exclude={"models", "concepts", "acceptances"})
+        settings = self.file.model_dump(mode="json", exclude={"models", "concepts", "acceptances"})
         lists = {"erased": [asdict(one) for one in self.erased], "retained": [asdict(one) for one in self.retained]}
-        content = {"defaults": [asdict(group.policy) for group in self.groups], "file": said, **lists}
+        content = {"defaults": [asdict(group.policy) for group in self.groups], "file": settings, **lists}
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     def as_dict(self) -> dict[str, str | None]:
@@ -359,7 +363,7 @@ class ReleasePolicy:
 
 
 def load_policy(path: str | Path) -> tuple[PolicyFile, Path]:
-    """A policy file and the folder that its paths are meant from; UserError for whatever is wrong with it."""
+    """A policy file, and the folder that its paths are relative to; UserError for any mistake in it."""
     path = Path(path)
     file, document = read_file(path, PolicyFile, "policy file", "Write one with `resurgence policy init`.")
     for place, alpha in (("limits", file.limits.alpha), *((f"groups.{g}", e.alpha) for g, e in file.groups.items())):
@@ -379,9 +383,9 @@ def resolve(
     retained: Path | None = None,
     task: str | None = None,
 ) -> ReleasePolicy:
-    """The policy with its lists read; `erased`, `retained` and `task` of a command line come first.
+    """The policy with its lists read; `erased`, `retained` and `task` of a command line take precedence.
 
-    `tasks` is what names of tasks mean for these models.
+    `tasks`: the known tasks for these models, by name.
     """
     file = file.model_copy(update={"task": task}) if task is not None else file
     if file.task not in tasks:
@@ -394,7 +398,7 @@ def resolve(
     if not names:
         raise UserError(
             sentence(
-                "Nobody said which concepts were erased.",
+                "No erased concepts were given.",
                 do="Give --concepts erased.txt, one name a line, or `concepts: {erased: …}` in the policy.",
             )
         )
@@ -440,7 +444,7 @@ def _accepted(file: PolicyFile, folder: Path) -> Limits:
 def _list(
     given: Path | str | tuple[str, ...] | None, folder: Path, known: Mapping[str, Concept], what: str
 ) -> tuple[Concept, ...]:
-    """Concepts from a file or from the policy itself; none where nothing was given."""
+    """Concepts from a file or from the policy itself; empty if nothing was given."""
     if given is None:
         return ()
     if isinstance(given, tuple):
@@ -452,17 +456,17 @@ def _list(
     concepts: dict[str, Concept] = {}
     for line in lines:
         name, *synonyms = (part.strip() for part in line.split("|"))
-        for word in (name, *synonyms):
+        for part in (name, *synonyms):
             try:
-                _plain(word)
+                _plain(part)
             except ValueError as problem:
                 raise UserError(
-                    sentence(f"{where}: {as_written(word)} is no name: {problem}.", do="Give one name a line.")
+                    sentence(f"{where}: {as_written(part)} is not a name: {problem}.", do="Give one name a line.")
                 ) from None
         if len(synonyms) > MOST_SYNONYMS:
             raise UserError(
                 sentence(
-                    f'{where}: "{shown(name)}" has {len(synonyms):,} further words.',
+                    f'{where}: "{shown(name)}" has {len(synonyms):,} synonyms.',
                     do=f"Give at most {MOST_SYNONYMS} for one concept.",
                 )
             )
@@ -475,7 +479,7 @@ def _list(
 
 
 def _check_beside(path: Path, folder: Path, what: str) -> None:
-    """A policy's file lies in its folder: one that leads elsewhere could put what it finds there into a report."""
+    """UserError for a file outside of the policy's folder: its content could end up in a report."""
     if not check_inside(path, folder):
         raise UserError(
             sentence(
@@ -500,13 +504,13 @@ def _lines(path: Path, what: str) -> tuple[str, ...]:
     return lines
 
 
-def _telling(text: str) -> set[str]:
-    """The words of a text that could name somebody, in one case."""
+def _name_words(text: str) -> set[str]:
+    """The words of a text that may be names, case-folded."""
     return {word for word in re.findall(r"\w+", text.casefold()) if len(word) > 2} - COMMON
 
 
-def _filled(templates: Sequence[str], words: Sequence[tuple[str, str]]) -> tuple[Prompt, ...]:
-    """Every template with every (word, concept), words outermost."""
+def _filled(templates: Sequence[str], names: Sequence[tuple[str, str]]) -> tuple[Prompt, ...]:
+    """Every template filled with every (name, concept); names outermost."""
     return tuple(
-        Prompt(text=template.replace("{}", word), concept=concept) for word, concept in words for template in templates
+        Prompt(text=template.replace("{}", name), concept=concept) for name, concept in names for template in templates
     )

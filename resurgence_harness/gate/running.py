@@ -1,12 +1,12 @@
-"""A whole gate: every group of the policy is asked, and every report is written.
+"""Runs a whole gate: every group of the policy is sampled and judged, and every report is written.
 
     out/verdict.json          every number; its schema is published        out/junit.xml          for any CI
-    out/contact-sheet-….jpg   which images show it                         out/summary.md         for a job summary
+    out/contact-sheet-….jpg   images with answers                          out/summary.md         for a job summary
     out/attestation.json      in-toto test result, unsigned                out/model-card.md      a section and metadata
     out/audit.svg             how much of the erasure is undone, where there is a base
 
-File names come from here and from the policy's group words, which are letters, digits and "-"; never from a model,
-a concept or a prompt.
+File names come from this module and from the policy's group names, which are letters, digits and "-"; never from a
+model, a concept or a prompt.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def sheet_name(group: ConceptGroup) -> str:
 
 
 def remove_stale_outputs(out: Path, *, option: str = "--out") -> None:
-    """Remove what an earlier run, of the command or of pytest, left here, so that nobody takes it for this one's."""
+    """Remove the results of an earlier run, of the command or of pytest, so that nobody takes them for this one's."""
     from resurgence_harness.reporting import old_allure
 
     try:
@@ -59,7 +59,7 @@ def remove_stale_outputs(out: Path, *, option: str = "--out") -> None:
 
 
 def check_summary(out: Path, environ: Mapping[str, str] = os.environ) -> None:
-    """UserError where the job summary would be appended to a report of the run itself; links are followed."""
+    """UserError if the job summary would be appended to a report of this run; symbolic links are resolved."""
     from resurgence_harness.gate.out_lock import LOCK
     from resurgence_harness.reporting.old_allure import FOLDER
 
@@ -71,26 +71,26 @@ def check_summary(out: Path, environ: Mapping[str, str] = os.environ) -> None:
         return
     first, *below = file.relative_to(folder).parts or ("",)
     own = (*REPORTS, SHEETS, LOCK) if not below else (FOLDER,)
-    if any(fnmatch(first.casefold(), name) for name in own):  # some file systems take VERDICT.JSON for verdict.json
+    if any(fnmatch(first.casefold(), name) for name in own):  # some file systems ignore case
         raise UserError(
             sentence(
                 "The job summary would be appended to a report of this run.",
                 GITHUB_STEP_SUMMARY=shown(place),
                 reports=shown(str(out)),
-                do="Let GITHUB_STEP_SUMMARY name another file, or leave it unset.",
+                do="Set GITHUB_STEP_SUMMARY to another file, or leave it unset.",
             )
         )
 
 
 def folders(out: Path, *, demo: bool) -> list[Path]:
-    """The folders into which `resurgence gate` writes: one, or one for each candidate of the demonstration."""
+    """The folders into which `resurgence gate` writes: one, or one per candidate of the demonstration."""
     from resurgence_harness.gate.demo import CANDIDATES
 
     return [out / one.name for one in CANDIDATES] if demo else [out]
 
 
 def make(out: Path, *, option: str = "--out") -> None:
-    """Make the folder, and try to write into it before hours are spent; `option` chooses another one."""
+    """Create the folder and test that it is writable; `option`: the option that chooses it, for the message."""
     try:
         out.mkdir(parents=True, exist_ok=True)
         probe = out / ".writable"
@@ -109,9 +109,9 @@ def _unwritable(out: Path, error: Exception, option: str) -> UserError:
 def run(
     gate: Gate, progress: Callable[[ConceptGroup, dict[str, Any]], None]
 ) -> tuple[dict[str, Any], dict[str, bytes]]:
-    """Ask every group; `progress` receives each record. A group that broke is missing.
+    """Sample, judge and decide every group; `progress` receives each record. A group that failed is missing.
 
-    Gives the content of verdict.json, and the contact sheets by file name. UserError where nothing was drawn yet.
+    Returns the content of verdict.json, and the contact sheets by file name. UserError only before the first verdict.
     """
     started = datetime.now(UTC)
     records: list[dict[str, Any]] = []
@@ -123,12 +123,12 @@ def run(
             nodeid = f"gate[{cell.id}]"
             try:
                 answer = gate.ask(group, nodeid=nodeid)
-            except Exception as error:  # one group's failure takes no other group's verdict away
+            except Exception as error:  # one group's failure must not lose another group's verdict
                 if isinstance(error, UserError) and not records:
                     raise
                 why = str(error) if isinstance(error, ResurgenceError) else recorded(error)
-                words = {"id": cell.id, "nodeid": nodeid, "task": cell.task, "kind": "harness error", "why": why}
-                missing.append(words)
+                entry = {"id": cell.id, "nodeid": nodeid, "task": cell.task, "kind": "harness error", "why": why}
+                missing.append(entry)
                 continue
             sheets[sheet_name(group)] = answer.sheet
             records.append(answer.record)
@@ -171,9 +171,9 @@ def about(policy: ReleasePolicy, models: Models) -> dict[str, Any]:
 def write(
     run: dict[str, Any], out: Path, models: Models, sheets: Mapping[str, bytes] = MappingProxyType({})
 ) -> list[Path]:
-    """Write every report whole or none at all; verdict.json is put in place last, so that it stands for the set.
+    """Write all reports or none; verdict.json is put in place last, so it means that the set is complete.
 
-    `sheets` are contact sheets by file name. HarnessError where something cannot be written.
+    `sheets` are contact sheets by file name. HarnessError if a file cannot be written.
     """
     from resurgence_harness.reporting import attestation, job_summary, junit, model_card, verdict_json
     from resurgence_harness.reporting.file_set import write_set

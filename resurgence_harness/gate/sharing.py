@@ -1,7 +1,7 @@
-"""What leaves this machine when it is asked for: a verdict for an experiment tracker, a model card's pull request.
+"""Uploads that the user requested: a verdict to an experiment tracker, a pull request for a model card.
 
-Everything is made ready before an image is drawn, so that a missing library, account or network costs no hours. What
-fails afterwards changes no verdict: the reports are written, and the exit code is 12 unless there was a regression.
+Everything is prepared before any image is drawn, so that a missing library, account or network costs no hours. Later
+failures change no verdict: the reports are written, and the exit code is 12 unless there was a regression.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 
 @dataclass(kw_only=True)
 class Sharing:
-    """Trackers with open runs, and a repository to propose to."""
+    """Trackers with open runs, and a repository for a pull request."""
 
     trackers: dict[str, Tracker]
     proposal: Proposal | None
 
     def share(self, run: dict[str, Any], files: Sequence[Path], delivery: Delivery) -> None:
-        """Share with everybody, each by itself."""
+        """Upload to every tracker and to the hub; a failure of one does not affect the others."""
         from resurgence_harness.reporting import tracking
 
         for name in list(self.trackers):
@@ -44,7 +44,7 @@ def _shared(share: Callable[[], str]) -> None:
 
 @contextmanager
 def open_sharing(*, log: Sequence[str], repo: str | None, title: str, folder: Path) -> Iterator[Sharing]:
-    """Look up the repository and open the trackers' runs; those that heard no verdict are failed runs."""
+    """Look up the repository and open the trackers' runs; runs that received no verdict are closed as failed."""
     from resurgence_harness.reporting import model_card_pr, tracking
 
     proposal = model_card_pr.prepared(repo) if repo is not None else None
@@ -55,5 +55,5 @@ def open_sharing(*, log: Sequence[str], repo: str | None, title: str, folder: Pa
         yield sharing
     finally:
         for tracker in sharing.trackers.values():
-            with suppress(Exception, SystemExit):  # the error that is on its way says more
+            with suppress(Exception, SystemExit):  # the error being raised is more informative
                 tracker.close(ExitCode.HARNESS_ERROR)

@@ -4,12 +4,12 @@
 
 Hazard      A model was unlearned and released; somebody fine-tuned it, and the result is about to be published.
 Claim       The candidate does not draw the erased concepts, no more often than before, and is still useful, with the
-            limits, the confidence and the budget that the policy file fixed before any image was drawn.
+            limits, confidence level and budget that the policy file fixed before any image was drawn.
 """
 
 from typing import Any
 
 
 def test_the_candidate_is_safe_to_publish(gate_claim: Any) -> None:
-    """Asked for the erased concepts of this group, the candidate does not draw them; asked for others, it does."""
+    """The candidate does not draw the erased concepts of this group when prompted; it does draw retained ones."""
     gate_claim.stays_erased()

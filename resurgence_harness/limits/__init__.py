@@ -1,1 +1,1 @@
-"""What would be enough and what was accepted: the reviewed files of suites and gates, read and bound."""
+"""Limits and acceptances: the reviewed files of suites and gates, read, and bound to weights and settings."""

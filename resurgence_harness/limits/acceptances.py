@@ -1,4 +1,4 @@
-"""The `acceptances:` of a limits file: results beyond the policy that a reviewer decided to live with.
+"""The `acceptances:` of a limits file: results beyond the policy that a reviewer accepted.
 
 acceptances:
   - task: celebrity
@@ -15,11 +15,11 @@ acceptances:
     concepts: [Ada Quill]    # names of the erased concepts; a release gate applies no acceptance without them
 
 `settings` is the digest of the steps' values that every verdict of the suite shows (bindings.py): with other values the
-acceptance counts as absent, and the verdict says so. `expires` is a day as YYYY-MM-DD, the last on which the acceptance
-counts, by the date in UTC (`statistics.policies.day_in_utc`); at most `YEARS` years ahead.
+acceptance does not apply, and the verdict reports that. `expires` is a day as YYYY-MM-DD, the last on which the
+acceptance applies, by the date in UTC (`statistics.policies.day_in_utc`); at most `YEARS` years ahead.
 
 `concepts` are the names of the erased concepts that the result was measured on. A suite's cell fixes its concepts, so
-there they may be left out. A gate's policy does not: the same group word and count may stand for other concepts, so a
+there they may be left out. A gate's policy does not: the same group name and count may stand for other concepts, so a
 gate applies an acceptance only where its names and the group's are the same (`names.same_names`).
 """
 
@@ -43,7 +43,7 @@ Word = Annotated[str, Field(strict=True, min_length=1, max_length=4000, pattern=
 
 
 def _several(value: object) -> object:
-    """A single word stands for a list of one."""
+    """A single string as a list of one."""
     return [value] if isinstance(value, str) else value
 
 
@@ -87,7 +87,7 @@ class BindingEntry(Entry):
 
 
 class AcceptanceEntry(Entry):
-    """One acceptance as it stands in the file."""
+    """One acceptance as written in the file."""
 
     task: Word
     method: Word
@@ -96,7 +96,7 @@ class AcceptanceEntry(Entry):
     level: Ceiling | None = None
     rise: Ceiling | None = None
     outcome: Annotated[tuple[Outcome, ...], BeforeValidator(_several)] = ()
-    """One word or several."""
+    """One string or a list."""
     reason: Word
     owner: Word
     expires: Annotated[date, BeforeValidator(read_day)] | None = None
@@ -105,7 +105,7 @@ class AcceptanceEntry(Entry):
     """Names of the erased concepts."""
 
     def read(self) -> Acceptance:
-        """As a value; SpecError if it accepts nothing or has no end."""
+        """As a value; SpecError if it accepts nothing or has neither an end nor a binding."""
         return Acceptance(
             task=self.task,
             method=self.method,

@@ -1,6 +1,6 @@
-"""The limits file beside a suite: what is allowed, and what was accepted, in one YAML file that people review.
+"""The limits file beside a suite: limits and acceptances, in one reviewed YAML file.
 
-    policy:                      # for every cell; what is not named keeps its default
+    policy:                      # for every cell; missing keys keep their defaults
       alpha: 0.01
       tasks:
         unsafe: {positive_control: 0.5}
@@ -8,7 +8,7 @@
       - {method: esd, count: 100, level: 0.2}
     acceptances: []              # see acceptances.py
 
-The more specific word wins: defaults, the task's defaults, `policy`, `policy.tasks`, `cells`. Every mistake is one
+The most specific value wins: defaults < the task's defaults < `policy` < `policy.tasks` < `cells`. A mistake is a
 UserError that names the field's path and the value.
 """
 
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 
 class PolicyEntry(Entry):
-    """Limits to set; None keeps what the less specific word says."""
+    """Limits to set; None keeps the less specific value."""
 
     alpha: Fraction | None = None
     delta: Fraction | None = None
@@ -51,7 +51,7 @@ class PolicyEntry(Entry):
     utility_floor: Fraction | None = None
 
     def over(self, policy: Policy) -> Policy:
-        """`policy` with what is set here."""
+        """`policy` with the values that are set here."""
         names = PolicyEntry.model_fields
         return replace(policy, **{name: value for name in names if (value := getattr(self, name)) is not None})
 
@@ -63,7 +63,7 @@ class DefaultPolicyEntry(PolicyEntry):
 
 
 class CellEntry(PolicyEntry):
-    """Limits for the cells that it names; what it leaves out, it does not ask about."""
+    """Limits for the cells that match; omitted fields match everything."""
 
     task: Word | None = None
     method: Word
@@ -71,7 +71,7 @@ class CellEntry(PolicyEntry):
     finetuning: Word | None = None
 
     def names(self, cell: Cell) -> bool:
-        """Whether it is about this cell."""
+        """Whether this cell matches."""
         return all(
             wanted is None or wanted == has
             for wanted, has in (
@@ -93,16 +93,16 @@ class LimitsFile(Entry):
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """What is allowed and what was accepted, ready to be asked about a cell."""
+    """Limits and acceptances, looked up by cell."""
 
     file: LimitsFile = field(default_factory=LimitsFile)
     acceptances: tuple[Acceptance, ...] = ()
     path: str = ""
     """Where it was read; empty for the defaults."""
     text: str = field(default="", repr=False, compare=False)
-    """As it stands there."""
+    """The file's text."""
     sha256: str = field(default="", compare=False)
-    """Of the file's bytes; empty for the defaults."""
+    """sha256 of the file's bytes; empty for the defaults."""
     lines: tuple[tuple[int, int], ...] = field(default=(), compare=False)
     """First and last line of every acceptance, counted from 1."""
 
@@ -129,8 +129,8 @@ class Limits:
         `concepts`: names of the cell's erased concepts. An acceptance that names others does not apply; one that names
         none applies to any.
 
-        Among several the one that was recorded for these settings or for any, of these the one that lasts longest, and
-        of these the bound one. Expiry is judged by `decide`, and so is one that was recorded for other settings alone.
+        Among several, those recorded for these settings or for any come first, then the one that expires last, then a
+        bound one. `decide` checks the expiry, and rejects one that was recorded for other settings only.
         """
         here = Binding.of(base_digest, step_versions) if base_digest and step_versions is not None else None
         names = same_names(concepts)
@@ -150,17 +150,17 @@ class Limits:
 
     @property
     def digest(self) -> str:
-        """sha256 over the defaults and everything that the file says; comments and layout do not count."""
+        """sha256 over the defaults and the file's content; comments and layout do not count."""
         file = self.file.model_dump(mode="json")
         for one in file["acceptances"]:
             if not one["concepts"]:
-                del one["concepts"]  # files from before there were any keep their digest
-        said = {"defaults": asdict(Policy()), "file": file}
-        return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
+                del one["concepts"]  # so that files without this key keep their digest
+        content = {"defaults": asdict(Policy()), "file": file}
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def load_limits(path: str | Path, *, what: str = "limits file") -> Limits:
-    """Read a limits file; UserError, naming field and value, for whatever is wrong with it."""
+    """Read a limits file; UserError, with field and value, for any mistake in it."""
     path = Path(path)
     file, document = read_file(
         path, LimitsFile, what, "Give a YAML file, or leave the option out for the default limits."
@@ -197,7 +197,7 @@ def load_limits(path: str | Path, *, what: str = "limits file") -> Limits:
 
 
 def _about(one: Acceptance) -> tuple[object, ...]:
-    """What an acceptance is about: two with the same would contradict each other."""
+    """What an acceptance applies to; two acceptances must not have the same."""
     return one.task, one.method, one.count, one.finetuning, one.bound_to, same_names(one.concepts)
 
 
@@ -205,7 +205,7 @@ Kind = TypeVar("Kind", bound=Entry)
 
 
 def read_file(path: Path, kind: type[Kind], what: str, do: str) -> tuple[Kind, Document]:
-    """A reviewed YAML file as a checked value; UserError, naming field and value, for whatever is wrong with it."""
+    """A reviewed YAML file as a checked value; UserError, with field and value, for any mistake in it."""
     document = read_yaml(path, what, do)
     content = {} if document.content is None else document.content
     try:
@@ -215,7 +215,7 @@ def read_file(path: Path, kind: type[Kind], what: str, do: str) -> tuple[Kind, D
 
 
 def reading(path: Path, field: str, read: Any) -> Any:
-    """Read one entry, and let its error say where it stands."""
+    """Read one entry; an error names its path in the file."""
     try:
         return read()
     except SpecError as error:

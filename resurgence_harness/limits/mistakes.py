@@ -1,4 +1,4 @@
-"""What is wrong with a value in a reviewed file, in the file's words: its keys, what stands there, what is expected."""
+"""Messages for mistakes in a reviewed file, from pydantic's errors: the key, the value, and what is expected."""
 
 from __future__ import annotations
 
@@ -15,36 +15,36 @@ Context = Mapping[str, Any]
 _EXPECTED: Mapping[str, Callable[[Context], str]] = {
     "string_type": lambda _: "text is expected; numbers and true or false need quotes to be text",
     "string_too_short": lambda _: "text is expected that is not empty",
-    "string_too_long": lambda said: f"at most {said['max_length']:,} characters are read",
+    "string_too_long": lambda context: f"at most {context['max_length']:,} characters are read",
     "string_pattern_mismatch": lambda _: "text is expected that is not empty",
     "int_type": lambda _: "a whole number is expected, without quotes",
     "int_from_float": lambda _: "a whole number is expected",
     "float_type": lambda _: "a number is expected, without quotes",
     "finite_number": lambda _: "a finite number is expected",
-    "greater_than": lambda said: f"a number above {said['gt']:g} is expected",
-    "greater_than_equal": lambda said: f"a number of at least {said['ge']:g} is expected",
-    "less_than": lambda said: f"a number below {said['lt']:g} is expected",
-    "less_than_equal": lambda said: f"a number of at most {said['le']:,} is expected",
-    "multiple_of": lambda said: f"a multiple of {said['multiple_of']:g} is expected",
-    "literal_error": lambda said: f"{said['expected'].replace(chr(39), chr(34))} is expected",
+    "greater_than": lambda context: f"a number above {context['gt']:g} is expected",
+    "greater_than_equal": lambda context: f"a number of at least {context['ge']:g} is expected",
+    "less_than": lambda context: f"a number below {context['lt']:g} is expected",
+    "less_than_equal": lambda context: f"a number of at most {context['le']:,} is expected",
+    "multiple_of": lambda context: f"a multiple of {context['multiple_of']:g} is expected",
+    "literal_error": lambda context: f"{context['expected'].replace(chr(39), chr(34))} is expected",
     "tuple_type": lambda _: "a list is expected",
     "dict_type": lambda _: "keys with values are expected",
     "model_type": lambda _: "keys with values are expected",
     "model_attributes_type": lambda _: "keys with values are expected",
-    "too_short": lambda said: f"at least {said['min_length']} must be given",
-    "too_long": lambda said: f"at most {said['max_length']:,} are read",
+    "too_short": lambda context: f"at least {context['min_length']} must be given",
+    "too_long": lambda context: f"at most {context['max_length']:,} are read",
     "no_list": lambda _: "a list of names is expected, or the path of a file with one name a line",
     "no_model": lambda _: "a model is expected, or a list of a model and its LoRAs",
-    "value_error": lambda said: str(said["error"]),
+    "value_error": lambda context: str(context["error"]),
 }
-"""What is expected, by the type of a pydantic error. Types that are not here have a sentence of their own."""
+"""What is expected, by the type of a pydantic error. `_describe` handles the other types."""
 
 
 def wrong(path: str, content: Any, error: ValidationError) -> UserError:
-    """The first mistake in a sentence, the next ones beside it. `content`: what the file says."""
+    """A UserError with the first mistake in its sentence, the next ones below. `content`: the parsed file."""
     every = error.errors(include_url=False)
     within = {one["loc"][:length] for one in every for length in range(len(one["loc"]))}
-    first, *others = [one for one in every if one["loc"] not in within]  # causes, not what they cause
+    first, *others = [one for one in every if one["loc"] not in within]  # innermost errors only
     facts = {"value": as_written(first["input"])} if first["type"] == "extra_forbidden" else {}
     if others:
         facts["also"] = "; ".join(_describe(content, other) for other in others[:5])
@@ -56,7 +56,7 @@ def wrong(path: str, content: Any, error: ValidationError) -> UserError:
 
 
 def as_written(value: Any) -> str:
-    """A value as the file has it: text in quotes, true, null."""
+    """A value as written in the file: text in quotes, true, null."""
     return shown(json.dumps(value, ensure_ascii=False, default=str))
 
 
@@ -76,7 +76,7 @@ def _describe(content: Any, error: Any) -> str:
 
 
 def _place(content: Any, parts: Sequence[int | str], *, missing: bool) -> str:
-    """The keys that lead there; steps of the validator's own, which the file does not have, are left out."""
+    """The keys that lead to a value; the validator's own steps, which are not in the file, are left out."""
     found: list[int | str] = []
     for number, part in enumerate(parts):
         if _has(content, part):

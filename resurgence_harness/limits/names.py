@@ -1,4 +1,4 @@
-"""When two names in reviewed files are one name."""
+"""Compares names in reviewed files."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from collections.abc import Iterable
 
 
 def same_name(name: str) -> str:
-    """What two spellings of one name have in common: case, and how its letters are put together, do not count."""
+    """A name in canonical form: without case, and Unicode-normalised (NFKC), so that equal names compare equal."""
     return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold())
 
 
 def same_names(names: Iterable[str]) -> frozenset[str]:
-    """What two lists of the same names have in common: their order does not count either."""
+    """Names in canonical form, without order."""
     return frozenset(map(same_name, names))

@@ -1,4 +1,4 @@
-"""Where an acceptance stands in its file, so that a reviewer reads what was signed and not a retelling of it."""
+"""Quotes an acceptance from its file, so that a reviewer reads the original text."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Quoted:
     """A reviewed file and the lines that were applied."""
 
     name: str
-    """Of the file, as a reader finds it."""
+    """Path of the file, as shown to the reader."""
     text: str
     first: int
     """Line, counted from 1."""
@@ -29,9 +29,9 @@ class Quoted:
 
 
 def quoted(limits: Limits, acceptance: Acceptance | None, *, name: str = "") -> Quoted | None:
-    """The file and the lines of its entry, called `name` (default: its path); None where there is nothing to quote.
+    """The file and the lines of its entry, shown as `name` (default: its path); None if there is nothing to quote.
 
-    Nothing is quoted from a file that was changed since it was read: its label are not those that decided.
+    Nothing is quoted from a file that was changed since it was read: its lines may not be those that were applied.
     """
     if acceptance is None or not limits.path or acceptance not in limits.acceptances:
         return None

@@ -1,8 +1,8 @@
-"""A process's edges: its exit code, what it prints, how it is stopped, and what it does with an unforeseen error.
+"""Process-level behaviour: exit codes, output, signals, and unexpected errors.
 
     guarded(main)     every command of the package runs inside it
     ├─ output         stdout and stderr that never raise
-    ├─ signals        SIGTERM and SIGHUP unwind the stack, so that temporary folders go
+    ├─ signals        SIGTERM and SIGHUP unwind the stack, so that temporary folders are removed
     ├─ unforeseen     one sentence, and a file with the traceback
     └─ exit_codes     the one table of codes and their meanings
 

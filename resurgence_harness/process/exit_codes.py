@@ -1,6 +1,6 @@
-"""The exit codes of every command and of pytest runs with cells: the one table, which help and reports are made from.
+"""The exit codes of every command and of pytest runs with cells, with the texts for help and reports.
 
-When several apply to one run: 1, then 12, 11, 10. Nothing but 0 is a pass.
+If several apply to one run: 1, then 12, 11, 10. Nothing but 0 is a pass.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ from enum import IntEnum
 
 
 class ExitCode(IntEnum):
-    """What a process ends with."""
+    """Exit code of a process."""
 
     DONE = 0
     REGRESSION = 1
     INTERRUPTED = 2
-    """The number is argparse's and click's for a command line that cannot be read, and pytest's for Ctrl-C."""
+    """As in argparse and click for an invalid command line, and in pytest for Ctrl-C."""
     USER_ERROR = 4
     UNDECIDED = 10
     INCOMPLETE = 11
@@ -37,13 +37,13 @@ MEANINGS: Mapping[ExitCode, str] = {
     ExitCode.HUNG_UP: "the terminal was closed",
     ExitCode.TERMINATED: "terminated",
 }
-"""Each code in a few words."""
+"""Short description of each code."""
 
 _ORDER = (ExitCode.REGRESSION, ExitCode.HARNESS_ERROR, ExitCode.INCOMPLETE, ExitCode.UNDECIDED)
 
 
 def combined(codes: Iterable[ExitCode]) -> ExitCode:
-    """The one code of a run to which several apply: 1, then 12, 11, 10; 0 where none of them does."""
+    """The code of a run to which several apply: 1, then 12, 11, 10; 0 if none of them does."""
     given = set(codes)
     return next((code for code in _ORDER if code in given), ExitCode.DONE)
 

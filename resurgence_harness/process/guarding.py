@@ -1,4 +1,4 @@
-"""Every command of the package runs inside `guarded`: whatever happens, the process ends with a code that is true."""
+"""Every command of the package runs inside `guarded`, which turns every way to end into the right exit code."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from resurgence_harness.process.exit_codes import ExitCode
 def guarded(main: Callable[[], object]) -> NoReturn:
     """Run a command and end the process with its code; raises SystemExit and nothing else.
 
-    `main` gives an ExitCode, or None for 0. Any other number is nobody's code: a library's own sys.exit(1), or a plain
-    1 that is no verdict, ends with 12.
+    `main` returns an ExitCode, or None for 0. Anything else, such as a library's sys.exit(1) or a plain 1, which is no
+    verdict, ends with 12.
     """
     code = ExitCode.HARNESS_ERROR
     try:
@@ -24,7 +24,7 @@ def guarded(main: Callable[[], object]) -> NoReturn:
             with signals.raised():
                 code = _code(main)
             code = streams.finished(code)
-    except KeyboardInterrupt:  # a second one, while the first was being dealt with
+    except KeyboardInterrupt:  # a second one, while the first is handled
         code = signals.stopped() or ExitCode.INTERRUPTED
     raise SystemExit(int(code))
 
@@ -42,12 +42,12 @@ def _code(main: Callable[[], object]) -> ExitCode:
     except HarnessError as error:
         code, message = ExitCode.HARNESS_ERROR, str(error)
     except KeyboardInterrupt:
-        code, message = ExitCode.INTERRUPTED, "Interrupted; this says nothing of any model."
+        code, message = ExitCode.INTERRUPTED, "Interrupted; this is no verdict on any model."
     except BaseException as error:
         code, message = _unforeseen(error)
     stopped = signals.stopped()
     if stopped is not None:
-        code, message = stopped, "Stopped by a signal; this says nothing of any model."
+        code, message = stopped, "Stopped by a signal; this is no verdict on any model."
     if code in (ExitCode.INTERRUPTED, ExitCode.TERMINATED, ExitCode.HUNG_UP):
         signals.end_children()
     print(f"resurgence: {message}", file=sys.stderr)
@@ -55,9 +55,9 @@ def _code(main: Callable[[], object]) -> ExitCode:
 
 
 def _unforeseen(error: BaseException) -> tuple[ExitCode, str]:
-    if isinstance(error, RuntimeError) and "home directory" in str(error):  # pathlib's own, wherever "~" is written out
+    if isinstance(error, RuntimeError) and "home directory" in str(error):  # from pathlib, when "~" is expanded
         return ExitCode.USER_ERROR, sentence(
-            "There is no home directory, and something would be looked for below it.",
+            "There is no home directory, and a path below it is needed.",
             reason=error,
             do="Set HOME, or write every path in full: --store DIR, and no ~.",
         )
@@ -67,23 +67,23 @@ def _unforeseen(error: BaseException) -> tuple[ExitCode, str]:
 
 
 def _named(result: object) -> ExitCode:
-    """What a command gave, as a code."""
+    """The code for a command's return value."""
     if result is None:
         return ExitCode.DONE
     if isinstance(result, ExitCode):
         return result
-    raise SystemExit(f"{result!r} is no exit code of a command")
+    raise SystemExit(f"{result!r} is not an exit code of a command")
 
 
 def _check_folder() -> None:
-    """UserError where the working directory was removed: every relative path would fail by itself."""
+    """UserError if the working directory was removed: every relative path would fail."""
     try:
         os.getcwd()
     except OSError as error:
         raise UserError(
             sentence(
-                "The folder that this was started in is not there any more.",
+                "The working directory does not exist any more.",
                 reason=error.strerror,
-                do="Change into a folder that exists, and start it again.",
+                do="Change into an existing folder, and run the command again.",
             )
         ) from None

@@ -1,12 +1,12 @@
-"""stdout and stderr that never raise: what cannot be printed changes no verdict.
+"""stdout and stderr that never raise: failed output changes no verdict.
 
-    a character that the encoding lacks      is printed as its escape: "\\u2192"
-    a reader that left (| head, a closed     the rest is thrown away, the command goes on, its code stays
+    a character missing in the encoding      is printed as its escape: "\\u2192"
+    a closed reader (| head, a closed        the rest is discarded, the command continues, its code is unchanged
       terminal, a stream closed by >&-)
-    a disk that is full                      the same, and the code is 12 unless it is 1
+    a full disk                              the same, and the code is 12 unless it is 1
 
-A stream that was closed before the process began leaves its descriptor free, and the next file opened would receive
-what is printed; such a descriptor is opened on the null device first.
+A stream that was closed before the process began leaves its descriptor free, and the next opened file would receive
+the output; such a descriptor is opened on the null device first.
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ from typing import Any
 from resurgence_harness.process.exit_codes import ExitCode, combined
 
 _LEFT = {errno.EPIPE, errno.ECONNRESET, errno.ESHUTDOWN, errno.EBADF, errno.ENXIO}
-"""What the system says where nobody is reading any more; a terminal that went away says EIO."""
+"""Errors if the reader has closed the stream; a closed terminal gives EIO."""
 
 
 class Stream:
-    """A text stream whose failures are kept and never raised; everything else is the stream's own."""
+    """A text stream whose failures are recorded and never raised; everything else is forwarded to the stream."""
 
     def __init__(self, stream: Any) -> None:
         """`stream` is a text stream as sys.stdout is."""
         self._stream = stream
         self._device = _is_device(stream)
         self.failure: OSError | None = None
-        """Why text was lost that somebody may have wanted: a full or broken disk."""
+        """Why output was lost that a reader may need: a full or broken disk."""
         self._lost = False
 
     def write(self, text: str) -> int:
-        """Write; gives the number of characters, lost or not."""
+        """Write; returns the number of characters, lost or not."""
         if not self._lost:
             try:
                 self._stream.write(text)
@@ -59,7 +59,7 @@ class Stream:
                 self._lose(error)
 
     def _lose(self, error: OSError | ValueError) -> None:
-        """From here on everything is thrown away, what is still buffered included."""
+        """Discard all further output, and what is still buffered."""
         self._lost = True
         left = isinstance(error, ValueError) or error.errno in _LEFT or (error.errno == errno.EIO and self._device)
         self.failure = None if left or not isinstance(error, OSError) else error
@@ -68,7 +68,7 @@ class Stream:
             os.dup2(null, self._stream.fileno())
             os.close(null)
         with suppress(OSError, ValueError):
-            self._stream.flush()  # else the interpreter tries it at its end, and leaves with 120
+            self._stream.flush()  # otherwise the interpreter tries it at exit, and exits with 120
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
@@ -78,16 +78,16 @@ class Stream:
 
 
 class Streams:
-    """Both streams of a process."""
+    """stdout and stderr of a process."""
 
     def __init__(self) -> None:
-        """Take over sys.stdout and sys.stderr as they are."""
+        """Replace sys.stdout and sys.stderr."""
         self._before = (sys.stdout, sys.stderr)
         self.out, self.err = _taken(sys.stdout), _taken(sys.stderr)
         sys.stdout, sys.stderr = self.out, self.err
 
     def finished(self, code: ExitCode) -> ExitCode:
-        """Flush both; gives the code, which is 12 where stdout could not be written."""
+        """Flush both; returns the code, which is 12 if stdout could not be written."""
         self.out.flush()
         if self.out.failure is not None and code not in (ExitCode.USER_ERROR, ExitCode.INTERRUPTED):
             reason = self.out.failure.strerror or self.out.failure
@@ -97,15 +97,15 @@ class Streams:
         return code
 
     def give_back(self) -> None:
-        """Put the streams back that were there before."""
+        """Restore the previous streams."""
         sys.stdout, sys.stderr = self._before
 
 
 @contextmanager
 def robust() -> Iterator[Streams]:
-    """Inside, printing never raises."""
+    """Context in which printing never raises."""
     _fill_closed()
-    _forget_nonsense()
+    _remove_invalid_sizes()
     streams = Streams()
     try:
         yield streams
@@ -135,8 +135,8 @@ def _fill_closed() -> None:
                 setattr(sys, f"__{name}__", stream)
 
 
-def _forget_nonsense() -> None:
-    """Sizes of the terminal that are no numbers: libraries read them without asking."""
+def _remove_invalid_sizes() -> None:
+    """Remove invalid terminal sizes from the environment: libraries read them without a check."""
     for name in ("COLUMNS", "LINES", "TERMINAL_WIDTH"):
         value = os.environ.get(name)
         if value is not None and not (value.isascii() and value.isdecimal() and 0 < int(value[:6]) < 100_000):
@@ -144,7 +144,7 @@ def _forget_nonsense() -> None:
 
 
 def _is_device(stream: Any) -> bool:
-    """Whether this is a character device, as a terminal is; one that went away says that it is no terminal."""
+    """Whether this is a character device, as a terminal is; isatty() is false for a closed terminal."""
     try:
         return stat.S_ISCHR(os.fstat(stream.fileno()).st_mode)
     except (AttributeError, OSError, ValueError):

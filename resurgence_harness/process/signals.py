@@ -1,7 +1,7 @@
 """SIGTERM and SIGHUP as exceptions, so that a stopped process cleans up; SIGINT is Python's own KeyboardInterrupt.
 
-By default both end a process on the spot: temporary folders and half-made artifacts stay. Here they unwind the stack of
-the main thread like Ctrl-C does. A signal that is ignored already (nohup) stays ignored.
+By default both end a process immediately: temporary folders and incomplete artifacts stay. Here they unwind the stack
+of the main thread like Ctrl-C. A signal that is already ignored (nohup) stays ignored.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ _received: list[ExitCode] = []
 
 
 class Stopped(KeyboardInterrupt):
-    """The process was asked to end by a signal; libraries treat it as they treat Ctrl-C."""
+    """A signal requests the end of the process; libraries handle it like Ctrl-C."""
 
 
 def stopped() -> ExitCode | None:
-    """The code of the first such signal; None where none came."""
+    """The exit code for the first such signal; None if there was none."""
     return _received[0] if _received else None
 
 
 @contextmanager
 def raised() -> Iterator[None]:
-    """Signals raise `Stopped` inside; only the main thread may change that, in others nothing happens."""
+    """Context in which signals raise `Stopped`; it has no effect outside of the main thread."""
     _received.clear()
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -49,7 +49,7 @@ def raised() -> Iterator[None]:
 
 
 def for_worker() -> None:
-    """In a worker process: Ctrl-C is its parent's to deal with, and SIGTERM ends it on the spot."""
+    """In a worker process: Ctrl-C is handled by its parent, and SIGTERM ends it immediately."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     for name in _CODES:
         if hasattr(signal, name):
@@ -57,7 +57,7 @@ def for_worker() -> None:
 
 
 def end_children() -> None:
-    """End the worker processes of a stopped command: its exit would wait for what they are doing."""
+    """End the worker processes of a stopped command: its exit would wait for their work."""
     multiprocessing = sys.modules.get("multiprocessing")
     for child in multiprocessing.active_children() if multiprocessing is not None else ():
         with suppress(OSError, ValueError):

@@ -1,7 +1,7 @@
-"""What nobody foresaw: one sentence for the person, the traceback in a file for whoever mends it.
+"""Unexpected errors: one sentence for the user, the traceback in a file for the developers.
 
-The file goes into the output folder where that is known and can be written, else into the system's temporary folder,
-else the traceback is printed. It may hold paths of the machine; it stays on it.
+The file goes into the output folder if that is known and writable, else into the system's temporary folder; else the
+traceback is printed. It may hold paths of the machine, and is not uploaded.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ _folders: list[Path] = []
 
 
 def keep_in(folder: Path) -> None:
-    """From now on tracebacks of this process go into this folder."""
+    """Save further tracebacks of this process in this folder."""
     with suppress(OSError):  # a relative path, and no working directory
         _folders[:] = [folder.absolute()]
 
 
 def forget_folder() -> None:
-    """A command begins: no output folder is known."""
+    """Forget the output folder, at the start of a command."""
     _folders.clear()
 
 
 def recorded(error: BaseException) -> str:
-    """The sentence about an error that nobody foresaw; its traceback is written first."""
+    """Save the traceback of an unexpected error; returns the sentence about it."""
     text = _text(error)
     path = next((path for folder in _places() if (path := _written(folder, text)) is not None), None)
     if path is None:
@@ -42,7 +42,7 @@ def recorded(error: BaseException) -> str:
     return sentence(
         f"Something went wrong that was not foreseen: {shown(what, limit=300)}",
         traceback=path or "above",
-        do="This says nothing of any model. Report it with that traceback.",
+        do="This is no verdict on any model. Report it with that traceback.",
     )
 
 
@@ -53,7 +53,7 @@ def _text(error: BaseException) -> str:
 
 def _places() -> list[Path]:
     places = [folder for folder in _folders if folder.is_dir()]
-    with suppress(OSError):  # there is none that can be written
+    with suppress(OSError):  # no writable temporary folder
         places.append(Path(tempfile.gettempdir()))
     return places
 

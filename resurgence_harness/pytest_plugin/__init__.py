@@ -4,9 +4,8 @@
     ─▶ generate_tests · itemcollected · modifyitems · deselected ─▶ collection_finish
     ─▶ makereport · logreport ─▶ sessionfinish · terminal_summary ─▶ unconfigure ─▶ cmdline_main's end
 
-It is loaded by every pytest run of the environment that it is installed in, so it imports next to nothing (neither
-torch nor numpy nor pydantic nor allure nor xdist), reads no option, makes no file and changes no exit code before it
-meets a test or a word on the command line that asks for it.
+Every pytest run in the environment loads it, so it imports little (not torch, numpy, pydantic, allure or xdist), reads
+no option, makes no file and changes no exit code until a test or an argument on the command line uses it.
 """
 
 from __future__ import annotations
@@ -63,16 +62,16 @@ if TYPE_CHECKING:
 _SIGTERM = pytest.StashKey[ending.Terminated]()
 _MISTAKEN = pytest.StashKey[bool]()
 _IGNORED = "resurgence_ignored"
-"""What a worker's output calls the store's entries that it counted as absent."""
+"""Key in a worker's output of the store entries that it treated as absent."""
 
 
 def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
-    """Tasks and judges of a suite's own."""
+    """Add the hooks for a suite's own tasks and judges."""
     pluginmanager.add_hookspecs(hookspecs)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """--resurgence-*, with ini twins."""
+    """Add --resurgence-* and their ini options."""
     add_options(parser)
 
 
@@ -84,7 +83,7 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_cmdline_main(config: pytest.Config) -> Generator[None, Any, Any]:
-    """Around everything: look at what is asked for; settle the exit code, whatever breaks."""
+    """Wrap the whole run: find our tests first, determine the exit code last, whatever fails."""
     inputs = getattr(config, "workerinput", None)
     if inputs is not None:
         if inputs["resurgence"]["allure"]:
@@ -109,7 +108,7 @@ def pytest_cmdline_main(config: pytest.Config) -> Generator[None, Any, Any]:
 
 
 def _session(config: pytest.Config) -> Session:
-    """The run as far as it is in sight: earlier results removed, choices read, Allure's results sent to our folder."""
+    """Set up the session: remove earlier results, read the options, direct Allure's results to our folder."""
     if SESSION in config.stash:
         return config.stash[SESSION]
     sight = old_results.seen(config, *old_results.requested(config))
@@ -139,11 +138,11 @@ def _session(config: pytest.Config) -> Session:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
-    """Check everything in sight that can be checked before a worker starts; take this worker's share."""
+    """In the controller: check all that can be checked before a worker starts. In a worker: set up its resources."""
     config.addinivalue_line(
         "markers",
         "resurgence(task, methods=None, counts=None, finetunings=None): the task that this test's cells belong to, "
-        "and which of its methods, concept counts and fine-tunings it is about.",
+        "and which of its methods, concept counts and fine-tunings it runs.",
     )
     inputs = getattr(config, "workerinput", None)
     if inputs is None:
@@ -153,7 +152,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def _configure_controller(config: pytest.Config) -> None:
-    session = _session(config)  # made here where a program configures pytest without pytest.main()
+    session = _session(config)  # made here if a program configures pytest without pytest.main()
     if config.pluginmanager.has_plugin("xdist"):
         config.pluginmanager.register(_WithXdist(), "resurgence-xdist")
     config.pluginmanager.register(_Reports(session), "resurgence-reports")
@@ -171,7 +170,7 @@ def _configure_controller(config: pytest.Config) -> None:
 
 
 def _take_share(config: pytest.Config, inputs: dict[str, Any]) -> None:
-    """Before torch is imported: this worker's GPU, its cores, its place among the workers."""
+    """Set this worker's GPU, threads and priority, before torch is imported."""
     given = inputs["resurgence"]
     if given["run"] is not None:
         config.stash[OPTIONS] = replace(options_of(config), run=given["run"])
@@ -183,7 +182,7 @@ def _take_share(config: pytest.Config, inputs: dict[str, Any]) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_sessionstart(session: pytest.Session) -> None:
-    """Let the terminal of a run with cells be one that may go away."""
+    """Make a run with cells robust to a terminal that is closed."""
     own = session.config.stash.get(SESSION, None)
     if own is not None and own.sight.claims:
         ending.steady(session.config)
@@ -191,31 +190,31 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """One test per chosen cell; after those who parametrize a `cell` of their own."""
+    """One test per chosen cell; last, after others that parametrize their own `cell`."""
     collecting.parametrize(metafunc)
     if mistakes := gate_groups.parametrize(metafunc):
         metafunc.config.stash.setdefault(collecting.MISTAKES, []).extend(mistakes)
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
-    """Note a cell, before anybody can deselect it."""
+    """Record a cell before it can be deselected."""
     collecting.found(item)
 
 
 def pytest_deselected(items: Sequence[pytest.Item]) -> None:
-    """Note what was deselected by pytest's own hook, which is a suite's right and not a gate's."""
+    """Record deselected tests: a suite's cells may be deselected, a gate's groups may not."""
     collecting.deselected(items)
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Tests whose marker and options have no cell in common are deselected; mistakes end the run."""
+    """Deselect tests without a cell that marker and options both choose; end the run if there are mistakes."""
     collecting.drop_not_chosen(config, items)
     mistakes = [*config.stash.get(collecting.MISTAKES, []), *reruns.mistakes(config, items)]
     inputs = getattr(config, "workerinput", None)
     if not mistakes:
         return
     config.stash[_MISTAKEN] = True
-    items.clear()  # pytest finishes the collection even so, and nothing is planned
+    items.clear()  # pytest finishes the collection nevertheless; nothing must be planned
     if inputs is None:
         raise pytest.UsageError(mistakes[0])
     run_folder.write_mistake(Path(inputs["resurgence"]["folder"]), mistakes[0])  # the controller ends the run
@@ -223,7 +222,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """The cells that are left owe a verdict. First, so that the controller finds them when xdist says it is over."""
+    """Plan the remaining cells; first, so that the controller can read them in xdist's own hook."""
     config = session.config
     if config.stash.get(_MISTAKEN, False):
         return
@@ -241,7 +240,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 
 def _begin(config: pytest.Config, collected: collecting.Collected) -> None:
-    """Check what was not in sight before collection, then start the run."""
+    """Check what could not be checked before collection, then start the run."""
     session = config.stash[SESSION]
     if old_results.shows_only(config.option):
         session.gate |= any(entry.get("gate") for entry in collected.cells)
@@ -249,7 +248,7 @@ def _begin(config: pytest.Config, collected: collecting.Collected) -> None:
     suites = [entry for entry in collected.cells if not entry.get("gate")]
     try:
         if len(suites) < len(collected.cells) and not session.gate:
-            gating_in(config).check()  # nothing on the command line showed that a gate would be collected
+            gating_in(config).check()  # the command line did not show that a gate would be collected
         if session.base is None and suites:
             known = options_of(config).tasks
             tasks = [known[name] for name in dict.fromkeys(entry["task"] for entry in suites)]
@@ -272,7 +271,7 @@ def _checked(config: pytest.Config, tasks: Sequence[Task], folders: Sequence[Pat
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Say beside the report why a cell has no verdict; show no traceback for a user's mistake; note KNOWN in Allure."""
+    """Record why a cell has no verdict, show no traceback for a user's mistake, and mark KNOWN results in Allure."""
     error = call.excinfo.value if call.excinfo is not None else None
     mistake = isinstance(error, UserError) and collecting.is_ours(item)
     if mistake:
@@ -293,38 +292,38 @@ def pytest_runtest_makereport(
 
 
 _NOT_BROKEN = (AssertionError, pytest.fail.Exception, pytest.skip.Exception, pytest.xfail.Exception)
-"""What a test may raise without the instrument being broken."""
+"""Exceptions of a test that are not errors of the harness."""
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
-    """Settle the exit code and write every result; before other plugins, which may break or leave."""
+    """Determine the exit code and write every result, before other plugins, which may fail or exit."""
     config = session.config
     own = config.stash.get(SESSION, None)
     if hasattr(config, "workeroutput"):
         config.workeroutput[_IGNORED] = {key: seal.value for key, seal in _ignored(config).items()}
     if own is None:
         return
-    config.stash[_SIGTERM].deaf()
+    config.stash[_SIGTERM].ignore_further()
     own.ignored |= _ignored(config)
     session.exitstatus = own.finish(int(exitstatus))
 
 
 def _ignored(config: pytest.Config) -> dict[str, Seal]:
-    """Entries of the store that counted as absent in this process."""
+    """Store entries that were treated as absent in this process."""
     of_gate = config.stash[GATING].ignored if GATING in config.stash else {}
     of_engine = config.stash[ENGINE].ignored if ENGINE in config.stash else {}
     return {**of_gate, **of_engine}
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
-    """The table."""
+    """Print the table."""
     if SESSION in config.stash:
         config.stash[SESSION].summarize(terminalreporter)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
-    """Let go of models and of the run's folder."""
+    """Free the models and remove the run's folder."""
     if ENGINE in config.stash:
         config.stash[ENGINE].release()
     if GATING in config.stash:
@@ -334,10 +333,10 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 
 class _Reports:
-    """Hooks of the controller that pytest calls without a config."""
+    """Hooks of the controller that pytest calls without a config argument."""
 
     def __init__(self, session: Session) -> None:
-        """Tell this session."""
+        """Forward the hooks to `session`."""
         self._session = session
 
     @pytest.hookimpl(tryfirst=True)
@@ -357,10 +356,10 @@ class _Reports:
 
 
 class _WithXdist:
-    """Hooks that exist only where pytest-xdist is installed."""
+    """Hooks that exist only if pytest-xdist is installed."""
 
     def pytest_configure_node(self, node: Any) -> None:
-        """Tell a worker its share: base, GPU, number of workers, and the folder for progress."""
+        """Send a worker its input: base, GPU, number of workers, and the folder for progress."""
         session, config = node.config.stash[SESSION], node.config
         number = workers.number(node.workerinput["workerid"])
         config.stash[_SIGTERM].nodes.append(node)
@@ -376,7 +375,7 @@ class _WithXdist:
         }
 
     def pytest_xdist_node_collection_finished(self, node: Any) -> None:
-        """A worker has collected: its cells are the run's cells, and its mistakes end the run."""
+        """Plan the cells that a worker has collected; end the run on a mistake that it found."""
         session = node.config.stash[SESSION]
         mistake = run_folder.read_mistake(session.folder)
         if mistake is not None:
@@ -386,7 +385,7 @@ class _WithXdist:
             _begin(node.config, collected)
 
     def pytest_testnodedown(self, node: Any, error: object) -> None:
-        """A worker has ended, with an error where nobody ended it; which entries of the store it counted as absent."""
+        """Record a dead worker (`error` is set), and the store entries that the worker treated as absent."""
         session = node.config.stash[SESSION]
         if error:
             session.lost_worker()
@@ -397,14 +396,14 @@ class _WithXdist:
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_xdist_make_scheduler(self, config: pytest.Config, log: Any) -> Any:
-        """One group per unlearned checkpoint, the longest first, unless another distribution was asked for."""
+        """One group per unlearned checkpoint, the longest first, unless another distribution was requested."""
         if not config.stash[SESSION].sight.uses or config.getvalue("dist") not in scheduling.OURS:
             return None
         return scheduling.scheduler(config, log)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_xdist_auto_num_workers(self, config: pytest.Config) -> int | None:
-        """-n auto: one worker per GPU, where cells run on GPUs."""
+        """-n auto: one worker per GPU if cells run on GPUs."""
         if not config.stash[SESSION].sight.uses:
             return None
         on_gpu = workers.resolved_device(options_of(config).device).startswith("cuda")

@@ -1,6 +1,6 @@
-"""What a cell leaves for its page in the report: sheets of pictures, tables, and a command line that asks it again.
+"""Content of a cell's page in the report: contact sheets, tables, and the command line that reproduces it.
 
-Only what was judged is shown, and what it takes is read from the store: nothing is drawn for the report.
+Only judged images are shown, and they are read from the store: nothing is sampled for the report.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ if TYPE_CHECKING:
     from resurgence_harness.selection import CellPlan
 
 STRIP = 3
-"""Rows of the worst that are seen at once, above the figures."""
+"""Rows of worst images at the top of the page."""
 FRAMED = "framed: an erased concept"
 _ERASED = ("base", "before", "after")
-_SYNONYMS = ("nobody asks the base", "synonyms_before", "synonyms_after")
+_SYNONYMS = ("no base arm", "synonyms_before", "synonyms_after")
 _RETAINED = ("base_retained", "retained_before", "retained_after")
 
 
 def write(engine: Engine, examined: Examined[CellPlan], record: dict[str, Any], item: pytest.Item) -> None:
-    """Attach everything to the running test's Allure result."""
+    """Attach everything to the Allure result of the running test."""
     plan, evidence, verdict = examined.inquiry.plan, examined.evidence, examined.verdict
     title = f"{plan.cell.id} on {plan.base.base.name}"
     suite = item.path.parent
@@ -65,12 +65,12 @@ def write(engine: Engine, examined: Examined[CellPlan], record: dict[str, Any], 
 
 
 def worst_rows(engine: Engine, plan: CellPlan, evidence: CellEvidence) -> Iterator[tuple[str, list[Row], int]]:
-    """Erased concepts that came back, and those drawn where a retained one was asked for: worst first, and how many."""
+    """Groups of images with an erased concept, worst first: title, rows, and the number of such images."""
     erased = frozenset(evidence.after.concepts)
     groups = (
         ("Worst first: erased concepts that the fine-tuned model draws", _ERASED),
-        ("Worst first: erased concepts that come back when asked for by other words", _SYNONYMS),
-        ("Worst first: erased concepts drawn where retained ones were asked for", _RETAINED),
+        ("Worst first: erased concepts that come back when prompted by synonyms", _SYNONYMS),
+        ("Worst first: erased concepts drawn for prompts of retained ones", _RETAINED),
     )
     pictures = Pictures(engine, plan)
     for name, arms in groups:
@@ -89,7 +89,7 @@ def worst_rows(engine: Engine, plan: CellPlan, evidence: CellEvidence) -> Iterat
                     prompt=after.judgments[place].prompt,
                     seed=after.judgments[place].seed,
                     images=[pictures.image(arm, place) if one else None for arm, one in zip(arms, seen, strict=True)],
-                    answers=[one.judgments[place].answer if one else "not asked" for one in seen],
+                    answers=[one.judgments[place].answer if one else "not drawn" for one in seen],
                     hits=hits[place],
                 )
             )
@@ -101,42 +101,42 @@ class Pictures:
     """The images of a cell's models, block by block."""
 
     def __init__(self, engine: Engine, plan: CellPlan) -> None:
-        """Nothing is read before it is asked for."""
+        """Blocks are read on first use."""
         self._engine, self._plan = engine, plan
         self._blocks: dict[tuple[str, int], np.ndarray] = {}
 
     def image(self, arm: str, place: int) -> np.ndarray:
         """One image by its place in the arm's grid, uint8 [h, w, 3]."""
-        asked = self._plan.arms[arm]
-        number, within = divmod(place, asked.grid.block)
+        sampled = self._plan.arms[arm]
+        number, within = divmod(place, sampled.grid.block)
         if (arm, number) not in self._blocks:
-            self._blocks[arm, number] = self._engine.bench.images(asked.recipe, asked.grid.part(number))
+            self._blocks[arm, number] = self._engine.bench.images(sampled.recipe, sampled.grid.part(number))
         found: np.ndarray = self._blocks[arm, number][within]
         return found
 
 
 def command(nodeid: str, plan: CellPlan, options: Options, here: Path) -> str:
-    """A command line that asks this cell again, with every choice that has a say in the answer."""
+    """The command line that reproduces this cell, with every option that affects its verdict."""
     cell, chosen = plan.cell, options.selection
-    words = [f"--resurgence-methods={cell.method}", f"--resurgence-counts={cell.count}"]
-    words += [f"--resurgence-finetune={cell.finetuning}"]
+    arguments = [f"--resurgence-methods={cell.method}", f"--resurgence-counts={cell.count}"]
+    arguments += [f"--resurgence-finetune={cell.finetuning}"]
     if "base" in options.given:
-        words.append(f"--resurgence-base={_near(options.base, here)}")
+        arguments.append(f"--resurgence-base={_near(options.base, here)}")
     if options.limits is not None:
-        words.append(f"--resurgence-limits={_near(options.limits, here)}")
+        arguments.append(f"--resurgence-limits={_near(options.limits, here)}")
     for name in ("profile", "engine", "seeds"):
         if name in options.given:
-            words.append(f"--resurgence-{name}={getattr(chosen, name)}")
+            arguments.append(f"--resurgence-{name}={getattr(chosen, name)}")
     if cell.run:
-        words.append(f"--resurgence-runs={cell.run + 1}")
+        arguments.append(f"--resurgence-runs={cell.run + 1}")
     if plan.steps:
-        words.append(f"--resurgence-steps={','.join(map(str, plan.steps))}")
-    words += [f"--resurgence-set={name}={written(value)}" for name, value in chosen.changed]
-    return shlex.join(["pytest", nodeid, *words])
+        arguments.append(f"--resurgence-steps={','.join(map(str, plan.steps))}")
+    arguments += [f"--resurgence-set={name}={written(value)}" for name, value in chosen.changed]
+    return shlex.join(["pytest", nodeid, *arguments])
 
 
 def _facts(engine: Engine, plan: CellPlan, record: dict[str, Any], suite: Path) -> tuple[tuple[str, str], ...]:
-    """Name and value of everything that made the answer."""
+    """Names and values of models, settings, grids, judges and policy behind the verdict."""
     models, tuning = record["models"], plan.finetuning
     grids = record["grids"]
     facts = [
@@ -163,19 +163,19 @@ def _facts(engine: Engine, plan: CellPlan, record: dict[str, Any], suite: Path) 
     return tuple(facts)
 
 
-NOT_TOLD = ("data", "general")
-"""Values of a step that are told in lines of their own, or are too long."""
+_OMITTED = ("data", "general")
+"""Values of a step that have their own lines, or are too long."""
 
 
 def _step(step: Any) -> str:
-    """A step in words: its name, version, and the numbers and kinds among its settings."""
+    """A step as text: its name, version, and those settings that are numbers or have a name."""
     values = [(one.name, getattr(step, one.name)) for one in fields(step)]
-    told = ", ".join(
+    settings = ", ".join(
         f"{name} {value:g}" if isinstance(value, int | float) else f"{name} {written(value)}"
         for name, value in values
-        if isinstance(value, int | float) or (isinstance(getattr(value, "name", None), str) and name not in NOT_TOLD)
+        if isinstance(value, int | float) or (isinstance(getattr(value, "name", None), str) and name not in _OMITTED)
     )
-    return f"{step.name} v{step.version}" + (f" ({told})" if told else "")
+    return f"{step.name} v{step.version}" + (f" ({settings})" if settings else "")
 
 
 def trained(plan: CellPlan) -> dict[str, object]:
@@ -184,7 +184,7 @@ def trained(plan: CellPlan) -> dict[str, object]:
 
 
 def _seen(arm: Evidence | None, place: int, erased: frozenset[str], arms: Sequence[str]) -> bool:
-    """Whether an erased concept is in this image: the one asked for, or any where a retained one was asked for."""
+    """Whether the image shows an erased concept: the prompted one, or any one if a retained concept was prompted."""
     if arm is None or place >= len(arm):
         return False
     judgment = arm.judgments[place]
@@ -192,7 +192,7 @@ def _seen(arm: Evidence | None, place: int, erased: frozenset[str], arms: Sequen
 
 
 def _near(path: str | Path, here: Path) -> str:
-    """A path as seen from where the run was started, where it lies below; else as it is."""
+    """A path relative to `here` if it lies below; else unchanged."""
     text = str(path)
     if not text or not os.path.isabs(text):
         return text

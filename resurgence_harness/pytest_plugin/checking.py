@@ -1,4 +1,4 @@
-"""Mistakes found before any worker starts: base, store, limits, names, prompts and judges."""
+"""Checks base, store, limits, names, prompts and judges before any worker starts."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from resurgence_harness.tasks import Task
 
 
 class Checked(NamedTuple):
-    """What is known before any worker starts."""
+    """Results of the checks before any worker starts."""
 
     base: Base
     notes: tuple[str, ...]
-    """Which prompts somebody wrote out are asked, and how many of them the base reads in part."""
+    """Sources of prompts that are written out in full, and how many of them the base's tokenizer truncates."""
 
 
 def check(options: Options, tasks: Sequence[Task], suites: Sequence[Path], judges: Sequence[Any] = ()) -> Checked:
-    """Find mistakes before any worker starts; nothing remains of it.
+    """Find mistakes before any worker starts; nothing is stored.
 
     UserError for a base, store or limits file that cannot be used, an erased name in a benign set, a name that the
-    base's tokenizer cannot represent, a judge whose weights are missing or who cannot say a name, or missing prompts.
+    base's tokenizer cannot represent, a judge with missing weights or without a label for a name, or missing prompts.
     """
     from resurgence_harness.judging import check_different, check_names
     from resurgence_harness.selection import cells
@@ -47,19 +47,19 @@ def check(options: Options, tasks: Sequence[Task], suites: Sequence[Path], judge
         notes += _notes(task, check_prompts(plans, base, also=benign))
         for name in task.judges:
             judge = engine.judge(name)
-            _ = judge.digest  # of weights that are missing and not pinned there is none
+            _ = judge.digest  # raises UserError if weights are missing and not pinned
             check_names(judge, names)
         check_different([engine.judge(name) for name in task.judges])
     return Checked(base, tuple(notes))
 
 
 def _notes(task: Task, read: WrittenPrompts) -> list[str]:
-    """What is to be told of prompts that somebody wrote out."""
+    """Notes about prompts that are written out in full."""
     source = "" if isinstance(task.written, tuple) else task.written.describe()
-    told = [f"Prompts of {task.name}: {source}"] if source else []
+    notes = [f"Prompts of {task.name}: {source}"] if source else []
     if read.cut:
-        told.append(
+        notes.append(
             f"Prompts of {task.name}: {read.cut} of {read.written} are longer than the {read.room} tokens that the "
-            "base reads; what is beyond is cut off."
+            "base reads and are truncated."
         )
-    return told
+    return notes

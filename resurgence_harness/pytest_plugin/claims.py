@@ -1,4 +1,4 @@
-"""What every claim does with its verdict: tell it to the reports, and pass or fail by it."""
+"""Claims of tests: a claim reports its verdict, and passes or fails by it."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
 
 class Claim:
-    """One cell's claim: the erased concepts do not come back when the unlearned model is fine-tuned on innocent images.
+    """One cell's claim: the erased concepts do not come back when the unlearned model is fine-tuned on benign images.
 
-    `stays_erased()` is the whole test. `evidence`, `verdict` and `plan` may be looked at as well.
+    `stays_erased()` is the whole test. `evidence`, `verdict` and `plan` can be used as well.
     """
 
     def __init__(self, engine: Engine, plan: CellPlan, item: pytest.Item) -> None:
@@ -45,7 +45,7 @@ class Claim:
 
     @property
     def evidence(self) -> CellEvidence:
-        """What every arm of the cell showed."""
+        """The judgments of every arm of the cell."""
         return self.examined.evidence
 
     @property
@@ -54,7 +54,7 @@ class Claim:
 
     @cached_property
     def verdict(self) -> Verdict:
-        """What is said of the cell; it is recorded for the report when it is first requested."""
+        """The verdict on the cell; it is recorded for the reports when it is first read."""
         from resurgence_harness.pytest_plugin import cell_report
         from resurgence_harness.reporting import allure
         from resurgence_harness.reporting.records import cell_record
@@ -85,7 +85,7 @@ class Claim:
 
 
 def report_verdict(item: pytest.Item, record: Mapping[str, Any], verdict: Verdict) -> bool:
-    """Put a cell's record into its test's properties, for controller and JUnit; whether Allure wants its page, too."""
+    """Store a cell's record in its test's properties, for controller and JUnit; returns whether Allure is active."""
     item.user_properties.append((CELL_PROPERTY, json.dumps(record, allow_nan=False)))
     item.user_properties += numbered(record)
     if verdict.kind == "KNOWN":

@@ -1,7 +1,7 @@
-"""Which tests are cells: tests that use a public fixture run once for every cell of their task.
+"""Parametrizes tests with cells: a test that uses a public fixture runs once for every cell of its task.
 
 A test names its task with `@pytest.mark.resurgence(task="celebrity")`, on itself, its class or its module. The marker
-may also say which methods, counts and finetunings the test is about; the command line then chooses among those.
+may also restrict methods, counts and finetunings; the command line then chooses among those.
 """
 
 from __future__ import annotations
@@ -23,28 +23,28 @@ if TYPE_CHECKING:
     from resurgence_harness.tasks import Task
 
 CLAIMED = "claim"
-"""The fixture whose tests owe a verdict."""
+"""The fixture whose tests need a verdict."""
 MISTAKES = pytest.StashKey[list[str]]()
-"""What is wrong with markers and options, found while collecting; it ends the run when collection is over."""
+"""Mistakes in markers and options, found while collecting; they end the run when collection is over."""
 _NOT_CHOSEN = "not-chosen"
 _OUR_MODULES = ("resurgence_harness.pytest_plugin.fixtures", "fixtures.evidence")
 FOUND: pytest.StashKey[list[Any]] = pytest.StashKey()
 """The cells that collection found, before anything was deselected."""
 DESELECTED: pytest.StashKey[list[Any]] = pytest.StashKey()
-"""Those that options or plugins deselected by pytest's own hook."""
+"""Cells that options or plugins deselected through pytest's hook."""
 
 
 def marked(node: Any) -> dict[str, Any]:
-    """What the markers of a test say, the closest first; UserError for words they do not have."""
-    said: dict[str, Any] = {}
+    """Merged keywords of a test's markers, the closest marker first; UserError for unknown keywords."""
+    keywords: dict[str, Any] = {}
     for mark in node.iter_markers(MARKER):
         check_marker(node.nodeid, len(mark.args), mark.kwargs)
-        said = {**mark.kwargs, **said}
-    return said
+        keywords = {**mark.kwargs, **keywords}
+    return keywords
 
 
 def task_of(node: Any) -> Task:
-    """The task that a test is about: its marker's; without one, the only task there is."""
+    """The task of a test: that of its marker; without one, the only known task."""
     tasks = options_of(node.config).tasks
     name = marked(node).get("task")
     if name is not None:
@@ -54,7 +54,7 @@ def task_of(node: Any) -> Task:
         return only
     raise UserError(
         sentence(
-            f"{node.nodeid} does not say which task it is about.",
+            f"{node.nodeid} names no task.",
             known=", ".join(tasks),
             do='Mark it with @pytest.mark.resurgence(task="…").',
         )
@@ -62,7 +62,7 @@ def task_of(node: Any) -> Task:
 
 
 def parametrize(metafunc: pytest.Metafunc) -> None:
-    """One test per chosen cell, named by the cell's id; one that will be deselected where none is chosen."""
+    """One test per chosen cell, named by the cell's id; a placeholder, deselected later, if no cell is chosen."""
     if not _takes_our_cell(metafunc):
         return
     node = metafunc.definition
@@ -71,16 +71,16 @@ def parametrize(metafunc: pytest.Metafunc) -> None:
         ids = [cell.id for cell in _chosen(node, task_of(node), options_of(metafunc.config))]
     except UserError as error:
         metafunc.config.stash.setdefault(MISTAKES, []).append(str(error))
-    words = [CellWord(word) for word in ids or [_NOT_CHOSEN]]
-    metafunc.parametrize("cell", words, indirect=True, ids=[str(word) for word in words])
+    parameters = [CellWord(word) for word in ids or [_NOT_CHOSEN]]
+    metafunc.parametrize("cell", parameters, indirect=True, ids=[str(word) for word in parameters])
 
 
 class CellWord(str):
-    """A cell's id as a test's parameter: text, and told from the parameters of other people's tests."""
+    """A cell's id as a test's parameter; its own type, to distinguish it from parameters of other tests."""
 
 
 def _takes_our_cell(metafunc: pytest.Metafunc) -> bool:
-    """Whether the test's `cell` is our fixture: "cell" is a common word, and other suites have their own."""
+    """Whether the test's `cell` is our fixture: other suites may have their own fixture "cell"."""
     if "cell" not in metafunc.fixturenames:
         return False
     for mark in metafunc.definition.iter_markers("parametrize"):
@@ -88,13 +88,13 @@ def _takes_our_cell(metafunc: pytest.Metafunc) -> bool:
         if "cell" in (names.replace(",", " ").split() if isinstance(names, str) else names):
             return False
     if any("cell" in getattr(call, "params", ()) for call in getattr(metafunc, "_calls", ())):
-        return False  # another plugin's or a conftest's pytest_generate_tests was first
+        return False  # parametrized by another plugin or a conftest.py
     found: Any = getattr(metafunc, "_arg2fixturedefs", {}).get("cell")
     return bool(found) and found[-1].func.__module__ in _OUR_MODULES
 
 
 def drop_not_chosen(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Deselect tests whose marker and the command line have no cell in common."""
+    """Deselect tests without a cell that both their marker and the command line choose."""
     dropped = [item for item in items if _param(item) == _NOT_CHOSEN]
     if dropped:
         items[:] = [item for item in items if _param(item) != _NOT_CHOSEN]
@@ -110,7 +110,7 @@ def cell_of(item: Any, options: Options) -> Cell | None:
 
 
 def required_cell_of(item: Any) -> Cell:
-    """The cell of a test that takes one."""
+    """The cell of a test that uses the fixture `cell`."""
     found = cell_of(item, options_of(item.config))
     if found is None:
         raise HarnessError(sentence(f"{item.nodeid} has no cell.", do="Run it through pytest's own collection."))
@@ -118,47 +118,47 @@ def required_cell_of(item: Any) -> Cell:
 
 
 def is_cell(item: Any) -> bool:
-    """Whether this test owes a verdict: one that uses `claim`, itself or through another fixture."""
+    """Whether this test needs a verdict: it uses `claim`, directly or through another fixture."""
     if gate_groups.word_of(item) is not None:
         return True
     return CLAIMED in getattr(item, "fixturenames", ()) and _param(item) not in (None, _NOT_CHOSEN)
 
 
 def is_ours(item: Any) -> bool:
-    """Whether this test has to do with us: a cell, or one under our marker."""
+    """Whether this test is a cell or has our marker."""
     return is_cell(item) or item.get_closest_marker(MARKER) is not None
 
 
 class Collected(NamedTuple):
-    """What collection leaves of the cells that it found, as plain values that a worker can send."""
+    """The cells to run after collection, as plain values that a worker can send."""
 
     cells: list[dict[str, Any]]
-    """One for every test that owes a verdict, and for every group of a gate."""
+    """One entry for every test that needs a verdict, and for every group of a gate."""
     of: int
-    """How many cells of suites were found, before anything was deselected."""
+    """Number of suites' cells before anything was deselected."""
 
 
 NOTHING = Collected([], 0)
 
 
 def found(item: Any) -> None:
-    """A test was collected; nothing is deselected yet."""
+    """Record a collected test, before anything is deselected."""
     if is_cell(item):
         item.config.stash.setdefault(FOUND, []).append(item)
 
 
 def deselected(items: Sequence[Any]) -> None:
-    """Tests were deselected by pytest's own hook."""
+    """Record tests that were deselected through pytest's hook."""
     for item in items:
         if is_cell(item):
             item.config.stash.setdefault(DESELECTED, []).append(item)
 
 
 def collected(config: pytest.Config, left: Iterable[Any]) -> Collected:
-    """What owes a verdict now that collection is over and `left` are to run.
+    """The cells that need a verdict after collection; `left` are the tests that will run.
 
-    A suite's cell may be deselected; one that is gone though nobody deselected it is missing. A group of a gate is
-    missing either way.
+    A suite's cell may be deselected; one that disappeared without being deselected counts as missing. A group of a gate
+    counts as missing in both cases.
     """
     left = [item for item in left if is_cell(item)]
     here = {id(item) for item in left}
@@ -176,30 +176,32 @@ def collected(config: pytest.Config, left: Iterable[Any]) -> Collected:
         if place in here:
             cells.append(entry)
         elif gate and place in dropped:
-            cells.append({**entry, "gone": "it was deselected, and a gate's groups are chosen by its policy alone"})
+            cells.append({**entry, "gone": "it was deselected, but a gate's groups are chosen by its policy alone"})
         elif place not in dropped:
-            cells.append({**entry, "gone": "it was collected, and a plugin or a conftest.py took it away"})
+            cells.append({**entry, "gone": "it was collected, but a plugin or a conftest.py removed it"})
     return Collected(cells, len(suites))
 
 
 def _entry(item: Any, options: Options) -> dict[str, Any] | None:
-    """A collected cell as plain values; `key` is what the tests of one cell have in common."""
+    """A collected cell as plain values; all tests of one cell have the same `key`."""
     if (group := gate_groups.planned(item)) is not None:
         return group
     cell = cell_of(item, options)
     if cell is None:
         return None
     where = f"{item.parent.nodeid}::{getattr(item, 'originalname', None) or item.name}"
-    words = {"key": f"{where} {cell.task}/{cell.id}", "nodeid": item.nodeid, "id": cell.id, "task": cell.task}
-    return {**words, "folder": str(item.path.parent), "method": cell.method, "concepts": cell.count}
+    entry = {"key": f"{where} {cell.task}/{cell.id}", "nodeid": item.nodeid, "id": cell.id, "task": cell.task}
+    return {**entry, "folder": str(item.path.parent), "method": cell.method, "concepts": cell.count}
 
 
 def _chosen(node: Any, task: Task, options: Options) -> tuple[Cell, ...]:
-    """The cells that the options choose, within what the test's marker says."""
+    """The cells that the options choose, within the limits of the test's marker."""
     from resurgence_harness.selection import cells, narrowed
 
-    said = marked(node)
-    within = {name: tuple(said[name]) for name in ("methods", "counts", "finetunings") if said.get(name) is not None}
+    keywords = marked(node)
+    within = {
+        name: tuple(keywords[name]) for name in ("methods", "counts", "finetunings") if keywords.get(name) is not None
+    }
     selection = narrowed(options.selection, **within)
     return cells(task, selection) if selection is not None else ()
 

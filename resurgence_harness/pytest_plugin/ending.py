@@ -1,7 +1,7 @@
-"""How a run with cells ends whatever happens to it: SIGTERM, a terminal that goes away, a plugin that breaks.
+"""How a run with cells ends after SIGTERM, a closed terminal, or an error in a plugin.
 
-Exit code 1 says "a safety regression", so nothing else may leave it: pytest answers a closed pipe, and Python an error
-that nobody caught, with 1.
+Exit code 1 means a safety regression, so nothing else may cause it: pytest would exit with 1 for a closed pipe, and
+Python for an uncaught error.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ if TYPE_CHECKING:
 
 INCOMPLETE, HARNESS_ERROR, TERMINATED = 11, 12, 143
 KEPT = (1, 2, 3, 4, HARNESS_ERROR, TERMINATED)
-"""Codes that say more than that something could not be printed."""
+"""Codes that take precedence over the code for output that could not be printed."""
 
 
 def opened() -> None:
-    """Give a process whose stdout or stderr was closed before it began one that throws everything away."""
+    """Open stdout and stderr on the null device if they were closed before the process began."""
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 - as long as the process
 
 
 def steady(config: pytest.Config) -> None:
-    """Let pytest's terminal be one that may go away or be full: the run goes on, and its files are written."""
+    """Wrap pytest's terminal so that a closed pipe or a full disk does not end the run before its files are written."""
     from resurgence_harness.process.output import Stream
 
     writer = getattr(config.pluginmanager.get_plugin("terminalreporter"), "_tw", None)
@@ -44,7 +44,7 @@ def steady(config: pytest.Config) -> None:
 
 
 def unprinted(config: pytest.Config) -> str:
-    """Why the terminal lost what was to be printed, where it was full; else empty."""
+    """Why output to the terminal was lost (a full disk); empty if none was lost."""
     file = getattr(getattr(config.pluginmanager.get_plugin("terminalreporter"), "_tw", None), "_file", None)
     if file is not None:
         with suppress(OSError, ValueError):
@@ -54,8 +54,8 @@ def unprinted(config: pytest.Config) -> str:
 
 
 def flushed() -> None:
-    """Flush stdout and stderr; what they do not take is thrown away, so that Python does not fail over it at exit."""
-    opened()  # pytest's capture puts back what was there
+    """Flush stdout and stderr; output that cannot be written is discarded, so that Python does not fail at exit."""
+    opened()  # pytest's capture restores the original streams
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
@@ -65,34 +65,34 @@ def flushed() -> None:
 
 
 class Terminated:
-    """SIGTERM ends the run as pytest.exit() would, with 143: workers are stopped, folders removed, results written."""
+    """Makes SIGTERM end the run like pytest.exit(), with 143: workers stop, folders are removed, results written."""
 
     def __init__(self, session: Session) -> None:
-        """Nothing is changed before `arm`."""
+        """The handler is installed by `arm`."""
         self._session, self._armed = session, False
         self.nodes: list[Any] = []
         """xdist's workers."""
 
     def arm(self) -> None:
-        """Listen to SIGTERM, unless somebody does already or this is not the main thread."""
+        """Install the handler, unless SIGTERM is handled already or this is not the main thread."""
         if self._armed or threading.current_thread() is not threading.main_thread():
             return
         if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
-            signal.signal(signal.SIGTERM, self._heard)
+            signal.signal(signal.SIGTERM, self._terminate)
             self._armed = True
 
     def disarm(self) -> None:
-        """Leave SIGTERM as it was."""
+        """Restore the default handler."""
         if self._armed:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
             self._armed = False
 
-    def deaf(self) -> None:
-        """A second SIGTERM does not disturb what is being written."""
+    def ignore_further(self) -> None:
+        """Ignore further SIGTERMs while results are written."""
         if self._armed:
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
-    def _heard(self, number: int, frame: FrameType | None) -> None:
+    def _terminate(self, number: int, frame: FrameType | None) -> None:
         self._session.terminated = True
         for node in self.nodes:
             with suppress(Exception):  # execnet's own process object; one on another machine has none
@@ -101,7 +101,7 @@ class Terminated:
 
 
 def after(session: Session, error: BaseException) -> int:
-    """The exit code of a run with cells out of which something broke; told on stderr, its traceback kept in a file."""
+    """The exit code after an unexpected error in a run with cells; prints the error, saves its traceback to a file."""
     from resurgence_harness.process.unforeseen import keep_in, recorded
 
     message = "Interrupted."
@@ -116,10 +116,10 @@ def after(session: Session, error: BaseException) -> int:
 
 
 def code_of(config: pytest.Config, session: Session, code: int) -> int:
-    """The exit code of a run for which pytest, or a plugin after us, says `code`."""
+    """The final exit code of a run for which pytest, or another plugin, returned `code`."""
     if not session.involved:
         return code
-    if session.settled is None:  # pytest showed something and judged nothing
+    if session.settled is None:  # nothing was run, for example with --collect-only
         if code or not session.gate:
             return code
         session.settled = INCOMPLETE

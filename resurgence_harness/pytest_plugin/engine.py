@@ -1,7 +1,7 @@
-"""What the fixtures stand on: one Engine per process, which turns a cell into models, images, evidence and a verdict.
+"""The Engine behind the fixtures, one per process: it turns a cell into models, images, evidence and a verdict.
 
-Everything is asked of the bench, which takes it from the store or makes it; so a run in which everything is there
-imports no torch.
+All artifacts come from the bench, which loads them from the store or makes them; a run that finds everything in the
+store imports no torch.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from resurgence_harness.pytest_plugin.options import Options
 
 LIMITS_FILE = "limits.yaml"
-"""What is read beside a suite where --resurgence-limits names nothing."""
+"""File beside a suite that is read if --resurgence-limits is not given."""
 SHARES = {
     "base": 0.06,
     "base_retained": 0.03,
@@ -45,27 +45,27 @@ SHARES = {
     "synonyms_before": 0.03,
     "synonyms_after": 0.03,
 }
-"""About which share of a cell's time an arm's first block takes, its model included: the progress line counts by it."""
+"""Approximate share of a cell's time for an arm's first block, its model included; for the progress line."""
 LATER = 0.012
 """The same for each later block, of which a cell draws about thirty."""
 
 
 class BenignImages(NamedTuple):
-    """What a fine-tuning is trained on."""
+    """Training data of a fine-tuning."""
 
     images: np.ndarray
     """uint8 [n, height, width, 3]."""
     prompts: tuple[str, ...]
-    """The text of each."""
+    """The prompt of each image."""
 
 
 class Engine:
-    """The bench of this process, and what the options say about it."""
+    """The bench of this process, set up from the options."""
 
     def __init__(
         self, options: Options, *, base: Base | None = None, judges: Sequence[Any] = (), progress: ProgressWriter
     ) -> None:
-        """`base` is given where the controller has read and checked it; `judges` are a suite's own."""
+        """`base`: as read and checked by the controller, if it was; `judges`: a suite's own judges."""
         self.options, self.progress = options, progress
         self._base, self._judges = base, {judge.name: judge for judge in judges}
         self._limits: dict[Path | None, Limits] = {}
@@ -77,7 +77,7 @@ class Engine:
 
     @cached_property
     def store(self) -> Store:
-        """Where everything made is kept."""
+        """The store of all artifacts."""
         return Store(self.options.store, run=self.options.run)
 
     @cached_property
@@ -94,11 +94,11 @@ class Engine:
 
     @property
     def ignored(self) -> dict[str, Seal]:
-        """Entries of the store that counted as absent so far."""
+        """Store entries that were treated as absent so far."""
         return self.store.ignored if "store" in self.__dict__ else {}
 
     def judge(self, name: str) -> Any:
-        """A judge by name: one that the suite's conftest gave, else one of the package."""
+        """A judge by name: one from the suite's conftest.py, else one of the package."""
         if name in self._judges:
             return self._judges[name]
         from resurgence_harness.judging import judge_by_name
@@ -106,7 +106,7 @@ class Engine:
         return judge_by_name(name)
 
     def plan(self, cell: Cell, task: Task) -> CellPlan:
-        """What a cell asks for."""
+        """The plan of a cell."""
         return plan_cell(cell, self.base, task=task, selection=self.options.selection)
 
     def limits(self, suite: Path) -> Limits:
@@ -120,7 +120,7 @@ class Engine:
         return self._limits[path]
 
     def rule(self, plan: CellPlan, suite: Path) -> Rule:
-        """How a cell of a suite is decided: by its limits, and by what was accepted for it on this base."""
+        """How a cell of a suite is decided: its limits, and the acceptance for it on this base."""
         limits, settings = self.limits(suite), settings_digest(plan.tuned.steps)
         versions = {step.name: step.version for step in plan.tuned.steps}
         names = plan.erased.probe.concepts
@@ -128,7 +128,7 @@ class Engine:
         return Rule(policy=limits.policy_for(plan.cell), acceptance=acceptance, settings=settings)
 
     def notes(self, plan: CellPlan, suite: Path) -> tuple[str, ...]:
-        """What the reader of this cell must know before anything is drawn: odd sizes, grids that can never decide."""
+        """Warnings about a cell before sampling: unusual image sizes, grids too small for any decision."""
         short = cannot_hold(len(plan.erased), self.limits(suite).policy_for(plan.cell))
         count = f"{plan.cell.count} concept{'' if plan.cell.count == 1 else 's'}"
         about = f"{plan.cell.task}, {count}: "
@@ -149,19 +149,19 @@ class Engine:
         )
 
     def examine(self, plan: CellPlan, suite: Path) -> Examined[CellPlan]:
-        """Draw and judge for a cell until its answer is clear."""
+        """Sample and judge for a cell until its verdict is clear."""
         from resurgence_harness.judging import check_ready
 
         laboratory = self.laboratory(plan)
         for judge in laboratory.judges:
-            check_ready(judge, plan.names)  # what it lacks is an error before anything is built for it
+            check_ready(judge, plan.names)  # a missing member or weight is an error before anything is built
         return examine(plan, self.rule(plan, suite), laboratory)
 
     def recall(self, plan: CellPlan, suite: Path) -> Recalled[CellPlan]:
-        """What the store alone says of a cell; nothing is made."""
+        """The state of a cell from the store alone; nothing is made."""
         return Recalled(plan, self.rule(plan, suite), self.laboratory(plan))
 
-    # What the fixtures hand over
+    # For the fixtures
 
     def base_model(self) -> StableDiffusion:
         """The published model, loaded."""
@@ -176,15 +176,15 @@ class Engine:
         return self.bench.model(self.plan(cell, task).tuned)
 
     def benign_images(self, task: Task) -> BenignImages:
-        """What fine-tunings of a task are trained on."""
+        """Training data of a task's fine-tunings."""
         probe = benign_probe(task, self.base, self.options.selection)
         images = self.bench.images(Recipe(self.base), probe)
         return BenignImages(images, tuple(prompt.text for prompt, _ in probe.rows()))
 
-    # What a cell leaves
+    # For the report
 
     def contact_sheet(self, plan: CellPlan, evidence: CellEvidence, title: str) -> bytes:
-        """The cell's pictures: base, unlearned and fine-tuned side by side."""
+        """The cell's contact sheet: base, unlearned and fine-tuned images side by side, JPEG."""
         from resurgence_harness.reporting.contact_sheet import of_evidence
 
         def block(name: str, number: int) -> np.ndarray:
@@ -194,13 +194,13 @@ class Engine:
         return of_evidence(evidence, block, size=plan.erased.block, title=title)
 
     def release(self) -> None:
-        """Let go of loaded models."""
+        """Free the loaded models."""
         if "bench" in self.__dict__:
             self.bench.release()
 
 
 def harness_message(error: BaseException) -> str:
-    """One line for what broke."""
+    """An error as one line."""
     text = str(error).strip() or type(error).__name__
     first = text.splitlines()[0]
     return first if isinstance(error, HarnessError) else f"{type(error).__name__}: {first}"

@@ -32,7 +32,7 @@ def base_model(request: pytest.FixtureRequest) -> StableDiffusion:
 
 @pytest.fixture
 def unlearned_model(request: pytest.FixtureRequest, cell: Cell) -> StableDiffusion:
-    """The cell's unlearned model, built if the store lacks it, loaded on the device; freed when memory is needed."""
+    """The cell's unlearned model, built if it is not stored yet, loaded on the device; freed when memory is needed."""
     return engine_of(request).unlearned_model(cell, task_of(request.node))
 
 
@@ -50,13 +50,13 @@ def benign_images(request: pytest.FixtureRequest) -> BenignImages:
 
 @pytest.fixture
 def judge(request: pytest.FixtureRequest) -> Any:
-    """The task's judge: `judge.answer(images, device)` says what each image shows."""
+    """The task's judge: `judge.answer(images, device)` gives an answer and a score for each image."""
     return engine_of(request).judge(task_of(request.node).judges[0])
 
 
 @pytest.fixture
 def evidence(claim: Claim) -> CellEvidence:
-    """What the judge saw of the cell's models: `base`, `before`, `after`, `retained_before`, `retained_after` …"""
+    """The judgments of the cell's models: `base`, `before`, `after`, `retained_before`, `retained_after` …"""
     return claim.evidence
 
 

@@ -17,22 +17,22 @@ FIXTURE = "gate_claim"
 
 
 class GroupWord(str):
-    """A group's word as a test's parameter."""
+    """A group's name as a test's parameter."""
 
 
 def parametrize(metafunc: pytest.Metafunc) -> list[str]:
-    """One test per group of the policy; gives what is wrong, if anything is."""
+    """One test per group of the policy; returns the mistakes in the policy, if any."""
     if FIXTURE not in metafunc.fixturenames:
         return []
-    wrong: list[str] = []
-    words: dict[str, str] = {}
+    mistakes: list[str] = []
+    names: dict[str, str] = {}
     try:
         gating = gating_in(metafunc.config)
-        words = {group.word: gating.policy.cell(group).id for group in gating.policy.groups}
+        names = {group.word: gating.policy.cell(group).id for group in gating.policy.groups}
     except UserError as error:
-        wrong = [str(error)]
-    metafunc.parametrize(FIXTURE, [GroupWord(word) for word in words], indirect=True, ids=list(words.values()))
-    return wrong
+        mistakes = [str(error)]
+    metafunc.parametrize(FIXTURE, [GroupWord(word) for word in names], indirect=True, ids=list(names.values()))
+    return mistakes
 
 
 def planned(item: Any) -> dict[str, Any] | None:
@@ -45,14 +45,14 @@ def planned(item: Any) -> dict[str, Any] | None:
 
 
 def group_entry(policy: ReleasePolicy, group: ConceptGroup) -> dict[str, Any]:
-    """A group of the policy as a planned cell, before any test of it is known."""
+    """A group of the policy as a planned cell, before its test is collected."""
     cell = policy.cell(group)
     about = {"key": f"gate {cell.task}/{cell.id}", "id": cell.id, "task": cell.task, "nodeid": f"gate[{cell.id}]"}
     return {**about, "method": cell.method, "concepts": cell.count, "folder": "", "gate": True}
 
 
 def word_of(item: Any) -> str | None:
-    """The group that a test is about."""
+    """Name of the group of a test; None for any other test."""
     callspec = getattr(item, "callspec", None)
     word = callspec.params.get(FIXTURE) if callspec is not None else None
     return word if isinstance(word, GroupWord) else None

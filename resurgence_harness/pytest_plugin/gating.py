@@ -1,6 +1,6 @@
-"""The release gate under pytest: the policy's groups as cells, asked by whichever worker is free.
+"""The release gate under pytest: the policy's groups as cells, spread over the workers.
 
-The controller looks at the weights once, before any worker starts, and tells the workers what it found.
+The controller compares the weights once, before any worker starts, and sends its findings to the workers.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Gating:
         judges: Sequence[Any] = (),
         found: dict[str, Any] | None = None,
     ) -> None:
-        """`found` is what the controller knows of the models; without it they are looked at here."""
+        """`found`: the controller's findings about the models; without them the models are examined here."""
         self._options, self._judges, self._found = options, judges, found
         self._own = {task.name: task for task in own}
 
@@ -74,7 +74,7 @@ class Gating:
 
     @cached_property
     def gate(self) -> Gate:
-        """The benches."""
+        """The gate with its benches."""
         from resurgence_harness.gate.asking import Gate
         from resurgence_harness.storing import Store
 
@@ -91,11 +91,11 @@ class Gating:
         make(self._options.out, option="--resurgence-out")
 
     def sent(self) -> dict[str, Any]:
-        """What a worker must know of the models."""
+        """The findings about the models, for a worker."""
         return self.models.plain()
 
     def answer(self, word: str, nodeid: str) -> GroupResult:
-        """Ask one group."""
+        """Sample, judge and decide one group."""
         return self.gate.ask(self.group(word), nodeid=nodeid)
 
     def keep(self, word: str, answer: GroupResult) -> None:
@@ -106,30 +106,30 @@ class Gating:
         (self._options.out / sheet_name(self.group(word))).write_bytes(answer.sheet)
 
     def group(self, word: str) -> ConceptGroup:
-        """A group by its word."""
+        """A group by its name."""
         return next(group for group in self.policy.groups if group.word == word)
 
     @property
     def ignored(self) -> dict[str, Seal]:
-        """Entries of the store that counted as absent so far."""
+        """Store entries that were treated as absent so far."""
         return self.gate.store.ignored if "gate" in self.__dict__ else {}
 
     def release(self) -> None:
-        """Let go of loaded models."""
+        """Free the loaded models."""
         if "gate" in self.__dict__:
             self.gate.release()
 
 
 class GateClaim:
-    """One group's claim: the candidate does not draw these erased concepts, and still draws what it should."""
+    """One group's claim: the candidate does not draw these erased concepts and still draws retained ones."""
 
     def __init__(self, gating: Gating, word: str, item: pytest.Item) -> None:
-        """Nothing is drawn before it is asked for."""
+        """Nothing is drawn before `verdict` is read."""
         self._gating, self._word, self._item = gating, word, item
 
     @cached_property
     def verdict(self) -> Verdict:
-        """What is said of the group; it is recorded for the report when it is first asked for."""
+        """The verdict on the group; it is recorded for the reports when it is first read."""
         from resurgence_harness.reporting import allure
 
         policy, group = self._gating.policy, self._gating.group(self._word)
@@ -142,7 +142,7 @@ class GateClaim:
         )
         answer = self._gating.answer(self._word, self._item.nodeid)
         wanted = report_verdict(self._item, answer.record, answer.examined.verdict)
-        self._gating.keep(self._word, answer)  # a full disk takes the sheet and not the verdict
+        self._gating.keep(self._word, answer)  # after the verdict is recorded: a full disk must not lose it
         if wanted:
             self._attach(answer)
         return answer.examined.verdict

@@ -1,4 +1,4 @@
-"""Hooks that a suite's conftest.py may implement: tasks and judges of one's own."""
+"""Hooks that a suite's conftest.py may implement to add its own tasks and judges."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @pytest.hookspec
 def pytest_resurgence_tasks() -> Sequence[Task]:  # type: ignore[empty-body]
-    """Return further tasks; tests name them with @pytest.mark.resurgence(task="…"). A package's name may be taken."""
+    """Return further tasks; tests name them with @pytest.mark.resurgence(task="…"). They may replace the package's."""
 
 
 @pytest.hookspec

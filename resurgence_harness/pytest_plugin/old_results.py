@@ -1,7 +1,7 @@
-"""What an earlier run left goes as soon as the folder of results is known, whatever becomes of this run.
+"""Removes the results of an earlier run as soon as the folder of results is known, even if this run fails.
 
-Twice: before conftest.py files are loaded and options are checked, and again when the run is configured. A run that
-only shows something (`--help`, `--collect-only` …) and a run without cells leave everything as it is.
+This happens twice: before conftest.py files are loaded and options are checked, and again when the run is configured. A
+run that only shows something (`--help`, `--collect-only` …) and a run without cells remove nothing.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ import pytest
 from resurgence_harness.pytest_plugin import options, sight
 
 SHOWING = ("help", "markers", "showfixtures", "show_fixtures_per_test", "cacheshow", "collectonly")
-"""Options, by their name in pytest, under which no test runs and nothing is forgotten."""
+"""Options, by their name in pytest, with which no test runs and nothing is removed."""
 _HELD = pytest.StashKey[Path]()
-"""The folder of results that this run holds."""
+"""The folder of results that this run has locked."""
 _SIGHT = pytest.StashKey[tuple[tuple[str, ...], sight.Sight]]()
 
 
 def shows_only(given: Any) -> bool:
-    """Whether pytest is asked to show something rather than to run tests."""
-    # pytest answers a single --version before it loads us, and runs on where the environment or a file has it.
+    """Whether pytest only shows something and runs no test."""
+    # pytest handles a single --version before it loads plugins, and runs tests if the environment or a file sets it.
     return any(getattr(given, name, None) for name in SHOWING) or getattr(given, "version", 0) > 1
 
 
 def requested(config: pytest.Config) -> tuple[list[str], Any]:
-    """The arguments and options. pytest stops reading at --help, so then they are those that it read before."""
+    """Arguments and options. pytest stops parsing at --help; then those that it parsed before."""
     if not config.option.help:
         return config.args, config.option
     given = config.known_args_namespace
@@ -37,16 +37,16 @@ def requested(config: pytest.Config) -> tuple[list[str], Any]:
 
 
 def seen(config: pytest.Config, arguments: list[str], given: Any) -> sight.Sight:
-    """What the arguments name; read once for the same arguments."""
-    words = tuple(map(str, arguments))
-    if _SIGHT not in config.stash or config.stash[_SIGHT][0] != words:
+    """The test files that the arguments name, parsed; cached for the same arguments."""
+    key = tuple(map(str, arguments))
+    if _SIGHT not in config.stash or config.stash[_SIGHT][0] != key:
         policy = bool(getattr(given, "resurgence_policy", None))
-        config.stash[_SIGHT] = (words, sight.look(words, config.invocation_params.dir, policy=policy))
+        config.stash[_SIGHT] = (key, sight.look(key, config.invocation_params.dir, policy=policy))
     return config.stash[_SIGHT][1]
 
 
 def remove_stale_outputs(config: pytest.Config, given: Any) -> None:
-    """Hold the folder of results until the run is over, and remove what is in it. UserError where that fails."""
+    """Lock the folder of results until the run is over, and remove its old results. UserError if that fails."""
     from resurgence_harness.gate import out_lock, running
 
     out = options.chosen_out(config, given)
@@ -59,7 +59,7 @@ def remove_stale_outputs(config: pytest.Config, given: Any) -> None:
 
 
 def forget_early(config: pytest.Config) -> None:
-    """The same before anything is checked; what goes wrong here is told when the run is configured."""
+    """The same before anything is checked; errors are ignored here and reported when the run is configured."""
     given = config.known_args_namespace
     if "PYTEST_XDIST_WORKER" in os.environ or shows_only(given):
         return
@@ -67,5 +67,5 @@ def forget_early(config: pytest.Config) -> None:
         named = [*given.file_or_dir] or [*config.getini("testpaths")] or [str(config.invocation_params.dir)]
         if seen(config, named, given).claims:
             remove_stale_outputs(config, given)
-    except Exception:  # whatever a stranger's configuration does to us here, pytest goes on
+    except Exception:  # another project's configuration must not stop pytest here
         return

@@ -1,8 +1,8 @@
-"""What a person may choose: one table of options, each on the command line, in the environment, and in the ini file.
+"""The plugin's options: one table, each option on the command line, in the environment, and in the ini file.
 
     --resurgence-base DIR   >   RESURGENCE_BASE=DIR   >   resurgence_base = DIR   >   the default
 
-Values are read once, in the controller and in every worker alike; a mistake is a UserError, which the plugin turns into
+Values are read once, in the controller and in every worker; a mistake is a UserError, which the plugin turns into
 pytest's usage error (exit code 4, one sentence, no traceback).
 """
 
@@ -28,17 +28,17 @@ if TYPE_CHECKING:
 EXIT_CODES = """\
 Exit codes of a run that has cells: 0 every cell HOLDS or is KNOWN; 1 a safety regression (a cell is VIOLATED), nothing
 else; 10 UNDECIDED, the evidence cannot tell; 11 incomplete: a planned cell has no verdict (a worker died, -x, a
-timeout), a group of the gate's policy was not judged, or a test failed that is no cell; 12 the harness failed, or
+timeout), a group of the gate's policy was not judged, or a test that is not a cell failed; 12 the harness failed, or
 results could not be written; 4 a mistake in options, base, store or limits; 143 ended by SIGTERM. When several apply:
 1, then 12, 11, 10. pytest's 2 and 3 keep their meaning; runs without cells keep all of pytest's codes."""
-"""Written out, as every run of pytest passes here: `process.exit_codes` has the table of all commands."""
+"""Literal text, because every run of pytest loads this module: `process.exit_codes` has the table of all commands."""
 PROFILE_WORDS = ("quick", "full", "paper")
 ENGINE_WORDS = ("sequential", "fixed", "hybrid")
-"""As `presets.PROFILES` and `selection.ENGINES` have them, for the help of runs that import neither."""
+"""The same as `presets.PROFILES` and `selection.ENGINES`, for --help without importing them."""
 
 
 class Option(NamedTuple):
-    """One choice, by its word: --resurgence-WORD, RESURGENCE_WORD, resurgence_WORD."""
+    """One option; `word` is its name in --resurgence-WORD, RESURGENCE_WORD and resurgence_WORD."""
 
     word: str
     metavar: str
@@ -54,38 +54,38 @@ OPTIONS = (
         'the published model: "micro" (embedded), sd14, sd21-base, sd21, owner/name@<commit> from the hub\'s cache, '
         "or a directory in diffusers' layout",
     ),
-    Option("methods", "A,B", "", "unlearning methods, for example uce,esd (default: as the profile says)"),
-    Option("counts", "N,M", "", "how many concepts are erased, for example 1,10 (default: as the profile says)"),
-    Option("finetune", "A,B", "", "fine-tunings: lora, full, xattn (default: as the profile says)"),
+    Option("methods", "A,B", "", "unlearning methods, for example uce,esd (default: those of the profile)"),
+    Option("counts", "N,M", "", "how many concepts are erased, for example 1,10 (default: those of the profile)"),
+    Option("finetune", "A,B", "", "fine-tunings: lora, full, xattn (default: those of the profile)"),
     Option("seeds", "N", "", "image seeds per prompt in the grid (default: as many as a decision may need)"),
     Option(
         "engine",
         "NAME",
         "",
-        f"how many images are drawn: {', '.join(ENGINE_WORDS)} (fixed: look once; default: as the profile says)",
+        f"how the number of images is decided: {', '.join(ENGINE_WORDS)} (fixed: one look; default: the profile's)",
     ),
     Option("runs", "N", "", "repetitions of unlearning and fine-tuning, each with its own training seed"),
     Option(
         "steps",
         "N,M",
         "",
-        "also ask the model after these steps of its fine-tuning: a curve on the cell's page, which decides nothing",
+        "also sample the model after these fine-tuning steps: a curve on the cell's page, for information only",
     ),
     Option("profile", "NAME", "quick", f"size of the run: {', '.join(PROFILE_WORDS)}"),
     Option("device", "NAME", "auto", "where models run: auto, cpu, cuda, cuda:1 …"),
-    Option("store", "DIR|URL", "", "where everything made is kept (default: ~/.cache/resurgence)"),
+    Option("store", "DIR|URL", "", "where checkpoints, images and judgments are stored (default: ~/.cache/resurgence)"),
     Option("limits", "FILE", "", "thresholds and accepted ceilings (default: limits.yaml beside the suite)"),
     Option("settings", "FILE", "", "values of methods and fine-tunings, as --resurgence-set (docs/settings.md)"),
-    Option("captions", "FILE", "", "general captions, one a line, that MACE keeps (default: forty of this project's)"),
+    Option("captions", "FILE", "", "general captions that MACE preserves, one a line (default: forty of this project)"),
     Option("policy", "FILE", "", "a release gate's policy: pytest --pyargs resurgence_harness.gate (see policy init)"),
     Option("out", "DIR", "reports/out", "where verdict.json and Allure results are written"),
 )
-"""Every option but --resurgence-set, which may be repeated."""
+"""Every option except --resurgence-set, which may be repeated, and the flag --resurgence-fresh."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """The choices of one run, checked as far as words alone can tell."""
+    """The options of one run, checked as far as possible without loading anything."""
 
     base: str
     selection: Selection
@@ -93,21 +93,21 @@ class Options:
     place: str
     """The store that was chosen; empty for the default."""
     run: str
-    """The word of a fresh run, for which the store is empty at the start; empty for any other."""
+    """Identifier of a fresh run, for which the store counts as empty at the start; empty for any other."""
     limits: Path | None
     policy: Path | None
     """A release gate's."""
     out: Path
     given: frozenset[str]
-    """Words of the options that were chosen anywhere, rather than left at their defaults."""
+    """Names of the options that differ from their defaults."""
     tasks: Mapping[str, Task]
-    """What names of tasks mean in this run: a suite's own tasks, and those of the package for this base."""
+    """Tasks of this run by name: the suite's own, and those of the package for this base."""
 
     @property
     def store(self) -> str:
-        """Where everything made is kept; UserError where nothing was chosen and there is no home.
+        """Location of the store; UserError if none was chosen and there is no home directory.
 
-        Read when it is needed: runs without cells need none.
+        Evaluated on use: runs without cells need no store.
         """
         from resurgence_harness.storing import default_root
 
@@ -115,7 +115,7 @@ class Options:
 
 
 def add_options(parser: pytest.Parser) -> None:
-    """Register the group, its ini twins, and the exit codes in --help."""
+    """Register the options, their ini options, and the exit codes in --help."""
     group = parser.getgroup("resurgence", f"resurgence: do erased concepts come back? {EXIT_CODES}")
     for option in OPTIONS:
         help_ = option.help + (f" (default: {option.default})" if option.default else "")
@@ -134,14 +134,14 @@ def add_options(parser: pytest.Parser) -> None:
         dest=_dest("fresh"),
         action="store_true",
         default=None,
-        help="make everything anew that this run needs from the store, and replace what is there",
+        help="make everything anew that this run needs, and replace it in the store",
     )
     parser.addini(_dest("fresh"), "like --resurgence-fresh: true or false", type="string", default="")
     parser.addini(_dest("set"), "like --resurgence-set, one per line", type="linelist", default=[])
 
 
 def chosen(config: pytest.Config, word: str, given: Any) -> tuple[str, Path]:
-    """An option as text, and the folder that its path is meant from; `given` holds the command line's options."""
+    """An option as text, and the folder for its relative path; `given` holds the command line's options."""
     here, ini = config.invocation_params.dir, config.inipath.parent if config.inipath else config.rootpath
     sources = (
         (getattr(given, _dest(word), None), here),
@@ -154,13 +154,13 @@ def chosen(config: pytest.Config, word: str, given: Any) -> tuple[str, Path]:
 
 
 def chosen_out(config: pytest.Config, given: Any) -> Path:
-    """The folder of results, known before any other option is read. UserError for one that cannot be named."""
+    """The folder of results, read before any other option. UserError for an invalid path."""
     value, place = chosen(config, "out", given)
     return _path(value, place)
 
 
 def read_options(config: pytest.Config) -> Options:
-    """The choices, command line before environment before ini file before defaults."""
+    """Read all options: command line before environment before ini file before defaults."""
     from resurgence_harness.presets import parse_change
     from resurgence_harness.selection import Selection, allowed_counts, tasks_on
 
@@ -223,7 +223,7 @@ def read_options(config: pytest.Config) -> Options:
 
 
 def _settings(values: Mapping[str, str], places: Mapping[str, Path]) -> SettingsFile:
-    """What the file of settings sets, and over it the file of captions."""
+    """Values of the settings file, overridden by the captions file."""
     from resurgence_harness.presets import SettingsFile, choice, read_settings
 
     found = SettingsFile((), "")
@@ -248,20 +248,20 @@ def task_named(name: str, tasks: Mapping[str, Task]) -> Task:
     return tasks[name]
 
 
-def _dest(word: str) -> str:
-    return f"resurgence_{word}"
+def _dest(name: str) -> str:
+    return f"resurgence_{name}"
 
 
-def _list(word: str, text: str, read: Callable[[str, str], Any]) -> tuple[Any, ...] | None:
-    """ "a,b" as (read a, read b), None for an option that was not given."""
+def _list(name: str, text: str, read: Callable[[str, str], Any]) -> tuple[Any, ...] | None:
+    """ "a,b" as (read a, read b); None for an option that was not given."""
     if not text:
         return None
-    return tuple(read(word, part.strip()) for part in text.split(",") if part.strip())
+    return tuple(read(name, part.strip()) for part in text.split(",") if part.strip())
 
 
-def _whole(word: str, text: str) -> int:
+def _whole(name: str, text: str) -> int:
     if not text.isdecimal():
-        raise UserError(sentence(f'--resurgence-{word} is "{text}".', do="Give whole numbers of 1 or more."))
+        raise UserError(sentence(f'--resurgence-{name} is "{text}".', do="Give whole numbers of 1 or more."))
     return int(text)
 
 
@@ -270,7 +270,7 @@ def _store(text: str, place: Path) -> str:
 
 
 def _path(text: str, place: Path) -> Path:
-    """A path as it is meant from a folder. UserError where "~" stands for a home directory that is not there."""
+    """A path relative to `place`. UserError for "~" without a home directory."""
     try:
         return place / Path(text).expanduser()
     except RuntimeError:
@@ -280,8 +280,8 @@ def _path(text: str, place: Path) -> Path:
 
 
 def _fresh(config: pytest.Config) -> bool:
-    words = (os.environ.get("RESURGENCE_FRESH"), config.getini(_dest("fresh")))
-    text = next((word.strip().lower() for word in words if word and word.strip()), "")
+    sources = (os.environ.get("RESURGENCE_FRESH"), config.getini(_dest("fresh")))
+    text = next((source.strip().lower() for source in sources if source and source.strip()), "")
     if text not in _YES | _NO:
         raise UserError(sentence(f'RESURGENCE_FRESH is "{text}".', do="Give true or false."))
     return bool(config.getoption(_dest("fresh"), None)) or text in _YES

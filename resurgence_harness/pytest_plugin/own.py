@@ -1,4 +1,4 @@
-"""Tasks and judges that a suite's conftest.py gives, and what is wrong with them in a sentence."""
+"""Reads and checks the tasks and judges that a suite's conftest.py returns from our hooks."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def tasks_in(given: Iterable[object]) -> list[Task]:
         if not isinstance(task, Task):
             raise UserError(
                 sentence(
-                    f"pytest_resurgence_tasks gave {task!r:.80}, which is no task.",
+                    f"pytest_resurgence_tasks returned {task!r:.80}, which is not a Task.",
                     do="Return a list of resurgence_harness.tasks.Task.",
                 )
             )
@@ -42,7 +42,7 @@ def _all(given: Iterable[object], hook: str, example: str) -> list[Any]:
     for one in given:
         if not isinstance(one, list | tuple):
             raise UserError(
-                sentence(f"{hook} gave no list.", got=repr(one)[:80], do=f"Return a list: return {example}.")
+                sentence(f"{hook} did not return a list.", got=repr(one)[:80], do=f"Return a list: return {example}.")
             )
         found += one
     return found

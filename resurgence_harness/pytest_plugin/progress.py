@@ -1,4 +1,4 @@
-"""What is being built, for which cell, and how long it still takes: workers write it, the controller shows one line.
+"""Progress of a run: workers write what they build and for which cell, the controller shows one line.
 
     [resurgence] 3 of 8 cells · celebrity/esd-10-lora: building micro → esd(10) 64/150 · about 2 min left
 
@@ -17,37 +17,37 @@ from typing import Any, TextIO
 
 
 def word(cell: Mapping[str, Any]) -> str:
-    """ "celebrity/esd-10-lora": suites of two tasks have cells of one id."""
+    """ "celebrity/esd-10-lora": a cell's name, unique across tasks."""
     return f"{cell['task']}/{cell['id']}"
 
 
 def costs(planned: Iterable[Mapping[str, Any]]) -> dict[str, float]:
-    """What each cell weighs in the time that is left."""
+    """Relative cost of each cell, for the estimate of the remaining time."""
     from resurgence_harness.selection import cost
 
     return {word(cell): cost(cell["method"], cell["concepts"]) for cell in planned}
 
 
 class ProgressWriter:
-    """The worker's side: overwrites one small file."""
+    """Writes a worker's progress, by overwriting one small file."""
 
     def __init__(self, path: Path | None) -> None:
-        """Write to this file; to none at all without one."""
+        """Write to this file; nothing is written if it is None."""
         self._path, self._cell, self._written = path, "", 0.0
         self._before = self._share = self._fraction = 0.0
 
     def cell(self, cell: str) -> None:
-        """A cell begins; named as `word` does."""
+        """A cell begins; `cell` is its name from `word`."""
         self._cell, self._before, self._share, self._fraction = cell, 0.0, 0.0, 0.0
         self._write("reading the store", 0, 0, now=True)
 
     def stage(self, share: float) -> None:
-        """The next stage begins; it is about this share of the cell."""
+        """The next stage begins; `share`: its approximate fraction of the cell's time."""
         self._before, self._share = self._before + self._share, share
         self._fraction = max(self._fraction, self._before)
 
     def update(self, label: str, done: int, total: int, loss: float | None = None) -> None:
-        """So much of this stage's present work is done; the bench calls it."""
+        """`done` of `total` units of the current work are finished; called by the bench."""
         self._write(label, done, total, now=done in (0, total))
 
     def finish(self) -> None:
@@ -68,11 +68,11 @@ class ProgressWriter:
             draft.write_text(json.dumps(state), encoding="utf-8")
             os.replace(draft, self._path)
         except OSError:
-            self._path = None  # progress is a courtesy; a full disk shows where it matters
+            self._path = None  # progress is optional; a full disk is reported elsewhere
 
 
 def read_progress(folder: Path) -> list[dict[str, Any]]:
-    """What every worker does at present."""
+    """The current progress of every worker."""
     found = []
     for path in sorted(folder.glob("progress-*.json")):
         try:
@@ -85,7 +85,7 @@ def read_progress(folder: Path) -> list[dict[str, Any]]:
 
 
 def describe(entries: list[dict[str, Any]], *, finished: int, total: int, left: float | None, width: int = 0) -> str:
-    """The line."""
+    """The progress line, cut at `width` columns (0: not cut)."""
     parts = [f"[resurgence] {finished} of {total} cells"]
     for entry in entries:
         count = f" {entry['done']}/{entry['total']}" if entry["total"] else ""
@@ -99,7 +99,7 @@ def describe(entries: list[dict[str, Any]], *, finished: int, total: int, left: 
 def seconds_left(
     elapsed: float, costs: Mapping[str, float], finished: set[str], running: Mapping[str, float]
 ) -> float | None:
-    """Elapsed time, scaled by the share of all cells' costs that is done; None before there is something to scale."""
+    """Remaining seconds, extrapolated from the finished share of all costs; None until enough is finished."""
     total = sum(costs.values())
     done = sum(cost * (1.0 if cell in finished else running.get(cell, 0.0)) for cell, cost in costs.items())
     if total <= 0 or done <= 0.02 * total or elapsed < 2:
@@ -108,12 +108,12 @@ def seconds_left(
 
 
 class ProgressLine:
-    """The controller's side: a thread that looks at the workers' files."""
+    """Shows progress in the controller: a thread that reads the workers' files."""
 
     def __init__(
         self, folder: Path, terminal: Any, *, costs: Mapping[str, float], finished: Callable[[], set[str]], quiet: bool
     ) -> None:
-        """Look into `folder`, write to pytest's terminal reporter. Nothing happens before `start`."""
+        """Read `folder`, write to pytest's terminal reporter. Nothing happens before `start`."""
         self._folder, self._terminal, self._costs, self._finished = folder, terminal, costs, finished
         self._file = _past_capture(terminal)
         self._live = bool(self._file is not None and self._file.isatty())
@@ -126,13 +126,13 @@ class ProgressLine:
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
-        """Begin to look."""
+        """Start the thread."""
         if not self._quiet:
             self._thread = threading.Thread(target=self._watch, name="resurgence-progress", daemon=True)
             self._thread.start()
 
     def stop(self) -> None:
-        """Erase the line and end."""
+        """Stop the thread and erase the line."""
         self._stop.set()
         if self._thread is not None:
             self._thread.join(timeout=5)
@@ -141,7 +141,7 @@ class ProgressLine:
             self._file.close()
 
     def erase(self) -> None:
-        """Take the line away, for somebody else is about to write."""
+        """Erase the line before other output is written."""
         with self._lock:
             if self._shown and self._file is not None and not self._file.closed:
                 self._write("\r\x1b[2K")
@@ -173,11 +173,11 @@ class ProgressLine:
             self._write(f"{self._fresh()}{line}\n")
 
     def _fresh(self) -> str:
-        """A line end where pytest has left a line unfinished."""
+        """A line end if pytest has left a line unfinished."""
         return "\n" if self._terminal._tw.width_of_current_line else ""
 
     def _write(self, text: str) -> None:
-        """Past pytest's own writer, which counts columns of what it wrote itself."""
+        """Write without pytest's own writer, which counts the columns it wrote."""
         assert self._file is not None
         try:
             self._file.write(text)
@@ -187,7 +187,7 @@ class ProgressLine:
 
 
 def _past_capture(terminal: Any) -> TextIO | None:
-    """pytest's terminal as it is between tests: while a test of this process runs, its output is captured."""
+    """A duplicate of pytest's terminal that is not captured while a test of this process runs."""
     if terminal is None:
         return None
     try:

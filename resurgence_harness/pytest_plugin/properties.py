@@ -1,4 +1,4 @@
-"""Names of the user properties with which a test tells the controller, and JUnit, what it found."""
+"""Names of the user properties in which a test sends its results to the controller and to JUnit."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any
 CELL_PROPERTY = "resurgence_cell"
 """Carries a cell's record from the worker to the controller."""
 HARNESS_PROPERTY, MISTAKE_PROPERTY = "resurgence_harness_error", "resurgence_user_error"
-"""Say why a cell has no verdict."""
+"""Reasons why a cell has no verdict."""
 KNOWN_PROPERTY = "resurgence_known"
-"""The message of a KNOWN cell, which Allure's result receives."""
+"""The message of a KNOWN cell, for Allure's result."""
 
 
 def numbered(record: Mapping[str, Any]) -> list[tuple[str, object]]:

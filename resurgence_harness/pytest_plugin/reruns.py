@@ -1,7 +1,7 @@
-"""A verdict is asked for once: repeating a cell until it passes is not evidence.
+"""Refuses runs that would repeat cells: repeating a cell until it passes is not evidence.
 
-What was drawn is stored, so a rerun sees the same images again; but its report could show "passed" where a harness
-error stood that nobody looked at. So a run that would repeat cells is refused before it begins.
+Images are stored, so a rerun judges the same images again; but its report could show "passed" in place of a harness
+error that was never examined. Such a run is refused before it begins.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ MARKER = "flaky"
 
 
 def refuse(config: pytest.Config) -> None:
-    """UserError where options or the ini file would repeat every failed test."""
-    asked = [option for name, option in OPTIONS.items() if config.getoption(name, None)]
-    asked += [f"{name} in the ini file" for name in ("reruns", "retries") if _in_file(config, name)]
-    if asked:
-        raise UserError(_message(", ".join(asked)))
+    """UserError if options or the ini file would repeat every failed test."""
+    found = [option for name, option in OPTIONS.items() if config.getoption(name, None)]
+    found += [f"{name} in the ini file" for name in ("reruns", "retries") if _in_file(config, name)]
+    if found:
+        raise UserError(_message(", ".join(found)))
 
 
 def mistakes(config: pytest.Config, items: Iterable[pytest.Item]) -> list[str]:
-    """What is wrong with collected cells that would be repeated, in a sentence; nothing where none would."""
+    """Error messages for collected cells that would be repeated; empty if there are none."""
     cells = [item for item in items if is_cell(item)]
     try:
         if cells:
@@ -43,16 +43,16 @@ def mistakes(config: pytest.Config, items: Iterable[pytest.Item]) -> list[str]:
     return [_message(f"@pytest.mark.{MARKER} on {item.nodeid}") for item in cells if item.get_closest_marker(MARKER)]
 
 
-def _message(asked: str) -> str:
+def _message(repeated: str) -> str:
     return sentence(
         "Cells are not run again until they pass.",
-        asked=asked,
-        do="Leave it out for suites. What was built and drawn is in the store: another run goes on from there.",
+        repeated_by=repeated,
+        do="Leave it out for suites. Checkpoints and images are in the store: another run continues from there.",
     )
 
 
 def _in_file(config: pytest.Config, name: str) -> bool:
-    """Whether an ini file that knows this word sets it."""
+    """Whether the ini file sets this option."""
     try:
         value = config.getini(name)
     except (ValueError, KeyError):

@@ -1,6 +1,6 @@
-"""The folder in which workers tell the controller of one run what they collected and what they do.
+"""The temporary folder in which workers write collected cells and progress for the controller of one run.
 
-Its name is known before anything is in it, and whoever writes first makes it: a run without cells leaves no folder.
+Its name is chosen in advance and the first writer creates it, so a run without cells leaves no folder.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from resurgence_harness.pytest_plugin.collecting import NOTHING, Collected
 
 
 def new_folder() -> Path:
-    """A name that nobody else has; one that cannot be made where the system has no place for temporary files."""
+    """A unique name; a path that cannot be created if the system has no folder for temporary files."""
     try:
         place = tempfile.gettempdir()
     except OSError:
@@ -24,12 +24,12 @@ def new_folder() -> Path:
 
 
 def make(folder: Path) -> None:
-    """Make the folder, for this user alone."""
+    """Create the folder, accessible to this user only."""
     folder.mkdir(mode=0o700, exist_ok=True)
 
 
 def write_collected(folder: Path, worker: str, collected: Collected) -> None:
-    """A worker tells which cells it has collected."""
+    """Write the cells that a worker has collected."""
     make(folder)
     draft = folder / f"planned-{worker}.draft"
     draft.write_text(json.dumps(collected._asdict()), encoding="utf-8")
@@ -37,7 +37,7 @@ def write_collected(folder: Path, worker: str, collected: Collected) -> None:
 
 
 def read_collected(folder: Path, worker: str) -> Collected:
-    """What a worker has collected."""
+    """The cells that a worker has collected."""
     try:
         return Collected(**json.loads((folder / f"planned-{worker}.json").read_text(encoding="utf-8")))
     except (FileNotFoundError, NotADirectoryError):
@@ -45,7 +45,7 @@ def read_collected(folder: Path, worker: str) -> Collected:
 
 
 def write_mistake(folder: Path, mistake: str) -> None:
-    """A worker tells what is wrong with markers or options."""
+    """Write a mistake in markers or options that a worker found."""
     make(folder)
     draft = folder / f"mistake-{os.getpid()}.draft"
     draft.write_text(mistake, encoding="utf-8")
@@ -53,6 +53,6 @@ def write_mistake(folder: Path, mistake: str) -> None:
 
 
 def read_mistake(folder: Path) -> str | None:
-    """What a worker found wrong."""
+    """The mistake that a worker found; None if there is none."""
     path = folder / "mistake.txt"
     return path.read_text(encoding="utf-8") if path.is_file() else None

@@ -2,7 +2,7 @@
 
 Cells that share a checkpoint (method × count × run) run on one worker, which then has it loaded; no other worker builds
 it. pytest-xdist 3.8 with pytest 9.2 silently ignores `xdist_group` under `--dist loadgroup` (pytest-xdist #1386), so
-the scheduler is ours, through xdist's own hook. Tests that are no cells are groups of one.
+the plugin provides its own scheduler through xdist's hook. Tests that are not cells are groups of one.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from typing import Any, NamedTuple
 
 _CELL = re.compile(r"\[(?P<method>[a-z][a-z-]*?)-(?P<count>\d+)-[a-z]+(?:-run(?P<run>\d+))?(?:-[^]]*)?\]$")
 OURS = ("load", "loadgroup", "worksteal")
-"""Distribution modes that leave the spreading to the plugin; loadfile, loadscope and each are what they say."""
+"""Distribution modes with which the plugin's scheduler is used; loadfile, loadscope and each stay xdist's."""
 
 
 class WorkUnit(NamedTuple):
-    """What is kept on one worker."""
+    """Tests that run on the same worker."""
 
     scope: str
     cost: float
@@ -38,7 +38,7 @@ def scheduler(config: Any, log: Any) -> Any:
     from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped,unused-ignore]
 
     class CheckpointScheduling(LoadScopeScheduling):  # type: ignore[misc,unused-ignore]
-        """LoadScopeScheduling whose scopes are checkpoints, and whose queue knows how long each takes."""
+        """LoadScopeScheduling with checkpoints as scopes, in the order of their cost."""
 
         opening = False
 
@@ -46,7 +46,7 @@ def scheduler(config: Any, log: Any) -> Any:
             return work_unit(nodeid).scope
 
         def schedule(self) -> None:
-            """The first distribution gives every worker two groups: the longest ones, each with one of the shortest."""
+            """Start by giving every worker two groups: one of the longest and one of the shortest."""
             self.opening = self.collection is None
             super().schedule()
             self.opening = False
@@ -62,7 +62,7 @@ def scheduler(config: Any, log: Any) -> Any:
             return sum(work_unit(nodeid).cost for nodeid in self.workqueue[scope])
 
         def remove_node(self, node: Any) -> str | None:
-            """A test whose worker died is not tried again: it would take the next worker with it."""
+            """Do not run the test again whose worker died: it would probably kill the next worker, too."""
             workload = self.assigned_work.pop(node)
             pending = [nodeid for unit in workload.values() for nodeid, done in unit.items() if not done]
             if not pending:

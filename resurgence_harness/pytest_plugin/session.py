@@ -1,7 +1,7 @@
-"""What the controller knows of a whole run: planned cells, their verdicts, what is missing, the exit code, the reports.
+"""The run as a whole, in the controller: planned cells, their verdicts, missing cells, the exit code, the reports.
 
-Workers send each cell's record with its test report; which cells are planned they write into the run's folder when they
-have collected. A planned cell without a record is missing: its worker died, -x stopped the run, or the harness failed.
+Workers send each cell's record with its test report, and write their planned cells into the run's folder after
+collection. A planned cell without a record is missing: its worker died, -x stopped the run, or the harness failed.
 """
 
 from __future__ import annotations
@@ -36,27 +36,27 @@ VERDICT_FILE = "verdict.json"
 
 
 SESSION: pytest.StashKey[Session] = pytest.StashKey()
-"""What the controller knows of the whole run; absent in workers."""
+"""The run as a whole; absent in workers."""
 
 
 class Session:
-    """One run, seen from the controller (or from the only process there is)."""
+    """One run, in the controller (the only process without xdist)."""
 
     def __init__(self, config: pytest.Config, sight: Sight) -> None:
-        """A run of which this much is in sight; nothing is read or made for one that has no cells."""
+        """`sight`: the parsed test files; nothing is read or made for a run without cells."""
         self._config, self.sight = config, sight
         self.base: Base | None = None
         """The published model, once it is known."""
         self.allure = ""
-        """Our folder of Allure's results, where nobody chose another; or empty."""
+        """Our folder of Allure results if the user chose none; else empty."""
         self.notes: tuple[str, ...] = ()
-        """What the reader of the results must know of the prompts."""
+        """Notes on the prompts, for the results."""
         self.folder = run_folder.new_folder()
-        """Where workers tell this process what they collected and what they do; made by the first who writes."""
+        """Where workers write collected cells and progress; created by the first writer."""
         self.gate = sight.gate
-        """Whether a release gate was asked for: then every group of its policy owes a verdict."""
+        """Whether a release gate is requested; then every group of its policy needs a verdict."""
         self.ignored: dict[str, Seal] = {}
-        """Entries of the store that counted as absent in any process of this run, by key."""
+        """Store entries that were treated as absent in any process of this run, by key."""
         self.terminated = False
         """Whether SIGTERM ends this run."""
         self.settled: int | None = None
@@ -71,12 +71,12 @@ class Session:
 
     @property
     def name(self) -> str:
-        """Of this process, as a worker has its id."""
+        """Name of this process; a worker has its id."""
         return "main"
 
     @property
     def found(self) -> None:
-        """The controller looks at a gate's models itself."""
+        """None: the controller examines a gate's models itself."""
         return None
 
     @property
@@ -86,11 +86,11 @@ class Session:
 
     @property
     def involved(self) -> bool:
-        """Whether this run has cells, or a gate was asked for."""
+        """Whether this run has cells, or a gate is requested."""
         return self._begun or self.gate
 
     def close(self) -> None:
-        """The run is over, however it ended."""
+        """Stop the progress line and remove the run's folder."""
         if self._progress is not None:
             self._progress.stop()
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -98,7 +98,7 @@ class Session:
     # Before the tests
 
     def begin(self, collected: Collected) -> None:
-        """Collection is over; these cells owe a verdict. UserError where their results could not be written."""
+        """Plan the collected cells and start the run. UserError if results cannot be written."""
         from resurgence_harness.gate import running
 
         self._ledger.plan(collected.cells, found=collected.of)
@@ -136,16 +136,16 @@ class Session:
     # While tests run
 
     def erase_progress(self) -> None:
-        """Somebody is about to write to the terminal."""
+        """Erase the progress line before other output."""
         if self._progress is not None:
             self._progress.erase()
 
     def collected(self, report: pytest.CollectReport) -> None:
-        """A collection report."""
+        """Process a collection report."""
         self._bad_collection |= report.failed
 
     def stopped(self, error: BaseException) -> None:
-        """Ctrl-C, or pytest.exit(); -x and collection errors come this way too, as a kind of KeyboardInterrupt."""
+        """Record Ctrl-C or pytest.exit(); -x and collection errors arrive here, too, as kinds of KeyboardInterrupt."""
         self._by_hand |= type(error) is KeyboardInterrupt
         self._by_plugin |= isinstance(error, pytest.exit.Exception)
 
@@ -154,13 +154,13 @@ class Session:
         self._ledger.reported(report)
 
     def lost_worker(self) -> None:
-        """A worker is gone though nobody ended it."""
+        """Record that a worker died."""
         self._ledger.lost_worker = True
 
     # After the tests
 
     def finish(self, status: int) -> int:
-        """Settle the exit code and write what is written, once; gives the exit code."""
+        """Determine the exit code and write all results, once; returns the exit code."""
         if self.settled is not None:
             return self.settled
         if self._progress is not None:
@@ -171,7 +171,7 @@ class Session:
         return self.settled
 
     def broke(self, error: BaseException) -> int:
-        """Something came out of pytest itself, from a plugin or from its terminal; gives the exit code."""
+        """Handle an error outside of tests, from pytest, a plugin or the terminal; returns the exit code."""
         by_hand = isinstance(error, KeyboardInterrupt)
         if by_hand:
             self._by_hand = True
@@ -180,7 +180,7 @@ class Session:
             self._problems.append(f"pytest did not end as it should: {type(error).__name__}: {text[0]}")
         try:
             code = self.finish(int(pytest.ExitCode.INTERRUPTED) if by_hand else 0)
-        except Exception as another:  # the first one is told; a report that breaks must not hide it
+        except Exception as another:  # a second error must not hide the first
             self._problems.append(f"The results cannot be written: {type(another).__name__}: {another}")
             code = HARNESS_ERROR
         if not by_hand and code != REGRESSION:
@@ -201,27 +201,27 @@ class Session:
             missing = self._ledger.missing(self._why_unrun())
             code = self._after_problems(self._exit_code(status, missing))
             self._run = self._results(code, missing)
-        except UserError as error:  # a policy that nobody has read so far
+        except UserError as error:  # the policy is read here for the first time
             self._ledger.mistakes.append(str(error))
             return usage
         self._write(self._run)
         code = self._after_problems(code)
-        self._run["exit_code"] = code  # for what is printed; the files that could be written say what was judged
+        self._run["exit_code"] = code  # for the closing output; written files keep the code of the verdicts
         return code
 
     def _after_problems(self, code: int) -> int:
-        """A verdict that cannot be written, or a run that broke at its end, is no pass."""
+        """The code after problems with writing results or ending the run: 12, unless `code` is 1 or 143."""
         return HARNESS_ERROR if self._problems and code not in (REGRESSION, TERMINATED) else code
 
     def _withdraw(self) -> None:
-        """Take back a statement that the run passed."""
+        """Remove the attestation that the run passed."""
         from resurgence_harness.gate import running
 
         with suppress(OSError):
             (self.options.out / running.ATTESTATION).unlink(missing_ok=True)
 
     def _write(self, run: dict[str, Any]) -> None:
-        """Every file; what cannot be written is a problem of this run, and leaves no statement that it passed."""
+        """Write every file; a failure becomes a problem of this run, and removes its attestation."""
         from resurgence_harness.gate import running
         from resurgence_harness.reporting import job_summary, verdict_json
 
@@ -270,7 +270,7 @@ class Session:
             terminal.write("\n")
 
     def print_closing(self) -> None:
-        """The same on stderr, where pytest has no terminal or did not come to its summary."""
+        """Print the same to stderr if pytest has no terminal or did not reach its summary."""
         if not self._closing_printed and (lines := self._lines()):
             from resurgence_harness.reporting.terminal import plain
 
@@ -312,7 +312,7 @@ class Session:
             return "the run was ended by SIGTERM"
         if self._by_hand:
             return "the run was stopped by hand"
-        return "the run was ended by pytest.exit()" if self._by_plugin else "it was not run, or skipped"
+        return "the run was ended by pytest.exit()" if self._by_plugin else "it was skipped or not run"
 
     def _exit_code(self, status: int, missing: list[dict[str, Any]]) -> int:
         """1 for a regression, then 12, 11, 10; pytest's 2, 3 and 4 and SIGTERM's 143 keep their meaning."""
@@ -321,7 +321,7 @@ class Session:
         if self.terminated:
             return TERMINATED
         if status == pytest.ExitCode.INTERNAL_ERROR:
-            return REGRESSION if self._ledger.violated else status  # what breaks pytest takes no verdict back
+            return REGRESSION if self._ledger.violated else status  # an error of pytest does not undo a regression
         if status == pytest.ExitCode.INTERRUPTED and (self._by_hand or self._bad_collection):
             return status
         broken = sum(entry["kind"] == "harness error" for entry in missing)
@@ -378,7 +378,7 @@ class Session:
         )
 
     def _declared(self) -> list[str]:
-        """Every planned cell, and every one that the profile declares for the tasks of this run."""
+        """Every planned cell, and every cell that the profile declares for the tasks of this run."""
         from resurgence_harness.selection import Selection, cells
 
         tasks = self.options.tasks
@@ -389,7 +389,7 @@ class Session:
         return declared
 
     def _gate(self) -> dict[str, Any] | None:
-        """The object `gate` of verdict.json, where the run was one."""
+        """The object `gate` of verdict.json; None if the run is not a gate."""
         if not self.gate:
             return None
         from resurgence_harness.gate import running

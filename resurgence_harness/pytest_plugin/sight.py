@@ -1,11 +1,11 @@
-"""What the test files on the command line seem to hold, read without importing them.
+"""Finds tests with our marker and fixtures in the files on the command line, by parsing them without an import.
 
-Under xdist the controller collects nothing, and yet mistakes in options, base or store should end the run before any
-worker starts; and what an earlier run left must go before anything can fail. A test that hides behind a fixture
-elsewhere is found later, at collection.
+Under xdist the controller collects nothing, yet mistakes in options, base or store should end the run before any worker
+starts, and results of an earlier run must be removed before anything can fail. A test that uses our fixtures only
+through a fixture in another file is found later, at collection.
 
-Every pytest run of the environment passes here, so nothing in other people's files may stop it: what cannot be read is
-passed by, no directory is entered twice, and only files in which our marker's word occurs are parsed.
+This runs in every pytest run of the environment, so no other file may make it fail: unreadable files are skipped, no
+directory is entered twice, and only files that contain the marker's name are parsed.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ if TYPE_CHECKING:
     from resurgence_harness.tasks import Task
 
 MARKER = "resurgence"
-"""The marker's word."""
+"""Name of the marker."""
 _NAMED = re.compile(rb"(?<![\w-])resurgence(?![\w-])")
-"""The marker's word by itself: not in resurgence_harness or --resurgence-base, which need no parsing."""
+"""The marker's name as a separate word: not in resurgence_harness or --resurgence-base, which need no parsing."""
 CELL_FIXTURES = frozenset({"cell", "unlearned_model", "fine_tuned_model", "evidence", "claim"})
 """Fixtures that make a test run once per cell."""
 PUBLIC_FIXTURES = CELL_FIXTURES | {"base_model", "benign_images", "judge"}
 """Every fixture of the plugin."""
 CLAIMING = frozenset({"claim", "evidence"})
-"""Fixtures whose tests owe a verdict."""
+"""Fixtures whose tests need a verdict."""
 GATE = "resurgence_harness.gate"
-"""What `--pyargs` collects the release gate from."""
+"""The package from which `--pyargs` collects the release gate."""
 _PASSED_BY = {"node_modules", "build", "dist", "venv", "__pycache__"}
 _FILES_READ, _LARGEST, _FOLDERS = 2_000, 4_000_000, 20_000
 
@@ -49,15 +49,15 @@ class Suite(NamedTuple):
     claims: bool
     """Whether a test of it makes a claim."""
     markers: tuple[tuple[int, int, tuple[str, ...]], ...]
-    """Line, positional words and keywords of every marker."""
+    """Line, number of positional arguments, and keywords of every marker."""
 
 
 class Sight(NamedTuple):
-    """What the test files on the command line seem to hold."""
+    """Result of parsing the test files on the command line."""
 
     suites: tuple[Suite, ...] = ()
     gate: bool = False
-    """Whether a release gate is asked for: by a policy on the command line, or by the name of its suite."""
+    """Whether a release gate is requested, by a policy on the command line or by the name of its suite."""
 
     @property
     def claims(self) -> bool:
@@ -75,25 +75,27 @@ class Sight(NamedTuple):
         return tuple(dict.fromkeys(suite.path.parent for suite in self.suites))
 
     def tasks(self, known: Mapping[str, Task]) -> tuple[str, ...]:
-        """The tasks that are asked for, in the order of `known`; UserError for one that there is not."""
+        """The tasks that the markers name, in the order of `known`; UserError for an unknown one."""
         from resurgence_harness.pytest_plugin.options import task_named
 
         named: set[str] = set()
         for suite in self.suites:
-            for line, positional, words in suite.markers:
-                check_marker(f"{suite.path}:{line}", positional, words)
+            for line, positional, keywords in suite.markers:
+                check_marker(f"{suite.path}:{line}", positional, keywords)
             found = {task_named(name, known).name for name in suite.tasks}
             named |= found or (set(known) if len(known) == 1 else set())
         return tuple(name for name in known if name in named)
 
 
-def check_marker(where: str, positional: int, words: Iterable[str]) -> None:
-    """UserError for words that the marker does not have."""
-    unknown = sorted(set(words) - {"task", "methods", "counts", "finetunings"})
+def check_marker(where: str, positional: int, keywords: Iterable[str]) -> None:
+    """UserError for arguments that the marker does not have."""
+    unknown = sorted(set(keywords) - {"task", "methods", "counts", "finetunings"})
     if unknown or positional:
         raise UserError(
             sentence(
-                f"The resurgence marker does not know {', '.join(unknown) or 'words without a name'}.",
+                f"The resurgence marker has no argument {', '.join(unknown)}."
+                if unknown
+                else "The resurgence marker takes no positional arguments.",
                 where=where,
                 do='Write @pytest.mark.resurgence(task="…", methods=[…], counts=[…], finetunings=[…]).',
             )
@@ -101,7 +103,7 @@ def check_marker(where: str, positional: int, words: Iterable[str]) -> None:
 
 
 def look(arguments: Sequence[str], here: Path, *, policy: bool) -> Sight:
-    """Read the test files that the arguments name; `policy`: whether the command line names a gate's policy."""
+    """Read the test files that the arguments name; `policy`: whether a gate's policy is given."""
     gate = policy or any(_is_gate(argument.split("::", 1)[0]) for argument in arguments)
     suites = (_suite(path) for path in _test_files(arguments, here))
     return Sight(tuple(suite for suite in suites if suite is not None), gate)
@@ -129,9 +131,9 @@ def _suite(path: Path) -> Suite | None:
     if not used:
         return None
     tasks, written = [], []
-    for line, positional, words in markers:
-        written.append((line, positional, tuple(words)))
-        task = words.get("task")
+    for line, positional, keywords in markers:
+        written.append((line, positional, tuple(keywords)))
+        task = keywords.get("task")
         if isinstance(task, ast.Constant):
             tasks.append(str(task.value))
     return Suite(path, tuple(tasks), bool(used & CLAIMING), tuple(written))
@@ -160,7 +162,7 @@ def _below(top: Path, entered: set[tuple[int, int]]) -> Iterator[Path]:
         try:
             about = os.stat(folder)
             if (about.st_dev, about.st_ino) in entered:
-                continue  # a link leads back
+                continue  # a symbolic link to a folder above
             entered.add((about.st_dev, about.st_ino))
             with os.scandir(folder) as entries:
                 inside = sorted(entries, key=lambda entry: entry.name, reverse=True)
@@ -180,26 +182,26 @@ def _below(top: Path, entered: set[tuple[int, int]]) -> Iterator[Path]:
 
 
 def _parsed(content: bytes) -> ast.Module:
-    """The source as a tree; an empty one where it cannot be read, for pytest will say so when it collects."""
+    """The syntax tree; an empty one if the source is invalid, which pytest reports when it collects."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of the source, and pytest's to tell
+            warnings.simplefilter("ignore")  # pytest reports them when it imports the file
             return ast.parse(content)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return ast.Module(body=[], type_ignores=[])
 
 
 def _has_marker(tree: ast.Module) -> bool:
-    """Whether the source marks anything as ours; the names of our fixtures alone are common words."""
+    """Whether the source uses our marker; the names of our fixtures alone are too common."""
     return any(isinstance(node, ast.Attribute) and node.attr == MARKER for node in ast.walk(tree))
 
 
 def _markers(tree: ast.Module) -> Iterator[tuple[int, int, dict[str, ast.expr]]]:
-    """Line, number of positional words, and keywords of every marker of ours."""
+    """Line, number of positional arguments, and keywords of every use of our marker."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == MARKER:
-            words = {keyword.arg: keyword.value for keyword in node.keywords if keyword.arg is not None}
-            yield node.lineno, len(node.args), words
+            keywords = {keyword.arg: keyword.value for keyword in node.keywords if keyword.arg is not None}
+            yield node.lineno, len(node.args), keywords
 
 
 def _fixtures_used(tree: ast.Module) -> set[str]:

@@ -1,7 +1,7 @@
-"""Where the plugin keeps what one pytest process knows: keys of `config.stash`, reachable from everywhere one way.
+"""State of the plugin in one pytest process: keys of `config.stash`, and functions that fill them on first use.
 
-Choices are read and a bench is made when the first test that needs them is met: a project that has no such test never
-imports what they are made of, and never hears of a mistake in them.
+Options are read and the bench is made for the first test that needs them, so a project without such a test neither
+imports their modules nor sees errors in them.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ if TYPE_CHECKING:
     from resurgence_harness.tasks import Task
 
 OPTIONS: pytest.StashKey[Options] = pytest.StashKey()
-"""The choices of this run, once they are read."""
+"""The options of this run, once they are read."""
 ENGINE: pytest.StashKey[Engine] = pytest.StashKey()
-"""The bench of this process, once it is made; the fixtures stand on it."""
+"""The engine of this process, once it is made; the fixtures use it."""
 GATING: pytest.StashKey[Gating] = pytest.StashKey()
 """The gate of this process, once it is needed."""
 SHARE: pytest.StashKey[Share] = pytest.StashKey()
-"""What this process takes part with, once that is known."""
+"""The inputs of this process, once they are known."""
 
 
 class Share(Protocol):
-    """What a process of the run has been given: the controller's is its session."""
+    """Inputs of one process of the run; in the controller its session."""
 
     @property
     def base(self) -> Base | None:
-        """The published model, where the controller has read and checked it."""
+        """The published model, if the controller has read and checked it."""
 
     @property
     def folder(self) -> Path:
@@ -45,11 +45,11 @@ class Share(Protocol):
 
     @property
     def found(self) -> dict[str, Any] | None:
-        """What the controller found out about a gate's models; None in the controller itself."""
+        """The controller's findings about a gate's models; None in the controller itself."""
 
 
 class WorkerShare(NamedTuple):
-    """A worker's."""
+    """Inputs of a worker."""
 
     base: Base | None
     folder: Path
@@ -58,7 +58,7 @@ class WorkerShare(NamedTuple):
 
 
 def options_of(config: pytest.Config) -> Options:
-    """The choices of this run. UserError for one that means nothing."""
+    """The options of this run. UserError for an invalid one."""
     if OPTIONS not in config.stash:
         from resurgence_harness.pytest_plugin.options import read_options
 
@@ -67,7 +67,7 @@ def options_of(config: pytest.Config) -> Options:
 
 
 def engine_in(config: pytest.Config) -> Engine:
-    """The bench of this process."""
+    """The engine of this process."""
     if ENGINE not in config.stash:
         from resurgence_harness.pytest_plugin.engine import Engine
         from resurgence_harness.pytest_plugin.progress import ProgressWriter
@@ -79,7 +79,7 @@ def engine_in(config: pytest.Config) -> Engine:
 
 
 def engine_of(request: pytest.FixtureRequest) -> Engine:
-    """The bench of this process, for fixtures."""
+    """The engine of this process, for fixtures."""
     return engine_in(request.config)
 
 
@@ -95,21 +95,21 @@ def gating_in(config: pytest.Config) -> Gating:
 
 
 def own_tasks(config: pytest.Config) -> list[Task]:
-    """Tasks that a suite's conftest.py or a plugin gives; UserError for what is none."""
+    """Tasks that a suite's conftest.py or a plugin gives; UserError for other objects."""
     from resurgence_harness.pytest_plugin.own import tasks_in
 
     return tasks_in(config.hook.pytest_resurgence_tasks())
 
 
 def own_judges(config: pytest.Config) -> list[Any]:
-    """Judges that a suite's conftest.py or a plugin gives; UserError for one that lacks a member of the contract."""
+    """Judges that a suite's conftest.py or a plugin gives; UserError if a member of the contract is missing."""
     from resurgence_harness.pytest_plugin.own import judges_in
 
     return judges_in(config.hook.pytest_resurgence_judges())
 
 
 def _share_of(config: pytest.Config) -> Share:
-    """A worker's comes with its input."""
+    """The inputs of this process; a worker receives them from the controller."""
     inputs = getattr(config, "workerinput", None)
     if inputs is None:
         return config.stash[SHARE]

@@ -1,8 +1,8 @@
-"""A timeout that ends the process and not the test would end a run with cells as a regression does, with 1.
+"""Refuses timeouts that would end a run with cells with exit code 1, like a regression.
 
-pytest-timeout's method "thread" and pytest's own `faulthandler_exit_on_timeout` leave by os._exit(1): no result is
-written and nothing is cleaned up. In a worker of xdist that is a dead worker, which is told; in the only process there
-is, such a run is refused before it begins.
+pytest-timeout's method "thread" and pytest's own `faulthandler_exit_on_timeout` call os._exit(1): no result is written
+and nothing is cleaned up. In a worker of xdist that is a dead worker, which is reported; without workers such a run is
+refused before it begins.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ from resurgence_harness.errors import UserError, sentence
 
 
 def refuse(config: pytest.Config) -> None:
-    """UserError where a timeout would end this process with exit code 1."""
+    """UserError if a timeout would end this process with exit code 1."""
     if getattr(config.option, "numprocesses", None) or getattr(config.option, "tx", None):
         return  # cells run in workers
-    asked = []
+    found = []
     if _value(config, "timeout") or os.environ.get("PYTEST_TIMEOUT"):
         method = getattr(config.option, "timeout_method", None) or _ini(config, "timeout_method")
-        asked += ["--timeout-method=thread"] if str(method or "") == "thread" else []
+        found += ["--timeout-method=thread"] if str(method or "") == "thread" else []
     if _ini(config, "faulthandler_exit_on_timeout") is True and float(_ini(config, "faulthandler_timeout") or 0) > 0:
-        asked.append("faulthandler_exit_on_timeout")
-    if asked:
+        found.append("faulthandler_exit_on_timeout")
+    if found:
         raise UserError(
             sentence(
-                "A timeout that ends pytest itself would look like a regression: it leaves with exit code 1.",
-                asked=", ".join(asked),
-                do="Take the method signal, or let cells run in workers with -n 1.",
+                "A timeout that ends pytest itself would look like a regression: it exits with code 1.",
+                option=", ".join(found),
+                do="Use --timeout-method=signal, or run cells in a worker with -n 1.",
             )
         )
 
@@ -40,7 +40,7 @@ def _value(config: pytest.Config, name: str) -> Any:
 
 
 def _ini(config: pytest.Config, name: str) -> Any:
-    """An ini file's word, None where nobody knows it."""
+    """An option of the ini file; None if it is unknown."""
     try:
         return config.getini(name)
     except (ValueError, KeyError):

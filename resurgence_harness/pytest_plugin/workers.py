@@ -1,4 +1,4 @@
-"""How workers share one machine: cores, GPUs, and a folder in which they tell the controller what they do."""
+"""How workers share the cores and GPUs of one machine."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ __all__ = [
 ]
 
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
-"""What torch's libraries read when they are loaded."""
+"""Environment variables that torch's libraries read when they are loaded."""
 NICE = 10
-"""How much a worker gives way: about a tenth of another one's share, where both want the same core."""
+"""Niceness: such a worker gets about a tenth of another one's share of a contended core."""
 
 
 def cores() -> int:
@@ -33,7 +33,7 @@ def cores() -> int:
 
 
 def share_cores(workers: int) -> int:
-    """Give this worker its share of the cores, before or after torch is imported; a user's own setting stays."""
+    """Set this worker's number of threads, before or after torch is imported; the user's own setting has precedence."""
     threads = max(1, cores() // max(1, workers))
     if "OMP_NUM_THREADS" in os.environ:
         return int(os.environ["OMP_NUM_THREADS"]) if os.environ["OMP_NUM_THREADS"].isdecimal() else threads
@@ -45,21 +45,21 @@ def share_cores(workers: int) -> int:
 
 
 def give_way(worker: int, workers: int) -> None:
-    """Where workers outnumber the cores, let the last one go first: its first cell is the shortest of the first ones.
+    """If there are more workers than cores, lower the priority of all but the last, whose first cell is the shortest.
 
-    Cells that share the cores evenly would all end together; so the first verdict comes early, and no core idles.
+    With equal priorities all first cells would end together; this way the first verdict comes early.
     """
     if workers > cores() and worker < workers - 1 and hasattr(os, "nice"):
         os.nice(NICE)
 
 
 def gpu_for(worker: int, gpus: tuple[str, ...]) -> str | None:
-    """The GPU of the k-th worker, in turn."""
+    """The GPU of worker number `worker`, round robin; None without GPUs."""
     return gpus[worker % len(gpus)] if gpus else None
 
 
 def choose_gpu(name: str) -> None:
-    """Let this process see one GPU; before torch is imported."""
+    """Make one GPU visible to this process; call it before torch is imported."""
     os.environ["CUDA_VISIBLE_DEVICES"] = name
 
 

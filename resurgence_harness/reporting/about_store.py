@@ -1,4 +1,4 @@
-"""What verdict.json says of the store that a run used."""
+"""What `environment` of verdict.json holds about the store of a run."""
 
 from __future__ import annotations
 
@@ -11,6 +11,6 @@ IGNORED, FRESH = "store ignored", "fresh"
 
 
 def about_store(ignored: Mapping[str, Seal], run: str) -> dict[str, str]:
-    """Entries that counted as absent, and whether everything was made anew; nothing where neither applies."""
-    told = {FRESH: "everything was made anew"} if run else {}
-    return {**told, **({IGNORED: describe_ignored(ignored)} if ignored else {})}
+    """Entries that were treated as absent, and whether everything was made anew; empty if neither applies."""
+    found = {FRESH: "everything was made anew"} if run else {}
+    return {**found, **({IGNORED: describe_ignored(ignored)} if ignored else {})}

@@ -1,4 +1,4 @@
-"""What was accepted for a cell, as it stands in the reviewed file: on the cell's page, and the whole file beside it."""
+"""A cell's acceptance as written in the reviewed file: quoted on the cell's page, the whole file attached."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from resurgence_harness.reporting.escaping import html as escape
 from resurgence_harness.statistics.formatting import percent, points
 
 ANCHOR = "acceptance"
-"""Where the cell's page tells it."""
+"""Id of this section on the cell's page."""
 
 
 def section(record: Mapping[str, Any], file: str, quote: Quoted | None) -> str:
-    """The part of a cell's page about its acceptance, empty where it has none; `record`: the cell in verdict.json."""
+    """The part of a cell's page about its acceptance, empty if it has none; `record`: the cell in verdict.json."""
     acceptance = record["acceptance"]
     if acceptance is None:
         return ""
@@ -30,16 +30,16 @@ def section(record: Mapping[str, Any], file: str, quote: Quoted | None) -> str:
         ("outcome", ", ".join(acceptance.get("outcomes") or ())),
         ("written in", file),
     ]
-    told = f'<div id="{ANCHOR}">{pages.heading(title)}'
-    told += pages.facts((name, value or "") for name, value in rows)
+    content = f'<div id="{ANCHOR}">{pages.heading(title)}'
+    content += pages.facts((name, value or "") for name, value in rows)
     if quote is not None:
-        told += f'<p class="dim">As it stands there, {_lines(quote)}; the whole file is attached below.</p>'
-        told += _numbered(quote, whole=False)
-    return f"{told}</div>"
+        content += f'<p class="dim">As written there, {_lines(quote)}; the whole file is attached below.</p>'
+        content += _numbered(quote, whole=False)
+    return f"{content}</div>"
 
 
 def page(quote: Quoted) -> str:
-    """The whole file as a page, what was applied marked."""
+    """The whole file as a page, with the applied lines marked."""
     return pages.page(pages.heading(quote.name) + _numbered(quote, whole=True))
 
 
@@ -48,15 +48,15 @@ def _lines(quote: Quoted) -> str:
 
 
 def _numbered(quote: Quoted, *, whole: bool) -> str:
-    """Lines with their numbers, the applied ones marked where they are not alone."""
+    """Numbered lines: all of them (`whole`), the applied ones marked, or the applied ones only."""
     every = quote.text.splitlines()
     width = len(str(len(every)))
-    told = []
+    lines = []
     for number, line in enumerate(every, 1):
         applied = quote.first <= number <= quote.last
-        words = f"{number:>{width}}  {escape(line)}"
+        numbered = f"{number:>{width}}  {escape(line)}"
         if applied and whole:
-            told.append(f"<mark>{words}</mark>")
+            lines.append(f"<mark>{numbered}</mark>")
         elif applied or whole:
-            told.append(words)
-    return f"<pre>{chr(10).join(told)}</pre>"
+            lines.append(numbered)
+    return f"<pre>{chr(10).join(lines)}</pre>"

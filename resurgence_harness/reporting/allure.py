@@ -1,6 +1,6 @@
-"""A verdict in Allure: labels, parameters, numbers, one contact sheet; and what only the controller knows of the run.
+"""Writes verdicts to Allure: labels, parameters, numbers and images of a test; run-level files from the controller.
 
-Everything works without allure-pytest: then nothing is written. Results are written in Allure's own formats
+Without allure-pytest the functions for tests do nothing. Results are written in Allure's own formats
 (https://allurereport.org/docs/how-it-works/), so that Allure 2 and 3 read them.
 """
 
@@ -42,9 +42,9 @@ _ARMS = (
 
 
 def label(cell: Cell, *, severity: str, base: str, trained: Mapping[str, object]) -> None:
-    """Say where a cell's running test stands in the report; called before anything is built, so that failures show it.
+    """Set labels and parameters of a cell's running test; called before anything is built, so failed tests have them.
 
-    A test's history goes by its parameters. How much the model was `trained` is shown and is no part of that.
+    Allure identifies a test's history by its parameters; those in `trained` are shown but do not count for that.
     """
     allure = _allure()
     if allure is None:
@@ -68,7 +68,7 @@ def label(cell: Cell, *, severity: str, base: str, trained: Mapping[str, object]
 
 
 class Word:
-    """A value that Allure shows as it is: it would put text into quotation marks."""
+    """A parameter value that allure-pytest shows without quotation marks."""
 
     def __init__(self, value: object) -> None:
         """Any value."""
@@ -87,9 +87,9 @@ def attach(
     sheets: Sequence[tuple[str, bytes]],
     covered: bool,
 ) -> None:
-    """The cell's page: words, the worst pictures and tables as its description; beside it sheets, maps and data files.
+    """Write the cell's page: verdict, worst images and tables as description; sheets, maps and data as attachments.
 
-    `covered` sheets are blurred until somebody asks to see them.
+    `covered` sheets are blurred until the reader clicks on them.
     """
     allure = _allure()
     if allure is None:
@@ -102,8 +102,8 @@ def attach(
             allure.attach(page, f"{name} (covered)", kind.HTML)
         else:
             allure.attach(picture, name, "image/jpeg", "jpg")
-    allure.attach(heat_map(record, evidence), "asked for × drawn", kind.HTML)
-    allure.attach(cell_page.provenance(details), "what was asked, and how to ask it again", kind.HTML)
+    allure.attach(heat_map(record, evidence), "prompted × drawn", kind.HTML)
+    allure.attach(cell_page.provenance(details), "provenance, and how to reproduce it", kind.HTML)
     if details.quoted is not None:
         allure.attach(acceptance_page.page(details.quoted), details.quoted.label, kind.HTML)
     allure.attach(cell_page.concepts_csv(cell_page.per_concept(evidence, record["alpha"])), "per concept", kind.CSV)
@@ -124,7 +124,7 @@ def numbers(record: Record) -> str:
 
 
 def note_known(config: Any, message: str) -> None:
-    """Write a message into the running test's passed result, where Allure's categories can find it."""
+    """Write a message into the running test's passed result, for the patterns of Allure's categories."""
     listener = config.pluginmanager.get_plugin("allure_listener")
     if listener is None:
         return
@@ -136,15 +136,15 @@ def note_known(config: Any, message: str) -> None:
 
 
 def write_run(directory: Path, run: Mapping[str, Any], *, severities: Mapping[str, str]) -> None:
-    """Environment, executor, categories, metrics, and a broken result for every cell that has none.
+    """Write environment, executor, categories, metrics, and a broken result for every cell without one.
 
-    For the controller. What no single test can tell (a dead worker, a planned cell that was never judged) is said for
-    the whole run as well. HarnessError where a file cannot be written.
+    Called by the controller. What no single test can report (a dead worker, a planned cell that was never judged) is
+    written as an error of the whole run as well. HarnessError if a file cannot be written.
     """
     lines = (f"{name.replace(' ', '.')}={_escaped(value)}" for name, value in run_page.environment(run).items())
     _write(directory / "environment.properties", "\n".join(lines) + "\n")
-    words = f"{run['status']}, exit code {run['exit_code']}"
-    executor = {"name": "resurgence-harness", "type": "pytest", "buildName": words}
+    outcome = f"{run['status']}, exit code {run['exit_code']}"
+    executor = {"name": "resurgence-harness", "type": "pytest", "buildName": outcome}
     _write(directory / "executor.json", json.dumps(executor, indent=2))
     _write(directory / "categories.json", json.dumps(as_configuration(), indent=2))
     _write(directory.parent / "allurerc.yml", json.dumps(run_page.configuration(run), indent=2))  # JSON is YAML
@@ -152,7 +152,7 @@ def write_run(directory: Path, run: Mapping[str, Any], *, severities: Mapping[st
     _write(directory / f"{_PREFIX}-check.json", json.dumps(run_page.check(run)))
     _write(directory / f"{_PREFIX}-globals.json", json.dumps({"errors": run_page.errors(run), "attachments": []}))
     for entry in run["missing"]:
-        if entry["kind"] != "harness error":  # that test ran, and its own result says what broke
+        if entry["kind"] != "harness error":  # that test ran, and its own result has the error
             severity = severities.get(entry["task"], "critical")
             _write_unrun(directory, entry, severity=severity, moment=run_page.moment_of(run["finished"]))
 
@@ -189,7 +189,7 @@ def _story(concepts: int) -> str:
 
 
 def _escaped(value: object) -> str:
-    """As Java's properties files want it."""
+    """Escaped for a Java properties file."""
     return str(value).encode("unicode_escape").decode()
 
 
@@ -198,7 +198,7 @@ def _write(path: Path, text: str) -> None:
 
 
 def _allure() -> Any:
-    """allure-pytest's module, or None where it is not installed."""
+    """allure-pytest's module, or None if it is not installed."""
     try:
         import allure
     except ImportError:

@@ -1,6 +1,6 @@
-"""An in-toto statement about the checkpoint's digests: what was tested, by which policy, with which result. Unsigned.
+"""An unsigned in-toto statement about the checkpoint's digests: what was tested, by which policy, and the result.
 
-Sign it where you trust the key, for example with `actions/attest` or sigstore. Predicate: in-toto's test-result v0.1.
+Sign it with a key that you trust, for example by `actions/attest` or sigstore. Predicate: in-toto's test-result v0.1.
 """
 
 from __future__ import annotations
@@ -11,15 +11,15 @@ from typing import Any
 STATEMENT = "https://in-toto.io/Statement/v1"
 PREDICATE = "https://in-toto.io/attestation/test-result/v0.1"
 READ = "policy as read, with lists, options and defaults"
-"""The name of the digest of what decided: a file's own sha256 says nothing of its lists and of the command line."""
+"""Name of the digest of everything that decides: the file's sha256 covers neither its lists nor the command line."""
 RESULTS = {"HOLDS": "passedTests", "KNOWN": "warnedTests", "VIOLATED": "failedTests", "UNDECIDED": "failedTests"}
 
 
 def statement(run: Mapping[str, Any]) -> dict[str, Any]:
-    """The statement; PASSED only where every group of the policy holds, WARNED where some is known, else FAILED.
+    """The statement; PASSED only if every group of the policy HOLDS, WARNED if some are KNOWN, else FAILED.
 
-    A group without a verdict is a failed test, whatever left it out: the statement names the policy's digests, which
-    speak for all of its groups. `configuration` also names the run, so that its files are told from another's.
+    A group without a verdict is a failed test, whatever the cause: the statement names the policy's digest, which
+    covers all of its groups. `configuration` also identifies the run, so that its files can be matched to it.
     """
     gate = run["gate"]
     lists: dict[str, list[str]] = {"passedTests": [], "warnedTests": [], "failedTests": []}
@@ -28,14 +28,14 @@ def statement(run: Mapping[str, Any]) -> dict[str, Any]:
         if groups and f"{cell['task']}/{cell['id']}" not in groups:
             continue  # a suite's cell in the same pytest run is about another model
         lists[RESULTS[cell["verdict"]]].append(f"{cell['task']}/{cell['id']}")
-    owed = [*gate.get("groups", ()), *(f"{one['task']}/{one['id']}" for one in run["missing"])]
+    planned = [*gate.get("groups", ()), *(f"{one['task']}/{one['id']}" for one in run["missing"])]
     named = {name for names in lists.values() for name in names}
-    lists["failedTests"] += [name for name in dict.fromkeys(owed) if name not in named]
+    lists["failedTests"] += [name for name in dict.fromkeys(planned) if name not in named]
     complete = run["exit_code"] == 0 and run["status"] == "complete" and bool(run["cells"])
     failed = not complete or bool(lists["failedTests"])
     policy = gate["policy"]
     configuration: list[dict[str, Any]] = []
-    if policy.get("sha256"):  # under a file's name stands what sha256sum says of the file
+    if policy.get("sha256"):  # of the file's bytes, as sha256sum prints it
         configuration.append({"name": policy["path"], "digest": {"sha256": policy["sha256"]}})
     configuration.append({"name": READ, "digest": {"sha256": policy["digest"]}})
     if run.get("run_id"):

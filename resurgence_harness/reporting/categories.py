@@ -1,13 +1,13 @@
-"""Five words for what is not simply safe; every result that does not hold is in exactly one of them.
+"""The five Allure categories; every result that does not hold is in exactly one of them.
 
     Safety regression             failed, "SAFETY REGRESSION: …"
     Known resurgence (accepted)   passed, "KNOWN: …"
     Undecided                     failed, "UNDECIDED: …" for any reason but the next
-    Not unlearned / collapsed     failed, "UNDECIDED: …" because the unlearning left nothing that could return
-    Harness error                 broken: the instrument failed, a worker died, a planned cell has no verdict
+    Not unlearned / collapsed     failed, "UNDECIDED: …" because the unlearning failed or collapsed the model
+    Harness error                 broken: the harness failed, a worker died, a planned cell has no verdict
 
 Allure 2 puts a result into every category that matches, Allure 3 into the first: so the patterns exclude one another.
-They are whole-text patterns for Java and JavaScript alike: anchored for JavaScript, which searches; without inline
+Each pattern matches the whole text in both Java and JavaScript: anchored for JavaScript, which searches; without inline
 flags, which JavaScript lacks; with [\\s\\S] because Java's dot stops at line ends.
 """
 
@@ -23,14 +23,14 @@ _NOTHING_TO_TEST = r"the unlearning (?:had collapsed|is not shown to have worked
 
 
 class Category(NamedTuple):
-    """A name, the status of its results, and what their message looks like."""
+    """A category: its name, the status of its results, and the pattern of their messages."""
 
     name: str
     status: str
     pattern: str
 
     def matches(self, status: str, message: str) -> bool:
-        """Whether a result is of this kind."""
+        """Whether a result belongs to this category."""
         return status == self.status and re.fullmatch(self.pattern, message) is not None
 
 
@@ -40,11 +40,11 @@ UNDECIDED = Category("Undecided", "failed", f"{_RAISED}UNDECIDED: (?!{_NOTHING_T
 NOT_UNLEARNED = Category("Not unlearned / collapsed", "failed", f"{_RAISED}UNDECIDED: {_NOTHING_TO_TEST}{_REST}")
 HARNESS_ERROR = Category("Harness error", "broken", f"^{_REST}")
 CATEGORIES = (REGRESSION, UNDECIDED, NOT_UNLEARNED, HARNESS_ERROR, KNOWN)
-"""In the order in which they are shown: what blocks comes first."""
+"""In display order: blocking categories first."""
 
 
 def category_of(status: str, message: str) -> Category | None:
-    """The category of a result; None where it holds, or is no cell's."""
+    """The category of a result; None if it holds or is not a cell's."""
     return next((category for category in CATEGORIES if category.matches(status, message)), None)
 
 

@@ -1,6 +1,6 @@
-"""One cell's page: the verdict in words, the figures it rests on, what was asked, and how to ask it again.
+"""One cell's page: the verdict, the figures behind it, models and prompts, and the command that reproduces it.
 
-Everything comes from the cell's record and its evidence; nothing is drawn or decided here.
+Everything comes from the cell's record and its evidence; nothing is sampled or decided here.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ Record = Mapping[str, Any]
 
 STYLES = {"HOLDS": "good", "KNOWN": "warn", "UNDECIDED": "warn", "VIOLATED": "bad"}
 WORDS = {"VIOLATED": "SAFETY REGRESSION"}
-"""The first words of a verdict where they are not its kind."""
+"""Printed names of verdicts that differ from their kind."""
 SHOWN_CONCEPTS = 12
-"""So many concepts are on the page, those that rose most first; the rest is in the table beside it."""
+"""Concepts on the page, largest rise first; the attached CSV has all of them."""
 _ARMS = (
     ("erased concepts, base", "base"),
     ("erased concepts, unlearned", "before"),
     ("erased concepts, fine-tuned", "after"),
     ("erased concepts, fine-tuned, with its parent's tokenizer, scheduler and VAE", "as_parent"),
-    ("erased concepts by other words, unlearned", "synonyms_before"),
-    ("erased concepts by other words, fine-tuned", "synonyms_after"),
+    ("synonyms of erased concepts, unlearned", "synonyms_before"),
+    ("synonyms of erased concepts, fine-tuned", "synonyms_after"),
     ("retained concepts, base", "base_retained"),
     ("retained concepts, unlearned", "retained_before"),
     ("retained concepts, fine-tuned", "retained_after"),
@@ -45,34 +45,34 @@ _ARMS = (
 
 @dataclass(frozen=True, kw_only=True)
 class Details:
-    """What the record does not say."""
+    """Content of the page that is not in the record."""
 
     sentence: str
-    """The verdict, whole."""
+    """The full sentence of the verdict."""
     arithmetic: str
     """Every figure it rests on, one per line."""
     facts: tuple[tuple[str, str], ...]
-    """What was asked, of what, judged by whom: name and value."""
+    """Models, prompts, judges and settings: names and values."""
     reproduce: str
-    """A command line that asks it again."""
+    """Command line that reproduces the cell."""
     limits: str
     """The file that holds the limits and acceptances; empty for the defaults."""
     quoted: Quoted | None = None
-    """Where the acceptance that was applied stands in its file, if one was."""
+    """The lines of the acceptance that was applied, if any."""
 
 
 class Strip(NamedTuple):
-    """The worst few pictures, to be seen at once."""
+    """The worst few images, at the top of the page."""
 
     title: str
     picture: bytes
     """JPEG."""
     covered: bool
-    """Whether it is blurred until somebody asks to see it."""
+    """Whether it is blurred until the reader clicks on it."""
 
 
 class ConceptRow(NamedTuple):
-    """One erased concept in three models; the interval as if the number of images had been fixed.
+    """One erased concept in three models; the interval assumes a fixed number of images.
 
     Without an unlearned model there is no rate before, no difference and no interval.
     """
@@ -87,7 +87,7 @@ class ConceptRow(NamedTuple):
 
 
 def per_concept(evidence: CellEvidence, alpha: float) -> list[ConceptRow]:
-    """Every erased concept, those that rose most first; those drawn most where there is no unlearned model."""
+    """Every erased concept, largest rise first; largest rate first if there is no unlearned model."""
     base, before, after = (
         Rate.of(arm).by_concept if arm is not None else {} for arm in (evidence.base, evidence.before, evidence.after)
     )
@@ -119,13 +119,13 @@ def concepts_csv(rows: Iterable[ConceptRow]) -> str:
 
 
 def description(record: Record, evidence: CellEvidence, details: Details, *, strip: Strip | None) -> str:
-    """The first thing on a cell's page, for a frame with a head of its own: verdict, worst pictures, figures."""
-    word = WORDS.get(record["verdict"], str(record["verdict"]))
-    words = escape(details.sentence.removeprefix(f"{word}: "))
+    """The top of a cell's page, an HTML fragment: verdict, worst images, figures."""
+    title = WORDS.get(record["verdict"], str(record["verdict"]))
+    text = escape(details.sentence.removeprefix(f"{title}: "))
     if record["acceptance"] is not None:
-        words += " " + pages.leading("What was accepted, in full", to=acceptance_page.ANCHOR)
+        text += " " + pages.leading("What was accepted, in full", to=acceptance_page.ANCHOR)
     parts = [
-        f'<p class="verdict {STYLES[record["verdict"]]}"><b>{escape(word)}</b> {words}</p>',
+        f'<p class="verdict {STYLES[record["verdict"]]}"><b>{escape(title)}</b> {text}</p>',
         *(
             [pages.heading(strip.title), pages.picture(strip.picture, about=strip.title, covered=strip.covered)]
             if strip
@@ -135,8 +135,8 @@ def description(record: Record, evidence: CellEvidence, details: Details, *, str
         _concepts(per_concept(evidence, record["alpha"]), record["alpha"]),
         pages.heading("All images"),
         pages.table(
-            ["asked for, drawn by", "rate", f"{_sides(record['alpha'])} interval", "hits", "images", "abstained"],
-            [_arm(words, rate) for words, name in _ARMS if (rate := record.get(name)) is not None]
+            ["prompts, model", "rate", f"{_sides(record['alpha'])} interval", "hits", "images", "abstained"],
+            [_arm(text, rate) for text, name in _ARMS if (rate := record.get(name)) is not None]
             + [_arm(f"retained concepts in “{one['template']}”", one) for one in record.get("templates") or ()],
         ),
         pages.heading("Criteria"),
@@ -145,7 +145,7 @@ def description(record: Record, evidence: CellEvidence, details: Details, *, str
             [_finding(finding) for finding in record["findings"]],
             marked=[place for place, finding in enumerate(record["findings"]) if finding["broken"]],
         ),
-        '<p class="dim">These are the policy\'s limits; what was accepted beyond them is below.</p>'
+        '<p class="dim">These are the policy\'s limits; ceilings accepted beyond them are below.</p>'
         if record["verdict"] == "KNOWN"
         else "",
         pages.heading("Controls"),
@@ -156,13 +156,13 @@ def description(record: Record, evidence: CellEvidence, details: Details, *, str
 
 
 def provenance(details: Details) -> str:
-    """A page with what was asked of what, a command that asks it again, and every figure of the verdict."""
+    """A page with the command that reproduces the cell, its models, prompts and judges, and the arithmetic."""
     parts = [
-        pages.heading("Ask it again"),
+        pages.heading("Reproduce this cell"),
         pages.preformatted(details.reproduce),
-        pages.heading("What was asked, of what, judged by whom"),
+        pages.heading("Models, prompts and judges"),
         pages.facts(details.facts),
-        pages.heading("Every figure the verdict rests on"),
+        pages.heading("Every figure that the verdict rests on"),
         pages.preformatted(details.arithmetic),
     ]
     return pages.page("".join(parts))
@@ -170,7 +170,7 @@ def provenance(details: Details) -> str:
 
 def _concepts(rows: Sequence[ConceptRow], alpha: float) -> str:
     shown = rows[:SHOWN_CONCEPTS]
-    told = pages.table(
+    body = pages.table(
         ["erased concept", "base", "unlearned", "fine-tuned", "difference", "interval", "images", "abstained"],
         [
             (
@@ -188,17 +188,17 @@ def _concepts(rows: Sequence[ConceptRow], alpha: float) -> str:
     more = f" The other {len(rows) - len(shown)} are in “per concept”." if len(rows) > len(shown) else ""
     return (
         pages.heading("Per concept")
-        + told
-        + f'<p class="dim">Difference: fine-tuned minus unlearned, in percentage points of the same prompts and seeds,'
-        f" {_sides(alpha)} intervals as if the number of images had been fixed; shown, never decided on. Orange: surely"
-        f" more than before.{more}</p>"
+        + body
+        + f'<p class="dim">Difference: fine-tuned minus unlearned, in percentage points, same prompts and seeds, with'
+        f" {_sides(alpha)} intervals for a fixed number of images; shown for information only. Orange: the whole"
+        f" interval is above zero.{more}</p>"
     )
 
 
-def _arm(words: str, rate: Mapping[str, Any]) -> tuple[object, ...]:
+def _arm(label: str, rate: Mapping[str, Any]) -> tuple[object, ...]:
     images = rate["judged"] + rate["abstained"]
     bounds = f"{percent(rate['low'])} to {percent(rate['high'])}"
-    return words, percent(rate["rate"]), bounds, rate["hits"], images, rate["abstained"]
+    return label, percent(rate["rate"]), bounds, rate["hits"], images, rate["abstained"]
 
 
 def _finding(finding: Mapping[str, Any]) -> tuple[object, ...]:
@@ -209,15 +209,15 @@ def _finding(finding: Mapping[str, Any]) -> tuple[object, ...]:
 
 
 def _controls(record: Record) -> str:
-    """What makes an answer worth something: the outcome of the unlearning and the controls; what failed stands out."""
+    """Table of the controls and the outcome of the unlearning; failed rows are highlighted."""
     rows = [(control["name"], control["state"], control["sentence"]) for control in record["controls"]]
     bad = [place for place, (_, state, _) in enumerate(rows) if state not in ("passed", "not claimed")]
     if record["outcome"] is not None:
         rows.append(("unlearning", record["outcome"], "before any fine-tuning"))
         bad += [len(rows) - 1] if record["outcome"] != "unlearned" else []
-    return pages.table(["control", "answer", "what was seen, and what is needed"], rows, marked=bad, text=3)
+    return pages.table(["control", "state", "observed and required"], rows, marked=bad, text=3)
 
 
 def _sides(alpha: float) -> str:
-    """Both sides at alpha: 0.01 is "98 %"."""
+    """Confidence level with alpha on each side: 0.01 is "98 %"."""
     return f"{100 * (1 - 2 * alpha):g} %"

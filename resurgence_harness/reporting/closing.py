@@ -1,4 +1,4 @@
-"""What a run with cells prints when it is over: the table, the reasons, what is missing, what the exit code says."""
+"""The closing output of a run with cells: the table, the reasons, missing cells, and the exit code."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def lines(
     where: str,
     full: bool,
 ) -> list[Line]:
-    """Of a pytest run. `run` is None where nothing was judged, `where` names verdict.json; `full`: whole reasons."""
+    """For a pytest run. `run`: None if nothing was judged; `where`: path of verdict.json; `full`: uncut reasons."""
     found: list[Line] = [[Segment(f"ERROR: {one}", "bad")] for one in mistakes]
     if run is None:
         return found
@@ -43,14 +43,14 @@ def lines(
 
 
 def gate_lines(run: Mapping[str, Any]) -> list[Line]:
-    """Of `resurgence gate`, which has printed what it knew of the models before it drew."""
+    """For `resurgence gate`, which printed its notes on the models before sampling."""
     ignored = run["environment"].get(IGNORED)
     store: list[Line] = [[Segment(f"Store: {ignored}", "warn")]] if ignored else []
     return [*judged(run, full=True), *store, terminal.closing(run)]
 
 
 def judged(run: Mapping[str, Any], *, full: bool) -> list[Line]:
-    """The table, then every cell that blocks with its reason, and what is accepted; `full`: whole reasons of all."""
+    """The table, then blocking cells with reasons, and the number of KNOWN cells; `full`: uncut reasons of both."""
     cells = run["cells"]
     table: list[Line] = []
     if cells:
@@ -61,13 +61,13 @@ def judged(run: Mapping[str, Any], *, full: bool) -> list[Line]:
 
 
 def nothing_judged() -> list[Line]:
-    """The lines of a gate under --collect-only, --help and their like."""
-    words = "No group of the policy was judged: pytest was asked to show something, and runs nothing then. "
-    return [[Segment(words), Segment("Exit code 11: incomplete.", "warn")]]
+    """The lines of a gate under --collect-only, --help and similar options."""
+    text = "No group of the policy was judged: with this option pytest runs no test. "
+    return [[Segment(text), Segment("Exit code 11: incomplete.", "warn")]]
 
 
 def _about(run: Mapping[str, Any], notes: Sequence[str]) -> list[Line]:
-    """What the reader must know of presets, prompts, the cells together, and the candidate."""
+    """Notes on presets, prompts, the family of cells, and the candidate."""
     from resurgence_harness.reporting.together import over_recipes, sentence_of
 
     found: list[Line] = []

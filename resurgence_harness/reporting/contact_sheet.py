@@ -1,7 +1,7 @@
-"""One picture per cell: base | unlearned | fine-tuned, one prompt and seed a row, the judge's answer below each image.
+"""One picture per cell: base | unlearned | fine-tuned; one prompt and seed a row, the judge's answer below each image.
 
-A frame marks the images in which the judge saw the erased concept. Half of the rows are chosen for showing it after the
-fine-tuning (where there are any), the others are spread evenly over the probe; the sheet says which are which.
+A frame marks the images in which the judge detected the erased concept. Up to half of the rows are hits after the
+fine-tuning, the others are spread evenly over the probe.
 """
 
 from __future__ import annotations
@@ -23,28 +23,28 @@ if TYPE_CHECKING:
 COLUMNS = ("base", "unlearned", "fine-tuned")
 """The three models, from left to right."""
 ARMS = {**dict(zip(("base", "before", "after"), COLUMNS, strict=True)), "as_parent": "parent's tokenizer"}
-"""The arm of a cell's evidence → its column; the last is there where the fine-tuned model's tokenizer, scheduler or VAE
+"""Arm of a cell's evidence → its column; the last exists only if the fine-tuned model's tokenizer, scheduler or VAE
 differs from its parent's."""
 SIDE = 128
 """Pixels of a tile's side."""
 ROWS = 6
-"""Rows of a sheet: with tiles of this size about 75 kB, so that a report of 300 cells is one that can be sent."""
+"""Rows of a sheet: with tiles of this size about 75 kB, so that a report of 300 cells can still be sent."""
 _GUTTER, _LABEL, _TEXT, _HEAD, _FRAME = 12, 22, 210, 58, 4
 _INK, _PALE, _HIT, _PAPER = (28, 28, 32), (110, 110, 118), (205, 30, 45), (252, 252, 250)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One prompt and seed, asked of every model there is."""
+    """One prompt and seed, with the image of every model."""
 
     prompt: str
     seed: int
     images: Sequence[np.ndarray | None]
-    """uint8 [h, w, 3] for each column; None where that model was not asked."""
+    """uint8 [h, w, 3] for each column; None if that model drew none."""
     answers: Sequence[str]
-    """What the judge said of each."""
+    """The judge's answer for each image."""
     hits: Sequence[bool]
-    """Whether that is the erased concept."""
+    """Whether the answer is an erased concept."""
 
 
 def chosen(hits_after: Sequence[bool], *, rows: int = ROWS) -> list[int]:
@@ -57,7 +57,7 @@ def chosen(hits_after: Sequence[bool], *, rows: int = ROWS) -> list[int]:
 
 
 def worst(hits_before: Sequence[bool], hits_after: Sequence[bool], scores: Sequence[float], *, rows: int) -> list[int]:
-    """The rows behind a regression, worst first: hits that were none before, then the others, the surest first."""
+    """The rows behind a regression, worst first: new hits, then hits that were hits before; each by falling score."""
     order = sorted(range(len(hits_after)), key=lambda place: (hits_before[place], -scores[place], place))
     return [place for place in order if hits_after[place]][:rows]
 
@@ -76,7 +76,7 @@ def of_evidence(
     `foot` are lines below the rows.
     """
     arms = {name: arm for name in ARMS if (arm := getattr(evidence, name)) is not None}
-    both = min(len(arm) for arm in arms.values())  # all draw the grid's first images
+    both = min(len(arm) for arm in arms.values())  # every arm starts with the grid's first rows
     hits = [judgment.outcome == "hit" for judgment in evidence.after.judgments[:both]]
     if evidence.as_parent is not None:
         others = evidence.as_parent.judgments[:both]
@@ -133,9 +133,9 @@ def sheet(
     for place, row in enumerate(rows):
         top = _HEAD + place * (SIDE + _LABEL + _GUTTER)
         lines = [*_wrapped(row.prompt, text, _TEXT - 2 * _GUTTER), f"seed {row.seed}"]
-        for line, words in enumerate(lines):
+        for line, content in enumerate(lines):
             fill = _PALE if line == len(lines) - 1 else _INK
-            pen.text((_GUTTER, top + 17 * line), words, fill=fill, font=text)
+            pen.text((_GUTTER, top + 17 * line), content, fill=fill, font=text)
         for column, (image, answer, hit) in enumerate(zip(row.images, row.answers, row.hits, strict=True)):
             left = _TEXT + column * (SIDE + _GUTTER)
             if image is None:
@@ -146,10 +146,10 @@ def sheet(
                 for inset in range(_FRAME):
                     box = (left + inset, top + inset, left + SIDE - 1 - inset, top + SIDE - 1 - inset)
                     pen.rectangle(box, outline=_HIT)
-            words = _fitted(answer, small, SIDE)
-            pen.text((left, top + SIDE + 3), words, fill=_HIT if hit else _PALE, font=small)
-    for place, words in enumerate(below):
-        pen.text((_GUTTER, height - _GUTTER - 17 * (len(below) - place)), words, fill=_INK, font=small)
+            content = _fitted(answer, small, SIDE)
+            pen.text((left, top + SIDE + 3), content, fill=_HIT if hit else _PALE, font=small)
+    for place, content in enumerate(below):
+        pen.text((_GUTTER, height - _GUTTER - 17 * (len(below) - place)), content, fill=_INK, font=small)
     out = io.BytesIO()
     page.save(out, "JPEG", quality=quality, optimize=True, progressive=True)
     return out.getvalue()
@@ -180,7 +180,7 @@ def _font(size: int) -> FreeTypeFont | ImageFont:
 
 
 def _fitted(text: str, font: FreeTypeFont | ImageFont, width: int) -> str:
-    """The text, cut with an ellipsis where it is too wide."""
+    """The text, cut with an ellipsis if it is too wide."""
     if font.getlength(text) <= width:
         return text
     while text and font.getlength(text + "…") > width:

@@ -1,7 +1,7 @@
-"""Detection against fine-tuning step: how the erased rate of a cell goes along its fine-tuning, with its interval.
+"""The erased rate of a cell against the step of its fine-tuning, with intervals.
 
-A point is a model that was saved on the way and asked for the same images as the last one. The line between two points
-is drawn to guide the eye; the band is each point's own interval. Nothing is decided on them but on the last.
+A point is a checkpoint of the fine-tuning, sampled with the same prompts and seeds as the final model. The lines
+between points guide the eye; the band is each point's own interval. Only the last point is decided on.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 Cell = Mapping[str, Any]
 """A cell's object in verdict.json."""
 PANELS = 6
-"""So many cells on one sheet; more are further figures."""
+"""Cells per figure; more cells make further figures."""
 _BASE = (0, (5, 3))
 """Dashes of the base's line."""
 
 
 def figure(cells: Sequence[Cell]) -> Figure:
-    """A panel per cell: steps across, per cent of images up."""
+    """A panel per cell: steps on the x axis, per cent of images on the y axis."""
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
@@ -42,18 +42,18 @@ def figure(cells: Sequence[Cell]) -> Figure:
         panel.set_title(f"{cell['task']}, {cell['id']}: {cell['verdict']}", fontsize=10, color=INK, loc="left")
     drawn.supxlabel("steps of fine-tuning, logarithmic (0: the unlearned model)", fontsize=9.5, color=INK)
     drawn.supylabel("erased concept seen (% of all images)", fontsize=9.5, color=INK)
-    told = [
+    legend = [
         Line2D([], [], color=PALE, linewidth=1.6, marker="D", markersize=5, label="erased rate"),
         Line2D([], [], color=PALE, linewidth=7, alpha=0.35, label="its interval"),
         Line2D([], [], color=PALE, linewidth=1.2, linestyle=_BASE, label="base"),
         Line2D([], [], color=INK, linewidth=1.2, linestyle=":", label="limit"),
     ]
-    drawn.legend(handles=told, loc="outside upper center", ncols=4, fontsize=8.5, frameon=False)
+    drawn.legend(handles=legend, loc="outside upper center", ncols=4, fontsize=8.5, frameon=False)
     return drawn
 
 
 def section(cell: Cell) -> str:
-    """The part of a cell's page about its steps: the figure, and its numbers; empty where nobody asked for any."""
+    """The part of a cell's page about its steps: the figure and its numbers; empty if none were requested."""
     if not cell["by_step"]:
         return ""
     out = io.BytesIO()
@@ -75,7 +75,7 @@ def section(cell: Cell) -> str:
         pages.heading(title)
         + pages.picture(out.getvalue(), about=title, covered=False, kind="image/svg+xml")
         + pages.table(["steps done", "erased rate", f"{sides} interval", "hits", "images", "abstained"], rows)
-        + '<p class="dim">The verdict is about the last step; the others are shown, never decided on.</p>'
+        + '<p class="dim">The verdict is about the last step; the others are shown for information only.</p>'
     )
 
 

@@ -1,4 +1,4 @@
-"""Text that came from a file or a prompt, made fit for Markdown, HTML, XML and a line of a CI's log."""
+"""Escapes text from files and prompts for Markdown, HTML, XML and CI logs."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ _SPECIAL = re.compile(r"([\\`*_{}\[\]()#+!|~@$<>&:\-.])")
 
 
 def markdown(text: object) -> str:
-    """Plain words in Markdown: nothing in them is a link, a tag, a mention, a table's end or a new line."""
+    """Text as one literal line of Markdown: no links, tags, mentions, table cells or line breaks."""
     line = " ".join(visible(word) for word in str(text).split())
     return _SPECIAL.sub(lambda found: _ENTITIES.get(found[0], "\\" + found[0]), line)
 
 
 _ENTITIES = {"<": "&lt;", ">": "&gt;", "&": "&amp;", "|": "&#124;", "@": "&#64;", ":": "&#58;", "$": "&#36;", ".": "."}
 _ENTITIES |= {letter: letter for letter in "-+()"}
-"""Characters that a backslash does not tame everywhere, and those that need no taming within a line."""
+"""Characters that a backslash does not escape everywhere, and those that need no escape within a line."""
 
 
 def xml(text: object) -> str:
-    """Characters that XML 1.0 cannot hold, or that do not show, written out; the writer escapes the others."""
+    """Text with invisible characters, and those that XML 1.0 forbids, as escapes; the XML writer escapes the others."""
     return lines(text)
 
 
@@ -34,7 +34,7 @@ def html(text: object) -> str:
 
 
 def lines(text: object) -> str:
-    """Every line with whatever does not show in it written out."""
+    """Text with the invisible characters of every line as escapes."""
     return "\n".join(visible(line) for line in str(text).split("\n"))
 
 
@@ -49,21 +49,21 @@ def parameter(text: object) -> str:
 
 
 def discreet(text: object, environ: Mapping[str, str] = os.environ) -> str:
-    """A library's message without what nobody may read: secrets of the environment, and accounts in addresses."""
-    told = _ACCOUNT.sub(r"\1***@", str(text))
+    """A library's message without secrets: values of secret environment variables, accounts in URLs, tokens."""
+    redacted = _ACCOUNT.sub(r"\1***@", str(text))
     secrets = {value for name, value in environ.items() if _SECRET.search(name) and len(value) >= 6}
     for secret in sorted(secrets, key=len, reverse=True):
-        told = told.replace(secret, "***")
-    return _TOKEN.sub("***", told)
+        redacted = redacted.replace(secret, "***")
+    return _TOKEN.sub("***", redacted)
 
 
 def problem(error: BaseException) -> str:
-    """What a library's error says, in one discreet line."""
+    """A library's error as one line without secrets."""
     lines = [line for line in str(error).splitlines() if line.strip()]
-    return shown(discreet(f"{type(error).__name__}: {lines[0] if lines else 'no more is said'}"), limit=300)
+    return shown(discreet(f"{type(error).__name__}: {lines[0] if lines else 'no message'}"), limit=300)
 
 
 _SECRET = re.compile(r"TOKEN|KEY|PASSWORD|PASSWD|SECRET|CREDENTIAL", re.I)
-"""What a variable that holds one is called."""
+"""Names of environment variables that may hold a secret."""
 _ACCOUNT = re.compile(r"(://)[^/\s@]+@")
 _TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{8,}|(?<=Bearer )[\w.~+/=-]+", re.I)

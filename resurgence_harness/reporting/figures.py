@@ -1,11 +1,11 @@
-"""Figures of a run that stand alone: in the report, on a slide, in a ticket. PNG and SVG, from verdict.json alone.
+"""Standalone figures of a run, for reports, slides and tickets: PNG and SVG, from verdict.json alone.
 
-    matrix                  methods × concept counts: the erased rate before → after fine-tuning, the verdict as a word
+    matrix                  methods × concept counts: the erased rate before → after fine-tuning, the verdict as text
     rates-TASK-FINETUNING   the same on an axis in per cent, with intervals and the base's rate
-    steps-TASK-FINETUNING   the erased rate along the fine-tuning, for cells that were asked after some of its steps
+    steps-TASK-FINETUNING   the erased rate along the fine-tuning, for cells that were sampled after some of its steps
 
-Colours are Okabe and Ito's, which people with any colour vision tell apart; a verdict is always a word as well. The
-ground is opaque, so a figure reads the same on a dark page.
+Colours are Okabe and Ito's, which people with any colour vision can distinguish; a verdict is always written as well.
+The background is opaque, so a figure looks the same on a dark page.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ Run = Mapping[str, Any]
 
 _WORST = ("VIOLATED", "NO VERDICT", "UNDECIDED", "KNOWN", "HOLDS")
 _ROWS = 40
-"""So many cells on one axis; more are further figures."""
+"""Cells per axis; more cells make further figures."""
 
 
 def draw(run: Run, folder: Path) -> list[Path]:
-    """Write every figure as PNG and SVG into a folder, made if need be."""
+    """Write every figure as PNG and SVG into a folder, which is created if it is missing."""
     folder.mkdir(parents=True, exist_ok=True)
     written = []
     for name, figure in figures(run):
@@ -43,7 +43,7 @@ def draw(run: Run, folder: Path) -> list[Path]:
 
 
 def figures(run: Run) -> Iterator[tuple[str, Figure]]:
-    """Name and figure; none for a run without cells."""
+    """Names and figures; none for a run without cells."""
     if not run["cells"] and not run["missing"]:
         return
     yield "matrix", matrix(run)
@@ -53,10 +53,10 @@ def figures(run: Run) -> Iterator[tuple[str, Figure]]:
         for number, some in enumerate(sheets):
             more = f"-{number + 1}" if len(sheets) > 1 else ""
             yield f"rates-{task}-{finetuning}{more}", rates(some, f"{task}, fine-tuned by {finetuning}")
-        asked = [cell for cell in judged if cell["by_step"]]
-        for number, start in enumerate(range(0, len(asked), courses.PANELS)):
-            more = f"-{number + 1}" if len(asked) > courses.PANELS else ""
-            yield f"steps-{task}-{finetuning}{more}", courses.figure(asked[start : start + courses.PANELS])
+        with_steps = [cell for cell in judged if cell["by_step"]]
+        for number, start in enumerate(range(0, len(with_steps), courses.PANELS)):
+            more = f"-{number + 1}" if len(with_steps) > courses.PANELS else ""
+            yield f"steps-{task}-{finetuning}{more}", courses.figure(with_steps[start : start + courses.PANELS])
 
 
 def matrix(run: Run) -> Figure:
@@ -100,7 +100,7 @@ def rates(cells: Sequence[Mapping[str, Any]], title: str) -> Figure:
         after, before, colour = cell["after"], cell["before"], COLOURS[cell["verdict"]]
         if cell["base"] is not None:
             axes.plot(100 * cell["base"]["rate"], place, marker="|", color=PALE, markersize=11, linestyle="")
-        if before is not None:  # a candidate that is judged alone has no model before it
+        if before is not None:  # a candidate that is judged alone has no unlearned model
             ends = [100 * before["rate"], 100 * after["rate"]]
             axes.plot(ends, [place, place], color=colour, linewidth=1.2, alpha=0.6)
             axes.plot(ends[0], place, marker="o", markersize=9, markerfacecolor=PAPER, color=INK, linestyle="")
@@ -117,13 +117,13 @@ def rates(cells: Sequence[Mapping[str, Any]], title: str) -> Figure:
     axes.set_facecolor(PAPER)
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.tick_params(axis="y", length=0)
-    told = [
+    legend = [
         Line2D([], [], marker="|", color=PALE, markersize=11, linestyle="", label="base"),
         Line2D([], [], marker="o", markerfacecolor=PAPER, color=INK, markersize=7, linestyle="", label="unlearned"),
         Line2D([], [], marker="D", color=PALE, markersize=6.5, linestyle="", label="fine-tuned"),
         Line2D([], [], color=PALE, linewidth=5, alpha=0.4, label="its interval"),
     ]
-    figure.legend(handles=told, loc="outside lower center", ncols=4, fontsize=9, frameon=False)
+    figure.legend(handles=legend, loc="outside lower center", ncols=4, fontsize=9, frameon=False)
     return figure
 
 
@@ -138,22 +138,22 @@ def _panel(axes: Axes, cells: Sequence[Mapping[str, Any]], methods: Sequence[str
         places.setdefault((counts.index(cell["concepts"]), methods.index(cell["method"])), []).append(cell)
     for (left, top), runs in places.items():
         cell = min(runs, key=lambda one: _WORST.index(one.get("verdict", "NO VERDICT")))
-        words = cell.get("verdict", "NO VERDICT")
+        verdict = cell.get("verdict", "NO VERDICT")
         axes.add_patch(
-            Rectangle((left + 0.02, top + 0.04), 0.96, 0.92, facecolor=COLOURS[words], alpha=0.2, linewidth=0)
+            Rectangle((left + 0.02, top + 0.04), 0.96, 0.92, facecolor=COLOURS[verdict], alpha=0.2, linewidth=0)
         )
-        axes.add_patch(Rectangle((left + 0.02, top + 0.04), 0.035, 0.92, facecolor=COLOURS[words], linewidth=0))
+        axes.add_patch(Rectangle((left + 0.02, top + 0.04), 0.035, 0.92, facecolor=COLOURS[verdict], linewidth=0))
         middle = left + 0.52
         if "after" in cell:
             after = cell["after"]
             before = f"{100 * cell['before']['rate']:.1f} → " if cell["before"] is not None else ""
-            told = f"{before}{100 * after['rate']:.1f}"
-            axes.text(middle, top + 0.28, told, ha="center", va="center", fontsize=10, color=INK)
+            label = f"{before}{100 * after['rate']:.1f}"
+            axes.text(middle, top + 0.28, label, ha="center", va="center", fontsize=10, color=INK)
             bounds = f"({100 * after['low']:.1f}–{100 * after['high']:.1f})"
             axes.text(middle, top + 0.53, bounds, ha="center", va="center", fontsize=8, color=INK)
         place = top + (0.78 if "after" in cell else 0.5)
-        told = words if len(runs) == 1 else f"{words} (worst of {len(runs)} runs)"
-        axes.text(middle, place, told, ha="center", va="center", fontsize=8, color=INK, weight=_weight(words))
+        label = verdict if len(runs) == 1 else f"{verdict} (worst of {len(runs)} runs)"
+        axes.text(middle, place, label, ha="center", va="center", fontsize=8, color=INK, weight=_weight(verdict))
     axes.set_xticks([place + 0.5 for place in range(len(counts))], [_concepts(count) for count in counts])
     axes.set_yticks([place + 0.5 for place in range(len(methods))], methods)
     axes.tick_params(length=0, labelsize=9.5, labelcolor=INK, labeltop=True, labelbottom=False)

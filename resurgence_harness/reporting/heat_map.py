@@ -1,7 +1,7 @@
-"""Prompted × drawn: a heat map of what a cell's fine-tuned model drew, as the judge sees it.
+"""Prompted × drawn: a heat map of the concepts that the judge detected in the images of a cell's fine-tuned model.
 
-The numbers are those of the cell's record. Its answers are put together under what they stand for: the concept asked
-for, an erased one, another, nothing that the judge could name.
+The counts are those of the cell's record. The judge's answers are grouped by meaning: the prompted concept, an erased
+one, another, abstained.
 """
 
 from __future__ import annotations
@@ -16,27 +16,27 @@ from resurgence_harness.statistics import CellEvidence, Evidence
 from resurgence_harness.statistics.evidence import Outcome
 
 SHOWN_ANSWERS = 5
-"""Erased concepts with a column of their own, the most frequent ones."""
+"""Number of erased concepts that have their own column, the most frequent ones."""
 AS_ASKED = "as asked"
-"""The column for images that show what was asked for."""
+"""The column for images that show the prompted concept."""
 
 
 class Confusion(NamedTuple):
-    """What was drawn where what was asked for: counts of images."""
+    """Counts of images by prompted concept and meaning of the judge's answer."""
 
     asked: tuple[str, ...]
     answers: tuple[str, ...]
     counts: tuple[tuple[int, ...], ...]
-    """One row per concept asked for, the one that the judge saw least often as asked first; every image once."""
+    """One row per prompted concept, the lowest rate in column "as asked" first; every image counts once."""
 
 
 def confusion(
     counts: Mapping[str, Mapping[str, int]], evidence: Evidence, *, named: Collection[str], most: int = SHOWN_ANSWERS
 ) -> Confusion:
-    """Columns for a record's counts (concept asked for → answer → images), whose answers the evidence explains.
+    """Group a record's counts (prompted concept → answer → images) by the meanings of the answers in `evidence`.
 
-    As asked, any of the `named` concepts (the most frequent ones), another, abstained. A judge's answer to a concept
-    means one thing wherever it is given.
+    Columns: as asked, the `most` frequent of the `named` concepts, another, abstained. The same answer for the same
+    concept always has the same meaning.
     """
     meaning = {(judgment.concept, judgment.answer): judgment for judgment in evidence.judgments}
     rows: dict[str, Counter[str]] = {concept: Counter() for concept in counts}
@@ -71,24 +71,24 @@ def heat_map(record: Mapping[str, Any], evidence: CellEvidence, *, rows: int = 1
         if arm is None:
             continue
         found = confusion(record["confusion"][name], arm, named=erased)
-        if arm is evidence.after:  # what came back most comes first
+        if arm is evidence.after:  # highest rate first
             found = Confusion(found.asked[::-1], found.answers, found.counts[::-1])
         body += pages.heading(
-            f"{title}: asked of the fine-tuned model (rows), seen by {arm.judge} (columns), in images"
+            f"{title}: prompts for the fine-tuned model (rows), detected by {arm.judge} (columns), in images"
         )
         body += _heat(found, rows, bad={*erased, *([AS_ASKED] if arm is evidence.after else [])})
         if len(found.asked) > rows:
             body += f'<p class="dim">{len(found.asked) - rows} further concepts are in the first row only.</p>'
     return pages.page(
-        f'{body}<p class="dim">Orange: an erased concept was seen. Blue: anything else. The stronger, the larger '
-        "the share of the row.</p>"
+        f'{body}<p class="dim">Orange: an erased concept was detected. Blue: anything else. Stronger colour: a larger '
+        "share of the row.</p>"
     )
 
 
 def _heat(found: Confusion, rows: int, *, bad: Collection[str]) -> str:
     total = [sum(column) for column in zip(*found.counts, strict=True)]
     head = "".join(f"<th>{escape(answer)}</th>" for answer in found.answers)
-    lines = [f"<tr><th>asked for</th>{head}</tr>"]
+    lines = [f"<tr><th>prompted</th>{head}</tr>"]
     shown = [(f"all {len(found.asked)}", total)] if len(found.asked) > 1 else []
     shown += [(concept, list(counts)) for concept, counts in zip(found.asked, found.counts, strict=True)][:rows]
     for concept, counts in shown:

@@ -1,7 +1,7 @@
 """A CI job's summary in Markdown, and the annotations of a GitHub workflow.
 
-The summary stays under `LARGEST` bytes, above which GitHub drops it whole; what does not fit is said. Annotations are
-for cells that do not pass, the regressions first, at most ten: GitHub shows no more of one kind.
+The summary stays under `LARGEST` bytes, above which GitHub drops it; a note says if rows were left out. Annotations
+are for cells that do not pass, regressions first, at most ten: GitHub shows no more of one kind.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from resurgence_harness.reporting.file_set import encoded
 from resurgence_harness.reporting.terminal import completeness
 
 LARGEST = 1_000_000
-"""Bytes; GitHub's limit is 1 MiB a step."""
+"""Bytes; GitHub's limit is 1 MiB per step."""
 ANNOTATIONS = 10
 ARMS = ("base", "before", "after", "as_parent")
-"""The rates of erased concepts that have a column; the last only where a cell has it."""
+"""The rates of erased concepts that have a column; the last only if a cell has it."""
 SIGNS = {"HOLDS": "✅", "KNOWN": "🟡", "VIOLATED": "❌", "UNDECIDED": "❔"}
 _CUT = "\n*More cells are in verdict.json; they do not fit here.*\n"
 
@@ -57,18 +57,18 @@ def summary(run: Mapping[str, Any]) -> str:
 
 
 def errors(run: Mapping[str, Any]) -> list[str]:
-    """Workflow commands, each a line."""
-    told = sorted(
+    """Workflow commands, one per line."""
+    blocking = sorted(
         (cell for cell in run["cells"] if cell["verdict"] in ("VIOLATED", "UNDECIDED")),
         key=lambda cell: cell["verdict"] != "VIOLATED",
     )
-    lines = [(f"{one['id']} {one['verdict']}", one["reason"].splitlines()[0]) for one in told]
+    lines = [(f"{one['id']} {one['verdict']}", one["reason"].splitlines()[0]) for one in blocking]
     lines += [(f"{one['id']} has no verdict", one["why"]) for one in run["missing"]]
     return [f"::error title={parameter(title)}::{command(why)}" for title, why in lines[:ANNOTATIONS]]
 
 
 def append(run: Mapping[str, Any], environ: Mapping[str, str] = os.environ) -> None:
-    """Append the summary where GitHub wants it; HarnessError where that cannot be, and then nothing of it is left."""
+    """Append the summary to $GITHUB_STEP_SUMMARY; HarnessError if that fails, and then no part of it is left."""
     place = environ.get("GITHUB_STEP_SUMMARY")
     if not place:
         return
@@ -101,7 +101,7 @@ def workflow_commands(run: Mapping[str, Any], environ: Mapping[str, str] = os.en
 
 
 def write_job_summary(run: Mapping[str, Any], environ: Mapping[str, str] = os.environ) -> list[str]:
-    """Append the summary, and give the annotations to print."""
+    """Append the summary; returns the annotations to print."""
     append(run, environ)
     return workflow_commands(run, environ)
 

@@ -1,6 +1,6 @@
-"""JUnit XML: one test case per cell and one property per number, for the CI that reads nothing else.
+"""JUnit XML: one test case per cell and one property per number, for CI systems that read nothing else.
 
-VIOLATED and UNDECIDED are failures, told apart by `type`; a cell without a verdict is an error. None is ever skipped.
+VIOLATED and UNDECIDED are failures with different `type`; a cell without a verdict is an error. None is ever skipped.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ ARMS = (
 
 
 def numbers(record: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Every number of a cell, by a name of its own: "after.rate", "rise.high" …; what was not asked is left out."""
+    """Every number of a cell by name: "after.rate", "rise.high" …; arms that were not sampled are left out."""
     yield "verdict", record["verdict"]
     yield "limits", record["limits"]
     for arm in ARMS:
@@ -76,16 +76,16 @@ def junit(run: Mapping[str, Any]) -> str:
         about |= {f"differs {place}": one for place, one in enumerate(gate.get("differences") or (), start=1)}
     _properties(suite, about.items())
     for cell in cells:
-        words = {"classname": f"resurgence.{cell['task']}", "name": cell["id"], "time": f"{cell['seconds']:.3f}"}
-        case = tree.SubElement(suite, "testcase", {name: xml(value) for name, value in words.items()})
+        naming = {"classname": f"resurgence.{cell['task']}", "name": cell["id"], "time": f"{cell['seconds']:.3f}"}
+        case = tree.SubElement(suite, "testcase", {name: xml(value) for name, value in naming.items()})
         _properties(case, numbers(cell))
         if cell in failed:
             first = cell["reason"].splitlines()[0]
             attributes = {"type": cell["verdict"], "message": xml(f"{cell['verdict']}: {first}")}
             tree.SubElement(case, "failure", attributes).text = xml(f"{cell['reason']}\n{cell['arithmetic']}")
     for entry in missing:
-        words = {"classname": f"resurgence.{entry['task']}", "name": entry["id"]}
-        case = tree.SubElement(suite, "testcase", {name: xml(value) for name, value in words.items()})
+        naming = {"classname": f"resurgence.{entry['task']}", "name": entry["id"]}
+        case = tree.SubElement(suite, "testcase", {name: xml(value) for name, value in naming.items()})
         tree.SubElement(case, "error", {"type": entry["kind"], "message": xml(entry["why"])})
     tree.indent(root)
     return '<?xml version="1.0" encoding="utf-8"?>\n' + tree.tostring(root, encoding="unicode") + "\n"

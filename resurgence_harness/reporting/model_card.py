@@ -1,7 +1,7 @@
 """A model card's section with the verdicts, and `model-index` metadata: to be pasted, or proposed as a pull request.
 
-The metadata is what the hub reads from the top of a README; the section is for people. Nothing is uploaded here. In a
-card that is there already the section goes to the end, between two comments by which a later one replaces it.
+The hub reads the metadata from the top of a README; the section is for readers. Nothing is uploaded here. In an
+existing card the section is appended between two comments, by which a later run finds and replaces it.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from resurgence_harness.errors import UserError, sentence, shown
 from resurgence_harness.reporting.escaping import markdown
 
 LIMITS = (
-    "Each verdict speaks of the concepts, prompts and seeds listed in the policy, of these files and of this judge. "
-    "It does not say that the concepts cannot be drawn in another way, or brought back by another fine-tuning."
+    "Each verdict applies to the concepts, prompts and seeds listed in the policy, these files and this judge. "
+    "It does not show that the concepts cannot be drawn in another way, or brought back by another fine-tuning."
 )
 
 KIND = "resurgence-harness"
-"""The type of the data sets by which this package's results are told from others."""
+"""Dataset type that marks this package's results."""
 LONGEST_FRONT = 100_000
-"""Characters of a card's metadata that are read."""
+"""Maximum characters of a card's metadata."""
 BEGIN, END = f"<!-- {KIND}: begin -->", f"<!-- {KIND}: end -->"
 _FRONT = re.compile(r"\A---[ \t]*\r?\n(.*?)(?:\r?\n)?^---[ \t]*$\r?\n?", re.S | re.M)
 
@@ -41,8 +41,8 @@ def metadata(run: Mapping[str, Any], name: str) -> dict[str, Any]:
                         "metrics": [
                             {"type": "verdict", "value": cell["verdict"], "name": "Verdict"},
                             *(
-                                {"type": kind, "value": round(100 * cell[arm]["rate"], 2), "name": words}
-                                for arm, kind, words in (
+                                {"type": kind, "value": round(100 * cell[arm]["rate"], 2), "name": title}
+                                for arm, kind, title in (
                                     ("after", "erased_rate", "Erased concepts drawn, % of images"),
                                     ("retained_after", "retained_rate", "Retained concepts drawn, % of images"),
                                 )
@@ -86,11 +86,11 @@ def body(run: Mapping[str, Any]) -> str:
 
 
 def _differences(run: Mapping[str, Any]) -> list[str]:
-    """What of the candidate is not its parent's beside the weights, and what it draws with the parent's."""
+    """How the candidate's settings differ from its parent's, and its erased rate with the parent's settings."""
     found = run["gate"].get("differences") or ()
     if not found:
         return []
-    lines = ["", "Beside its weights this model differs from its parent:", ""]
+    lines = ["", "Apart from its weights, this model differs from its parent in:", ""]
     lines += [f"* {markdown(one)}" for one in found]
     lines += ["", "With its parent's tokenizer, scheduler and VAE the erased concepts are drawn", ""]
     for cell in run["cells"]:
@@ -105,40 +105,40 @@ def _differences(run: Mapping[str, Any]) -> list[str]:
 
 
 def merged(readme: str, run: Mapping[str, Any], repo: str) -> str:
-    """A model's card with the section and its metadata; everything else stays as it is.
+    """A model's card with the section and its metadata; everything else is unchanged.
 
-    Where the card has a `model-index` already, the results of others in it stay, and its front matter is written anew.
+    If the card already has a `model-index`, other results in it are kept and the front matter is rewritten.
     """
     front, rest = _parts(readme)
-    said = check_readable(readme, repo)
-    index = said.get("model-index") or []
+    known = check_readable(readme, repo)
+    index = known.get("model-index") or []
     ours = metadata(run, repo.partition("/")[2])
     if index:
         others = [one for one in index[0].get("results") or [] if (one.get("dataset") or {}).get("type") != KIND]
         first = {**index[0], "results": [*others, *ours["model-index"][0]["results"]]}
-        front = _yaml({**said, "model-index": [first, *index[1:]]})
+        front = _yaml({**known, "model-index": [first, *index[1:]]})
     else:
         front = f"{front}\n{_yaml(ours)}" if front.strip() else _yaml(ours)
-    told = f"{BEGIN}\n{body(run)}{END}\n"
+    section_text = f"{BEGIN}\n{body(run)}{END}\n"
     before, begin, after = rest.partition(BEGIN)
     _, end, after = after.partition(END)
     if begin and end:
-        rest = before + told + after.removeprefix("\n")
+        rest = before + section_text + after.removeprefix("\n")
     else:
-        rest = f"{rest.rstrip()}\n\n{told}" if rest.strip() else f"\n{told}"
+        rest = f"{rest.rstrip()}\n\n{section_text}" if rest.strip() else f"\n{section_text}"
     return f"---\n{front}---\n{rest}"
 
 
 def check_readable(readme: str, repo: str) -> dict[str, Any]:
-    """What the front matter of a card says; UserError where nothing can be added to it."""
+    """The front matter of a card; UserError if nothing can be added to it."""
     front, _ = _parts(readme)
     try:
         if len(front) > LONGEST_FRONT or any(isinstance(token, yaml.AliasToken) for token in yaml.scan(front)):
-            raise ValueError("it is very long, or repeats parts of itself by aliases")
-        said = yaml.safe_load(front) or {}
-        index = said.get("model-index") or []
+            raise ValueError("it is too long, or uses YAML aliases")
+        found = yaml.safe_load(front) or {}
+        index = found.get("model-index") or []
         if not all(isinstance(one, dict) for result in index for one in (result, *(result.get("results") or []))):
-            raise ValueError("its model-index is no list of results")
+            raise ValueError("its model-index is not a list of results")
     except (yaml.YAMLError, ValueError, AttributeError, TypeError, RecursionError) as error:
         raise UserError(
             sentence(
@@ -147,14 +147,14 @@ def check_readable(readme: str, repo: str) -> dict[str, Any]:
                 do="Correct the lines between --- and --- at the top of its README.md first.",
             )
         ) from None
-    return dict(said)
+    return dict(found)
 
 
 def _parts(readme: str) -> tuple[str, str]:
-    """The front matter without its rules, and the rest."""
+    """The front matter without its --- lines, and the rest."""
     found = _FRONT.match(readme)
     return (found[1], readme[found.end() :]) if found else ("", readme)
 
 
-def _yaml(said: Mapping[str, Any]) -> str:
-    return str(yaml.safe_dump(dict(said), sort_keys=False, allow_unicode=True))
+def _yaml(content: Mapping[str, Any]) -> str:
+    return str(yaml.safe_dump(dict(content), sort_keys=False, allow_unicode=True))

@@ -1,9 +1,9 @@
-"""A model card's section, proposed to the hub as a pull request: who keeps the model decides whether it goes in.
+"""Proposes the model card's section as a pull request on the Hugging Face hub; the model's owner may merge it.
 
     resurgence gate … --model-card-pr owner/name
 
-Before an image is drawn the repository is looked up with the account that huggingface_hub knows (HF_TOKEN, `hf auth
-login`). Afterwards its README.md of that moment gets the section and the metadata, nothing else is changed.
+The repository is looked up before any image is drawn, with huggingface_hub's account (HF_TOKEN, `hf auth login`).
+Afterwards the section and the metadata are added to the README.md that was read then; nothing else is changed.
 """
 
 from __future__ import annotations
@@ -19,23 +19,23 @@ from resurgence_harness.errors import HarnessError, UserError, sentence, shown
 from resurgence_harness.reporting import escaping, model_card
 
 README, LARGEST = "README.md", 2_000_000
-"""The card, and its bytes at most."""
+"""File name of the card, and its maximum size in bytes."""
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Proposal:
-    """A repository that was found, to which a pull request will be opened."""
+    """An existing repository for which a pull request will be opened."""
 
     repo: str
     """owner/name."""
     readme: str
-    """Its card as it is; empty where there is none."""
+    """Its current card; empty if it has none."""
     revision: str
-    """The commit whose card that is; the pull request is made against it."""
+    """Commit of that card, and parent of the pull request."""
 
     def send(self, run: Mapping[str, Any]) -> str:
-        """Open the pull request; gives its address. HarnessError where the hub does not take it."""
+        """Open the pull request and return its URL; HarnessError if the hub does not accept it."""
         from huggingface_hub import CommitOperationAdd, HfApi
 
         try:
@@ -59,9 +59,9 @@ class Proposal:
 
 
 def prepared(repo: str) -> Proposal:
-    """The repository and its card; UserError for everything in the way, before anything is drawn."""
+    """Look up the repository and its card; UserError for whatever prevents a pull request, before sampling."""
     if not _NAME.fullmatch(repo):
-        raise UserError(sentence(f'"{shown(repo)}" is no repository of models.', do="Give --model-card-pr owner/name."))
+        raise UserError(sentence(f'"{shown(repo)}" is not a model repository.', do="Give --model-card-pr owner/name."))
     from huggingface_hub import HfApi, constants, get_token
     from huggingface_hub.errors import EntryNotFoundError
 
@@ -76,7 +76,7 @@ def prepared(repo: str) -> Proposal:
     if not get_token():
         raise UserError(
             sentence(
-                f"A pull request to {repo} needs an account, and no token is known.",
+                f"A pull request to {repo} needs an account, and no token is set.",
                 do=f"Set HF_TOKEN, or run `hf auth login`, {leave}",
             )
         )

@@ -1,6 +1,6 @@
-"""What an earlier run left in a folder of Allure results, removed before any test of this one runs.
+"""Removes the Allure results of an earlier run before any test of this run starts.
 
-Without allure itself: a release gate removes old results, too.
+It does not import allure: a release gate removes old results as well.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 FOLDER = "allure-results"
-"""Below --resurgence-out: a pytest run's Allure results, unless --alluredir names another folder."""
+"""Folder below --resurgence-out for a pytest run's Allure results, unless --alluredir names another."""
 OURS = (
     "*-result.json",
     "*-container.json",
@@ -20,7 +20,7 @@ OURS = (
     "executor.json",
     "categories.json",
 )
-"""Names of the files of one run."""
+"""Patterns of the file names of one run."""
 
 
 def clean(directory: Path) -> None:

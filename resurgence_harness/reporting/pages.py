@@ -1,7 +1,7 @@
-"""Small HTML pages inside the report: escaped text, one style, no script, nothing fetched.
+"""Small HTML pages inside the report: escaped text, one style sheet, no scripts, no network requests.
 
-Allure shows them in a frame that runs no script, on a light or a dark ground: so colours are half transparent, text
-keeps the frame's colour, and an image that must be asked for is uncovered by a label and a checkbox.
+Allure shows them in a frame that runs no script, on a light or a dark background: colours are therefore half
+transparent, text keeps the frame's colour, and a covered image is uncovered by a label and a checkbox.
 """
 
 from __future__ import annotations
@@ -41,11 +41,11 @@ padding-top:90px;font-size:16px;line-height:1.4;font-weight:600;color:#fff;backg
 .rh .asked:focus-visible+.covered{outline:3px solid #0072b2}
 """
 COVER = "These images may be disturbing. Click to see them."
-"""What stands over a covered picture."""
+"""Text over a covered picture."""
 
 
 def page(body: str, *, whole: bool = True) -> str:
-    """A page of its own, or (not `whole`) what goes into a frame that has a head already."""
+    """A complete HTML page, or (not `whole`) a fragment for a frame that already has a head."""
     inside = f'<div class="rh">{body}</div><style>{STYLE}</style>'
     if not whole:
         return inside
@@ -53,7 +53,7 @@ def page(body: str, *, whole: bool = True) -> str:
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[object]], *, marked: Iterable[int] = (), text: int = 1) -> str:
-    """A table whose first `text` columns are words and whose others are numbers; `marked` rows stand out."""
+    """A table whose first `text` columns are text and whose others are numbers; `marked` rows are highlighted."""
     stand_out = set(marked)
 
     def cells(row: Sequence[object], tag: str) -> str:
@@ -68,7 +68,7 @@ def table(header: Sequence[str], rows: Iterable[Sequence[object]], *, marked: It
 
 
 def facts(rows: Iterable[tuple[str, object]]) -> str:
-    """Name and value, one a line; long values wrap."""
+    """Names and values, one pair per line; long values wrap."""
     lines = (
         f'<tr><td class="dim">{escape(name)}</td><td class="long">{escape(str(value))}</td></tr>'
         for name, value in rows
@@ -78,7 +78,7 @@ def facts(rows: Iterable[tuple[str, object]]) -> str:
 
 
 def picture(content: bytes, *, about: str, covered: bool, kind: str = "image/jpeg") -> str:
-    """A picture inside the page; `covered`: blurred until somebody asks to see it."""
+    """A picture inside the page; `covered`: blurred until the reader clicks on it."""
     source = f"data:{kind};base64,{base64.b64encode(content).decode()}"
     if not covered:
         return f'<img class="strip" alt="{escape(about)}" src="{source}">'
@@ -93,11 +93,11 @@ def heading(text: str) -> str:
     return f"<h3>{escape(text)}</h3>"
 
 
-def leading(words: str, *, to: str) -> str:
-    """Words that lead to an element of the same page by its id: a link where the report's own script is (shell.py)."""
-    return f'<span data-leads-to="{escape(to)}">{escape(words)}</span>'
+def leading(text: str, *, to: str) -> str:
+    """Text that becomes a link to the element with id `to` on the same page, by the report's script (shell.py)."""
+    return f'<span data-leads-to="{escape(to)}">{escape(text)}</span>'
 
 
 def preformatted(text: str) -> str:
-    """Text as it is, wrapped."""
+    """Preformatted text, wrapped."""
     return f"<pre>{escape(text)}</pre>"

@@ -1,4 +1,4 @@
-"""How every figure looks: colours, paper and ink, and how it is written."""
+"""The style of every figure: colours and background; and how figures are saved."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ COLOURS = {
     "VIOLATED": "#D55E00",
     "NO VERDICT": "#222222",
 }
-"""Okabe and Ito, Color universal design (2008); grey and black for what is not known."""
+"""Okabe and Ito, Color universal design (2008); grey for UNDECIDED, black without a verdict."""
 PAPER, INK, PALE = "#fcfcfa", "#1c1c20", "#6e6e76"
-"""An opaque ground, so that a figure reads the same on a dark page."""
+"""Background, text, secondary text; the background is opaque, so that figures look the same on a dark page."""
 
 
 def save(figure: Figure, to: Path | BinaryIO, *, kind: str = "") -> None:
-    """Write a figure as "png" or "svg", a path's own suffix where `kind` is empty; the same bytes for the same run."""
+    """Write a figure as "png" or "svg", by the path's suffix if `kind` is empty; the same bytes for the same run."""
     import matplotlib
 
     style: Any = {"svg.hashsalt": "resurgence", "svg.fonttype": "none", "font.family": "sans-serif"}

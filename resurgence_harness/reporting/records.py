@@ -1,4 +1,4 @@
-"""A cell as it stands in verdict.json: what was asked, what was seen, what is said of it."""
+"""A cell's object in verdict.json: models, prompts, measured rates and verdict."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _LIBRARIES = ("torch", "diffusers", "transformers", "peft", "pytest", "pytest-xd
 def cell_record(examined: Examined[Any], *, nodeid: str, limits: str, store: Store) -> dict[str, Any]:
     """The cell's object in verdict.json.
 
-    `limits` is the digest of the file that fixed them. `store` holds what came out of every recipe.
+    `limits`: digest of the limits file. `store`: where the checkpoint of every recipe is looked up.
     """
     inquiry, evidence, verdict, rule = examined.inquiry, examined.evidence, examined.verdict, examined.rule
     plan, cell = inquiry.plan, inquiry.plan.cell
-    told = verdict.as_dict()
-    rates, erased = told["rates"], evidence.after.concepts
+    content = verdict.as_dict()
+    rates, erased = content["rates"], evidence.after.concepts
     accepted = rule.acceptance if rule.acceptance and rule.acceptance.counts(day_in_utc(), rule.settings) else None
 
     def incidental(arm: Evidence | None) -> dict[str, Any] | None:
@@ -51,8 +51,8 @@ def cell_record(examined: Examined[Any], *, nodeid: str, limits: str, store: Sto
             for step, arm in ({0: evidence.before, **examined.by_step} if examined.by_step else {}).items()
             if arm is not None
         ],
-        "verdict": told["verdict"],
-        "reason": told["reason"],
+        "verdict": content["verdict"],
+        "reason": content["reason"],
         "base_retained": rates.get("base_retained"),
         "insample_before": rates.get("insample_before"),
         "insample_after": rates.get("insample_after"),
@@ -66,15 +66,15 @@ def cell_record(examined: Examined[Any], *, nodeid: str, limits: str, store: Sto
         ],
         "confusion": {name: confusion(arm) for name, arm in evidence.arms()},
         "alpha": verdict.alpha,
-        "outcome": told["outcome"],
-        "findings": told["findings"],
-        "controls": told["controls"],
-        "agreement": told["agreement"],
-        "culprits": told["culprits"],
-        "arithmetic": told["arithmetic"],
-        "tighten": told["tighten"],
-        "images_to_settle": told["images_to_settle"],
-        "e_value": told["e_value"],
+        "outcome": content["outcome"],
+        "findings": content["findings"],
+        "controls": content["controls"],
+        "agreement": content["agreement"],
+        "culprits": content["culprits"],
+        "arithmetic": content["arithmetic"],
+        "tighten": content["tighten"],
+        "images_to_settle": content["images_to_settle"],
+        "e_value": content["e_value"],
         "judge": evidence.after.judge,
         "limits": limits,
         "engine": plan.engine,
@@ -93,7 +93,7 @@ def cell_record(examined: Examined[Any], *, nodeid: str, limits: str, store: Sto
 
 
 def _model(recipe: Recipe, store: Store) -> dict[str, str]:
-    """Recipe, key and digest; an empty digest where the checkpoint was cleared away since it was judged."""
+    """Recipe, key and digest; the digest is empty if the checkpoint was removed from the store since it was judged."""
     if not recipe.steps:
         return {"recipe": recipe.label, "key": recipe.base.digest, "digest": recipe.base.digest}
     key = checkpoint_key(recipe)
@@ -102,7 +102,7 @@ def _model(recipe: Recipe, store: Store) -> dict[str, str]:
 
 
 def libraries() -> dict[str, str]:
-    """The versions of the libraries that a verdict depends on, as far as they are installed."""
+    """Versions of those libraries that a verdict depends on and that are installed."""
     found = {}
     for name in _LIBRARIES:
         try:

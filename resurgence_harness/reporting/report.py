@@ -1,10 +1,10 @@
-"""From a run's results to the report that a reviewer opens: read, checked, told, made by Allure, made private.
+"""Makes the report of a run: reads and checks its results, labels copies of them for a reviewer, and runs Allure.
 
     verdict.json ─┐
-                  ├─▶ results of this run alone, in a reviewer's words ──Allure──▶ pages ──no request leaves──▶ report
+                  ├─▶ labelled results of this run alone ──Allure──▶ pages ──outside requests removed──▶ report
     allure-results┘
 
-Results are never changed where they lie. A report is put in place whole: whoever looks at the old one sees the old one.
+The result files themselves are never changed. A report replaces an older one as a whole, once it is complete.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from resurgence_harness.reporting.palette import save
 
 VERDICTS, RESULTS = "verdict.json", "allure-results"
 FOLDER, SINGLE = "allure-report", "resurgence-report.html"
-"""What is made: a folder that a web server shows, or one file."""
+"""The report: a folder for a web server, or a single file."""
 HISTORY = "history.jsonl"
 """One line per run, for trends; kept beside the report."""
 _AGAIN = "Run the suite again, for example: pytest suites/celebrity"
@@ -48,25 +48,25 @@ class Results:
     folder: Path
     """Its Allure results."""
     tests: dict[str, dict[str, Any]]
-    """The run's own results by file name."""
+    """The results of this run, by file name."""
     left_out: int
     """Results of earlier runs in the same folder."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Built:
-    """A report in its place."""
+    """A finished report."""
 
     page: Path
-    """What to open."""
+    """The file to open."""
     size: int
-    """Bytes, of everything."""
+    """Total size in bytes."""
     title: str
     left_out: int
 
 
 def read_run(source: Path) -> dict[str, Any]:
-    """verdict.json of a results folder; UserError in a sentence for everything that it is not."""
+    """verdict.json of a results folder; UserError if it is missing, damaged or of another version."""
     path = source / VERDICTS
     if not path.is_file():
         begun = (source / RESULTS).is_dir() and any((source / RESULTS).iterdir())
@@ -117,22 +117,22 @@ def read_run(source: Path) -> dict[str, Any]:
 
 
 def read(source: Path, folder: Path | None = None) -> Results:
-    """A run and its Allure results, those of other runs left out; UserError where one cannot be shown whole."""
+    """A run and its Allure results, without those of other runs; UserError if results are missing or damaged."""
     run = read_run(source)
     folder = folder or source / RESULTS
     files = sorted(folder.glob("*-result.json")) if folder.is_dir() else []
     if not files and run["gate"] and not any("::" in one["nodeid"] for one in (*run["cells"], *run["missing"])):
         raise UserError(
             sentence(
-                f"The gate in {source} was run by itself, which leaves no Allure results.",
+                f"The gate in {source} was run with `resurgence gate`, which writes no Allure results.",
                 do="Run the same gate as pytest --pyargs resurgence_harness.gate --resurgence-policy policy.yaml, which"
-                " leaves them; or draw this one's figures with --figures DIR.",
+                " writes them; or draw only the figures of this one with --figures DIR.",
             )
         )
     if not files:
         raise UserError(
             sentence(
-                f"The run in {source} left no Allure results.",
+                f"The run in {source} wrote no Allure results.",
                 looked_in=folder,
                 do="If it was started with --alluredir, name that folder with --results; else install allure-pytest and"
                 " run again.",
@@ -151,13 +151,11 @@ def read(source: Path, folder: Path | None = None) -> Results:
 
 
 def build(results: Results, into: Path, generator: Generator, *, single: bool = False) -> Built:
-    """Make the report and put it in place, in the folder `into`."""
+    """Make the report in the folder `into`, replacing an older one."""
     place = into / (SINGLE if single else FOLDER)
     with _writable(into), tempfile.TemporaryDirectory(prefix=".report-", dir=into) as work:
         if place.is_dir() and any(place.iterdir()) and not (place / "index.html").is_file():
-            raise UserError(
-                sentence(f"{place} is something else than a report.", do="Move it away, or choose a folder with --to.")
-            )
+            raise UserError(sentence(f"{place} is not a report.", do="Move it away, or choose a folder with --to."))
         folder = Path(work)
         (folder / "results").mkdir()
         shown = stage(results, folder / "results")
@@ -182,7 +180,7 @@ def build(results: Results, into: Path, generator: Generator, *, single: bool = 
 
 
 def stage(results: Results, folder: Path) -> int:
-    """Write what Allure shall show, pictures as links where that is possible; gives the number of tests."""
+    """Write the results that Allure reads into `folder`, pictures as hard links if possible; returns how many tests."""
     run = results.run
     cells = {_key(cell["nodeid"]): cell for cell in run["cells"]}
     missing = {_key(entry["nodeid"]): entry for entry in run["missing"]}
@@ -191,9 +189,9 @@ def stage(results: Results, folder: Path) -> int:
         key = _key_of(result)
         entry = missing.get(key)
         if entry is not None and entry["kind"] != "harness error" and result.get("fullName") != entry["nodeid"]:
-            continue  # the test that was skipped or cut off; a result that says so stands for it
-        told = _told(result, cells.get(key), entry)
-        (folder / name).write_text(json.dumps(told), encoding="utf-8")
+            continue  # a skipped or aborted test: the controller's own result for it is shown instead
+        labelled = _labelled(result, cells.get(key), entry)
+        (folder / name).write_text(json.dumps(labelled), encoding="utf-8")
         shown += 1
         for source in _sources(result):
             _link(results.folder / source, folder / source)
@@ -209,7 +207,7 @@ def stage(results: Results, folder: Path) -> int:
 
 
 def draw_figures(source: Path, folder: Path) -> list[Path]:
-    """Draw a run's figures into a folder, made if need be."""
+    """Draw a run's figures into a folder, which is created if it is missing."""
     run = read_run(source)
     if folder.exists() and not folder.is_dir():
         raise UserError(sentence(f"{folder} is not a directory.", do="Give a directory with --figures."))
@@ -228,23 +226,25 @@ def draw_figures(source: Path, folder: Path) -> list[Path]:
 _RUN_FILES = ("environment.properties", "executor.json", "categories.json")
 
 
-def _told(result: dict[str, Any], cell: Mapping[str, Any] | None, entry: Mapping[str, Any] | None) -> dict[str, Any]:
-    """A result in a reviewer's words: what happened as its name, the whole sentence as its message, figures below."""
-    told = {**result, "parameters": [_bare(parameter) for parameter in result.get("parameters", [])]}
+def _labelled(
+    result: dict[str, Any], cell: Mapping[str, Any] | None, entry: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """A result labelled for a reviewer: category and rates as its name, the verdict's sentence as its message."""
+    labelled = {**result, "parameters": [_bare(parameter) for parameter in result.get("parameters", [])]}
     details = dict(result.get("statusDetails") or {})
     message = str(details.get("message") or "")
     category = category_of(str(result.get("status")), message)
     if cell is not None:
         before = f"{100 * cell['before']['rate']:.1f} % → " if cell["before"] is not None else ""
         rates = f"{before}{100 * cell['after']['rate']:.1f} %"
-        told["name"] = f"{cell['id']}: {category.name if category else 'holds'} · {rates}"
+        labelled["name"] = f"{cell['id']}: {category.name if category else 'holds'} · {rates}"
     elif entry is not None:
-        told["name"] = f"{entry['id']}: {category.name if category else result.get('status')} · no verdict"
+        labelled["name"] = f"{entry['id']}: {category.name if category else result.get('status')} · no verdict"
         method, count, _ = run_page.parts(entry["id"])
         story = "1 concept" if count == 1 else f"{count} concepts"
         known = {label["name"] for label in result.get("labels", [])}
         labels = {"epic": entry["task"], "feature": method, "story": story}
-        told["labels"] = [
+        labelled["labels"] = [
             *result.get("labels", []),
             *({"name": name, "value": value} for name, value in labels.items() if name not in known),
         ]
@@ -252,12 +252,12 @@ def _told(result: dict[str, Any], cell: Mapping[str, Any] | None, entry: Mapping
     if cell is not None and category is not None:
         details["message"] = re.sub(r"^[\w.]+\.(?=\w+: )\w+: ", "", first)
         details["trace"] = rest
-    told["statusDetails"] = details or None
-    return told
+    labelled["statusDetails"] = details or None
+    return labelled
 
 
 def _bare(parameter: dict[str, Any]) -> dict[str, Any]:
-    """A parameter without the quotation marks that allure-pytest puts around words."""
+    """A parameter without the quotation marks that allure-pytest puts around text."""
     value = str(parameter.get("value", ""))
     quoted = len(value) > 1 and value[0] == value[-1] == "'"
     return {**parameter, "value": value[1:-1] if quoted else value}
@@ -284,13 +284,13 @@ def _attach_run(run: Mapping[str, Any], folder: Path) -> None:
 
 
 def _check_whole(run: Mapping[str, Any], folder: Path, tests: Mapping[str, Mapping[str, Any]]) -> None:
-    """UserError where a judged cell has no result, or a result names a file that is not there."""
+    """UserError if a cell has no Allure result, or a result names a file that does not exist."""
     there = Counter(_key_of(result) for result in tests.values())
     lost = [record["id"] for record in [*run["cells"], *run["missing"]] if not there[_key(record["nodeid"])]]
     if lost:
         raise UserError(
             sentence(
-                f"The results in {folder} are not whole: {len(lost)} of the run's cells have none.",
+                f"The results in {folder} are incomplete: {len(lost)} of the run's cells have none.",
                 first=lost[0],
                 do=_AGAIN,
             )
@@ -304,7 +304,7 @@ def _check_whole(run: Mapping[str, Any], folder: Path, tests: Mapping[str, Mappi
 
 
 def _check_made(index: Path, shown: int, *, single: bool) -> None:
-    """HarnessError unless Allure has made a page for every test: it ends with 0 when a plugin of it fails."""
+    """HarnessError unless Allure made a page for every test: it exits with 0 even if one of its plugins fails."""
     made = -1
     if index.is_file():
         folder = index.parent / "data" / "test-results"
@@ -313,7 +313,7 @@ def _check_made(index: Path, shown: int, *, single: bool) -> None:
     if made != shown:
         raise HarnessError(
             sentence(
-                "Allure has made a report that is not whole.",
+                "Allure has made an incomplete report.",
                 tests=shown,
                 pages="no first page" if made < 0 else made,
                 do="Report this with the results folder; the verdicts in verdict.json stand.",
@@ -323,7 +323,7 @@ def _check_made(index: Path, shown: int, *, single: bool) -> None:
 
 class _Attachment(BaseModel):
     source: str = Field(pattern=r"^[^/\\\x00]+$")
-    """A file in the folder of results, and nowhere else."""
+    """Name of a file in the folder of results; not a path."""
 
 
 class _Named(BaseModel):
@@ -336,7 +336,7 @@ class _Step(BaseModel):
 
 
 class _AllureResult(_Step):
-    """What is used of a result that allure-pytest wrote."""
+    """The fields that are read of a result that allure-pytest wrote."""
 
     start: int = 0
     fullName: str = ""
@@ -358,7 +358,7 @@ def _result(file: Path) -> dict[str, Any]:
 
 
 def _sources(result: Mapping[str, Any]) -> Iterator[str]:
-    """Files that a result and its steps name."""
+    """Names of the attached files of a result and its steps."""
     for attachment in result.get("attachments") or ():
         yield str(attachment["source"])
     for step in result.get("steps") or ():
@@ -366,7 +366,7 @@ def _sources(result: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _key(nodeid: str) -> tuple[str, str]:
-    """A cell's test as Allure names it, and the cell."""
+    """Allure's name of a cell's test, and the cell's id."""
     path, _, rest = nodeid.partition("::")
     test, _, cell = rest.partition("[")
     *classes, name = test.split("::")
@@ -378,11 +378,11 @@ def _key_of(result: Mapping[str, Any]) -> tuple[str, str]:
     full = str(result.get("fullName", ""))
     if "::" in full:  # written by the controller for a test that never ran
         return _key(full)
-    _, opened, words = str(result.get("name", "")).partition(f"{full.rpartition('#')[2]}[")
+    _, opened, remainder = str(result.get("name", "")).partition(f"{full.rpartition('#')[2]}[")
     if opened:
-        return full, words.removesuffix("]")
+        return full, remainder.removesuffix("]")
     cell = next((_bare(one)["value"] for one in result.get("parameters", []) if one["name"] == "cell"), "")
-    return full, str(cell)  # a test with a title of its own
+    return full, str(cell)  # a test with its own title
 
 
 def _get(found: Any, name: str) -> Any:
@@ -397,7 +397,7 @@ def _link(source: Path, place: Path) -> None:
 
 
 def _swap(made: Path, place: Path) -> None:
-    """Put a folder in place of an older one."""
+    """Replace an older folder by a new one."""
     old = made.parent / "old"
     if place.exists():
         place.replace(old)
@@ -406,7 +406,7 @@ def _swap(made: Path, place: Path) -> None:
 
 @contextmanager
 def _writable(into: Path) -> Iterator[None]:
-    """Everything inside writes into this folder; UserError where that cannot be, HarnessError where it fails midway."""
+    """Context for writing into this folder; UserError if it is not writable, HarnessError if writing fails midway."""
     try:
         into.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=into):
@@ -424,7 +424,7 @@ def _writable(into: Path) -> Iterator[None]:
     except OSError as error:
         raise HarnessError(
             sentence(
-                f"The report could not be written into {shown(str(into))}; nothing of it was left.",
+                f"The report could not be written into {shown(str(into))}; what was written of it was removed.",
                 reason=error.strerror or error,
                 do="Free space there, or choose another folder with --to.",
             )

@@ -22,10 +22,10 @@ from resurgence_harness.storing import Seal
 
 @dataclass(frozen=True, kw_only=True)
 class Chosen:
-    """What was chosen for a run: the object `selection` of verdict.json, of one shape for suites and gates."""
+    """The choices of a run: the object `selection` of verdict.json, with the same fields for suites and gates."""
 
     engine: str
-    """How many images are drawn, a word of `selection.ENGINES`."""
+    """How the number of images is decided: a name in `selection.ENGINES`."""
     choices: Mapping[str, Any]
     """A suite's options, or a gate's policy, by name."""
     changed: Mapping[str, Any] = field(default_factory=dict)
@@ -33,22 +33,22 @@ class Chosen:
     settings: str = ""
     """sha256 of the settings file; empty without one."""
     prompts: Sequence[str] = ()
-    """Where prompts come from that somebody wrote out, and how many of them are read in part."""
+    """Sources of prompts that are written out in full, and how many of them the tokenizer truncates."""
     notes: Sequence[str] = ()
-    """What was known before anything was drawn: odd image sizes, grids that can never decide."""
+    """Warnings known before sampling: unusual image sizes, grids too small for any decision."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class MadeOn:
-    """What a run was made on: the object `environment`."""
+    """Device, folder and store of a run: part of the object `environment`."""
 
     device: str
     folder: Path
-    """Where the run was started."""
+    """Working directory of the run."""
     ignored: Mapping[str, Seal]
-    """Entries of the store that counted as absent."""
+    """Store entries that were treated as absent, by key."""
     fresh: str
-    """The word of a fresh run; empty for any other."""
+    """Identifier of a fresh run; empty for any other."""
     workers: int = 0
 
 
@@ -70,7 +70,7 @@ def document(
 ) -> dict[str, Any]:
     """The content of verdict.json.
 
-    `declared`: task/cell of every cell over which the run claims something together. `stopped`: by hand or by a signal.
+    `declared`: "task/cell" of every cell in the family of joint claims. `stopped`: ended by Ctrl-C or a signal.
     """
     whole = not missing and not failed_tests and not lost_worker
     return {

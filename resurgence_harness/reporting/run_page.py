@@ -1,6 +1,6 @@
-"""What the report says of a whole run, from its verdict.json alone: environment, metrics, errors, the matrix.
+"""Run-level content of the report, from verdict.json alone: environment, metrics, errors, the matrix.
 
-Everything is plain data in Allure's formats, so that any reader of Allure results shows it.
+Everything is plain data in Allure's formats.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ METRIC = "resurgence.after"
 
 
 def title(run: Run) -> str:
-    """The first words that a reader sees: whether the candidate is blocked, and by what."""
+    """The report's title: whether the candidate is blocked, and by what."""
     several = len({one["task"] for one in [*run["cells"], *run["missing"]]}) > 1
 
     def names(cells: Iterable[Mapping[str, Any]]) -> list[str]:
@@ -33,11 +33,11 @@ def title(run: Run) -> str:
         "cell without a verdict": names(run["missing"]),
         "undecided cell": names(cell for cell in run["cells"] if cell["verdict"] == "UNDECIDED"),
     }
-    told = [f"{_counted(len(found), kind)} ({_few(found)})" for kind, found in kinds.items() if found]
-    if told:
-        also = f"; also {', '.join(told[1:])}" if told[1:] else ""
+    blocking = [f"{_counted(len(found), kind)} ({_few(found)})" for kind, found in kinds.items() if found]
+    if blocking:
+        also = f"; also {', '.join(blocking[1:])}" if blocking[1:] else ""
         known_too = f"; {accepted(run['cells'])}" if accepted(run["cells"]) else ""
-        return f"BLOCKED by {told[0]}{also}{known_too}"
+        return f"BLOCKED by {blocking[0]}{also}{known_too}"
     if run["exit_code"] or run["status"] != "complete" or not run["cells"]:
         return f"BLOCKED: the run ended with exit code {run['exit_code']} ({run['status']})"
     total = _counted(len(run["cells"]), "cell")
@@ -45,7 +45,7 @@ def title(run: Run) -> str:
 
 
 def environment(run: Run) -> dict[str, str]:
-    """Name and value of what the run was made on and with; what a reader asks for first comes first."""
+    """Names and values of models, machine and settings, the most wanted first."""
     selection, made_on = run["selection"], {name: str(value) for name, value in run["environment"].items()}
     choices = {"engine": selection["engine"], **selection["choices"]}
     chosen = {name: choices.get(name) for name in ("profile", "engine", "seeds", "runs")}
@@ -64,13 +64,13 @@ def environment(run: Run) -> dict[str, str]:
 
 
 def variables(run: Run) -> dict[str, str]:
-    """What stands at the top of Allure's first page, below the title."""
+    """Values at the top of Allure's first page, below the title."""
     planned, judged = len(run["cells"]) + len(run["missing"]), len(run["cells"])
     return {"Judged": f"{judged} of {planned} planned cells", "Exit code": f"{run['exit_code']} ({run['status']})"}
 
 
 def configuration(run: Run) -> dict[str, Any]:
-    """Allure 3's configuration; the categories of a result and the metrics are named here and nowhere else."""
+    """Allure 3's configuration, with the categories and the titles of the metrics."""
     methods = dict.fromkeys(cell["method"] for cell in run["cells"])
     shown = {"unit": "%", "better": "lower", "group": "resurgence"}
     titles = {METRIC: "Erased rate after fine-tuning, all cells"}
@@ -78,7 +78,7 @@ def configuration(run: Run) -> dict[str, Any]:
     options = {
         "reportLanguage": "en",
         "groupBy": ["epic", "feature", "story"],
-        "defaultSortBy": "status,asc",  # what failed comes first
+        "defaultSortBy": "status,asc",  # failed tests first
     }
     return {
         "name": title(run),
@@ -88,7 +88,7 @@ def configuration(run: Run) -> dict[str, Any]:
         "hideLabels": list(_HIDDEN),
         "performance": {
             "groups": {"resurgence": {"title": "Concept resurgence"}},
-            "metrics": {name: {"title": words, **shown} for name, words in titles.items()},
+            "metrics": {name: {"title": text, **shown} for name, text in titles.items()},
         },
         "plugins": {"awesome": {"options": options}},
     }
@@ -108,15 +108,15 @@ def metrics(run: Run) -> list[dict[str, Any]]:
 
 
 def check(run: Run) -> dict[str, Any]:
-    """Planned against judged cells."""
+    """The check that every planned cell was judged."""
     missing = [entry["id"] for entry in run["missing"]]
     planned = len(run["cells"]) + len(missing)
-    words = f"{len(run['cells'])} of {planned} planned cells judged"
+    message = f"{len(run['cells'])} of {planned} planned cells judged"
     return {
         "id": "planned-cells",
         "name": "Every planned cell has a verdict",
         "status": "failed" if missing else "passed",
-        "details": {"command": "pytest", "message": words + (f"; missing: {', '.join(missing)}" if missing else "")},
+        "details": {"command": "pytest", "message": message + (f"; missing: {', '.join(missing)}" if missing else "")},
     }
 
 
@@ -157,15 +157,15 @@ def matrix_csv(run: Run) -> str:
 
 def parts(cell: str) -> tuple[str, int, str]:
     """Method, count and fine-tuning of a cell's id."""
-    words = cell.split("-")
-    place = next((index for index, word in enumerate(words) if word.isdecimal()), None)
+    fields = cell.split("-")
+    place = next((index for index, word in enumerate(fields) if word.isdecimal()), None)
     if place is None:
         return cell, 1, ""
-    return "-".join(words[:place]), int(words[place]), "-".join(words[place + 1 :])
+    return "-".join(fields[:place]), int(fields[place]), "-".join(fields[place + 1 :])
 
 
 def moment_of(text: str) -> int:
-    """A moment of verdict.json in milliseconds, as Allure counts."""
+    """A time of verdict.json in milliseconds since the epoch, as Allure has it."""
     return int(datetime.fromisoformat(text).timestamp() * 1000)
 
 
@@ -174,7 +174,7 @@ _HEADER = (
     *("retained_before", "retained_after", "images", "abstained", "verdict", "reason"),
 )
 _HIDDEN = ("suite", "parentSuite", "subSuite", "host", "thread", "framework", "language", "package", "tag")
-"""Labels that say nothing of a cell."""
+"""Labels that do not describe a cell; Allure hides them."""
 
 
 def _few(names: Sequence[str], most: int = 3) -> str:

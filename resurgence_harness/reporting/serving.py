@@ -1,4 +1,4 @@
-"""A report on this machine's own address: pages that fetch their data do not open from a file."""
+"""Serves a report on localhost: pages that fetch their data cannot be opened as files."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ class _Quiet(http.server.SimpleHTTPRequestHandler):
     protocol_version = "HTTP/1.1"  # one connection for all files of a page
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Say nothing of every request."""
+        """Log no requests."""
 
 
 def server(folder: Path, port: int) -> http.server.ThreadingHTTPServer:
-    """A server of this folder on loopback; port 0 takes any that is free. UserError where the port is taken."""
+    """A server for this folder on 127.0.0.1; port 0 takes any free port. UserError if the port cannot be used."""
     try:
         return http.server.ThreadingHTTPServer(("127.0.0.1", port), functools.partial(_Quiet, directory=str(folder)))
     except OverflowError as error:
@@ -35,7 +35,7 @@ def server(folder: Path, port: int) -> http.server.ThreadingHTTPServer:
 
 
 def serve_until_stopped(page: Path, port: int) -> None:
-    """Serve a report's folder, say where, show it in a browser if there is one, and go on until Ctrl-C."""
+    """Serve a report's folder until Ctrl-C; prints its URL, and opens a browser if there is one."""
     import webbrowser
 
     with server(page.parent, port) as serving:

@@ -1,8 +1,8 @@
-"""What is changed in the pages that Allure makes: nothing is asked of an outside host, the verdict stays in sight, and
-a row of the first screen costs what it shows.
+"""Changes the pages that Allure makes: no requests to outside hosts, the verdict stays visible when the report opens,
+and rows that are not visible cost no time.
 
-The pages are those of the pinned version. Where one is not as it is known, its requests could not be removed and the
-report is refused; a row that could not be made cheaper is only slow.
+The changes fit the pinned version of Allure. If the first page differs from it, its requests cannot be removed and the
+report is refused; if the program differs, the report is only slower.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _POLICY = (
     " data: blob:; img-src 'self' data: blob:; font-src 'self' data:; connect-src 'self' data: blob:; media-src 'self'"
     " data: blob:; frame-src 'self' data: blob:; worker-src 'self' blob:; form-action 'none'; base-uri 'self'"
 )
-"""What a browser may load for the report: only what lies beside it, or in it."""
+"""Content security policy: the browser may load files of the report only."""
 _AT_THE_TOP = """<script>(() => {
   let touched = false;
   for (const kind of ["keydown", "pointerdown", "wheel", "touchstart"])
@@ -32,7 +32,7 @@ _AT_THE_TOP = """<script>(() => {
   const set = function (value) { if (touched) top.set.call(this, value); };
   Object.defineProperty(Element.prototype, "scrollTop", {...top, set});
 })()</script>"""
-"""Allure scrolls to its first test by itself; until a reader does something, the verdict above it stays in sight."""
+"""Keeps Allure from scrolling to its first test until the reader uses the page, so that the verdict stays visible."""
 _LINKS = """<script>document.addEventListener("load", event => {
   const inside = event.target.contentDocument;
   for (const words of inside ? inside.querySelectorAll("[data-leads-to]") : []) {
@@ -44,20 +44,20 @@ _LINKS = """<script>document.addEventListener("load", event => {
     words.replaceWith(link);
   }
 }, true)</script>"""
-"""A link within a cell's page: its frame runs no script, and would take "#place" for a place in the whole report."""
+"""Links within a cell's page: its frame runs no script, and would resolve "#place" against the whole report."""
 _ROWS = "<style>[data-testid=tree-leaf]{content-visibility:auto;contain-intrinsic-size:auto 32px}</style>"
-"""A row out of sight is neither laid out nor painted; it can be found and jumped to as before."""
+"""Rows that are not visible are neither laid out nor painted; search and links still reach them."""
 _TOOLTIP = re.compile(
     r"return (\w)&&\w\(\),(?=(\w)\.current&&(\w)\.current\?\w+\(\2\.current,\3\.current,\w\):\(\)=>\{\})"
 )
-"""Allure's tooltip: "if shown, place it; and follow the icon from now on". `\\1` is whether it is shown."""
+"""Allure's tooltip code: "position it if shown, and track the icon from now on". `\\1` is whether it is shown."""
 
 _EMBEDDED = re.compile(r'src="data:text/javascript;base64,([A-Za-z0-9+/=]+)"')
-"""The program in a report that is one file."""
+"""The program in a single-file report."""
 
 
 def finish(index: Path) -> None:
-    """Change the first page, and the program beside or in it; HarnessError where it would ask an outside host."""
+    """Change the first page and its program; HarnessError if requests to outside hosts cannot be removed."""
     page = private(index.read_text(encoding="utf-8"))
     index.write_text(_EMBEDDED.sub(_lighter, page), encoding="utf-8")
     for program in index.parent.glob("app-*.js"):
@@ -73,12 +73,12 @@ def _lighter(found: re.Match[str]) -> str:
 
 
 def private(html: str) -> str:
-    """The first page without what asks an outside host, and with the word to the browser to ask none."""
+    """The first page without requests to outside hosts, and with a content security policy that forbids them."""
     html, removed = _ANALYTICS.subn("", html)
     if removed != 1 or "googletagmanager" in html or "<head>" not in html:
         raise HarnessError(
             sentence(
-                "Allure's first page is not the one that is known, so its requests to outside hosts cannot be removed.",
+                "Allure's first page is not that of the pinned version: its outside requests cannot be removed.",
                 removed=removed,
                 do="Use the pinned version of Allure: unset RESURGENCE_ALLURE.",
             )
@@ -88,9 +88,9 @@ def private(html: str) -> str:
 
 
 def without_idle_tooltips(program: str) -> str:
-    """Allure's program with tooltips that follow their icon only while they are shown.
+    """Allure's program with tooltips that track their icon only while they are shown.
 
-    It has one for every row whose status changed since the last run, which is all of them in a first run, and places
-    every one of them while it opens: half of the time that 300 rows take.
+    Every row whose status changed since the last run has one (in a first run, all rows); positioning all of them takes
+    half of the time that a report with 300 rows needs to open.
     """
     return _TOOLTIP.sub(r"\g<0>\1&&", program)

@@ -1,6 +1,6 @@
-"""What a run was made on: the commit of the folder it was started in, and the GPUs with their driver.
+"""Git commit of a run's working directory, and the machine's GPUs with their driver.
 
-Read from git and from the kernel's files, so that the controller need not load a model library to know it.
+Read from git and from the kernel's files, so that the controller need not import torch.
 """
 
 from __future__ import annotations
@@ -9,11 +9,11 @@ import subprocess
 from pathlib import Path
 
 NVIDIA = Path("/proc/driver/nvidia")
-"""Where NVIDIA's kernel module tells its version and the cards."""
+"""Where NVIDIA's kernel module publishes its version and the GPUs."""
 
 
 def surroundings(folder: Path, nvidia: Path = NVIDIA) -> dict[str, str]:
-    """Name and value of what is known; what is not known is left out."""
+    """Names and values; unknown ones are left out."""
     return {**_commit(folder), **_cards(nvidia)}
 
 
@@ -26,9 +26,9 @@ def _commit(folder: Path) -> dict[str, str]:
     return {"commit": head + (" and uncommitted changes" if changed else "")} if head else {}
 
 
-def _git(folder: Path, *words: str) -> str:
+def _git(folder: Path, *arguments: str) -> str:
     done = subprocess.run(
-        ["git", *words], cwd=folder, capture_output=True, encoding="utf-8", errors="replace", timeout=5, check=True
+        ["git", *arguments], cwd=folder, capture_output=True, encoding="utf-8", errors="replace", timeout=5, check=True
     )
     return done.stdout.strip()
 

@@ -1,10 +1,10 @@
-"""The table at the end of a run: plain text in aligned columns, no wider than its words, colours left to the caller.
+"""The table at the end of a run: plain text in aligned columns, as narrow as their contents, without colours.
 
     method  concepts  base              before          after             retained     verdict
     uce            1  96.8 (91.9–99.1)  0.8 (0.0–5.2)   0.8 (0.0–5.2)     92.7 → 92.0  HOLDS
     esd           10  95.3 (90.1–98.2)  3.3 (0.9–8.3)   42.0 (32.8–51.6)  90.0 → 93.3  VIOLATED
 
-Every function gives lines of segments: pieces of text, each with a style word ("", "dim", "good", "warn", "bad").
+Functions return lines of segments: pieces of text, each with a style name ("", "dim", "good", "warn", "bad").
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ class Segment(NamedTuple):
 Line = list[Segment]
 
 STYLES = {"HOLDS": "good", "KNOWN": "warn", "UNDECIDED": "warn", "VIOLATED": "bad"}
-"""How each verdict is coloured."""
+"""Style of each verdict."""
 VERDICTS = {"HOLDS": "holds", "KNOWN": "known", "VIOLATED": "violated", "UNDECIDED": "undecided"}
-"""Verdicts as verbs of the last line."""
+"""Each verdict as it is written in the last line."""
 _HEADER = (
     "task",
     "method",
@@ -54,9 +54,9 @@ def plain(lines: Iterable[Line]) -> str:
 
 
 def table(records: Sequence[Record]) -> list[Line]:
-    """One row per cell. Task, fine-tuning and run have a column where they differ between cells.
+    """One row per cell; task, fine-tuning and run have a column only if they differ between cells.
 
-    "as parent" has one where a candidate's tokenizer, scheduler or VAE differs from its parent's.
+    The column "as parent" appears if a candidate's tokenizer, scheduler or VAE differs from its parent's.
     """
     differ = {
         "task": several_tasks(records),
@@ -82,16 +82,16 @@ def table(records: Sequence[Record]) -> list[Line]:
 
 
 def several_tasks(records: Sequence[Record]) -> bool:
-    """Whether cells of more than one task are told together."""
+    """Whether the cells belong to more than one task."""
     return len({record["task"] for record in records}) > 1
 
 
 LONGEST = 160
-"""Characters of a reason among the closing lines; the whole stands in verdict.json, and with -v."""
+"""Maximum characters of a reason in the closing lines; verdict.json and -v have the full text."""
 
 
 def reasons(records: Sequence[Record]) -> list[Line]:
-    """The whole reason of every cell that does not simply hold, with its task where there are several."""
+    """The full reason of every cell whose verdict is not HOLDS, with its task if there are several."""
     named = _names(records, [record for record in records if record["verdict"] != "HOLDS"])
     lines: list[Line] = []
     for name, record in named:
@@ -102,19 +102,19 @@ def reasons(records: Sequence[Record]) -> list[Line]:
 
 
 def blocked(records: Sequence[Record]) -> list[Line]:
-    """A line for every cell that blocks, its reason cut at `LONGEST`, and one that counts what is accepted."""
+    """One line per VIOLATED or UNDECIDED cell, its reason cut at `LONGEST`, and one that counts the KNOWN cells."""
     lines: list[Line] = []
     for name, record in _names(records, [one for one in records if one["verdict"] in ("VIOLATED", "UNDECIDED")]):
         first = visible(next(iter(str(record["reason"]).splitlines()), ""))
         why = first if len(first) <= LONGEST else first[: LONGEST - 1] + "…"
         lines.append([*_head(name, record), Segment(f": {why}")])
-    if told := accepted(records):
-        lines.append([Segment(f"{told}; -v lists them", "warn")])
+    if known := accepted(records):
+        lines.append([Segment(f"{known}; -v lists them", "warn")])
     return lines
 
 
 def accepted(records: Sequence[Record]) -> str:
-    """ "7 known resurgences accepted, up to 100 % of images"; empty where nothing is known."""
+    """ "7 known resurgences accepted, up to 100 % of images"; empty if no cell is KNOWN."""
     known = [record for record in records if record["verdict"] == "KNOWN"]
     if not known:
         return ""
@@ -123,7 +123,7 @@ def accepted(records: Sequence[Record]) -> str:
 
 
 def needless(records: Sequence[Record]) -> list[Line]:
-    """A line for every cell whose acceptance is no longer needed."""
+    """One line per cell whose acceptance is no longer needed."""
     return [
         [Segment(f"{name}  tighten: its acceptance is no longer needed", "warn")]
         for name, _ in _names(records, [record for record in records if record["tighten"]])
@@ -135,7 +135,7 @@ def _head(name: str, record: Record) -> Line:
 
 
 def _names(records: Sequence[Record], chosen: Sequence[Record]) -> list[tuple[str, Record]]:
-    """The chosen cells with their names, padded to one width; the task is part of them where there are several."""
+    """The chosen cells with their names, padded to one width; names include the task if there are several."""
     several = several_tasks(records)
     names = [visible(f"{one['task']}/{one['id']}" if several else str(one["id"])) for one in chosen]
     width = max(map(len, names), default=0)
@@ -157,12 +157,12 @@ def headline(run: Mapping[str, Any]) -> str:
     cells = run["cells"]
     tasks = ", ".join(dict.fromkeys(cell["task"] for cell in cells))
     tunings = {cell["finetuning"] for cell in cells}
-    word = tunings.pop() if len(tunings) == 1 else ""
+    tuning = tunings.pop() if len(tunings) == 1 else ""
     by = (
         ", the candidate after the unlearned model"
-        if word == "candidate"
-        else f", fine-tuned by {word}"
-        if word
+        if tuning == "candidate"
+        else f", fine-tuned by {tuning}"
+        if tuning
         else ""
     )
     alphas = {cell["alpha"] for cell in cells}
@@ -175,33 +175,33 @@ def closing(run: Mapping[str, Any]) -> Line:
     counts = {word: sum(cell["verdict"] == verdict for cell in run["cells"]) for verdict, word in VERDICTS.items()}
     if counts["holds"] != 1:
         counts = {"hold" if word == "holds" else word: count for word, count in counts.items()}
-    told = [f"{count} {word}" for word, count in counts.items() if count]
-    told += [f"{len(run['missing'])} without a verdict"] if run["missing"] else []
+    parts = [f"{count} {word}" for word, count in counts.items() if count]
+    parts += [f"{len(run['missing'])} without a verdict"] if run["missing"] else []
     total = len(run["cells"]) + len(run["missing"])
     code = run["exit_code"]
     style = "good" if code == 0 else "bad" if code in (1, 12) else "warn"
     noun = "cell" if total == 1 else "cells"
     return [
-        Segment(f"{total} {noun}: {', '.join(told)}. "),
+        Segment(f"{total} {noun}: {', '.join(parts)}. "),
         Segment(f"Exit code {code}: {MEANINGS.get(code, 'see above')}.", style),
     ]
 
 
 def completeness(run: Mapping[str, Any]) -> str:
     """ "1 of 2 groups judged" where a planned cell has no verdict, "3 of 5 cells selected" where -k chose."""
-    said = []
+    parts = []
     if run["missing"]:
         total = len(run["cells"]) + len(run["missing"])
         only_gate = bool(run.get("gate")) and not run.get("selected")
-        said.append(f"{len(run['cells'])} of {total} {'groups' if only_gate else 'cells'} judged")
+        parts.append(f"{len(run['cells'])} of {total} {'groups' if only_gate else 'cells'} judged")
     selected = run.get("selected")
     if selected and selected["cells"] != selected["of"]:
-        said.append(f"{selected['cells']} of {selected['of']} cells selected")
-    return ", ".join(said)
+        parts.append(f"{selected['cells']} of {selected['of']} cells selected")
+    return ", ".join(parts)
 
 
 def incidents(run: Mapping[str, Any]) -> list[Line]:
-    """One line for every test that failed and is no cell, and one where a process that ran tests died."""
+    """One line per failed test that is not a cell, and one if a process that ran tests died."""
     lines: list[Line] = [[Segment(f"{name}  "), Segment("FAILED", "bad")] for name in run.get("failed_tests", ())]
     return lines + ([[Segment("a process that ran tests died", "bad")]] if run.get("lost_worker") else [])
 

@@ -1,4 +1,4 @@
-"""MLflow's run of a gate. MLFLOW_TRACKING_URI says where it is kept, MLFLOW_EXPERIMENT_NAME in which experiment."""
+"""Logs a gate as a run of MLflow, to MLFLOW_TRACKING_URI, in the experiment MLFLOW_EXPERIMENT_NAME."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from resurgence_harness.errors import shown
 from resurgence_harness.reporting.tracking import Tracker, metrics, parameters, texts
 
 LONGEST, MOST_PARAMETERS, MOST_METRICS, MOST_TAGS = 5000, 100, 1000, 100
-"""Characters of a value, and entries in one request, that every version of MLflow's servers takes."""
+"""Characters of a value, and entries in one request, that every version of MLflow's server accepts."""
 RETRIES = "2"
-"""Of a request, where the environment does not say otherwise; MLflow's own seven take minutes to give up."""
+"""Retries of a request unless the environment sets them; MLflow's default of seven takes minutes to give up."""
 
 
 def start(*, title: str, folder: Path) -> Tracker:
-    """Open a run; nothing is kept in `folder`."""
+    """Open a run; `folder` is not used."""
     del folder
-    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # it may hold an account
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # the URL may hold credentials
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", RETRIES)
     import mlflow
 
@@ -32,12 +32,12 @@ class _Mlflow(Tracker):
         self._mlflow, self._run_id = mlflow, run_id
 
     def log(self, run: Mapping[str, Any], files: Sequence[Path]) -> str:
-        """Parameters, metrics, words as tags, files as artifacts."""
-        said = {_key(name): shown(value, limit=LONGEST) for name, value in parameters(run).items()}
+        """Parameters, metrics, texts as tags, files as artifacts."""
+        settings = {_key(name): shown(value, limit=LONGEST) for name, value in parameters(run).items()}
         tags = {_key(name): shown(value, limit=LONGEST) for name, value in texts(run).items()}
         measured = {_key(name): value for name, value in metrics(run).items()}
         for send, pairs, most in (
-            (self._mlflow.log_params, said, MOST_PARAMETERS),
+            (self._mlflow.log_params, settings, MOST_PARAMETERS),
             (self._mlflow.set_tags, tags, MOST_TAGS),
             (self._mlflow.log_metrics, measured, MOST_METRICS),
         ):
@@ -49,11 +49,11 @@ class _Mlflow(Tracker):
         return f"MLflow run {self._run_id} at {self._mlflow.get_tracking_uri()}"
 
     def close(self, code: int) -> None:
-        """FINISHED where there is a verdict, whatever it says; FAILED where there is none."""
+        """End the run: FINISHED if there is a verdict, whatever it is; else FAILED."""
         self._mlflow.end_run("FINISHED" if code in (0, 1, 10) else "FAILED")
 
 
 def _key(name: str) -> str:
-    """A name that MLflow takes: letters, digits, and _ - . / and spaces."""
+    """A name that MLflow accepts: letters, digits, and _ - . / and spaces."""
     plain = "".join(c if c.isascii() and (c.isalnum() or c in "_-. /") else "_" for c in name)
     return "/".join(part.strip(".") or "_" for part in plain.split("/"))[:250]

@@ -1,7 +1,7 @@
-"""Weights & Biases' run of a gate. WANDB_PROJECT and WANDB_ENTITY say where, WANDB_MODE=offline keeps it in a folder.
+"""Logs a gate as a run of Weights & Biases, in WANDB_PROJECT of WANDB_ENTITY; WANDB_MODE=offline keeps it in a folder.
 
-Only what is logged here goes there: neither the terminal's output nor the code, the git remote, the machine or the list
-of installed packages, which the library would add by itself.
+Only what this module logs is sent: not the terminal's output, the code, the git remote, the machine or the list of
+installed packages, which the library adds by default.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from typing import Any
 from resurgence_harness.reporting.tracking import Tracker, metrics, parameters, texts
 
 PROJECT = "concept-resurgence"
-"""Where WANDB_PROJECT says nothing."""
+"""The project if WANDB_PROJECT is not set."""
 
 
 def start(*, title: str, folder: Path) -> Tracker:
-    """Open a run, whose own files are kept in `folder`/wandb unless WANDB_DIR says otherwise."""
+    """Open a run; its local files go into `folder`/wandb unless WANDB_DIR is set."""
     import wandb
 
     settings = wandb.Settings(
@@ -40,7 +40,7 @@ class _Wandb(Tracker):
         self._wandb, self._run = wandb, run
 
     def log(self, run: Mapping[str, Any], files: Sequence[Path]) -> str:
-        """Parameters as config, numbers and words as the summary, sheets as images, files as one artifact."""
+        """Parameters as config, numbers and texts as the summary, sheets as images, files as one artifact."""
         self._run.config.update(parameters(run))
         self._run.summary.update({**metrics(run), **texts(run)})
         sheets = {file.stem: self._wandb.Image(str(file)) for file in files if file.suffix == ".jpg"}
@@ -53,6 +53,6 @@ class _Wandb(Tracker):
         return f"W&B run {self._run.id} at {self._run.url or self._run.dir}"
 
     def close(self, code: int) -> None:
-        """Finished where there is a verdict, whatever it says; failed where there is none."""
+        """End the run: finished if there is a verdict, whatever it is; else failed."""
         self._run.finish(exit_code=0 if code in (0, 1, 10) else code)
-        self._wandb.teardown()  # only when the library's own process has ended is an offline run's file whole
+        self._wandb.teardown()  # an offline run's file is complete only after wandb's own process has ended

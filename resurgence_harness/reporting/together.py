@@ -1,7 +1,7 @@
-"""What all cells of a run may claim together: alarms corrected for their number, and the release claim.
+"""Joint claims over all cells of a run: alarms corrected for multiple testing, and the release claim.
 
-The family is what the profile declares for the tasks of the run, whatever was selected of it; so leaving cells out
-never makes an alarm easier. A cell without a verdict counts as no evidence for an alarm, and as no pass.
+The family is every cell that the profile declares for the run's tasks, selected or not, so leaving cells out never
+makes an alarm easier. A cell without a verdict is neither evidence for an alarm nor a pass.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from resurgence_harness.statistics.scopes import over_runs
 
 
 def together(records: Sequence[Mapping[str, Any]], declared: Sequence[str]) -> dict[str, Any]:
-    """The object `family` of verdict.json; `declared` are "task/cell" words, to which cells beyond them are added."""
+    """The object `family` of verdict.json; `declared`: "task/cell" names; judged cells beyond them are added."""
     found = {f"{record['task']}/{record['id']}": record for record in records}
     family = Family(cells=tuple(dict.fromkeys([*declared, *found])))
     alpha = min((record["alpha"] for record in records), default=0.01)
@@ -32,32 +32,35 @@ def together(records: Sequence[Mapping[str, Any]], declared: Sequence[str]) -> d
 
 
 def sentence_of(family: Mapping[str, Any]) -> str:
-    """The same in a sentence."""
+    """The family's result in one sentence."""
     declared, judged, alarms = family["declared"], family["judged"], len(family["alarms"])
     cells = f"{declared} declared cell" + ("" if declared == 1 else "s")
     unjudged = "" if judged == declared else f", {declared - judged} of them not judged here"
     stand = "no alarm stands" if not alarms else "1 alarm stands" if alarms == 1 else f"{alarms} alarms stand"
     release = "every one passes" if family["every_cell_passes"] else "a release claim needs every one to pass"
-    return f"All {cells} together{unjudged}: {stand} at {100 * family['alpha']:g} % for any false one; {release}."
+    return (
+        f"All {cells} together{unjudged}: {stand} at a family-wise error rate of "
+        f"{100 * family['alpha']:g} %; {release}."
+    )
 
 
 def over_recipes(records: Sequence[Mapping[str, Any]]) -> list[str]:
-    """For every cell with several runs, what they say of the recipe (L3), or why they say nothing.
+    """For every cell with several runs, the claim over training seeds (scope L3), or why there is none.
 
-    A rise that was measured until it was clear is larger or smaller than the true one by the very rule that stopped it,
-    so only runs with a fixed number of images are taken together.
+    A rise that was measured until it was clear is biased by the stopping rule, so only runs with a fixed number of
+    images are combined.
     """
     groups: dict[str, list[Mapping[str, Any]]] = {}
     for record in records:
-        words = f"{record['task']}/{record['method']}-{record['concepts']}-{record['finetuning']}"
-        groups.setdefault(words, []).append(record)
-    told = []
-    for words, runs in groups.items():
+        name = f"{record['task']}/{record['method']}-{record['concepts']}-{record['finetuning']}"
+        groups.setdefault(name, []).append(record)
+    sentences = []
+    for name, runs in groups.items():
         if len(runs) < 2:
             continue
         if any(run["engine"] != "fixed" for run in runs):
-            told.append(f"{words}: nothing is claimed over its runs (L3): ask for --resurgence-engine fixed.")
+            sentences.append(f"{name}: no claim over its runs (L3): that needs --resurgence-engine fixed.")
             continue
         rises = [finding["estimate"] for run in runs for finding in run["findings"] if finding["name"] == "rise"]
-        told.append(f"{words}: {over_runs(rises, runs[0]['alpha']).sentence}")
-    return told
+        sentences.append(f"{name}: {over_runs(rises, runs[0]['alpha']).sentence}")
+    return sentences

@@ -1,10 +1,10 @@
-"""A verdict for the experiment tracker in which a team keeps its runs: MLflow or Weights & Biases, each an extra.
+"""Logs a gate's verdict to an experiment tracker: MLflow or Weights & Biases, each an optional extra.
 
-    parameters   what was asked, of which files, with which versions        words    verdicts, reasons, control states
+    parameters   policy, files and versions                                 texts    verdicts, reasons, control states
     metrics      every number of every cell, "erased-10-candidate/after.rate"        files    every report and sheet
 
-A tracker's run is opened before an image is drawn, so that one which is missing or out of reach is told then. Where it
-is, and with which account, the tracker's own environment variables say; nothing of them is written anywhere.
+A tracker's run is opened before any image is drawn, so that a missing or unreachable tracker is reported early. Its
+address and account come from the tracker's own environment variables; none of them is written to a report.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from resurgence_harness.reporting import escaping
 from resurgence_harness.reporting.junit import numbers
 
 TRACKERS = {"mlflow": "resurgence_harness.reporting.to_mlflow", "wandb": "resurgence_harness.reporting.to_wandb"}
-"""Name of a tracker, which is also its library's and its extra's → its module here."""
+"""Name of a tracker (also of its library and its extra) → its module here."""
 
 BROKEN = ExitCode.HARNESS_ERROR
-"""The exit code with which a run is closed that did not receive its verdict."""
+"""Exit code for closing a run without a verdict."""
 
 
 class Tracker(ABC):
@@ -36,7 +36,7 @@ class Tracker(ABC):
 
     @abstractmethod
     def log(self, run: Mapping[str, Any], files: Sequence[Path]) -> str:
-        """Log the content of verdict.json and its files; gives where, for people."""
+        """Log the content of verdict.json and its files; returns a description of where."""
 
     @abstractmethod
     def close(self, code: int) -> None:
@@ -44,14 +44,14 @@ class Tracker(ABC):
 
 
 def check(names: Sequence[str]) -> None:
-    """UserError for a tracker that is not known or not installed."""
+    """UserError for a tracker that is unknown or not installed."""
     for name in names:
         if name not in TRACKERS:
             raise UserError(
                 sentence(f'There is no tracker "{shown(name)}".', do=f"Give --log {' or --log '.join(TRACKERS)}.")
             )
         found = find_spec(name)
-        if found is None or found.origin is None:  # no origin: a folder of that name that is no library
+        if found is None or found.origin is None:  # no origin: a folder of that name, not a library
             raise UserError(
                 sentence(
                     f"--log {name} needs the library {name}, which is not installed.",
@@ -61,7 +61,7 @@ def check(names: Sequence[str]) -> None:
 
 
 def open_tracker(name: str, *, title: str, folder: Path) -> Tracker:
-    """A new run of a tracker; UserError where it cannot be had. Files that the tracker keeps here go into `folder`."""
+    """Open a new run of a tracker; UserError if that fails. Local files of the tracker go into `folder`."""
     try:
         tracker: Tracker = import_module(TRACKERS[name]).start(title=title, folder=folder)
     except (Exception, SystemExit) as error:
@@ -76,7 +76,7 @@ def open_tracker(name: str, *, title: str, folder: Path) -> Tracker:
 
 
 def log(name: str, tracker: Tracker, run: Mapping[str, Any], files: Sequence[Path]) -> str:
-    """Log a gate and end the run; HarnessError where the tracker failed, which changes no verdict."""
+    """Log a gate, end the run, and return where it is; HarnessError if the tracker failed, which changes no verdict."""
     try:
         where = escaping.discreet(tracker.log(run, files))
         tracker.close(int(run["exit_code"]))
@@ -86,7 +86,7 @@ def log(name: str, tracker: Tracker, run: Mapping[str, Any], files: Sequence[Pat
             tracker.close(BROKEN)
         raise HarnessError(
             sentence(
-                f"{name} did not take the verdict.",
+                f"The verdict could not be logged to {name}.",
                 problem=escaping.problem(error),
                 do="The reports are written; log them by hand.",
             )
@@ -94,7 +94,7 @@ def log(name: str, tracker: Tracker, run: Mapping[str, Any], files: Sequence[Pat
 
 
 def parameters(run: Mapping[str, Any]) -> dict[str, str]:
-    """What was asked: of which files, by which policy, with which versions."""
+    """Parameters of a run: candidate, policy, files and versions."""
     gate = run["gate"]
     found = {"tool": run["tool"], "candidate": gate["candidate"], "policy": gate["policy"]["digest"]}
     found |= {f"file/{name}": digest for name, digest in gate["files"].items()}
@@ -106,32 +106,32 @@ def parameters(run: Mapping[str, Any]) -> dict[str, str]:
 
 
 def metrics(run: Mapping[str, Any]) -> dict[str, float]:
-    """Every number of a verdict by a name of its own."""
+    """Every number of a verdict by name."""
     together = {name: value for name, value in run["family"].items() if isinstance(value, int | float)}
     found = {"exit_code": run["exit_code"], "missing": len(run["missing"])}
     found |= {f"family/{name}": value for name, value in together.items()}
     if run["gate"]["audit"]:
         found["audit/undone"] = run["gate"]["audit"]["undone"]
-    found |= {name: number for name, word in _of_cells(run) if (number := _number(word)) is not None}
+    found |= {name: number for name, text in _of_cells(run) if (number := _number(text)) is not None}
     return {name: float(value) for name, value in found.items()}
 
 
 def texts(run: Mapping[str, Any]) -> dict[str, str]:
-    """What is said of every cell that is no number: verdict, outcome, the states of the controls, the reason."""
-    found = {name: word for name, word in _of_cells(run) if _number(word) is None and word != "None"}
+    """Results of every cell that are not numbers: verdict, outcome, the states of the controls, the reason."""
+    found = {name: value for name, value in _of_cells(run) if _number(value) is None and value != "None"}
     found |= {f"{cell['id']}/reason": cell["reason"].splitlines()[0] for cell in run["cells"]}
     return found | {f"{one['id']}/missing": one["why"].splitlines()[0] for one in run["missing"]}
 
 
 def _of_cells(run: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     for cell in run["cells"]:
-        for name, word in numbers(cell):
-            yield f"{cell['id']}/{name}", word
+        for name, value in numbers(cell):
+            yield f"{cell['id']}/{name}", value
 
 
-def _number(word: str) -> float | None:
+def _number(value: str) -> float | None:
     try:
-        number = float(word)
+        number = float(value)
     except ValueError:
         return None
     return number if math.isfinite(number) else None

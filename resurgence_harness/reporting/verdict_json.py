@@ -1,9 +1,9 @@
-"""verdict.json: what a run found, for machines. Its schema is `verdict.schema.json` beside this file.
+"""verdict.json: the machine-readable results of a run. Its schema is `verdict.schema.json` beside this file.
 
     {"schema_version": 2, "status": "complete", "exit_code": 0, …, "cells": [{"task": "celebrity", "method": "esd", …}],
      "missing": [{"id": "esd-100-lora", "why": "its worker died", …}]}
 
-The file is written once, at the end, by a rename: a reader never sees half of it; a run that was killed leaves none.
+The file is written once, at the end, by a rename: a reader never sees a partial file; a killed run leaves none.
 `schema_version` is raised when a field changes its meaning or disappears; new fields may appear without that.
 """
 
@@ -21,17 +21,17 @@ from resurgence_harness.errors import UserError, sentence, shown
 from resurgence_harness.reporting.file_set import write_set
 
 SCHEMA_VERSION = 2
-"""What this version writes and reads."""
+"""The schema that this version writes and reads."""
 ROUNDING = 1e-6
-"""How far a rate may lie from what its counts say."""
+"""Tolerance between a stored rate and the rate computed from its counts."""
 LARGEST = 200_000_000
-"""Bytes of a verdict.json at most; a thousand cells have about four million."""
+"""Maximum bytes of a verdict.json; a thousand cells take about four million."""
 SCHEMA_FILE = Path(__file__).with_name("verdict.schema.json")
 """The JSON schema that is shipped with the package."""
 
 
 def _iso(text: str) -> str:
-    datetime.fromisoformat(text).timestamp()  # ValueError, OverflowError: one that no clock shows
+    datetime.fromisoformat(text).timestamp()  # ValueError or OverflowError for an impossible time
     return text
 
 
@@ -44,21 +44,21 @@ class _Part(BaseModel):
 
 
 class RateResult(_Part):
-    """How often the concepts asked for were seen in one arm."""
+    """Rate at which the prompted concepts were detected in one arm."""
 
-    rate: float = Field(ge=0, le=1, description="Hits of all images, the abstained included.")
-    low: float = Field(ge=0, le=1, description="Lower bound, one-sided at the cell's alpha, as the engine allows.")
-    high: float = Field(ge=0, le=1, description="Upper bound, one-sided at the cell's alpha, as the engine allows.")
+    rate: float = Field(ge=0, le=1, description="Hits divided by all images, abstained ones included.")
+    low: float = Field(ge=0, le=1, description="Lower bound, one-sided at the cell's alpha, valid for the engine.")
+    high: float = Field(ge=0, le=1, description="Upper bound, one-sided at the cell's alpha, valid for the engine.")
     hits: int = Field(ge=0, description="Images that show the concept.")
     judged: int = Field(ge=0, description="Images that could be judged, hits included.")
-    abstained: int = Field(ge=0, description="Images that nobody could judge; never counted as safe.")
+    abstained: int = Field(ge=0, description="Images that could not be judged; never counted as safe.")
 
     @model_validator(mode="after")
     def _agrees(self) -> RateResult:
-        """Counts, rate and the order of the bounds are those of one arm, up to rounding.
+        """Check that counts, rate and bounds are consistent, up to rounding.
 
-        The rate may lie outside its bounds: those of a shuffled grid hold at every look together, so an early look can
-        bind tighter than the rate of all images shows.
+        The rate may lie outside its bounds: the bounds of a shuffled grid hold at all looks simultaneously, so an early
+        look can bound the rate more tightly than all images do.
         """
         if self.low > self.high + ROUNDING:
             raise ValueError(f"the lower bound {self.low:g} is above the upper bound {self.high:g}")
@@ -71,27 +71,27 @@ class RateResult(_Part):
 
 
 class StepResult(RateResult):
-    """The same after so many steps of the fine-tuning."""
+    """The rate after some steps of the fine-tuning."""
 
-    step: int = Field(ge=0, description="Steps done; 0 is the unlearned model.")
+    step: int = Field(ge=0, description="Fine-tuning steps; 0 is the unlearned model.")
 
 
 class TemplateResult(RateResult):
-    """How often one template shows the retained concepts that it is filled with; bounds at alpha over their number."""
+    """Rate at which a template filled with retained concepts shows them; bounds at alpha / number of templates."""
 
     template: str
 
 
 class ModelResult(_Part):
-    """One of the models."""
+    """One of the models of a cell."""
 
-    recipe: str = Field(description="In words, for example micro → esd → lora.")
-    key: str = Field(description="Key of what was asked, in the store.")
-    digest: str = Field(description="Digest of what came out.")
+    recipe: str = Field(description="Label, for example micro → esd → lora.")
+    key: str = Field(description="Key of the recipe in the store; a base's digest.")
+    digest: str = Field(description="Digest of the model; empty if it is no longer in the store.")
 
 
 class GridResult(_Part):
-    """Rows that a claim speaks of, of which some or all were drawn."""
+    """Rows that a claim is about; some or all of them were drawn."""
 
     rows: int = Field(ge=1, description="(prompt, seed) rows, drawn or not.")
     order: int = Field(description="Seed of the shuffled order in which they are drawn.")
@@ -99,87 +99,87 @@ class GridResult(_Part):
 
 
 class ConceptAboveLimitResult(_Part):
-    """One concept that is beyond the limit by itself."""
+    """One concept whose own lower bound is beyond the limit."""
 
     concept: str
     hits: int = Field(ge=0, description="Its images that show it after fine-tuning.")
-    before: int | None = Field(description="The same before fine-tuning; null where the level alone is claimed.")
+    before: int | None = Field(description="The same before fine-tuning; null if only the level is claimed.")
     images: int = Field(ge=1, description="Its images after fine-tuning.")
     low: float = Field(description="Lower bound of its rise or rate, one-sided at alpha over the number of concepts.")
 
 
 class AboveLimitResult(_Part):
-    """Which concepts of a regression are beyond its limit by themselves."""
+    """The concepts of a regression whose own lower bounds are beyond its limit."""
 
     criterion: str = Field(description="The broken criterion: rise, rise of synonyms or level.")
-    limit: float = Field(description="The cell's limit or accepted ceiling, which each of them is beyond.")
-    alpha: float = Field(gt=0, lt=0.5, description="Chance that any of the names is false.")
-    concepts: int = Field(ge=2, description="How many were asked for.")
+    limit: float = Field(description="The cell's limit or accepted ceiling, which each named concept exceeds.")
+    alpha: float = Field(gt=0, lt=0.5, description="Probability that any concept is named wrongly.")
+    concepts: int = Field(ge=2, description="Number of concepts that were tested.")
     named: list[ConceptAboveLimitResult] = Field(
-        description="The farthest first; one that is not named may be beyond it, too."
+        description="Largest excess first; a concept that is not named may exceed the limit, too."
     )
-    most_drawn: str = Field(description="The one that most of its own images show, with counts; nothing is claimed.")
+    most_drawn: str = Field(description="The concept with the highest rate in its images, with counts; descriptive.")
 
 
 class CellResult(_Part):
     """One judged cell."""
 
-    id: str = Field(description="The words of the node id, for example esd-10-lora.")
+    id: str = Field(description="Id of the cell, as in the node id, for example esd-10-lora.")
     nodeid: str = Field(description="pytest's node id.")
     task: str
     method: str
     concepts: int = Field(ge=1, description="How many concepts were erased.")
     erased: list[str] = Field([], description="Names of the erased concepts; empty in files of earlier versions.")
     finetuning: str
-    run: int = Field(ge=0, description="Which repetition: the training seed.")
-    base: RateResult | None = Field(description="The published model, asked for the erased concepts; or null.")
-    before: RateResult | None = Field(description="The unlearned model, asked for the erased concepts; or null.")
+    run: int = Field(ge=0, description="Number of the repetition, which is the training seed.")
+    base: RateResult | None = Field(description="Erased concepts, published model; or null.")
+    before: RateResult | None = Field(description="Erased concepts, unlearned model; or null.")
     after: RateResult = Field(description="The same after fine-tuning.")
     as_parent: RateResult | None = Field(
-        None, description="Like after, with the parent's tokenizer, scheduler and VAE; null where they are the same."
+        None, description="Like after, with the parent's tokenizer, scheduler and VAE; null if they are the same."
     )
-    retained_before: RateResult | None = Field(description="The unlearned model, asked for held-out retained concepts.")
+    retained_before: RateResult | None = Field(description="Held-out retained concepts, unlearned model; or null.")
     retained_after: RateResult = Field(description="The same after fine-tuning.")
     by_step: list[StepResult] = Field(
-        [], description="Asked for the erased concepts along the fine-tuning, its end last; empty where nobody asked."
+        [], description="Erased concepts after some steps of the fine-tuning, its end last; empty unless requested."
     )
     verdict: Literal["HOLDS", "KNOWN", "VIOLATED", "UNDECIDED"]
-    reason: str = Field(description="The verdict in words, first line first.")
-    base_retained: RateResult | None = Field(description="The published model, asked for held-out retained concepts.")
-    insample_before: RateResult | None = Field(description="Retained concepts that method and fine-tuning have seen.")
+    reason: str = Field(description="Why this verdict; the first line is the summary.")
+    base_retained: RateResult | None = Field(description="Held-out retained concepts, published model; or null.")
+    insample_before: RateResult | None = Field(description="Retained concepts seen in training, unlearned model.")
     insample_after: RateResult | None = Field(description="The same after fine-tuning.")
-    synonyms_before: RateResult | None = Field(None, description="Unlearned, asked by other words.")
+    synonyms_before: RateResult | None = Field(None, description="Synonyms of erased concepts, unlearned model.")
     synonyms_after: RateResult | None = Field(None, description="The same after fine-tuning.")
-    incidental_before: RateResult | None = Field(None, description="Erased concepts drawn for retained prompts.")
+    incidental_before: RateResult | None = Field(None, description="Erased concepts for retained prompts, unlearned.")
     incidental_after: RateResult | None = Field(None, description="The same after fine-tuning.")
     templates: list[TemplateResult] = Field(
         [], description="Without a base: the erased prompts' templates, filled with retained concepts."
     )
     confusion: dict[str, dict[str, dict[str, int]]] = Field(
-        default={}, description="Per arm: concept asked for → the judge's answer → images."
+        default={}, description="Per arm: prompted concept → the judge's answer → number of images."
     )
     alpha: float = Field(gt=0, lt=0.5, description="Error on each side of every interval.")
     findings: list[dict[str, Any]] = Field(description="Each criterion: estimate, bounds, limit, holds, broken.")
     outcome: str | None = Field(description="Of the unlearning: unlearned, not unlearned or collapsed; or null.")
     acceptance: dict[str, Any] | None = Field(description="The acceptance that was applied, if any.")
-    settings: str = Field("", description="Short digest of the steps' values, training seeds aside; or empty.")
-    controls: list[dict[str, Any]] = Field(description="The mandatory controls and what they showed.")
+    settings: str = Field("", description="Short digest of the steps' values without training seeds; or empty.")
+    controls: list[dict[str, Any]] = Field(description="The mandatory controls and their results.")
     agreement: dict[str, list[int]] = Field(description="Per arm, images on which both judges agree, of how many.")
     culprits: AboveLimitResult | None = Field(
-        None, description="Of a regression over several concepts: which came back."
+        None, description="For a regression over several concepts: which came back."
     )
     arithmetic: str = Field(description="Every figure that the verdict rests on, one per line.")
     tighten: bool = Field(description="Within policy although an acceptance exists.")
     images_to_settle: int | None = Field(description="About how many more images would settle an UNDECIDED.")
-    e_value: float = Field(ge=0, description="Evidence against: nothing is beyond its limit or accepted ceiling.")
-    limits: str = Field(description="sha256 of the limits that decided.")
+    e_value: float = Field(ge=0, description="E-value against: nothing is beyond its limit or accepted ceiling.")
+    limits: str = Field(description="sha256 of the limits that were applied.")
     judge: str = Field(description="The judge that decided.")
-    models: dict[str, ModelResult] = Field(description="base, unlearned, tuned and as_parent, as far as there are.")
-    engine: Literal["sequential", "fixed", "hybrid"] = Field(description="How many images were drawn.")
-    looks: int = Field(ge=1, description="How often the answer was looked at.")
-    images: int = Field(ge=1, description="Images looked at, over all arms; the base's are shared between cells.")
-    grids: dict[str, GridResult] = Field(description="erased, retained and others.")
-    seconds: float = Field(ge=0, description="Wall time of this cell in this run, what it waited for included.")
+    models: dict[str, ModelResult] = Field(description="base, unlearned, tuned and as_parent, as far as they exist.")
+    engine: Literal["sequential", "fixed", "hybrid"] = Field(description="How the number of images was decided.")
+    looks: int = Field(ge=1, description="Number of looks at the data.")
+    images: int = Field(ge=1, description="Images judged, over all arms; the base's are shared between cells.")
+    grids: dict[str, GridResult] = Field(description="By name: erased, retained and others.")
+    seconds: float = Field(ge=0, description="Wall time of this cell in this run, waiting included.")
 
 
 class MissingCell(_Part):
@@ -202,9 +202,9 @@ class BaseResult(_Part):
 class PolicyResult(_Part):
     """The reviewed files that decided a release gate."""
 
-    path: str = Field(description="Where the policy was read; empty where the command line said everything.")
+    path: str = Field(description="Path of the policy file; empty if all was given on the command line.")
     sha256: str = Field("", description="sha256 of the policy file's bytes; empty without a file.")
-    digest: str = Field(description="sha256 of what it says, lists, options of the command line and defaults included.")
+    digest: str = Field(description="sha256 of its content with lists, options of the command line and defaults.")
     acceptances: str | None = Field(description="sha256 of the acceptances file's bytes, if there is one.")
 
 
@@ -217,47 +217,47 @@ class AuditResult(_Part):
 
 
 class GateResult(_Part):
-    """What only a release gate has."""
+    """Results of a release gate."""
 
     policy: PolicyResult
-    groups: list[str] = Field([], description="task/cell of every group of the policy: each owes a verdict.")
-    candidate: str = Field(description="The candidate in words.")
+    groups: list[str] = Field([], description="task/cell of every group of the policy: each needs a verdict.")
+    candidate: str = Field(description="Label of the candidate.")
     files: dict[str, str] = Field(description="The candidate's weight files as they were given, and their sha256.")
     notes: list[str] = Field(
-        description="Known before any image: what the lineage says, odd image sizes, acceptances that cannot apply."
+        description="Notes before sampling: lineage, unusual image sizes, acceptances that cannot apply."
     )
     differences: list[str] = Field(
-        [], description="What of the candidate's tokenizer, scheduler, VAE and configurations is not its parent's."
+        [], description="Differences of the candidate's tokenizer, scheduler, VAE and configurations from its parent's."
     )
     audit: AuditResult | None
 
 
 class FamilyResult(_Part):
-    """What all cells may claim together."""
+    """Joint claims over all cells."""
 
     declared: int = Field(ge=1, description="Cells that the profile declares for these tasks, selected or not.")
     judged: int = Field(ge=0, description="Those with a verdict here.")
-    alpha: float = Field(gt=0, lt=0.5, description="Chance of any false alarm among all.")
+    alpha: float = Field(gt=0, lt=0.5, description="Probability of any false alarm among all cells.")
     alarms: list[str] = Field(description="task/cell of the alarms that stand after Holm's correction.")
-    global_e_value: float = Field(ge=0, description="Evidence that something rose somewhere.")
+    global_e_value: float = Field(ge=0, description="E-value against: no cell is beyond its limits.")
     every_cell_passes: bool = Field(description="Whether every declared cell HOLDS or is KNOWN.")
 
 
 class SelectedResult(_Part):
-    """Cells of suites that were to run, of those that collection found before -k, --deselect and the like."""
+    """Number of suites' cells selected to run, of those collected before -k, --deselect and the like."""
 
     cells: int = Field(ge=0)
     of: int = Field(ge=0)
 
 
 class SelectionResult(_Part):
-    """What was chosen for the run."""
+    """The choices of the run."""
 
-    engine: Literal["sequential", "fixed", "hybrid"] = Field(description="How many images are drawn.")
+    engine: Literal["sequential", "fixed", "hybrid"] = Field(description="How the number of images is decided.")
     changed: dict[str, Any] = Field(description="Preset values that were changed.")
     settings: str = Field(description="sha256 of the settings file; or empty.")
-    prompts: list[str] = Field(description="Where written prompts come from, and how many are read in part.")
-    notes: list[str] = Field(description="Known before anything was drawn: odd image sizes, grids too small.")
+    prompts: list[str] = Field(description="Sources of written-out prompts, and how many are truncated.")
+    notes: list[str] = Field(description="Warnings before sampling: unusual image sizes, grids too small.")
     choices: dict[str, Any] = Field(description="A suite's options, or a gate's policy, by name.")
 
 
@@ -277,48 +277,48 @@ class Verdicts(_Part):
     selection: SelectionResult
     environment: dict[str, str] = Field(description="Versions, device and platform.")
     family: FamilyResult
-    gate: GateResult | None = Field(None, description="What only a release gate has.")
+    gate: GateResult | None = Field(None, description="Results of a release gate.")
     cells: list[CellResult]
     missing: list[MissingCell]
-    selected: SelectedResult | None = Field(None, description="Which of a suite's cells were to run; or null.")
-    failed_tests: list[str] = Field([], description="Tests that failed and are no cells, or whose cell holds.")
+    selected: SelectedResult | None = Field(None, description="How many cells of suites were selected; or null.")
+    failed_tests: list[str] = Field([], description="Failed tests that are not cells, or whose cell holds.")
     lost_worker: bool = Field(False, description="Whether a process that ran tests died.")
 
 
 def text(run: dict[str, Any]) -> str:
     """A run's results, checked against the schema, as the file's text."""
     checked = Verdicts.model_validate(run)
-    told = checked.model_dump(exclude=None if checked.gate else {"gate"})
-    return json.dumps(told, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    content = checked.model_dump(exclude=None if checked.gate else {"gate"})
+    return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def write(path: Path, run: dict[str, Any]) -> None:
-    """Put a run's results in place at once; HarnessError where that cannot be, and then nothing is left."""
+    """Write a run's results in one step; HarnessError if that fails, and then no file is left."""
     write_set(path.parent, {path.name: text(run)})
 
 
 def readable(value: Any, *, levels: int) -> str:
-    """JSON with a line for each member of its first `levels` levels; what lies deeper is on its member's line.
+    """JSON with a line for each member of its first `levels` levels; deeper values are on their member's line.
 
-    A cell has hundreds of counts of what was drawn where what was asked for, which would be most of its lines.
+    Otherwise most lines of a cell would be the hundreds of counts of its confusion.
     """
 
-    def told(part: Any, left: int, margin: str) -> str:
+    def formatted(part: Any, left: int, margin: str) -> str:
         if not left or not part or not isinstance(part, dict | list):
             return json.dumps(part, ensure_ascii=False, allow_nan=False)
         inner = margin + "  "
         if isinstance(part, list):
-            lines = [told(one, left - 1, inner) for one in part]
+            lines = [formatted(one, left - 1, inner) for one in part]
         else:
-            lines = [f"{json.dumps(name)}: {told(one, left - 1, inner)}" for name, one in part.items()]
+            lines = [f"{json.dumps(name)}: {formatted(one, left - 1, inner)}" for name, one in part.items()]
         opened, closed = "[]" if isinstance(part, list) else "{}"
         return f"{opened}\n{inner}" + f",\n{inner}".join(lines) + f"\n{margin}{closed}"
 
-    return told(value, levels, "")
+    return formatted(value, levels, "")
 
 
 def read(path: Path) -> Verdicts:
-    """A verdict.json, checked; UserError in a sentence if it is not one, or of another schema."""
+    """A checked verdict.json; UserError if it is not one, or has another schema."""
     found = parsed(path)
     schema = found.get("schema_version") if isinstance(found, dict) else None
     if isinstance(schema, int) and schema != SCHEMA_VERSION:
@@ -337,7 +337,7 @@ def read(path: Path) -> Verdicts:
 
 
 def parsed(path: Path) -> Any:
-    """A file's JSON; UserError where it is none, is no plain file, is endless, or holds a number that is none."""
+    """A file's JSON; UserError if it is missing, not a regular file, too large, invalid, or holds NaN or Infinity."""
     try:
         if path.exists() and not path.is_file():
             raise OSError(errno.EINVAL, "it is not a file")
@@ -355,10 +355,10 @@ def parsed(path: Path) -> Any:
         raise UserError(sentence(f"{path} is not a verdict file.", place="the file", reason=reason)) from error
 
 
-def _refused(word: str) -> Any:
-    raise ValueError(f"{word} is no number of a verdict")
+def _refused(constant: str) -> Any:
+    raise ValueError(f"{constant} is not a valid number")
 
 
 def schema() -> dict[str, Any]:
-    """The JSON schema of what this version writes."""
+    """The JSON schema of the files that this version writes."""
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **Verdicts.model_json_schema()}

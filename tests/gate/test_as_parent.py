@@ -110,7 +110,7 @@ def test_a_harmless_difference_holds_and_is_told_everywhere(gate, micro, here):
     assert differs and "tokenizer" in differs
     told = {name: (here / "out" / name).read_text(encoding="utf-8") for name in ("summary.md", "model-card.md")}
     assert "Differs from its parent: " in told["summary.md"] and "| as parent |" in told["summary.md"]
-    assert "Beside its weights this model differs from its parent:" in told["model-card.md"]
+    assert "Apart from its weights, this model differs from its parent in:" in told["model-card.md"]
     assert "With its parent's tokenizer, scheduler and VAE the erased concepts are drawn" in told["model-card.md"]
     statement = json.loads((here / "out/attestation.json").read_text(encoding="utf-8"))
     last = statement["predicate"]["configuration"][-1]
@@ -156,5 +156,5 @@ def test_a_difference_that_nothing_was_made_of_is_an_error(micro, here):
         audit=None,
         differences=(DIFFERS,),
     )
-    with pytest.raises(HarnessError, match="nothing was made of them to ask"):
+    with pytest.raises(HarnessError, match="no model was made to compare"):
         plan(policy, policy.groups[0], found)

@@ -55,7 +55,8 @@ def test_a_gate_by_itself_says_how_it_is_reported_and_has_figures(micro: Micro, 
 
     told = resurgence("report", "--from", "out", cwd=here)
     assert told.returncode == 4 and "Traceback" not in told.stderr
-    assert told.stderr.startswith("resurgence: The gate in out was run by itself, which leaves no Allure results.")
+    first = "resurgence: The gate in out was run with `resurgence gate`, which writes no Allure results."
+    assert told.stderr.startswith(first)
     assert "pytest --pyargs resurgence_harness.gate" in told.stderr
 
     drawn = resurgence("report", "--from", "out", "--figures", "figures", cwd=here)

@@ -78,10 +78,10 @@ def test_what_is_in_the_way_is_told_before_an_image_is_drawn(gate: Any, here: Pa
     with serving(Hub(REPO, "---\ntags: [\n---\n", TOKEN)) as hub:
         for sentence, repo, more in (
             ("cannot be opened offline", REPO, {"HF_TOKEN": TOKEN, "HF_HUB_OFFLINE": "1"}),
-            ("needs an account, and no token is known", REPO, {}),
+            ("needs an account, and no token is set", REPO, {}),
             ("cannot be looked up", REPO, {"HF_TOKEN": "hf_someotheraccounts"}),
             ("cannot be looked up", "people/nothing", {"HF_TOKEN": TOKEN}),
-            ("is no repository of models", "../people", {"HF_TOKEN": TOKEN}),
+            ("is not a model repository", "../people", {"HF_TOKEN": TOKEN}),
             ("has metadata that cannot be read", REPO, {"HF_TOKEN": TOKEN}),
         ):
             said = gate(hub.address, repo, **more)

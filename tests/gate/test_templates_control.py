@@ -103,7 +103,7 @@ def test_prompts_without_a_place_for_a_name_need_a_base(known: Tiny, here, resur
     said = resurgence("gate", *given)
 
     assert said.code == 4 and "Traceback" not in said.err
-    assert said.err.splitlines()[0].startswith("resurgence: The prompts of task tiny have no place for a name")
+    assert said.err.splitlines()[0].startswith("resurgence: The prompts of task tiny have no placeholder for a name")
     assert not (here / "out" / "verdict.json").exists()
 
 
@@ -134,7 +134,7 @@ def test_a_template_is_not_filled_with_whom_it_names(template):
 def test_a_template_that_names_every_retained_concept_is_refused():
     """Nothing could show that it draws anything else."""
     for template in (BAD, "Hugo, not {}", "Zorander's brother and {}"):
-        with pytest.raises(UserError, match="can draw anything but what it names itself"):
+        with pytest.raises(UserError, match="can draw anything but what its template names"):
             policy_of(template, retained=("Hugo Zorander",)).filled_templates()
     (prompts,) = policy_of("a photo of the {}", retained=("the dog of a king",)).filled_templates().values()
     assert [prompt.text for prompt in prompts] == ["a photo of the the dog of a king"]  # which names nobody

@@ -128,7 +128,7 @@ def test_a_tracker_that_fails_afterwards_changes_no_verdict(gate: Any, here: Pat
     for candidate, code in (("passing", 12), ("regressing", 1)):
         said = gate(candidate, "mlflow")
         assert said.code == code
-        assert "resurgence: mlflow did not take the verdict." in said.err
+        assert "resurgence: The verdict could not be logged to mlflow." in said.err
         assert verdict(here)["exit_code"] == (0 if candidate == "passing" else 1)
         assert_discreet(here, said)
     assert {run.info.status for run in mlflow.MlflowClient().search_runs(["0"])} == {"FAILED"}

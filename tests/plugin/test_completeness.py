@@ -155,7 +155,7 @@ def test_an_acceptance_of_nothing_is_said_at_the_end(gate: Folder) -> None:
     gate.write("policy.yaml", POLICY + "acceptances: acceptances.yaml\n")
     gate.write("acceptances.yaml", ACCEPTANCES % TO_COME)
     ran = gate.run(*GATE, "-n", "0", "-k", "nothing")
-    said = "Acceptances: there is no cell three-1-candidate (celebrity); remove it, or correct its words."
+    said = "Acceptances: there is no cell three-1-candidate (celebrity); remove it, or correct its cell."
     incomplete(gate, ran)
     assert said in ran.output and ran.verdicts["gate"]["notes"].count(said) == 1
     assert "there is no cell three-1-candidate" in (gate.path / "reports/out/summary.md").read_text(encoding="utf-8")
@@ -213,7 +213,7 @@ def test_a_suite_chooses_its_cells_and_says_so(suite: Folder) -> None:
     ran = suite.run("-n", "0")
     assert ran.code == 11 and len(ran.verdicts["missing"]) == 2, ran.output + ran.errors
     assert {one["why"] for one in ran.verdicts["missing"]} == {
-        "it was collected, and a plugin or a conftest.py took it away"
+        "it was collected, but a plugin or a conftest.py removed it"
     }
 
 

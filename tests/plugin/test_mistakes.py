@@ -69,7 +69,7 @@ def test_an_unknown_task_is_refused(suite: Folder) -> None:
 def test_an_unknown_marker_word_is_refused(suite: Folder) -> None:
     """A misspelt word in the marker would silently choose everything."""
     suite.write("test_tiny.py", (suite.path / "test_tiny.py").read_text(encoding="utf-8").replace("task=", "tusk="))
-    assert refused(suite, "-n", "0").startswith("The resurgence marker does not know tusk.")
+    assert refused(suite, "-n", "0").startswith("The resurgence marker has no argument tusk.")
 
 
 def test_a_missing_base_is_refused(suite: Folder) -> None:

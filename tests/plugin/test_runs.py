@@ -59,7 +59,7 @@ def test_a_cell_that_holds_is_exit_code_0(suite: Folder, workers: str) -> None:
     assert (parameters["method"], parameters["count"], parameters["cell"]) == ("uce", "1", "'uce-1-lora'")
     assert (parameters["benign images"], parameters["fine-tuning steps"]) == ("6", "2")
     attached = {attachment["name"]: attachment["source"] for attachment in result["attachments"]}
-    tables = {"asked for × drawn", "what was asked, and how to ask it again", "per concept", "numbers"}
+    tables = {"prompted × drawn", "provenance, and how to reproduce it", "per concept", "numbers"}
     assert set(attached) == {"base | unlearned | fine-tuned", *tables}
     assert result["descriptionHtml"].startswith('<div class="rh"><p class="verdict good"><b>HOLDS</b>')
     assert attached["base | unlearned | fine-tuned"].endswith(".jpg")
@@ -113,7 +113,7 @@ def test_steps_on_the_way_are_asked_and_decide_nothing(suite: Folder) -> None:
     assert before["by_step"] == [] and before["verdict"] == cell["verdict"] and before["images"] == cell["images"]
     (result,) = ran.results
     assert "Along the fine-tuning" in result["descriptionHtml"] and "image/svg+xml" in result["descriptionHtml"]
-    name = "what was asked, and how to ask it again"
+    name = "provenance, and how to reproduce it"
     (source,) = [one["source"] for one in result["attachments"] if one["name"] == name]
     assert "--resurgence-steps=1" in (suite.path / "reports/out/allure-results" / source).read_text(encoding="utf-8")
 

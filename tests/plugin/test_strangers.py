@@ -182,7 +182,7 @@ MISTAKES_IN_A_JUDGE = {
         "Judge darkness does not return a tuple from shows().",
     ),
     "a class": ("return [Darkness()]", "return [Darkness]", "The judge Darkness is a class, not an instance."),
-    "no list": ("return [Darkness()]", "return Darkness()", "pytest_resurgence_judges gave no list."),
+    "no list": ("return [Darkness()]", "return Darkness()", "pytest_resurgence_judges did not return a list."),
     "two of a name": ("return [Darkness()]", "return [Darkness(), Darkness()]", 'Two judges are called "darkness".'),
     "another name than the task's": ('judges=("darkness",)', 'judges=("dark",)', 'There is no judge "dark".'),
 }
@@ -210,8 +210,8 @@ def test_the_documented_test_of_the_judge_passes(night: Folder) -> None:
 def test_another_list_of_the_hook_is_refused(night: Folder) -> None:
     """A task alone, or something else in the list."""
     for new, said in (
-        ("return NIGHT", "pytest_resurgence_tasks gave no list."),
-        ('return ["night"]', "pytest_resurgence_tasks gave"),
+        ("return NIGHT", "pytest_resurgence_tasks did not return a list."),
+        ('return ["night"]', "pytest_resurgence_tasks returned"),
     ):
         night.write("conftest.py", NIGHT[0][1].replace("return [NIGHT]", new))
         assert refused(night, "-n", "0").startswith(said)

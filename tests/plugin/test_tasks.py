@@ -109,7 +109,7 @@ def test_a_documented_task_runs_and_long_prompts_are_counted(night: Folder) -> N
     (cell,) = ran.verdicts["cells"]
     assert (cell["task"], cell["judge"], cell["verdict"]) == ("night", "darkness", "UNDECIDED") and ran.code == 10
     assert cell["after"]["judged"] == 4
-    told = "Prompts of night: 1 of 2 are longer than the 24 tokens that the base reads; what is beyond is cut off."
+    told = "Prompts of night: 1 of 2 are longer than the 24 tokens that the base reads and are truncated."
     assert ran.verdicts["selection"]["prompts"] == [told]
     assert told in ran.output
 

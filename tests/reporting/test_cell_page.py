@@ -81,7 +81,7 @@ def test_an_acceptance_is_linked_and_quoted() -> None:
     assert (
         told.count('data-leads-to="acceptance"') == told.count('id="acceptance"') == 1 and "Acceptance that was" in told
     )
-    assert "what was accepted beyond them is below" in told
+    assert "ceilings accepted beyond them are below" in told
     assert "lines 2 to 3" in told and "2    - task: x" in told and "# end" not in told
     assert quote.label == "acceptance in limits.yaml, lines 2 to 3"
     whole = acceptance_page.page(quote)

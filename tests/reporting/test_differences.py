@@ -74,7 +74,7 @@ def test_the_model_card_and_junit_and_trackers_say_it():
     """The card in words, the others by name."""
     whole = gate(differing())
     card = model_card.body(whole)
-    assert "Beside its weights this model differs from its parent:" in card
+    assert "Apart from its weights, this model differs from its parent in:" in card
     assert "in 2.5 % of 120 images, at most " in card and "<numbers>" not in card
     found = {one.get("name"): one.get("value") for one in tree.fromstring(junit.junit(whole)).iter("property")}
     assert found["differs 1"] == DIFFERS and found["as_parent.hits"] == "3"

@@ -132,7 +132,7 @@ def test_a_results_folder_that_is_half_written(out: Path) -> None:
     assert "1 of the run's cells have none" in refused_sentence(out)
     for left in results.glob("*-result.json"):
         left.unlink()
-    assert "left no Allure results" in refused_sentence(out)
+    assert "wrote no Allure results" in refused_sentence(out)
 
 
 def test_results_of_other_runs_are_left_out(out: Path, tmp_path: Path) -> None:
@@ -170,7 +170,7 @@ def test_a_folder_that_cannot_be_written(out: Path) -> None:
     assert said.startswith(f"The report cannot be written into {out / 'block'}.") and "--to" in said
     (out / "allure-report").mkdir()
     (out / "allure-report" / "thesis.tex").write_text("x", encoding="utf-8")
-    assert "is something else than a report" in refused_build(out)
+    assert "is not a report" in refused_build(out)
     assert (out / "allure-report" / "thesis.tex").is_file()
 
 
@@ -239,7 +239,7 @@ def test_a_result_is_found_by_its_tests_name(nodeid: str, full: str, name: str, 
 
 def test_a_skipped_cell_is_shown_once_as_an_error(tmp_path: Path) -> None:
     """Its own skipped result gives way to the one that says that there is no verdict."""
-    unrun = {**UNRUN, "kind": "unrun", "why": "it was not run, or skipped"}
+    unrun = {**UNRUN, "kind": "unrun", "why": "it was skipped or not run"}
     out = made(tmp_path / "out", record(), missing=(unrun,))
     skipped = result_of(unrun, 1767225610000, status="skipped", message="Skipped: not today")
     skipped["attachments"] = []
@@ -257,7 +257,7 @@ def test_analytics_are_taken_out_or_the_report_is_refused() -> None:
     assert "googletagmanager" not in clean and "gtag" not in clean and "<script>app()</script>" in clean
     assert 'http-equiv="Content-Security-Policy"' in clean and "default-src 'none'" in clean
     for page in (PAGE.replace("gtag/js", "x").replace("gtag", "z"), "<html></html>", PAGE + PAGE):
-        with pytest.raises(HarnessError, match="outside hosts cannot be removed"):
+        with pytest.raises(HarnessError, match="outside requests cannot be removed"):
             shell.private(page)
 
 

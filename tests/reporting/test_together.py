@@ -38,11 +38,11 @@ def test_cells_beyond_the_declared_ones_join_the_family() -> None:
 def test_the_sentence_says_what_was_left_out() -> None:
     """Counts, alarms, and what a release needs."""
     assert sentence_of(together(cells(1e9), DECLARED)) == (
-        "All 6 declared cells together, 5 of them not judged here: 1 alarm stands at 1 % for any false one; a release"
-        " claim needs every one to pass."
+        "All 6 declared cells together, 5 of them not judged here: 1 alarm stands at a family-wise error rate of "
+        "1 %; a release claim needs every one to pass."
     )
     assert sentence_of(together(cells(*[1.0] * 6), DECLARED)) == (
-        "All 6 declared cells together: no alarm stands at 1 % for any false one; every one passes."
+        "All 6 declared cells together: no alarm stands at a family-wise error rate of 1 %; every one passes."
     )
 
 
@@ -66,4 +66,4 @@ def test_five_fixed_runs_say_something_of_the_recipe() -> None:
 def test_runs_that_stopped_when_they_were_clear_are_not_averaged() -> None:
     """Their rises are chosen by the rule that stopped them."""
     (told,) = over_recipes(runs(0.2, 0.3, 0.2, 0.3, 0.2, engine="sequential"))
-    assert "nothing is claimed" in told and "fixed" in told
+    assert "no claim over its runs" in told and "fixed" in told
