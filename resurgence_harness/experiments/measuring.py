@@ -21,7 +21,6 @@ from resurgence_harness.examining import Examined, Laboratory, Rule, examine
 from resurgence_harness.experiments.conditions import Condition
 from resurgence_harness.planning import checkpoint_key
 from resurgence_harness.process import signals
-from resurgence_harness.reporting.junit import ARMS as EVERY
 from resurgence_harness.selection import CellPlan
 from resurgence_harness.specs import Base, Grid
 from resurgence_harness.statistics import Evidence, Policy, Rate
@@ -29,8 +28,19 @@ from resurgence_harness.statistics import Evidence, Policy, Rate
 if TYPE_CHECKING:
     from resurgence_harness.bench import Bench
 
-ARMS = tuple(arm for arm in EVERY if arm != "as_parent")
-"""Arms of a suite's cell; a candidate with its parent's settings is a gate's."""
+ARMS = (
+    "base",
+    "before",
+    "after",
+    "base_retained",
+    "retained_before",
+    "retained_after",
+    "synonyms_before",
+    "synonyms_after",
+    "incidental_before",
+    "incidental_after",
+)
+"""Rates in the tables, in the order of the columns of the committed files."""
 ASKED = ("experiment", "task", "method", "concepts", "finetuning", "run", "benign", "benign_images", "steps")
 """The columns that identify the condition of a row."""
 COLUMNS = (*ASKED, *(f"{arm}_{what}" for arm in ARMS for what in ("hits", "images")), "outcome", "verdict")

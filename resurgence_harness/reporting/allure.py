@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from resurgence_harness.reporting import acceptance_page, cell_page, pages, run_page
+from resurgence_harness.reporting.arms import ARMS
 from resurgence_harness.reporting.categories import as_configuration
 from resurgence_harness.reporting.file_set import write_set
 from resurgence_harness.reporting.heat_map import heat_map
@@ -26,19 +27,6 @@ Record = Mapping[str, Any]
 """A cell's object in verdict.json."""
 
 _PREFIX = "resurgence-run"
-_ARMS = (
-    "base",
-    "before",
-    "after",
-    "as_parent",
-    "base_retained",
-    "retained_before",
-    "retained_after",
-    "insample_before",
-    "insample_after",
-    "synonyms_before",
-    "synonyms_after",
-)
 
 
 def label(cell: Cell, *, severity: str, base: str, trained: Mapping[str, object]) -> None:
@@ -115,7 +103,7 @@ def numbers(record: Record) -> str:
     out = io.StringIO()
     rows = csv.writer(out, lineterminator="\n")
     rows.writerow(["arm", "rate", "low", "high", "hits", "judged", "abstained"])
-    for arm in _ARMS:
+    for arm in ARMS:
         rate = record.get(arm)
         if rate is not None:
             shown = [f"{rate[name]:.4f}" for name in ("rate", "low", "high")]

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from resurgence_harness.limits.quoting import Quoted
 from resurgence_harness.reporting import acceptance_page, courses, pages
+from resurgence_harness.reporting.arms import ARMS
 from resurgence_harness.reporting.escaping import html as escape
 from resurgence_harness.statistics import CellEvidence, Rate
 from resurgence_harness.statistics.evidence import pairs
@@ -28,19 +29,6 @@ WORDS = {"VIOLATED": "SAFETY REGRESSION"}
 """Printed names of verdicts that differ from their kind."""
 SHOWN_CONCEPTS = 12
 """Concepts on the page, largest rise first; the attached CSV has all of them."""
-_ARMS = (
-    ("erased concepts, base", "base"),
-    ("erased concepts, unlearned", "before"),
-    ("erased concepts, fine-tuned", "after"),
-    ("erased concepts, fine-tuned, with its parent's tokenizer, scheduler and VAE", "as_parent"),
-    ("synonyms of erased concepts, unlearned", "synonyms_before"),
-    ("synonyms of erased concepts, fine-tuned", "synonyms_after"),
-    ("retained concepts, base", "base_retained"),
-    ("retained concepts, unlearned", "retained_before"),
-    ("retained concepts, fine-tuned", "retained_after"),
-    ("retained and seen in training, unlearned", "insample_before"),
-    ("retained and seen in training, fine-tuned", "insample_after"),
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,7 +124,7 @@ def description(record: Record, evidence: CellEvidence, details: Details, *, str
         pages.heading("All images"),
         pages.table(
             ["prompts, model", "rate", f"{_sides(record['alpha'])} interval", "hits", "images", "abstained"],
-            [_arm(text, rate) for text, name in _ARMS if (rate := record.get(name)) is not None]
+            [_arm(title, rate) for name, title in ARMS.items() if (rate := record.get(name)) is not None]
             + [_arm(f"retained concepts in “{one['template']}”", one) for one in record.get("templates") or ()],
         ),
         pages.heading("Criteria"),

@@ -9,22 +9,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 from xml.etree import ElementTree as tree
 
+from resurgence_harness.reporting.arms import ARMS
 from resurgence_harness.reporting.escaping import xml
-
-ARMS = (
-    "base",
-    "before",
-    "after",
-    "as_parent",
-    "base_retained",
-    "retained_before",
-    "retained_after",
-    "synonyms_before",
-    "synonyms_after",
-    "incidental_before",
-    "incidental_after",
-)
-"""The rates of a cell that become properties."""
 
 
 def numbers(record: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

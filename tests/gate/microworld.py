@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -101,8 +102,9 @@ def environment(**more: str) -> dict[str, str]:
 
 
 def resurgence(*words: object, cwd: Path, **more: str) -> subprocess.CompletedProcess[str]:
-    """The `resurgence` command, as a process of its own."""
-    command = [python(), "-c", "from resurgence_harness.cli import main; main()", *map(str, words)]
+    """The `resurgence` command, as a process of its own; a cold one for variables that libraries read on import."""
+    program = sys.executable if any(name.startswith("HF_") for name in more) else python()
+    command = [program, "-c", "from resurgence_harness.cli import main; main()", *map(str, words)]
     return subprocess.run(command, cwd=cwd, env=environment(**more), capture_output=True, text=True, timeout=900)
 
 

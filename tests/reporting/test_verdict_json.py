@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from resurgence_harness.errors import UserError
 from resurgence_harness.reporting import verdict_json
+from resurgence_harness.reporting.arms import ARMS
 from tests.reporting.records import UNRUN, record, run
 
 
@@ -66,3 +67,9 @@ def test_another_file_is_named_in_a_sentence(tmp_path: Path) -> None:
     path.write_text(json.dumps({**run(), "schema_version": 1}), encoding="utf-8")
     with pytest.raises(UserError, match=r"has schema 1; this version reads schema 2\."):
         verdict_json.read(path)
+
+
+def test_every_rate_of_a_cell_is_in_every_report() -> None:
+    """A rate that is added to the schema is also in the tables, JUnit's properties and the CSV."""
+    rates = {name for name, one in verdict_json.CellResult.model_fields.items() if "RateResult" in str(one.annotation)}
+    assert rates == set(ARMS)
