@@ -17,6 +17,7 @@ from resurgence_harness.presets import written
 from resurgence_harness.reporting import allure, cell_page
 from resurgence_harness.reporting.contact_sheet import ROWS, Row, sheet, worst
 from resurgence_harness.statistics import CellEvidence, Evidence
+from resurgence_harness.statistics.formatting import counted
 
 if TYPE_CHECKING:
     import numpy as np
@@ -143,7 +144,10 @@ def _facts(engine: Engine, plan: CellPlan, record: dict[str, Any], suite: Path) 
         ("models", " | ".join(model["recipe"] for model in models.values())),
         *((f"{name} digest", model["digest"] or "no longer in the store") for name, model in models.items()),
         *(("unlearning" if place == 0 else "fine-tuning", _step(step)) for place, step in enumerate(plan.tuned.steps)),
-        ("fine-tuned on", f"{len(plan.benign)} images drawn by the base, for {len(plan.benign.prompts)} prompts"),
+        (
+            "fine-tuned on",
+            f"{len(plan.benign)} images drawn by the base, for {counted(len(plan.benign.prompts), 'prompt')}",
+        ),
         ("images", f"{record['images']}, {record['engine']} engine, {record['looks']} looks"),
         ("grids", ", ".join(f"{name} {grid['rows']} prompts and seeds" for name, grid in grids.items())),
         ("training seed", str(getattr(tuning, "seed", plan.cell.run))),
