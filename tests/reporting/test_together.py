@@ -42,8 +42,7 @@ def test_the_sentence_says_what_was_left_out() -> None:
         "1 % of runs); a release claim needs every cell to pass."
     )
     assert sentence_of(together(cells(*[1.0] * 6), DECLARED)) == (
-        "The suite declares 6 cells. Together: no regression (any false one in at most 1 % of runs); "
-        "every cell passes."
+        "The suite declares 6 cells. Together: no regression (any false one in at most 1 % of runs); every cell passes."
     )
 
 
