@@ -28,6 +28,8 @@ from resurgence_harness.storing import Condition, Store, StoreWarning, keeping
 from resurgence_harness.unlearning import ESD, UCE
 from tests.tiny import save_tiny_stable_diffusion
 
+pytestmark = pytest.mark.slow
+
 if TYPE_CHECKING:
     from resurgence_harness.diffusion.model import StableDiffusion
     from resurgence_harness.diffusion.run import Run

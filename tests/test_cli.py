@@ -21,6 +21,8 @@ from resurgence_harness.planning import HELD_OUT, images_key, plan
 from resurgence_harness.storing import Store, key
 from tests.test_planning import ASKED, BASE, TUNED, UNLEARNED, Eye, put
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 
 

@@ -25,6 +25,8 @@ from resurgence_harness.statistics import Acceptance, Evidence, Judgment, Losses
 from resurgence_harness.storing import Store
 from resurgence_harness.tasks import CELEBRITY, TASKS
 
+pytestmark = pytest.mark.slow
+
 FELL = Losses(before=(0.3, 0.31, 0.29, 0.3), after=(0.2, 0.22, 0.19, 0.21))
 ACCEPTED = Acceptance(
     task="celebrity",

@@ -27,6 +27,8 @@ from tests.gate.conftest import POLICY, Tiny, tiny
 from tests.plugin.conftest import INSTALLED, STRANGERS, conftest_for
 from tests.plugin.gallery import SEEDS, SETTINGS
 
+pytestmark = pytest.mark.slow
+
 __all__ = ["tiny"]
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs" / "exit-codes.md"

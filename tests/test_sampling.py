@@ -16,6 +16,8 @@ from resurgence_harness.sampling import sample
 from resurgence_harness.specs import Probe, Prompt, Sampler
 from tests.tiny import save_tiny_stable_diffusion
 
+pytestmark = pytest.mark.slow
+
 ADA, CLEO = (Prompt(text=f"a portrait of {name}", concept=name) for name in ("ada quill", "cleo marsh"))
 PROBE = Probe(prompts=(ADA, CLEO), seeds=(3, 1, 2), sampler=Sampler(steps=3, batch=4))
 

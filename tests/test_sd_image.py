@@ -5,7 +5,11 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
+import pytest
+
 from benchmarks.sd_image import COLUMNS, main
+
+pytestmark = pytest.mark.slow
 
 
 def test_every_part_and_way_is_timed_and_ways_lie_near_the_ordinary_one(tmp_path: Path) -> None:

@@ -10,6 +10,8 @@ import pytest
 
 from benchmarks.sd_path import COLUMNS, Ran, check, main
 
+pytestmark = pytest.mark.slow
+
 
 def test_the_whole_path_runs_by_the_command_line_and_passes_nothing(tmp_path: Path) -> None:
     """Unlearning, LoRA, images and CLIP's judgments are made once, timed by stage, and leave the cell undecided."""

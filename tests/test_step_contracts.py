@@ -20,6 +20,8 @@ from tests.finetuning.test_contract import DATA
 from tests.tiny import tiny_run
 from tests.two_models import load, model, v1, v2
 
+pytestmark = pytest.mark.slow
+
 __all__ = ["load", "model", "v1", "v2"]
 VALUE = "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_v.weight"
 QUERY = VALUE.replace("to_v", "to_q")

@@ -13,6 +13,8 @@ from resurgence_harness.presets import settings_for
 from resurgence_harness.specs import Sampler
 from resurgence_harness.tasks import TASKS
 
+pytestmark = pytest.mark.slow
+
 SAMPLER = Sampler(**settings_for("micro")["sampler"])
 FIRST = SEARCHES["object"].first
 

@@ -17,6 +17,8 @@ from resurgence_harness.statistics import Losses, Policy, UnlearningOutcome, Ver
 from resurgence_harness.storing import Store
 from resurgence_harness.tasks import CELEBRITY
 
+pytestmark = pytest.mark.slow
+
 if TYPE_CHECKING:
     from resurgence_harness.diffusion.model import StableDiffusion
     from resurgence_harness.diffusion.run import Run

@@ -9,10 +9,14 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from resurgence_harness.reporting.contact_sheet import COLUMNS, ROWS, SIDE
 from resurgence_harness.reporting.serving import server
 from tests.browser.conftest import EXPECTED, Reported, outside, report
 from tests.days import TO_COME
+
+pytestmark = pytest.mark.slow
 
 SHEET = 210 + len(COLUMNS) * (SIDE + 12) + 12
 """Pixels across a sheet of pictures."""

@@ -13,6 +13,8 @@ from resurgence_harness.diffusion.attention import grid, watched
 from resurgence_harness.diffusion.model import StableDiffusion
 from tests.tiny import TOKENS
 
+pytestmark = pytest.mark.slow
+
 Load = Callable[[str], StableDiffusion]
 
 

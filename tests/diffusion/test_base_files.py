@@ -17,6 +17,8 @@ from resurgence_harness.diffusion.base_files import check_base, digest_of, weigh
 from resurgence_harness.diffusion.model import StableDiffusion
 from resurgence_harness.errors import UserError
 
+pytestmark = pytest.mark.slow
+
 UNET = "unet/diffusion_pytorch_model.safetensors"
 
 

@@ -23,6 +23,8 @@ from resurgence_harness.errors import UserError
 from tests.original_layout import clip_names, original_layout, unet_names, vae_names
 from tests.tiny import save_tiny_stable_diffusion
 
+pytestmark = pytest.mark.slow
+
 UNET = "unet/diffusion_pytorch_model.safetensors"
 TEXT = "text_encoder/model.safetensors"
 

@@ -24,6 +24,8 @@ from resurgence_harness.diffusion.formats import Source, recognise
 from resurgence_harness.diffusion.tensor_files import conversion, read_header
 from resurgence_harness.errors import UserError
 
+pytestmark = pytest.mark.slow
+
 UNET = {"model.diffusion_model.input_blocks.0.0.weight": torch.ones(320, 4, 3, 3)}
 PAIR = {
     "lora_unet_mid_block_attentions_0_proj_in.lora_down.weight": torch.ones(2, 8),

@@ -23,6 +23,8 @@ from resurgence_harness.errors import UserError
 from resurgence_harness.microworld import weights
 from tests.linking import linked
 
+pytestmark = pytest.mark.slow
+
 UNET = "unet/diffusion_pytorch_model.safetensors"
 TEXT = "text_encoder/model.safetensors"
 CONFIGS = tuple(f"{part}/{SETTINGS[part][0]}" for part in SETTINGS if part != "tokenizer")

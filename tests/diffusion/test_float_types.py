@@ -20,6 +20,8 @@ from resurgence_harness.errors import UserError
 from tests.original_layout import clip_names
 from tests.tiny import save_tiny_stable_diffusion
 
+pytestmark = pytest.mark.slow
+
 TEXT = "text_encoder/model.safetensors"
 EIGHT = {"F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2}
 

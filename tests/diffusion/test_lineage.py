@@ -18,6 +18,8 @@ from resurgence_harness.diffusion.model import StableDiffusion
 from resurgence_harness.errors import UserError
 from tests.tiny import save_tiny_stable_diffusion
 
+pytestmark = pytest.mark.slow
+
 UNET, TEXT, VAE = (
     "unet/diffusion_pytorch_model.safetensors",
     "text_encoder/model.safetensors",

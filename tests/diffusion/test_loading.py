@@ -18,6 +18,8 @@ from resurgence_harness.diffusion.model import StableDiffusion
 from resurgence_harness.errors import UserError
 from resurgence_harness.microworld import weights
 
+pytestmark = pytest.mark.slow
+
 UNET, VAE = (f"{part}/diffusion_pytorch_model.safetensors" for part in ("unet", "vae"))
 TEXT = "text_encoder/model.safetensors"
 OLD = {"to_q": "query", "to_k": "key", "to_v": "value"}

@@ -21,6 +21,8 @@ from resurgence_harness.diffusion.model import StableDiffusion
 from resurgence_harness.diffusion.model_files import ModelFiles
 from resurgence_harness.errors import UserError
 
+pytestmark = pytest.mark.slow
+
 KEYS, PROJECTION = "attn2.to_k", "proj_in"
 K = "mid_block.attentions.0.transformer_blocks.0.attn2.to_k"
 Q = "encoder.layers.0.self_attn.q_proj"

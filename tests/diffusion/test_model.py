@@ -14,6 +14,8 @@ from resurgence_harness.diffusion import moves
 from resurgence_harness.diffusion.model import StableDiffusion, difference, load_difference, tensors
 from resurgence_harness.errors import BuildError, SpecError, UserError
 
+pytestmark = pytest.mark.slow
+
 NAME = "unet.mid_block.attentions.0.transformer_blocks.0.attn2.to_k.weight"
 
 

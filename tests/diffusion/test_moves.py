@@ -12,6 +12,8 @@ from resurgence_harness.diffusion import moves
 from resurgence_harness.diffusion.model import StableDiffusion
 from resurgence_harness.errors import SpecError, UserError
 
+pytestmark = pytest.mark.slow
+
 Load = Callable[[str], StableDiffusion]
 
 

@@ -15,6 +15,8 @@ from resurgence_harness.gate.models import prepare
 from resurgence_harness.gate.release_policy import ModelsEntry
 from tests.original_layout import clip_names, openclip_names, unet_names
 
+pytestmark = pytest.mark.slow
+
 
 def save(found: dict[str, Any], path: Path) -> Path:
     """Tensors as a file."""

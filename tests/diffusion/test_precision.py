@@ -19,6 +19,8 @@ from resurgence_harness.specs import Probe, Prompt, Sampler
 from resurgence_harness.unlearning.trajectories import Trajectories, draw
 from tests.tiny import save_tiny_stable_diffusion
 
+pytestmark = pytest.mark.slow
+
 SAMPLER = Sampler(steps=2, guidance=2.0, height=64, width=64, batch=1)
 PROBE = Probe(prompts=(Prompt(text="ada quill", concept="ada quill"),), seeds=(1,), sampler=SAMPLER)
 

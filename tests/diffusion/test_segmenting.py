@@ -16,6 +16,8 @@ from resurgence_harness.diffusion.segmenting import Segmenter, digest_of, segmen
 from resurgence_harness.errors import UserError
 from tests.tiny_segmenter import save_tiny_detector, save_tiny_segmenter
 
+pytestmark = pytest.mark.slow
+
 IMAGES = np.random.default_rng(0).integers(0, 256, (2, 64, 48, 3), dtype=np.uint8)
 
 

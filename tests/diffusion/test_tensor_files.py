@@ -24,6 +24,8 @@ from resurgence_harness.diffusion.tensor_files import (
 )
 from resurgence_harness.errors import UserError
 
+pytestmark = pytest.mark.slow
+
 F32 = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
 
 

@@ -11,6 +11,8 @@ from resurgence_harness.diffusion.texts import check_texts
 from resurgence_harness.errors import UserError
 from resurgence_harness.selection import resolve_base
 
+pytestmark = pytest.mark.slow
+
 
 def test_a_tokenizer_whose_unknown_token_is_the_end_token_reads_every_name(tmp_path: Path) -> None:
     """SD's own: saved as tokenizer.json, every encoded text holds the end token, and that says nothing."""

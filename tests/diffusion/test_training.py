@@ -13,6 +13,8 @@ from resurgence_harness.diffusion.ranges import at_least, positive, whole
 from resurgence_harness.diffusion.training import PASS, Losses, batches, descend, fast_products, passes
 from resurgence_harness.errors import BuildError, SpecError
 
+pytestmark = pytest.mark.slow
+
 
 def _ignore(done: int, total: int, loss: float | None) -> None:
     """A listener that does not listen."""

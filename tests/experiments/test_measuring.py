@@ -20,6 +20,8 @@ from resurgence_harness.storing import Store
 from tests.plugin.gallery import SETTINGS, TINY, GalleryJudge, draw_gallery
 from tests.tiny import save_tiny_stable_diffusion
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Base:

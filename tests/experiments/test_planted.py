@@ -16,6 +16,8 @@ from resurgence_harness.specs import Base, Cell
 from resurgence_harness.tasks import CELEBRITY
 from tests.tiny import save_tiny_stable_diffusion
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> StableDiffusion:

@@ -15,6 +15,8 @@ from resurgence_harness.finetuning.benign import BenignSet, benign_losses, check
 from resurgence_harness.specs import Probe, Prompt, Sampler
 from tests.tiny import tiny_run
 
+pytestmark = pytest.mark.slow
+
 
 def _probe(*texts: str) -> Probe:
     """A small probe of these texts."""

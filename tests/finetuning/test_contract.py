@@ -34,6 +34,8 @@ from resurgence_harness.testing import check_finetuning
 from resurgence_harness.testing.steps import check_moves, check_repeatable
 from tests.tiny import tiny_run
 
+pytestmark = pytest.mark.slow
+
 Load = Callable[[str], StableDiffusion]
 
 NAMES = ("bram quill", "cleo marsh")

@@ -12,6 +12,8 @@ from resurgence_harness.finetuning import BenignSet, LoRA
 from resurgence_harness.finetuning.lora import ADAPTER, add_adapter, merged
 from resurgence_harness.specs import Probe, Prompt
 
+pytestmark = pytest.mark.slow
+
 
 def _predictions(model: StableDiffusion) -> torch.Tensor:
     """What the model says on a fixed batch."""

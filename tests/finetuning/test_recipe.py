@@ -21,6 +21,8 @@ from resurgence_harness.specs import Probe, Prompt, Sampler
 from resurgence_harness.storing import key
 from tests.tiny import tiny_run
 
+pytestmark = pytest.mark.slow
+
 DATA = BenignSet(
     probe=Probe(
         prompts=(Prompt(text="a portrait of bram quill", concept="bram quill"),),

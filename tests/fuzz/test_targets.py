@@ -8,6 +8,8 @@ import pytest
 
 from tests.fuzz.targets import TARGETS, seeds
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_every_input_is_a_value_or_a_sentence(target: str, tmp_path: Path) -> None:

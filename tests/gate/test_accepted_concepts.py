@@ -20,6 +20,8 @@ from resurgence_harness.statistics.policies import day_in_utc
 from resurgence_harness.tasks import TASKS
 from tests.reporting.records import rate, record, run
 
+pytestmark = pytest.mark.slow
+
 ALBA, KAIA = "Alba Drummond", "Kaia Valencourt"
 HEAD = "acceptances:\n"
 ENTRY = """\

@@ -23,6 +23,8 @@ from resurgence_harness.specs import Recipe
 from resurgence_harness.tasks import TASKS
 from tests.gate.microworld import POLICY, Micro
 
+pytestmark = pytest.mark.slow
+
 DIFFERS = "tokenizer/tokenizer.json gives 2 words other numbers"
 
 

@@ -14,6 +14,8 @@ from resurgence_harness.errors import UserError
 from resurgence_harness.gate.audit import audit, figure
 from tests.tiny import save_tiny_stable_diffusion
 
+pytestmark = pytest.mark.slow
+
 UNET = "unet/diffusion_pytorch_model.safetensors"
 KEYS = ".attn2.to_k."
 

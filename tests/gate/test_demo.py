@@ -13,6 +13,8 @@ from resurgence_harness.gate.release_policy import PolicyFile, SamplerEntry
 from resurgence_harness.limits.limits_file import PolicyEntry
 from resurgence_harness.reporting import verdict_json
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -15,6 +15,8 @@ from resurgence_harness.diffusion.tensor_files import PICKLES, sha256_of
 from resurgence_harness.reporting import verdict_json
 from tests.gate.microworld import BACK, POLICY, WORD, Micro, resurgence
 
+pytestmark = pytest.mark.slow
+
 SAME = {
     "a U-Net": ["unet"],
     "a single file in the original layout": ["original"],

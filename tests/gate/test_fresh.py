@@ -20,6 +20,8 @@ from resurgence_harness.storing import Store
 from tests.gate.conftest import POLICY, Said, Tiny
 from tests.warm_python import python
 
+pytestmark = pytest.mark.slow
+
 MINE = "0123456789abcdef" * 4
 
 

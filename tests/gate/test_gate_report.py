@@ -14,6 +14,8 @@ from resurgence_harness.reporting import report, verdict_json
 from tests.gate.microworld import ERASED, POLICY, Micro, environment, resurgence
 from tests.warm_python import python
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("base", [None, "micro"], ids=["alone", "with its base"])
 def test_a_gate_under_pytest_is_reported_without_what_it_does_not_have(base: str | None, micro: Micro, here: Path):

@@ -9,11 +9,14 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from xml.etree import ElementTree as tree
 
+import pytest
 import yaml
 
 from resurgence_harness.reporting import verdict_json
 from tests.gate.conftest import POLICY, Tiny
 from tests.warm_python import python
+
+pytestmark = pytest.mark.slow
 
 
 def test_the_suite_of_the_package_runs_the_same_gate(known: Tiny, here: Path) -> None:

@@ -8,7 +8,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.gate.generated_environments import Row, corpus
+
+pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
 COMMAND = ("gate", "--policy", "policy.yaml", "--candidate", "micro", "--device", "cpu", "--out", "out")

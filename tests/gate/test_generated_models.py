@@ -16,6 +16,8 @@ from resurgence_harness.errors import UserError
 from tests.gate.generated_models import Row, directories, files
 from tests.tiny import save_tiny_stable_diffusion
 
+pytestmark = pytest.mark.slow
+
 SECONDS, MEGABYTES = 5.0, 300
 """For one candidate, processor's time; for all of them together."""
 TEXTS = ("a portrait of ada quill",)

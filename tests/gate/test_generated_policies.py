@@ -19,6 +19,8 @@ from resurgence_harness.tasks import TASKS
 from tests.gate import generated_policies
 from tests.gate.generated_policies import ACCEPTANCE, GOOD, NAME, SOON, corpus
 
+pytestmark = pytest.mark.slow
+
 SECONDS, MEGABYTES = 1.0, 100
 """For one input."""
 INTERNALS = re.compile(

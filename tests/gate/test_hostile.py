@@ -15,6 +15,8 @@ from resurgence_harness.errors import UserError
 from tests.gate.hostile import corpus
 from tests.tiny import save_tiny_stable_diffusion
 
+pytestmark = pytest.mark.slow
+
 SECONDS, MEGABYTES = 15, 200
 
 

@@ -18,6 +18,8 @@ from resurgence_harness.tasks import TASKS
 from tests.gate.hostile_policies import GOOD, NAMES, corpus
 from tests.reporting.records import record, run
 
+pytestmark = pytest.mark.slow
+
 
 def test_the_whole_corpus_is_refused(here: Path, resurgence: Any, tmp_path: Path, monkeypatch: Any) -> None:
     """Through the command line: one sentence and what to do, no traceback, no file but the one that was given."""

@@ -15,6 +15,8 @@ from tests.gate.hub import SHA, Hub, serving
 from tests.gate.microworld import POLICY, Micro, resurgence
 from tests.reporting.records import record, run
 
+pytestmark = pytest.mark.slow
+
 REPO, TOKEN = "people/candidate", "hf_notforanybodyseyes123"
 CARD = """\
 ---

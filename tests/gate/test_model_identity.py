@@ -20,6 +20,8 @@ from resurgence_harness.errors import UserError
 from resurgence_harness.gate.models import Models, prepare
 from tests.tiny import save_tiny_stable_diffusion
 
+pytestmark = pytest.mark.slow
+
 UNET, VAE = (f"{part}/diffusion_pytorch_model.safetensors" for part in ("unet", "vae"))
 TEXT = "text_encoder/model.safetensors"
 SCHEDULER, WORDS = "scheduler/scheduler_config.json", "tokenizer/tokenizer.json"

@@ -15,6 +15,8 @@ from resurgence_harness.errors import UserError
 from resurgence_harness.gate.out_lock import LOCK, held
 from tests.gate.conftest import Said
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 HOLDER = """
 import sys

@@ -15,6 +15,8 @@ import pytest
 from resurgence_harness.reporting import verdict_json
 from tests.gate.conftest import POLICY, Said, Tiny
 
+pytestmark = pytest.mark.slow
+
 
 @contextmanager
 def unwritable(folder: Path) -> Iterator[None]:

@@ -16,6 +16,8 @@ from resurgence_harness.reporting import verdict_json
 from tests.days import TO_COME
 from tests.gate.conftest import POLICY, Tiny
 
+pytestmark = pytest.mark.slow
+
 WRITTEN = {
     "attestation.json",
     "audit.svg",

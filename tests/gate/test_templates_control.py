@@ -21,6 +21,8 @@ from tests.gate.conftest import Tiny
 from tests.gate.microworld import POLICY, Micro
 from tests.plugin.gallery import TINY
 
+pytestmark = pytest.mark.slow
+
 GOOD, BAD = "A portrait of {}", "Hugo Zorander, not {}"
 
 

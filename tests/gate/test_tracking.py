@@ -15,6 +15,8 @@ import pytest
 from resurgence_harness.reporting import escaping, tracking, verdict_json
 from tests.gate.conftest import POLICY, Tiny
 
+pytestmark = pytest.mark.slow
+
 SECRET = "notforanybodyseyes123"
 
 

@@ -16,6 +16,8 @@ import yaml
 from resurgence_harness.reporting import verdict_json
 from tests.gate.microworld import ERASED, POLICY, Micro, environment
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 
 

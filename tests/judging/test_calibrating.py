@@ -16,6 +16,8 @@ from resurgence_harness.errors import JudgeError, UserError
 from resurgence_harness.judging import Calibration, KnownPictures, Weights, accuracy_of, calibrate, keep
 from resurgence_harness.judging.calibrating import canaries_of, counts_of
 
+pytestmark = pytest.mark.slow
+
 PLACES = {"red": 0, "green": 1, "blue": 2}
 
 

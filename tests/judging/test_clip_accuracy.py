@@ -17,6 +17,8 @@ from resurgence_harness.errors import JudgeError, UserError
 from resurgence_harness.judging import Clip, ClipAccuracy, Weights, accuracy_of, ask, check_ready, judge_by_name
 from tests.judging.tiny_clip import ARCHITECTURE, SIZE, pictures, save_tiny_clip, tiny_clip
 
+pytestmark = pytest.mark.slow
+
 LABELS = ("ship", "bird", "automobile")
 
 

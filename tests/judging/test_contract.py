@@ -49,6 +49,8 @@ from tests.judging.test_vision_language import pictures as plain_pictures
 from tests.judging.test_vision_language import taught, untaught
 from tests.judging.tiny_clip import pictures, save_tiny_clip, tiny_clip
 
+pytestmark = pytest.mark.slow
+
 __all__ = ["taught", "untaught"]
 DIGESTS = {
     "identity": "a122aa36c465dde439a6c5ad4947dafee662c8ae039fd1e53a69e748324d412e",

@@ -17,6 +17,8 @@ from resurgence_harness.specs import Probe, Prompt, Sampler
 from resurgence_harness.statistics import Outcome
 from tests.judging.tiny_clip import pictures, save_tiny_clip, tiny_clip
 
+pytestmark = pytest.mark.slow
+
 NAMES = ("Ada", "Bram")
 EACH = 8
 

@@ -29,6 +29,8 @@ from resurgence_harness.judging.weights import Weights, digest_of
 from resurgence_harness.specs import Probe, Prompt
 from resurgence_harness.statistics import Evidence, Rate
 
+pytestmark = pytest.mark.slow
+
 NAMES = ("Ada Quill", "Bram Holt", "Cleo Marsh")
 PLACES = {"conv1": "0", "bn1": "1", "layer1": "4", "layer2": "5", "layer3": "6", "layer4": "7"}
 

@@ -14,6 +14,8 @@ from resurgence_harness.judging import NO_FACE, Calibration, accuracy_of, judge_
 from resurgence_harness.judging.micro import MICRO_JUDGES
 from resurgence_harness.microworld import world
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("name", [judge.name for judge in MICRO_JUDGES])
 def test_canaries_are_all_answered_correctly(name):

@@ -21,6 +21,8 @@ from resurgence_harness.specs import Probe, Prompt, Sampler
 from resurgence_harness.statistics import Evidence, Outcome, Rate
 from tests.judging.tiny_clip import WIDTH, pictures, save_tiny_clip, tiny_clip
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:

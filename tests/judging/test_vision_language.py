@@ -28,6 +28,8 @@ from resurgence_harness.judging.vision_language import (
 )
 from resurgence_harness.judging.weights import Weights, digest_of
 
+pytestmark = pytest.mark.slow
+
 COMMIT = "0123456789abcdef" * 2 + "01234567"
 SPECIAL = ["<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"]
 WORDS = ["<pad>", "<eos>", "<unk>", *SPECIAL, "user", "assistant", "Yes", "No", "Iron", "Man", "Nobody", "Is", "in"]

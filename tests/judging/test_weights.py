@@ -17,6 +17,8 @@ from resurgence_harness.judging import Weights
 from resurgence_harness.judging.weights import VARIABLE, convert, digest_of, is_pickle
 from resurgence_harness.storing import key
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:

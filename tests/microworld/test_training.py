@@ -5,6 +5,10 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
+
+pytestmark = pytest.mark.slow
+
 
 def test_three_stages_make_a_loadable_model(tmp_path):
     """Every stage runs, the result is a Stable Diffusion, and a second call finds everything there."""

@@ -14,6 +14,8 @@ from resurgence_harness.sampling import sample
 from resurgence_harness.specs import Probe, Prompt, Sampler
 from resurgence_harness.tasks import CELEBRITY
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def model() -> StableDiffusion:

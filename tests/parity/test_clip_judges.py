@@ -13,6 +13,8 @@ from resurgence_harness.judging.q16 import LABELS, LOGIT_SCALE, Q16
 from tests.parity import clip_inputs as given
 from tests.parity.given import agree, recorded
 
+pytestmark = pytest.mark.slow
+
 SETS = {"fitting": given.FITTING, "larger": given.LARGER, "wide": given.WIDE}
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 
 from resurgence_harness.diffusion import moves
@@ -14,6 +15,8 @@ from resurgence_harness.unlearning import EraseDiff, TextReplaced
 from resurgence_harness.unlearning.erasediff import AdaptiveWeight, FixedWeight, inner, noised_batches, slope
 from tests.parity import retraining_inputs as given
 from tests.parity.given import agree, fingerprint, gradients, precise, recorded
+
+pytestmark = pytest.mark.slow
 
 
 def step(weight: FixedWeight | AdaptiveWeight) -> EraseDiff:

@@ -18,6 +18,8 @@ from tests.parity import distilling_inputs as given
 from tests.parity.given import agree, fingerprint, float64, precise, recorded
 from tests.tiny import tiny_run
 
+pytestmark = pytest.mark.slow
+
 METHOD = "2025 esd-x"
 SUBSETS = {METHOD: CrossAttention(), "2025 esd-x-strict": StrictKeyValue()}
 

@@ -9,6 +9,8 @@ from resurgence_harness.judging.gcd import face_of, largest_group, recognised
 from tests.parity import gcd_inputs as given
 from tests.parity.given import agree, recorded
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def boxes() -> list[np.ndarray]:

@@ -27,6 +27,8 @@ from tests.parity import mace_inputs as given
 from tests.parity.given import ERASED, PRESERVED, agree, deviation, float64, precise, recorded
 from tests.tiny import tiny_run
 
+pytestmark = pytest.mark.slow
+
 
 def rows(matrices: Mapping[str, Tensor]) -> np.ndarray:
     """All matrices, in the order of their names."""

@@ -18,6 +18,8 @@ from resurgence_harness.unlearning.saliency import Guided, add_gradients, larges
 from tests.parity import retraining_inputs as given
 from tests.parity.given import agree, fingerprint, gradients, precise, recorded
 
+pytestmark = pytest.mark.slow
+
 SALUN = SalUn(
     concepts=(given.CONCEPT,),
     forget=given.FORGET,

@@ -27,6 +27,8 @@ from resurgence_harness.unlearning.scissorhands import (
 from tests.parity import retraining_inputs as given
 from tests.parity.given import agree, fingerprint, precise, recorded
 
+pytestmark = pytest.mark.slow
+
 SCRIPTS: dict[str, dict[str, Any]] = {
     "nsfw": {"saliency": Denoising(), "redraw": KaimingUniform(), "repair": Redirect()},
     "class": {"saliency": Guided(), "redraw": TruncatedNormal(), "repair": Ascend()},

@@ -6,6 +6,7 @@ from typing import Any
 from zlib import crc32
 
 import numpy as np
+import pytest
 import torch
 
 from resurgence_harness.diffusion import moves
@@ -15,6 +16,8 @@ from resurgence_harness.unlearning import SDD, TeacherOutput
 from tests.parity import distilling_inputs as given
 from tests.parity.given import agree, fingerprint, float64, precise, recorded
 from tests.tiny import tiny_run
+
+pytestmark = pytest.mark.slow
 
 
 def test_targets_and_the_first_loss_are_the_authors(base: StableDiffusion) -> None:

@@ -12,6 +12,8 @@ from resurgence_harness.unlearning import UCE, LastSubjectToken, SubjectAndAfter
 from tests.parity.given import ANCHOR, ERASED, PRESERVED, agree, deviation, recorded
 from tests.tiny import tiny_run
 
+pytestmark = pytest.mark.slow
+
 CONCEPTS = tuple(Concept(name=name, kind="a celebrity") for name in ERASED)
 KEPT = tuple(Concept(name=name, kind="a celebrity") for name in PRESERVED)
 LARGEST_PRESERVE = max(0.1, 1 / 3)

@@ -12,6 +12,8 @@ import pytest
 
 from tests.plugin.conftest import Folder, Ran
 
+pytestmark = pytest.mark.slow
+
 IDLE = """
     import pytest
 

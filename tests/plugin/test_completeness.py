@@ -13,6 +13,8 @@ from resurgence_harness.reporting import attestation, terminal
 from tests.days import TO_COME
 from tests.plugin.conftest import Folder, Ran
 
+pytestmark = pytest.mark.slow
+
 POLICY = """\
 version: 1
 task: celebrity

@@ -12,6 +12,8 @@ import pytest
 
 from tests.plugin.conftest import Folder, conftest_for
 
+pytestmark = pytest.mark.slow
+
 WORKERS = pytest.mark.parametrize("workers", ["0", "2"])
 """Most mistakes are found by the controller before there are workers, whose number then makes no difference."""
 

@@ -10,6 +10,8 @@ import pytest
 
 from tests.plugin.conftest import ROOT, Folder
 
+pytestmark = pytest.mark.slow
+
 
 def collected(folder: Folder, *arguments: str) -> list[str]:
     """Words of the collected cells."""

@@ -7,9 +7,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from resurgence_harness.limits.limits_file import load_limits
 from resurgence_harness.statistics import Policy
 from tests.plugin.conftest import INSTALLED, ROOT
+
+pytestmark = pytest.mark.slow
 
 
 def collect(*arguments: str, path: str = "") -> subprocess.CompletedProcess[str]:

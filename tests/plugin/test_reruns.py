@@ -7,6 +7,8 @@ import pytest
 from tests.plugin.conftest import Folder
 from tests.plugin.test_mistakes import refused
 
+pytestmark = pytest.mark.slow
+
 OPTION = """
 
 def pytest_addoption(parser):

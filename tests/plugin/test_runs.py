@@ -17,6 +17,8 @@ from resurgence_harness.reporting import verdict_json
 from tests.days import TO_COME
 from tests.plugin.conftest import SUITE, Folder
 
+pytestmark = pytest.mark.slow
+
 UNDECIDED = "policy: {delta: 0.01}\n"
 """A rise of a point cannot be ruled out with 100 images."""
 ACCEPTED = """\

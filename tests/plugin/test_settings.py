@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import hashlib
 
+import pytest
+
 from resurgence_harness.presets import choice
 from tests.plugin.conftest import Folder
+
+pytestmark = pytest.mark.slow
 
 UCE = "--resurgence-methods=uce"
 

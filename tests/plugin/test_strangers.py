@@ -16,6 +16,8 @@ from tests.plugin.conftest import ROOT, SUITE, Folder
 from tests.plugin.test_mistakes import refused
 from tests.plugin.test_options import collected
 
+pytestmark = pytest.mark.slow
+
 NIGHT = re.findall(r"```python\n# (\S+)\n(.*?)```", (ROOT / "docs" / "tasks.md").read_text(encoding="utf-8"), re.S)
 """The documented task and judge."""
 CHECKED = re.findall(r"```python\n(import .*?)```", (ROOT / "docs" / "tasks.md").read_text(encoding="utf-8"), re.S)

@@ -18,6 +18,8 @@ from tests.plugin.test_mistakes import refused
 from tests.plugin.test_options import collected
 from tests.tasks.i2p_csv import CHOSEN, HEADER, OTHERS
 
+pytestmark = pytest.mark.slow
+
 DOCUMENTED = re.findall(r"```python\n# (\S+)\n(.*?)```", (ROOT / "docs" / "tasks.md").read_text(encoding="utf-8"), re.S)
 """The files of the documented task, by name."""
 UNSAFE = """

@@ -15,6 +15,8 @@ from resurgence_harness.pytest_plugin import old_results, options, sight
 from resurgence_harness.selection import ENGINES
 from tests.plugin.conftest import INSTALLED, ROOT, STRANGERS, Folder
 
+pytestmark = pytest.mark.slow
+
 PLAIN = """
     import pytest
 

@@ -44,6 +44,8 @@ from resurgence_harness.unlearning.mace import ScaledTwice
 from resurgence_harness.unlearning.mace_lora import SquaredFrobeniusNorm, UniformTimesteps
 from tests.tiny import portraits, tiny_run
 
+pytestmark = pytest.mark.slow
+
 Load = Callable[[str], StableDiffusion]
 METHODS = tuple(dict.fromkeys(method.step for method in presets.METHODS.values()))
 

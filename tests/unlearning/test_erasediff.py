@@ -29,6 +29,8 @@ from resurgence_harness.unlearning.erasediff import (
 from resurgence_harness.unlearning.redirection import TextReplaced
 from tests.tiny import NAMES, tiny_run
 
+pytestmark = pytest.mark.slow
+
 Load = Callable[[str], StableDiffusion]
 
 ADA, DOV = (Concept(name=name, kind="a celebrity") for name in (NAMES[0], NAMES[4]))

@@ -21,6 +21,8 @@ from resurgence_harness.unlearning.esd import esd_target
 from resurgence_harness.unlearning.trajectories import Trajectories, draw
 from tests.tiny import NAMES, tiny_run
 
+pytestmark = pytest.mark.slow
+
 Load = Callable[[str], StableDiffusion]
 
 ADA, BRAM = Concept(name=NAMES[0]), Concept(name=NAMES[1])

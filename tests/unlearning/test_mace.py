@@ -42,6 +42,8 @@ from resurgence_harness.unlearning.mace_lora import (
 from resurgence_harness.unlearning.masks import GivenMasks, WholeImage, name_tokens
 from tests.tiny import NAMES, TOKENS, tiny_run
 
+pytestmark = pytest.mark.slow
+
 Load = Callable[[str], StableDiffusion]
 
 WIDTH = 24

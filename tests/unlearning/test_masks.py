@@ -33,6 +33,8 @@ from resurgence_harness.unlearning.masks import (
 from tests.tiny import NAMES, TOKENS, tiny_run
 from tests.tiny_segmenter import save_tiny_detector, save_tiny_segmenter
 
+pytestmark = pytest.mark.slow
+
 Load = Callable[[str], StableDiffusion]
 
 PROBE = Probe(

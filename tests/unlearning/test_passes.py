@@ -17,6 +17,8 @@ from resurgence_harness.unlearning.saliency import Guided, add_gradients, sensit
 from tests.tiny import tiny_run
 from tests.unlearning.test_erasediff import ADA, BRAM, CLEO, DOV, STEP, portraits
 
+pytestmark = pytest.mark.slow
+
 Gradients = tuple[float, list[torch.Tensor]]
 
 

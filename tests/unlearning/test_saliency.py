@@ -28,6 +28,8 @@ from resurgence_harness.unlearning.saliency import (
 )
 from tests.tiny import NAMES, portraits, tiny_run
 
+pytestmark = pytest.mark.slow
+
 Load = Callable[[str], StableDiffusion]
 
 

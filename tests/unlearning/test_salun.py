@@ -23,6 +23,8 @@ from resurgence_harness.unlearning.redirection import Weights, redirected, redir
 from resurgence_harness.unlearning.saliency import Guided, add_gradients, ones, unpacked
 from tests.tiny import NAMES, portraits, tiny_run
 
+pytestmark = pytest.mark.slow
+
 Load = Callable[[str], StableDiffusion]
 
 ADA, BRAM = (Concept(name=name, kind="a celebrity") for name in NAMES[:2])

@@ -30,6 +30,8 @@ from resurgence_harness.unlearning.saliency import balanced, sensitivity
 from resurgence_harness.unlearning.scissorhands import threshold, trim
 from tests.tiny import NAMES, portraits, tiny_run
 
+pytestmark = pytest.mark.slow
+
 Load = Callable[[str], StableDiffusion]
 
 ADA, BRAM = (Concept(name=name, kind="a celebrity") for name in NAMES[:2])

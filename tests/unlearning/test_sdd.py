@@ -23,6 +23,8 @@ from resurgence_harness.unlearning.sdd import by_text, drift, follow, in_turn, r
 from resurgence_harness.unlearning.trajectories import Trajectories, draw
 from tests.tiny import NAMES, tiny_run
 
+pytestmark = pytest.mark.slow
+
 Load = Callable[[str], StableDiffusion]
 
 ADA, BRAM, STONE = (Concept(name=name) for name in NAMES[:3])

@@ -18,6 +18,8 @@ from resurgence_harness.unlearning import UCE, LastSubjectToken, SubjectAndAfter
 from resurgence_harness.unlearning.uce import uce_map
 from tests.tiny import NAMES, TOKENS, tiny_run
 
+pytestmark = pytest.mark.slow
+
 WIDTH = 64
 ADA, BRAM, CLEO = (Concept(name=name, kind="a celebrity") for name in (NAMES[0], NAMES[1], NAMES[3]))
 SCALES = {"erase_scale": 1.0, "preserve_scale": 1.0, "ridge": 0.5}

@@ -18,6 +18,8 @@ from resurgence_harness.validation import edges
 from resurgence_harness.validation.checks import run as run_checks
 from resurgence_harness.validation.report import Must, Row
 
+pytestmark = pytest.mark.slow
+
 SMALL = replace(validation.FAST, replicates=200, numbers=(90,), orders=((12, 0, 2),), repeats=50, replays=50)
 """Enough to see an engine that is badly wrong."""
 

@@ -20,6 +20,8 @@ from resurgence_harness.validation.edges import (
 )
 from resurgence_harness.validation.report import Must
 
+pytestmark = pytest.mark.slow
+
 MEASURED = {"alphas": (0.05,), "replicates": 300, "seed": 0}
 
 

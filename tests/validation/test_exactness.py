@@ -16,6 +16,8 @@ from resurgence_harness.validation import Side, critical_alpha, worst_paired, wo
 from resurgence_harness.validation.exactness import check_paired, hybrid_error, order_error
 from resurgence_harness.validation.report import Must
 
+pytestmark = pytest.mark.slow
+
 
 def longhand(n: int, delta: float, alpha: float, q: float) -> dict[Side, float]:
     """The multinomial, count by count, through `paired` itself."""

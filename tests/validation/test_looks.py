@@ -11,6 +11,8 @@ from resurgence_harness.statistics.intervals import tango_z
 from resurgence_harness.statistics.paired_size import claims, scores
 from resurgence_harness.validation.looks import evidence, first_look, settle
 
+pytestmark = pytest.mark.slow
+
 DELTA, ALPHA, BLOCK = 0.05, 0.05, 20
 OUTCOMES = (Outcome.CLEAR, Outcome.HIT, Outcome.ABSTAINED)
 

@@ -10,6 +10,8 @@ from resurgence_harness.validation import expected_pairs, fixed_pairs
 from resurgence_harness.validation.edges import seeded
 from resurgence_harness.validation.power import check_costs, check_power, costs_of_a_claim, plant
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize(
     ("psi", "numbers"),

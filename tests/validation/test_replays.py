@@ -11,6 +11,8 @@ from resurgence_harness.errors import UserError
 from resurgence_harness.validation.edges import seeded
 from resurgence_harness.validation.replays import Stored, check_same_model, check_stored, halves, read
 
+pytestmark = pytest.mark.slow
+
 HEAD = "concept,prompt,seed,before,after\n"
 REPLAYED = {"delta": 0.05, "alpha": 0.01, "replicates": 200, "seed": 0}
 

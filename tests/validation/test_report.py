@@ -12,6 +12,8 @@ import pytest
 from resurgence_harness.errors import HarnessError, UserError
 from resurgence_harness.validation.report import COLUMNS, Must, Row, Unit, as_csv, as_text, folder, monte_carlo, passed
 
+pytestmark = pytest.mark.slow
+
 GOOD = Row("errors", "a", 0.004, Must.AT_MOST, 0.0233)
 BAD = Row("errors", "b", 0.08, Must.AT_MOST, 0.0233)
 CAUGHT = Row("wrong", "peeks", 0.08, Must.EXCEED, 0.0233)
