@@ -79,11 +79,7 @@ def write(cell: str, nodeid: str, folder: str) -> None:
     method, number, tuning = run_page.parts(cell)
     tuning, _, run = tuning.partition("-run")
     allure.label(
-        task="celebrity",
-        method=method,
-        concepts=number,
-        finetuning=tuning,
-        run=int(run or 0),
+        Cell(task="celebrity", method=method, count=number, finetuning=tuning, run=int(run or 0)),
         severity="critical",
         base="micro",
         trained={"benign images": 250, "fine-tuning steps": 100},

@@ -45,7 +45,7 @@ from benchmarks.random_bases import CONFIGURATIONS, write_base
 from benchmarks.sd_path import FINETUNED, ROOT, Ledger, Stage, call, device, stages, versions, write_judge
 from benchmarks.sd_path_judge import Course, Settings, judged_by_clip
 from resurgence_harness.finetuning import FineTuning
-from resurgence_harness.planning import checkpoint_key, held_out_probe, probes_of, training, words_of
+from resurgence_harness.planning import checkpoint_key, describe_recipe, held_out_probe, probes_of, training
 from resurgence_harness.presets import SEVEN, parse_change
 from resurgence_harness.process.exit_codes import ExitCode, combined
 from resurgence_harness.selection import CellPlan, Selection, cells, plan_cell
@@ -252,7 +252,7 @@ def _trained(
         yield f"{word} recipe updates", training(full.steps[-1]).units
         yield f"{word} set seconds", _seconds(_sum(one for one in made if one.name.startswith(f"{name}: ")))
         yield f"{word} seconds", _seconds(_sum(own))
-        course = courses.get(words_of(part))
+        course = courses.get(describe_recipe(part))
         article = "an" if word == "unlearn" else "a"
         yield f"seconds {article} {word} update", f"{course.pace:.3f}" if course and course.pace else ""
         yield f"{word} GiB", _gib(_most(one for one in made if one.name.split(":")[0] == name))
@@ -274,7 +274,7 @@ def _recipe_seconds(
         updates, full_updates = training(step).units, training(full_step).units
         for stage in made:
             if stage.name == name:
-                course = courses.get(words_of(part))
+                course = courses.get(describe_recipe(part))
                 pace = course.pace if course and course.pace else stage.seconds / updates
                 total += stage.seconds + pace * (full_updates - updates)
             elif stage.name.startswith(f"{name}: "):

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 import pytest
 
-import resurgence_harness.bench.model_cache as wardrobe_module
+import resurgence_harness.bench.model_cache as model_cache_module
 from resurgence_harness.bench import Bench
 from resurgence_harness.diffusion.base_files import digest_of
 from resurgence_harness.errors import BuildError, JudgeError, SpecError, UserError
@@ -201,13 +201,13 @@ def test_a_model_that_is_worn_already_is_not_read_again(
 ) -> None:
     """Of blocks drawn one after the other by one model the first alone reads its checkpoints."""
     read: list[int] = []
-    merged = wardrobe_module.merged
+    merged = model_cache_module.merged
 
     def counted(chain: Any) -> Any:
         read.append(len(chain))
         return merged(chain)
 
-    monkeypatch.setattr(wardrobe_module, "merged", counted)
+    monkeypatch.setattr(model_cache_module, "merged", counted)
     for seed, recipe in enumerate((tuned, tuned, Recipe(base), tuned, unlearned, tuned), start=50):
         bench.images(recipe, replace(ASKED, seeds=(seed,)))
     assert read == [2, 1, 2]
