@@ -36,6 +36,7 @@ from resurgence_harness.reporting.contact_sheet import ROWS, Row, sheet
 from resurgence_harness.reporting.generator import generator
 from resurgence_harness.reporting.serving import server
 from resurgence_harness.reporting.together import together
+from resurgence_harness.specs import Cell
 from resurgence_harness.statistics import CellEvidence, Evidence, Judgment, Losses, Outcome, Policy, confusion, decide
 from resurgence_harness.tasks import CELEBRITY
 
