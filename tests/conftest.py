@@ -1,8 +1,7 @@
 """How the tests run: one thread in each process, compiled modules kept, and a fast lane.
 
-One thread, since pytest -n runs a process for each core: two threads in each of two processes on two cores made the
-tests more than twice as slow. Set before torch is imported, and inherited by every worker and every command that a test
-starts; a number that is set already stays.
+One thread, since pytest -n runs a process for each core, whose threads would compete for it. Set before torch is
+imported, and inherited by every worker and every command that a test starts; a number that is set already stays.
 
 Where PYTHONDONTWRITEBYTECODE is set, every command of a test would compile the package again: compiled modules go into
 a temporary folder instead.

@@ -1,11 +1,11 @@
 """A Python that starts warm: forked from a process that has imported torch, diffusers and transformers.
 
-A command that builds a model spends most of its CPU time on these imports. Tests that start many such commands start
+A command that builds a model spends seconds of CPU time on these imports. Tests that start many such commands start
 them by `python()`, a small program that takes Python's options (`-m`, `-c`, `-u`, a script), its own environment,
-directory and standard streams, has them run in a fork, and ends as that ends, signals included. Workers of pytest-xdist
-are started by `sys.executable`, so they are forks too. Nothing of this package is imported before the fork. What
-depends on how a process starts (its imports, sitecustomize, further open files) is tested with Python itself: see
-`cold` in tests/plugin/conftest.py, tests/test_exit_codes.py and tests/gate/test_wheel.py.
+directory and standard streams, has them run in a fork, and ends as that ends, signals included. Workers of pytest-
+xdist are started by `sys.executable`, so they are forks too. Nothing of this package is imported before the fork.
+What depends on how a process starts (its imports, sitecustomize, further open files) is tested with Python itself:
+see `cold` in tests/plugin/conftest.py, tests/test_exit_codes.py and tests/gate/test_wheel.py.
 """
 
 from __future__ import annotations
