@@ -184,10 +184,10 @@ def read_options(config: pytest.Config) -> Options:
 
         if not is_name(base, places["base"]):
             base = str(_path(base, places["base"]))
-    from resurgence_harness.pytest_plugin.own import tasks_in
+    from resurgence_harness.pytest_plugin.own import register_own
 
-    own = {task.name: task for task in tasks_in(config.hook.pytest_resurgence_tasks())}
-    tasks = {**tasks_on(base), **own}
+    register_own(config)
+    tasks = dict(tasks_on(base))
     counts = _list("counts", values["counts"], _whole)
     for count in counts or ():
         if count not in allowed_counts(tasks.values()):
