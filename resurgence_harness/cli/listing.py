@@ -24,6 +24,7 @@ def list_command(
 
     What a conftest.py adds belongs to its suite: it is noted in the suite's reports and by `resurgence plan`.
     """
+    from resurgence_harness import judging, tasks  # noqa: F401  their tables are defined when they are imported
     from resurgence_harness.presets.stepping import check_steps
     from resurgence_harness.registry import entries
     from resurgence_harness.registry.origins import DIGITS

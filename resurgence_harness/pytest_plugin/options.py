@@ -54,7 +54,12 @@ OPTIONS = (
         'the published model: "micro" (embedded), sd14, sd21-base, sd21, owner/name@<commit> from the hub\'s cache, '
         "or a directory in diffusers' layout",
     ),
-    Option("methods", "A,B", "", "unlearning methods, for example uce,esd (default: those of the profile)"),
+    Option(
+        "methods",
+        "A,B",
+        "",
+        "unlearning methods, for example uce,esd; `resurgence list` shows all (default: those of the profile)",
+    ),
     Option("counts", "N,M", "", "how many concepts are erased, for example 1,10 (default: those of the profile)"),
     Option("finetune", "A,B", "", "fine-tunings: lora, full, xattn (default: those of the profile)"),
     Option("seeds", "N", "", "image seeds per prompt in the grid (default: as many as a decision may need)"),

@@ -25,6 +25,7 @@ def register_own(config: pytest.Config) -> None:
     below the arguments is only loaded during collection. UserError for objects of another kind, and for a name that two
     of them have; only a conftest.py may take an existing name.
     """
+    from resurgence_harness import judging, presets  # noqa: F401  the tables are defined when these are imported
     from resurgence_harness.registry import registered_by_suite
 
     registered_by_suite(_returned(config))
