@@ -58,7 +58,7 @@ def test_a_new_file_and_its_test_work_as_written(tmp_path: Path, kind: str) -> N
     name, module = MODULES[kind].replace("_", "-"), MODULES[kind]
     made = new(tmp_path, kind, name)
     assert made.code == 0 and made.err == "", made
-    assert sorted(file.name for file in tmp_path.iterdir()) == [f"{module}.py", f"test_{module}.py"]
+    assert {file.name for file in tmp_path.iterdir()} == {f"{module}.py", f"test_{module}.py"}
     assert f"def pytest_resurgence_{kind}s():" in made.out and f'"resurgence.{kind}s"' in made.out
     plugin = [] if INSTALLED else ["-p", "resurgence_harness.pytest_plugin"]
     tested = run(tmp_path, "pytest", "-q", "-p", "no:cacheprovider", *plugin, f"test_{module}.py")

@@ -5,7 +5,6 @@ The packages are folders on PYTHONPATH as pip leaves them: modules beside a .dis
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from dataclasses import replace
@@ -245,35 +244,24 @@ def test_a_package_is_not_imported_by_a_run_without_cells(suite: Folder, site: P
     assert ran.code == 0 and "imported" not in ran.output + ran.errors, ran.output + ran.errors
 
 
-def test_a_conftests_method_has_its_source_in_its_key(suite: Folder) -> None:
-    """Another share in the code is another model, though the version is the same."""
+def test_a_conftests_method_has_its_source_in_its_key(suite: Folder, gallery: Path) -> None:
+    """Another formula in the code is another model, though the version is the same; the base's key stays."""
+    code = """
+        import sys
+
+        from resurgence_harness.cli.cells import collected
+        from resurgence_harness.planning import checkpoint_key
+
+        (plan, _), *_ = collected([".", *sys.argv[1:], "--resurgence-methods=shrink"]).plans
+        print(checkpoint_key(plan.unlearned), checkpoint_key(plan.base))
+    """
+    own = [f"--resurgence-base={suite.base}", f"--resurgence-store={suite.store}"]
     keys = []
     for share in ("self.share", "0.25"):
         text = METHOD.replace("mul_(self.share)", f"mul_({share})")
-        suite.write("conftest.py", text + dedent(conftest_for(suite.path / "gallery.npz")))
-        code = """
-            import json
-
-            from resurgence_harness.cli.cells import collected
-            from resurgence_harness.planning import checkpoint_key
-
-
-            def pytest_arguments(base, store):
-                return [".", f"--resurgence-base={base}", f"--resurgence-store={store}", "--resurgence-methods=shrink"]
-
-
-            import sys
-
-            (plan, _), *_ = collected(pytest_arguments(*sys.argv[1:])).plans
-            print(json.dumps([checkpoint_key(plan.unlearned), checkpoint_key(plan.base)]))
-        """
-        ran = subprocess.run(
-            [sys.executable, "-c", dedent(code), str(suite.base), str(suite.store)],
-            cwd=suite.path,
-            env=suite.env(),
-            capture_output=True,
-            text=True,
-        )
+        suite.write("conftest.py", text + dedent(conftest_for(gallery)))
+        command = [sys.executable, "-c", dedent(code), *own]
+        ran = subprocess.run(command, cwd=suite.path, env=suite.env(), capture_output=True, text=True)
         assert ran.returncode == 0, ran.stderr
-        keys.append(json.loads(ran.stdout))
+        keys.append(ran.stdout.split())
     assert keys[0][0] != keys[1][0] and keys[0][1] == keys[1][1]
