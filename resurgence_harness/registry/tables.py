@@ -58,6 +58,8 @@ class Entry:
     """sha256 of the source that defines it; empty for built-in ones."""
     replaced: Entry | None = None
     """The entry of the same name that this one, of a suite, replaces."""
+    by_hook: bool = False
+    """Whether a hook returned it; then the next call of `registered_by_suite` removes it."""
 
     @property
     def note(self) -> str:
@@ -122,11 +124,14 @@ _LOADED: set[str] = set()
 """Kinds whose entry points were registered."""
 
 
-def register(kind: str, given: object, origin: Origin, *, source: str = "", name: str = "") -> Entry:
+def register(
+    kind: str, given: object, origin: Origin, *, source: str = "", name: str = "", by_hook: bool = False
+) -> Entry:
     """Register an object under its own name.
 
     `source`: digest of the source that defines it (`origins`); `name`: the name that it must have, that of its entry
-    point. UserError for an object that is not of this kind, and for a name that is taken, unless by a conftest.py.
+    point; `by_hook`: whether a hook returned it. UserError for an object that is not of this kind, and for a name that
+    is taken, unless a suite replaces a built-in object or a package's.
     """
     if origin.kind != "built-in":
         _load(kind)
@@ -145,7 +150,7 @@ def register(kind: str, given: object, origin: Origin, *, source: str = "", name
     tables = [table, *([_TABLES[PUBLISHED_TASK]] if wide else [])]
     made: Entry | None = None
     for each in tables:
-        new = Entry(kind=kind, name=found.name, value=found.value, origin=origin, source=source)
+        new = Entry(kind=kind, name=found.name, value=found.value, origin=origin, source=source, by_hook=by_hook)
         old = each.entries.get(found.name)
         if old is not None and origin.of_suite and old.value == new.value:
             made = made or old  # several conftest.py files may return one object
@@ -228,7 +233,7 @@ def registered_by_suite(found: Iterable[OfSuite]) -> None:
     """Register what the hooks of a suite returned, in place of what an earlier call registered."""
     for table in _TABLES.values():
         for name, entry in list(table.entries.items()):
-            if not entry.origin.of_suite:
+            if not entry.by_hook:
                 continue
             if entry.replaced is not None:
                 table.entries[name] = entry.replaced
@@ -241,7 +246,8 @@ def registered_by_suite(found: Iterable[OfSuite]) -> None:
             origins.note_class(defined_by, entry.origin, entry.source)
     for one in found:
         read = _TABLES[one.kind].read(one.given)
-        register(one.kind, one.given, one.origin, source=origins.source_of_class(read.defined_by, one.file))
+        source = origins.source_of_class(read.defined_by, one.file)
+        register(one.kind, one.given, one.origin, source=source, by_hook=True)
 
 
 def entries(kind: str) -> tuple[Entry, ...]:

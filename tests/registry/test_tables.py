@@ -96,7 +96,9 @@ def test_a_suite_replaces_and_the_next_one_gets_the_old_back() -> None:
         )
         with pytest.raises(UserError, match='Two judges are called "second-identity"'):
             register("judge", replace(built_in, name="second-identity"), SUITE)
+        register("unlearning", Nothing, SUITE, source=SOURCE)
         registered_by_suite([])
+        assert METHODS["nothing"].step is Nothing and in_key(Nothing) is not None  # not by a hook, so it stays
         assert JUDGES["second-identity"] is built_in and given_parts([("judge", "second-identity")]) == ()
 
 

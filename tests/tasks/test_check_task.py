@@ -40,9 +40,9 @@ VIOLATIONS: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "no such judge": ({"judges": ("nobody",)}, 'There is no judge "nobody".'),
     "a judge without answers": ({"judges": ("identity",)}, 'Judge identity has no answer for "ship"'),
-    "a word that the tokenizer lacks": (
-        {"held_out": (Concept(name="dog"), Concept(name="horse")), "templates": ("a daguerreotype of the {}",)},
-        "",
+    "a prompt longer than the base reads": (
+        {"templates": ("a daguerreotype of the {}",)},
+        '"a daguerreotype of the airplane" has 19 tokens; the base reads 16.',
     ),
 }
 
