@@ -16,6 +16,7 @@ from statistics import median
 from typing import NamedTuple, Protocol
 
 from resurgence_harness.finetuning.contract import FineTuning
+from resurgence_harness.registry import in_key
 from resurgence_harness.specs import Probe, Recipe, Sampler, SampleRequest, Step
 from resurgence_harness.storing import Condition, Store, key
 
@@ -306,5 +307,7 @@ def _kind_of(device: object) -> str:
     return str(device).split(":")[0]
 
 
-def _named(judge: JudgeSpec) -> dict[str, int | str]:
-    return {"name": judge.name, "version": judge.version, "digest": judge.digest}
+def _named(judge: JudgeSpec) -> dict[str, object]:
+    own: dict[str, object] = {"name": judge.name, "version": judge.version, "digest": judge.digest}
+    origin = in_key(type(judge))
+    return own if origin is None else {**own, "from": origin}

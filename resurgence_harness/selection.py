@@ -369,7 +369,7 @@ def tasks_of(base: Base) -> Mapping[str, Task]:
     return TASKS if preset_of(base) == "micro" else PUBLISHED
 
 
-def allowed_counts(tasks: Iterable[Task] = tuple(TASKS.values())) -> tuple[int, ...]:
+def allowed_counts(tasks: Iterable[Task]) -> tuple[int, ...]:
     """Every concept count that some task has, rising."""
     return tuple(sorted({count for task in tasks for count in task.counts}))
 

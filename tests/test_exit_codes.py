@@ -75,10 +75,11 @@ def test_stays_erased(claim):
 
 CLI = """
 from resurgence_harness import judging, tasks
+from resurgence_harness.registry import Origin, register
 from tests.plugin.gallery import TINY, GalleryJudge
 
-tasks.TASKS["tiny"] = TINY
-judging.JUDGES["gallery"] = GalleryJudge({gallery!r})
+register("task", TINY, Origin.of_conftest("conftest.py"))
+register("judge", GalleryJudge({gallery!r}), Origin.of_conftest("conftest.py"))
 from resurgence_harness.cli import main
 
 main()

@@ -59,7 +59,7 @@ def test_ids_are_stable_words_and_checkpoints_stay_together() -> None:
     ]
 
 
-@pytest.mark.parametrize("count", allowed_counts())
+@pytest.mark.parametrize("count", allowed_counts(TASKS.values()))
 def test_default_cells_reach_the_zero_event_floor(count: int) -> None:
     """No default cell has fewer pairs than even a spotless result needs, nor fewer control images than the policy."""
     floor = max(zero_event_floor(0.05, 0.01), CONTROL_IMAGES, 103)

@@ -134,7 +134,7 @@ def gate_command(
 def prepared(policy: ReleasePolicy, models: Models, *, out: Path, store: Store, device: str) -> Gate:
     """Print the notes on lineage, weights and acceptances, and return the gate, ready to run; creates `out`."""
     from resurgence_harness.gate import running
-    from resurgence_harness.gate.asking import Gate
+    from resurgence_harness.gate.asking import Gate, given_notes
 
     for note in models.notes:
         print(f"Lineage: {note}")
@@ -144,6 +144,8 @@ def prepared(policy: ReleasePolicy, models: Models, *, out: Path, store: Store, 
         print(f"Weight audit: {models.audit.description}")
     for left in policy.stale:
         print(left)
+    for note in given_notes(policy):
+        print(note)
     gate = Gate(policy, models, store=store, device=device)
     running.make(out)
     return gate

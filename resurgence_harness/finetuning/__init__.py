@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from resurgence_harness.errors import UserError, sentence
 from resurgence_harness.finetuning.augmenting import NoFlip, RandomFlip
 from resurgence_harness.finetuning.benign import BenignSet, benign_losses, held_out
 from resurgence_harness.finetuning.contract import FineTuning
@@ -9,9 +10,26 @@ from resurgence_harness.finetuning.cross_attention import CrossAttentionOnly
 from resurgence_harness.finetuning.full import Full
 from resurgence_harness.finetuning.lora import LoRA
 from resurgence_harness.finetuning.schedules import Constant, Cosine
+from resurgence_harness.registry import BUILT_IN, Given, Table, register
 
-FINETUNINGS: dict[str, type[FineTuning]] = {kind.name: kind for kind in (LoRA, Full, CrossAttentionOnly)}
+
+def _read(given: object) -> Given:
+    name = getattr(given, "name", None)
+    if not isinstance(given, type) or not issubclass(given, FineTuning) or not isinstance(name, str) or not name:
+        raise UserError(
+            sentence(
+                f"A fine-tuning is expected, not {given!r:.80}.",
+                got=type(given).__name__,
+                do="Give a class derived from FineTuning, with name: ClassVar[str].",
+            )
+        )
+    return Given(name, given, given)
+
+
+FINETUNINGS: Table[type[FineTuning]] = Table("finetuning", _read)
 """Every fine-tuning by its name in node ids."""
+for _kind in (LoRA, Full, CrossAttentionOnly):
+    register("finetuning", _kind, BUILT_IN)
 
 
 __all__ = [

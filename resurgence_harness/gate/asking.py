@@ -8,7 +8,7 @@ stored under its digest.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from math import ceil
@@ -20,6 +20,7 @@ from resurgence_harness.gate.models import Models
 from resurgence_harness.gate.release_policy import ConceptGroup, ReleasePolicy
 from resurgence_harness.inquiry import Inquiry
 from resurgence_harness.presets import check_size, image_of, settings_of
+from resurgence_harness.reporting.given import notes_on, parts_of
 from resurgence_harness.reporting.records import cell_record
 from resurgence_harness.selection import BLOCK, CONTROL_IMAGES, PAIRS, RETAINED, Arm
 from resurgence_harness.specs import Cell, Grid, Probe, Prompt, Recipe, Sampler
@@ -123,6 +124,12 @@ def size_notes(policy: ReleasePolicy, models: Models) -> list[str]:
     return [note] if note else []
 
 
+def given_notes(policy: ReleasePolicy) -> list[str]:
+    """Notes on the judges and the task of a policy that another package registered or a conftest.py replaced."""
+    cells = map(policy.cell, policy.groups)
+    return list(dict.fromkeys(note for cell in cells for note in notes_on(parts_of(cell, policy.judges, built=False))))
+
+
 def plan(policy: ReleasePolicy, group: ConceptGroup, models: Models) -> Plan:
     """The plan of one group; UserError for prompts that need a base if none is given."""
     if models.differences and models.as_parent is None:
@@ -158,14 +165,14 @@ def plan(policy: ReleasePolicy, group: ConceptGroup, models: Models) -> Plan:
     )
 
 
-def judges_for(policy: ReleasePolicy, own: Mapping[str, Judge]) -> list[Judge]:
+def judges_for(policy: ReleasePolicy) -> list[Judge]:
     """The policy's judges, checked; UserError for a concept without a label in a judge, and for one judge given twice.
 
     A concept without a label is never a hit, which would look like safety.
     """
     from resurgence_harness.judging import check_different, check_names, check_ready, judge_by_name
 
-    judges = [own[name] if name in own else judge_by_name(name) for name in policy.judges]
+    judges = [judge_by_name(name) for name in policy.judges]
     for judge in judges:
         check_ready(judge)
         check_names(judge, [concept.name for concept in (*policy.erased, *policy.retained)])
@@ -195,11 +202,10 @@ class Gate:
         store: Store,
         device: str,
         progress: Progress | None = None,
-        judges: Sequence[Judge] = (),
     ) -> None:
-        """Loads no model yet; UserError for plans that cannot be run. `judges`: additional to the package's."""
+        """Loads no model yet; UserError for plans that cannot be run."""
         self.policy, self.models = policy, models
-        self.judges = judges_for(policy, {judge.name: judge for judge in judges})
+        self.judges = judges_for(policy)
         self.plans = {group.word: plan(policy, group, models) for group in policy.groups}
         for recipe in models.named.values():
             check_prompts(self.plans.values(), recipe.base)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from resurgence_harness.diffusion.formats import Cover
 from resurgence_harness.diffusion.hub import ALIASES, is_name
@@ -13,9 +12,6 @@ from resurgence_harness.gate.models import Models, prepare, read_word
 from resurgence_harness.gate.release_policy import PolicyFile, ReleasePolicy, load_policy, resolve
 from resurgence_harness.selection import tasks_on
 from resurgence_harness.storing import Store, check_usable
-
-if TYPE_CHECKING:
-    from resurgence_harness.tasks import Task
 
 
 class GateInputs(NamedTuple):
@@ -68,13 +64,12 @@ def read_policy(
     task: str | None = None,
     concepts: Path | None = None,
     retained: Path | None = None,
-    own: Mapping[str, Task] | None = None,
 ) -> ReleasePolicy:
-    """The policy with its lists read. Task names are resolved for these models; `own` tasks take precedence."""
+    """The policy with its lists read. Task names are resolved for these models."""
     for model in (inputs.base, inputs.unlearned, inputs.candidate[0]):
         if model is not None and model not in ALIASES:
             read_word(model, Path.cwd())  # a missing model is reported before an unknown task
-    tasks = {**tasks_on(inputs.base or inputs.unlearned or inputs.candidate[0]), **(own or {})}
+    tasks = tasks_on(inputs.base or inputs.unlearned or inputs.candidate[0])
     return resolve(
         inputs.file,
         inputs.folder,

@@ -21,7 +21,7 @@ from types import MappingProxyType
 from typing import Any
 
 from resurgence_harness.errors import ResurgenceError, UserError, sentence, shown
-from resurgence_harness.gate.asking import ENGINE, Gate, size_notes
+from resurgence_harness.gate.asking import ENGINE, Gate, given_notes, size_notes
 from resurgence_harness.gate.audit import figure
 from resurgence_harness.gate.models import Models
 from resurgence_harness.gate.release_policy import ConceptGroup, ReleasePolicy
@@ -162,7 +162,7 @@ def about(policy: ReleasePolicy, models: Models) -> dict[str, Any]:
         "groups": [f"{cell.task}/{cell.id}" for cell in map(policy.cell, policy.groups)],
         "candidate": models.label,
         "files": models.files,
-        "notes": [*models.notes, *size_notes(policy, models), *policy.stale],
+        "notes": [*models.notes, *size_notes(policy, models), *policy.stale, *given_notes(policy)],
         "differences": list(models.differences),
         "audit": found and {"undone": found.undone, "cosine": found.total.cosine, "words": found.description},
     }

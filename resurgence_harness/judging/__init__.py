@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from resurgence_harness.errors import UserError, sentence
 from resurgence_harness.judging.calibrating import KnownPictures, calibrate, keep
 from resurgence_harness.judging.clip import Clip, Embedder
@@ -30,6 +32,7 @@ from resurgence_harness.judging.micro import MICRO_JUDGES, MicroJudge
 from resurgence_harness.judging.q16 import APPROPRIATE, Q16
 from resurgence_harness.judging.vision_language import RemoteCode, VisionLanguage
 from resurgence_harness.judging.weights import Weights
+from resurgence_harness.registry import BUILT_IN, Given, Table, register
 from resurgence_harness.tasks.microworld import OBJECTS
 from resurgence_harness.tasks.published import COPYRIGHT
 
@@ -48,8 +51,17 @@ IRON_MAN = VisionLanguage(
 GIVEN: tuple[Judge, ...] = (Gcd(), ClipAccuracy(labels=tuple(OBJECTS)), Q16(), Q16_OR_CLIP, IRON_MAN)
 """Judges for bases larger than the microworld, whose weights the user provides."""
 KNOWN: tuple[Judge, ...] = (*MICRO_JUDGES, HAZARD_OR_OBJECT, *GIVEN)
-JUDGES: dict[str, Judge] = {judge.name: judge for judge in KNOWN}
+
+
+def _read(given: Any) -> Given:
+    check_declared(given)
+    return Given(given.name, given, type(given))
+
+
+JUDGES: Table[Judge] = Table("judge", _read)
 """Every judge by its name."""
+for _judge in KNOWN:
+    register("judge", _judge, BUILT_IN)
 
 
 def judge_by_name(name: str) -> Judge:

@@ -22,17 +22,9 @@ def check_steps() -> None:
     for word, finetuning in FINETUNINGS.items():
         _check_class(f'fine-tuning "{word}"', finetuning, FineTuning)
         _check_name(taken, finetuning, f'fine-tuning "{word}"')
-        if word != finetuning.name:
-            _refuse(f'The fine-tuning "{word}" is called "{finetuning.name}" by its class.', "Use the class's name.")
     for word, method in METHODS.items():
         if not isinstance(word, str) or not word or not word.replace("-", "").replace("_", "").isalnum():
             _refuse(f"The method name {word!r} cannot be used in node ids.", "Use letters, digits and hyphens.")
-        if not isinstance(method, Method):
-            _refuse(
-                f'The entry of METHODS for "{word}" is not a Method.',
-                "Write Method(YourStep, {}, 5): the class, its fixed fields, minutes.",
-                got=repr(method)[:80],
-            )
         _check_class(f'method "{word}"', method.step, Unlearning)
         _check_name(taken, method.step, f'method "{word}"')
         _check_fixed(word, method)

@@ -24,6 +24,7 @@ from resurgence_harness.pytest_plugin import (
     gate_groups,
     hookspecs,
     old_results,
+    own,
     reruns,
     run_folder,
     scheduling,
@@ -52,7 +53,6 @@ from resurgence_harness.pytest_plugin.state import (
     engine_in,
     gating_in,
     options_of,
-    own_judges,
 )
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ _IGNORED = "resurgence_ignored"
 
 
 def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
-    """Add the hooks for a suite's own tasks and judges."""
+    """Add the hooks for a suite's own methods, tasks and judges."""
     pluginmanager.add_hookspecs(hookspecs)
 
 
@@ -183,8 +183,8 @@ def _take_share(config: pytest.Config, inputs: dict[str, Any]) -> None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_sessionstart(session: pytest.Session) -> None:
     """Make a run with cells robust to a terminal that is closed."""
-    own = session.config.stash.get(SESSION, None)
-    if own is not None and own.sight.claims:
+    run = session.config.stash.get(SESSION, None)
+    if run is not None and run.sight.claims:
         ending.steady(session.config)
 
 
@@ -267,7 +267,9 @@ def _begin(config: pytest.Config, collected: collecting.Collected) -> None:
 def _checked(config: pytest.Config, tasks: Sequence[Task], folders: Sequence[Path]) -> Any:
     from resurgence_harness.pytest_plugin.checking import check
 
-    return check(options_of(config), tasks, folders, own_judges(config))
+    options = options_of(config)
+    own.register_own(config)
+    return check(options, tasks, folders)
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -302,14 +304,14 @@ _NOT_BROKEN = (AssertionError, pytest.fail.Exception, pytest.skip.Exception, pyt
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     """Determine the exit code and write every result, before other plugins, which may fail or exit."""
     config = session.config
-    own = config.stash.get(SESSION, None)
+    run = config.stash.get(SESSION, None)
     if hasattr(config, "workeroutput"):
         config.workeroutput[_IGNORED] = {key: seal.value for key, seal in _ignored(config).items()}
-    if own is None:
+    if run is None:
         return
     config.stash[_SIGTERM].ignore_further()
-    own.ignored |= _ignored(config)
-    session.exitstatus = own.finish(int(exitstatus))
+    run.ignored |= _ignored(config)
+    session.exitstatus = run.finish(int(exitstatus))
 
 
 def _ignored(config: pytest.Config) -> dict[str, Seal]:

@@ -16,6 +16,7 @@ from resurgence_harness.limits.quoting import quoted
 from resurgence_harness.presets import written
 from resurgence_harness.reporting import allure, cell_page
 from resurgence_harness.reporting.contact_sheet import ROWS, Row, sheet, worst
+from resurgence_harness.reporting.given import parts_of
 from resurgence_harness.statistics import CellEvidence, Evidence
 from resurgence_harness.statistics.formatting import counted
 
@@ -161,6 +162,7 @@ def _facts(engine: Engine, plan: CellPlan, record: dict[str, Any], suite: Path) 
                 f" {counts.others} ({kind})"
             )
             facts.append(("  calibration", known))
+    facts += [("registered by", part.note) for part in parts_of(plan.cell, plan.judges)]
     policy = engine.limits(suite).policy_for(plan.cell)
     facts += [("policy", ", ".join(f"{name} {value:g}" for name, value in asdict(policy).items() if value is not None))]
     facts += [("policy digest", record["limits"])]

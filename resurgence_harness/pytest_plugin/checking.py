@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from resurgence_harness.diffusion.devices import check_device
 from resurgence_harness.examining import WrittenPrompts, check_prompts
@@ -23,7 +23,7 @@ class Checked(NamedTuple):
     """Sources of prompts that are written out in full, and how many of them the base's tokenizer truncates."""
 
 
-def check(options: Options, tasks: Sequence[Task], suites: Sequence[Path], judges: Sequence[Any] = ()) -> Checked:
+def check(options: Options, tasks: Sequence[Task], suites: Sequence[Path]) -> Checked:
     """Find mistakes before any worker starts; nothing is stored.
 
     UserError for a base, store or limits file that cannot be used, an erased name in a benign set, a name that the
@@ -33,7 +33,7 @@ def check(options: Options, tasks: Sequence[Task], suites: Sequence[Path], judge
     from resurgence_harness.selection import cells
     from resurgence_harness.storing import check_usable
 
-    engine = Engine(options, judges=judges, progress=ProgressWriter(None))
+    engine = Engine(options, progress=ProgressWriter(None))
     for suite in suites:
         engine.limits(suite)
     check_device(options.device)

@@ -6,7 +6,6 @@ store imports no torch.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -17,6 +16,7 @@ from resurgence_harness.examining import Examined, Laboratory, Recalled, Rule, e
 from resurgence_harness.inquiry import Question
 from resurgence_harness.limits.bindings import settings_digest
 from resurgence_harness.pytest_plugin.progress import ProgressWriter
+from resurgence_harness.reporting.given import notes_on, parts_of
 from resurgence_harness.selection import CellPlan, benign_probe, plan_cell, resolve_base
 from resurgence_harness.specs import Base, Cell, Recipe
 from resurgence_harness.statistics import CellEvidence, cannot_hold
@@ -62,12 +62,9 @@ class BenignImages(NamedTuple):
 class Engine:
     """The bench of this process, set up from the options."""
 
-    def __init__(
-        self, options: Options, *, base: Base | None = None, judges: Sequence[Any] = (), progress: ProgressWriter
-    ) -> None:
-        """`base`: as read and checked by the controller, if it was; `judges`: a suite's own judges."""
-        self.options, self.progress = options, progress
-        self._base, self._judges = base, {judge.name: judge for judge in judges}
+    def __init__(self, options: Options, *, base: Base | None = None, progress: ProgressWriter) -> None:
+        """`base`: as read and checked by the controller, if it was."""
+        self.options, self.progress, self._base = options, progress, base
         self._limits: dict[Path | None, Limits] = {}
 
     @cached_property
@@ -98,9 +95,7 @@ class Engine:
         return self.store.ignored if "store" in self.__dict__ else {}
 
     def judge(self, name: str) -> Any:
-        """A judge by name: one from the suite's conftest.py, else one of the package."""
-        if name in self._judges:
-            return self._judges[name]
+        """A registered judge by name."""
         from resurgence_harness.judging import judge_by_name
 
         return judge_by_name(name)
@@ -128,11 +123,12 @@ class Engine:
         return Rule(policy=limits.policy_for(plan.cell), acceptance=acceptance, settings=settings)
 
     def notes(self, plan: CellPlan, suite: Path) -> tuple[str, ...]:
-        """Warnings about a cell before sampling: unusual image sizes, grids too small for any decision."""
+        """Notes on a cell before sampling: unusual image sizes, grids too small for any decision, and parts that
+        other packages registered or a conftest.py replaced."""
         short = cannot_hold(len(plan.erased), self.limits(suite).policy_for(plan.cell))
         count = f"{plan.cell.count} concept{'' if plan.cell.count == 1 else 's'}"
         about = f"{plan.cell.task}, {count}: "
-        return (*plan.notes, *([about + short] if short else []))
+        return (*plan.notes, *([about + short] if short else []), *notes_on(parts_of(plan.cell, plan.judges)))
 
     def laboratory(self, plan: CellPlan) -> Laboratory:
         """This process's bench and the judges of a cell, the deciding one first."""

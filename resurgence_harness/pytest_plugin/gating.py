@@ -6,7 +6,6 @@ The controller compares the weights once, before any worker starts, and sends it
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -24,30 +23,21 @@ if TYPE_CHECKING:
     from resurgence_harness.pytest_plugin.options import Options
     from resurgence_harness.statistics import Verdict
     from resurgence_harness.storing import Seal
-    from resurgence_harness.tasks import Task
 
 
 class Gating:
     """The gate of one pytest process."""
 
-    def __init__(
-        self,
-        options: Options,
-        *,
-        own: Sequence[Task] = (),
-        judges: Sequence[Any] = (),
-        found: dict[str, Any] | None = None,
-    ) -> None:
+    def __init__(self, options: Options, *, found: dict[str, Any] | None = None) -> None:
         """`found`: the controller's findings about the models; without them the models are examined here."""
-        self._options, self._judges, self._found = options, judges, found
-        self._own = {task.name: task for task in own}
+        self._options, self._found = options, found
 
     @cached_property
     def policy(self) -> ReleasePolicy:
         """The policy of --resurgence-policy."""
         from resurgence_harness.gate.inputs import read_policy
 
-        return read_policy(self._inputs, own=self._own)
+        return read_policy(self._inputs)
 
     @cached_property
     def _inputs(self) -> GateInputs:
@@ -80,7 +70,7 @@ class Gating:
 
         device = resolved_device(self._options.device)
         store = Store(self._options.store, run=self._options.run)
-        return Gate(self.policy, self.models, store=store, device=device, judges=self._judges)
+        return Gate(self.policy, self.models, store=store, device=device)
 
     def check(self) -> None:
         """Find mistakes before a worker starts: UserError for what cannot be judged."""

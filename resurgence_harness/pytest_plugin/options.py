@@ -54,7 +54,12 @@ OPTIONS = (
         'the published model: "micro" (embedded), sd14, sd21-base, sd21, owner/name@<commit> from the hub\'s cache, '
         "or a directory in diffusers' layout",
     ),
-    Option("methods", "A,B", "", "unlearning methods, for example uce,esd (default: those of the profile)"),
+    Option(
+        "methods",
+        "A,B",
+        "",
+        "unlearning methods, for example uce,esd; `resurgence list` shows all (default: those of the profile)",
+    ),
     Option("counts", "N,M", "", "how many concepts are erased, for example 1,10 (default: those of the profile)"),
     Option("finetune", "A,B", "", "fine-tunings: lora, full, xattn (default: those of the profile)"),
     Option("seeds", "N", "", "image seeds per prompt in the grid (default: as many as a decision may need)"),
@@ -184,10 +189,10 @@ def read_options(config: pytest.Config) -> Options:
 
         if not is_name(base, places["base"]):
             base = str(_path(base, places["base"]))
-    from resurgence_harness.pytest_plugin.own import tasks_in
+    from resurgence_harness.pytest_plugin.own import register_own
 
-    own = {task.name: task for task in tasks_in(config.hook.pytest_resurgence_tasks())}
-    tasks = {**tasks_on(base), **own}
+    register_own(config)
+    tasks = dict(tasks_on(base))
     counts = _list("counts", values["counts"], _whole)
     for count in counts or ():
         if count not in allowed_counts(tasks.values()):

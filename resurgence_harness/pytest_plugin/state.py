@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import pytest
 
+from resurgence_harness.pytest_plugin import own
+
 if TYPE_CHECKING:
     from resurgence_harness.pytest_plugin.engine import Engine
     from resurgence_harness.pytest_plugin.gating import Gating
     from resurgence_harness.pytest_plugin.options import Options
     from resurgence_harness.specs import Base
-    from resurgence_harness.tasks import Task
 
 OPTIONS: pytest.StashKey[Options] = pytest.StashKey()
 """The options of this run, once they are read."""
@@ -72,9 +73,10 @@ def engine_in(config: pytest.Config) -> Engine:
         from resurgence_harness.pytest_plugin.engine import Engine
         from resurgence_harness.pytest_plugin.progress import ProgressWriter
 
-        share = _share_of(config)
+        options, share = options_of(config), _share_of(config)
         progress = ProgressWriter(share.folder / f"progress-{share.name}.json")
-        config.stash[ENGINE] = Engine(options_of(config), base=share.base, judges=own_judges(config), progress=progress)
+        own.register_own(config)
+        config.stash[ENGINE] = Engine(options, base=share.base, progress=progress)
     return config.stash[ENGINE]
 
 
@@ -88,24 +90,10 @@ def gating_in(config: pytest.Config) -> Gating:
     if GATING not in config.stash:
         from resurgence_harness.pytest_plugin.gating import Gating
 
-        own, judges = own_tasks(config), own_judges(config)
-        found = _share_of(config).found
-        config.stash[GATING] = Gating(options_of(config), own=own, judges=judges, found=found)
+        options, found = options_of(config), _share_of(config).found
+        own.register_own(config)
+        config.stash[GATING] = Gating(options, found=found)
     return config.stash[GATING]
-
-
-def own_tasks(config: pytest.Config) -> list[Task]:
-    """Tasks that a suite's conftest.py or a plugin gives; UserError for other objects."""
-    from resurgence_harness.pytest_plugin.own import tasks_in
-
-    return tasks_in(config.hook.pytest_resurgence_tasks())
-
-
-def own_judges(config: pytest.Config) -> list[Any]:
-    """Judges that a suite's conftest.py or a plugin gives; UserError if a member of the contract is missing."""
-    from resurgence_harness.pytest_plugin.own import judges_in
-
-    return judges_in(config.hook.pytest_resurgence_judges())
 
 
 def _share_of(config: pytest.Config) -> Share:

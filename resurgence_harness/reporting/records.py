@@ -9,6 +9,7 @@ from typing import Any
 
 from resurgence_harness.examining import Examined
 from resurgence_harness.planning import checkpoint_key
+from resurgence_harness.reporting.given import parts_of
 from resurgence_harness.specs import Recipe
 from resurgence_harness.statistics import Evidence, Rate, confusion
 from resurgence_harness.statistics.policies import day_in_utc
@@ -88,6 +89,10 @@ def cell_record(examined: Examined[Any], *, nodeid: str, limits: str, store: Sto
         "models": {name: _model(recipe, store) for name, recipe in plan.models.items()},
         "acceptance": json.loads(json.dumps(asdict(accepted), default=str)) if accepted else None,
         "settings": rule.settings,
+        "given": [
+            part.as_dict()
+            for part in parts_of(cell, plan.judges, built=any(recipe.steps for recipe in plan.models.values()))
+        ],
         "seconds": examined.seconds,
     }
 

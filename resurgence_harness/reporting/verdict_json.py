@@ -121,6 +121,18 @@ class AboveLimitResult(_Part):
     most_drawn: str = Field(description="The concept with the highest rate in its images, with counts; descriptive.")
 
 
+class GivenResult(_Part):
+    """A method, fine-tuning, judge or task of a cell that is not this package's own."""
+
+    kind: Literal["unlearning", "finetuning", "judge", "task"]
+    name: str = Field(description="Its name in the registry.")
+    origin: Literal["package", "conftest", "plugin"] = Field(description="Where it was registered.")
+    package: str = Field(description="Name of the package or plugin, or path of the conftest.py.")
+    version: str = Field(description="Version of the package; empty for a conftest.py.")
+    source: str = Field(description="sha256 of the source that defines it.")
+    replaces: str = Field(description="Origin of what it replaces, for a conftest.py that takes its name; or empty.")
+
+
 class CellResult(_Part):
     """One judged cell."""
 
@@ -179,6 +191,9 @@ class CellResult(_Part):
     looks: int = Field(ge=1, description="Number of looks at the data.")
     images: int = Field(ge=1, description="Images judged, over all arms; the base's are shared between cells.")
     grids: dict[str, GridResult] = Field(description="By name: erased, retained and others.")
+    given: list[GivenResult] = Field(
+        [], description="Its methods, judges and task that are not this package's own, with their origins."
+    )
     seconds: float = Field(ge=0, description="Wall time of this cell in this run, waiting included.")
 
 

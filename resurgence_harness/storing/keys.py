@@ -3,7 +3,8 @@
 The resolved values are hashed, defaults included: changing a default in code changes the key, so an old result is never
 used for a new spec. A dataclass is written as its class's `name` (else the class name), its `version` if it has one,
 and its fields. Fields made with `specs.not_in_key()` are left out, fields with the metadata `specs.ADDED` only if they
-have their default.
+have their default. A class of another package or of a conftest.py has its package, version and source digest, as
+"from" (`registry.in_key`).
 
     key = sha256(canonical JSON of {"kind": kind, "spec": canonical(spec)})
 """
@@ -17,6 +18,7 @@ from dataclasses import Field, fields, is_dataclass
 from typing import Any
 
 from resurgence_harness.errors import SpecError, sentence
+from resurgence_harness.registry import in_key
 
 type_of_float = ("float", float)
 """The annotation of a float field, with and without postponed evaluation."""
@@ -81,6 +83,8 @@ def _dataclass(value: Any, *, place: str) -> dict[str, Any]:
     version = getattr(kind, "version", None)
     if isinstance(version, int | str) and "version" not in own:
         result["version"] = version
+    if (origin := in_key(kind)) is not None:
+        result["from"] = origin
     for name, field in own.items():
         item = getattr(value, name)
         if field.metadata.get("key", True) == "unless default" and item == field.default:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,8 +13,8 @@ from resurgence_harness.diffusion.base_files import digest_of
 from resurgence_harness.errors import UserError
 from resurgence_harness.experiments import comparing, figures, measuring
 from resurgence_harness.experiments.conditions import Condition
-from resurgence_harness.judging import JUDGES
 from resurgence_harness.presets import parse_change
+from resurgence_harness.registry import Origin, register, temporary
 from resurgence_harness.selection import CellPlan, Selection, plan_cell
 from resurgence_harness.specs import Base, Cell
 from resurgence_harness.storing import Store
@@ -32,12 +33,14 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Base:
 
 
 @pytest.fixture
-def plan(base: Base, monkeypatch: pytest.MonkeyPatch) -> CellPlan:
+def plan(base: Base) -> Iterator[CellPlan]:
     """UCE on one name, then LoRA."""
     judge = GalleryJudge(str(Path(base.location).parent / "gallery.npz"))
-    monkeypatch.setitem(JUDGES, judge.name, judge)
     selection = Selection(engine="fixed", seeds=100, changed=tuple(dict(map(parse_change, SETTINGS)).items()))
-    return plan_cell(Cell(task="tiny", method="uce", count=1, finetuning="lora"), base, task=TINY, selection=selection)
+    cell = Cell(task="tiny", method="uce", count=1, finetuning="lora")
+    with temporary():
+        register("judge", judge, Origin.of_conftest("conftest.py"))
+        yield plan_cell(cell, base, task=TINY, selection=selection)
 
 
 def test_a_condition_is_counted_and_a_table_goes_on(base: Base, plan: CellPlan, tmp_path: Path) -> None:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 
-from resurgence_harness import cli, judging, tasks
+from resurgence_harness import cli
 from resurgence_harness.presets import parse_change
+from resurgence_harness.registry import Origin, registered_by_suite, temporary
+from resurgence_harness.registry.tables import OfSuite
 from resurgence_harness.selection import Selection, plan_cell, resolve_base
 from resurgence_harness.specs import Cell
+from resurgence_harness.tasks import Task
 from tests.gate import microworld
 from tests.plugin.gallery import SEEDS, SETTINGS, TINY, GalleryJudge, draw_gallery
 from tests.tiny import save_tiny_stable_diffusion
@@ -90,11 +93,17 @@ def micro(tmp_path_factory: pytest.TempPathFactory) -> microworld.Micro:
 
 
 @pytest.fixture
-def known(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> Tiny:
-    """The tiny task and its judge are known in this process."""
-    monkeypatch.setitem(tasks.TASKS, "tiny", TINY)
-    monkeypatch.setitem(judging.JUDGES, "gallery", GalleryJudge(str(tiny.gallery)))
-    return tiny
+def known(tiny: Tiny) -> Iterator[Tiny]:
+    """The tiny task and its judge are registered in this process."""
+    with temporary():
+        registered_by_suite(own(GalleryJudge(str(tiny.gallery)), TINY))
+        yield tiny
+
+
+def own(judge: GalleryJudge, task: Task) -> list[OfSuite]:
+    """A judge and a task as a conftest.py returns them."""
+    origin = Origin.of_conftest("conftest.py")
+    return [OfSuite("judge", judge, origin, Path(__file__)), OfSuite("task", task, origin, Path(__file__))]
 
 
 @pytest.fixture

@@ -9,17 +9,17 @@ from typing import Any
 
 import pytest
 
-from resurgence_harness import tasks
 from resurgence_harness.errors import UserError
 from resurgence_harness.gate.release_policy import PolicyFile, ReleasePolicy, resolve
 from resurgence_harness.microworld import weights
+from resurgence_harness.registry import registered_by_suite
 from resurgence_harness.reporting import verdict_json
 from resurgence_harness.specs import Prompt
 from resurgence_harness.tasks import PUBLISHED, TASKS
 from tests.gate.conftest import POLICY as TINY_POLICY
-from tests.gate.conftest import Tiny
+from tests.gate.conftest import Tiny, own
 from tests.gate.microworld import POLICY, Micro
-from tests.plugin.gallery import TINY
+from tests.plugin.gallery import TINY, GalleryJudge
 
 pytestmark = pytest.mark.slow
 
@@ -95,10 +95,10 @@ def test_an_unlearned_model_is_no_base(gate, micro, here):
     assert len(cell["templates"]) == 1
 
 
-def test_prompts_without_a_place_for_a_name_need_a_base(known: Tiny, here, resurgence, monkeypatch):
+def test_prompts_without_a_place_for_a_name_need_a_base(known: Tiny, here, resurgence):
     """One sentence and exit 4, before anything is drawn; with a base they are asked."""
     written = replace(TINY, written=(Prompt(text="somebody in a red hat", concept="cleo marsh"),))
-    monkeypatch.setitem(tasks.TASKS, "tiny", written)
+    registered_by_suite(own(GalleryJudge(str(known.gallery)), written))
     (here / "policy.yaml").write_text(TINY_POLICY.replace("[cleo marsh, finn marsh]", "[cleo marsh]"), encoding="utf-8")
     given = ["--policy", "policy.yaml", "--candidate", known.base, "--store", known.store, "--out", "out"]
 

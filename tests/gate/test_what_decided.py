@@ -14,6 +14,7 @@ from resurgence_harness.gate.asking import judges_for
 from resurgence_harness.gate.inputs import read_inputs, read_policy
 from resurgence_harness.gate.release_policy import PolicyFile, ReleasePolicy, resolve
 from resurgence_harness.judging import MicroJudge
+from resurgence_harness.registry import Origin, register, temporary
 from resurgence_harness.reporting import attestation
 from resurgence_harness.statistics.policies import day_in_utc
 from resurgence_harness.tasks import TASKS
@@ -92,12 +93,12 @@ class Renamed(MicroJudge):
         return MicroJudge(name="identity").digest
 
 
-@pytest.mark.parametrize("names", [("identity", "identity"), ("identity", "renamed")])
+@pytest.mark.parametrize("names", [("identity", "identity"), ("identity", "second-identity")])
 def test_one_judge_twice_is_refused_before_anything_is_drawn(names: tuple[str, ...]) -> None:
     """By its name, or by all that its answers depend on."""
-    own = {"renamed": Renamed(name="second-identity")} if "renamed" in names else {}
     said = PolicyFile.model_validate({"concepts": {"erased": [ALBA]}, "judges": list(names)})
-    with pytest.raises(UserError, match="The second judge is the first one again"):
-        judges_for(resolve(said, Path.cwd(), tasks=TASKS), own)
+    with temporary(), pytest.raises(UserError, match="The second judge is the first one again"):
+        register("judge", Renamed(name="second-identity"), Origin.of_conftest("conftest.py"))
+        judges_for(resolve(said, Path.cwd(), tasks=TASKS))
     both = PolicyFile.model_validate({"concepts": {"erased": [ALBA]}, "judges": ["identity", "second-identity"]})
-    assert len(judges_for(resolve(both, Path.cwd(), tasks=TASKS), {})) == 2
+    assert len(judges_for(resolve(both, Path.cwd(), tasks=TASKS))) == 2

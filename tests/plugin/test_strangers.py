@@ -1,6 +1,6 @@
 """What a stranger writes wrongly in a method, a judge or a task is a sentence and exit code 4, wherever it is met.
 
-Methods are added as the package's own are, by an entry in METHODS; here a conftest.py makes it. None has preset values.
+Methods are registered by a hook of conftest.py; test_registry.py has those of packages. None has preset values.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from resurgence_harness.diffusion.parameters import StrictKeyValue
-from resurgence_harness.presets.methods import METHODS, Method
+from resurgence_harness.presets.methods import Method
 from resurgence_harness.specs import Concept
 from resurgence_harness.unlearning import Unlearning
 
@@ -51,7 +51,8 @@ class Shrink(Unlearning):
         return changed
 
 
-METHODS["shrink"] = Method(Shrink, {}, 5)
+def pytest_resurgence_unlearnings():
+    return [Method(Shrink, {}, 5, "shrink")]
 """
 
 
@@ -95,7 +96,7 @@ def test_a_finetuning_without_preset_values_runs_with_its_own(suite: Folder) -> 
     from typing import ClassVar, final
 
     from resurgence_harness.diffusion.parameters import StrictKeyValue
-    from resurgence_harness.finetuning import FINETUNINGS, FineTuning
+    from resurgence_harness.finetuning import FineTuning
     from resurgence_harness.finetuning.contract import train_selected
 
 
@@ -112,7 +113,10 @@ def test_a_finetuning_without_preset_values_runs_with_its_own(suite: Folder) -> 
             return train_selected(self, model, run)
 
 
-    FINETUNINGS["kv"] = KeyValue
+    def pytest_resurgence_finetunings():
+        return [KeyValue]
+
+
     """
     with_method(suite, dedent(text))
     assert collected(suite, "-n", "0", "--resurgence-methods=uce", "--resurgence-finetune=kv") == ["uce-1-kv"]
@@ -128,12 +132,21 @@ MISTAKES_IN_A_METHOD = {
     "no apply": ("def apply", "def aply", 'The step of method "shrink" does not define apply.'),
     "no base class": ("class Shrink(Unlearning)", "class Shrink", 'The step of method "shrink" is no Unlearning.'),
     "an instance": ("Method(Shrink,", "Method(Shrink(concepts=()),", 'The step of method "shrink" is no Unlearning.'),
-    "not a Method": ("Method(Shrink, {}, 5)", "Shrink", 'The entry of METHODS for "shrink" is not a Method.'),
+    "not a Method": (
+        'Method(Shrink, {}, 5, "shrink")',
+        "Shrink(concepts=())",
+        "An unlearning method is expected, not Shrink(concepts=(), share=0.5).",
+    ),
+    "the name of another": (
+        'Method(Shrink, {}, 5, "shrink")',
+        'Method(Shrink, {}, 5, "half"), Method(Shrink, {}, 6, "half")',
+        'Two unlearning methods are called "half".',
+    ),
     "fixes what is not there": ("{}, 5", '{"half": 1}, 5', 'Method "shrink" fixes half, which Shrink does not have.'),
     "a field without a value": ("= 0.5", "", 'The step of "shrink" has no value for share.'),
     "a word for folders": (
-        'METHODS["shrink"]',
-        'METHODS["a/b"]',
+        '5, "shrink")',
+        '5, "a/b")',
         "The method name 'a/b' cannot be used in node ids.",
     ),
     "no concepts": ("    concepts: tuple[Concept, ...]\n", "", 'The step of method "shrink" has no field concepts.'),
@@ -146,7 +159,7 @@ def test_a_mistake_in_a_method_is_a_sentence(suite: Folder, what: str) -> None:
     old, new, said = MISTAKES_IN_A_METHOD[what]
     assert old in METHOD
     with_method(suite, METHOD.replace(old, new))
-    asked = "uce" if "a/b" in new else "shrink"
+    asked = "uce" if "a/b" in new or "half" in new else "shrink"
     assert refused(suite, "-n", "0", f"--resurgence-methods={asked}").startswith(said)
 
 
@@ -230,7 +243,7 @@ def test_another_list_of_the_hook_is_refused(night: Folder) -> None:
     """A task alone, or something else in the list."""
     for new, said in (
         ("return NIGHT", "pytest_resurgence_tasks did not return a list."),
-        ('return ["night"]', "pytest_resurgence_tasks returned"),
+        ('return ["night"]', "A task is expected, not 'night'."),
     ):
         night.write("conftest.py", NIGHT[0][1].replace("return [NIGHT]", new))
         assert refused(night, "-n", "0").startswith(said)

@@ -64,6 +64,7 @@ def record(name: str = "esd-10-lora", verdict: str = "VIOLATED", **other: Any) -
         "looks": 3,
         "images": 700,
         "grids": {name: {"rows": 500, "order": 0, "block": 25} for name in ("erased", "retained")},
+        "given": [],
         "seconds": 61.5,
         **other,
     }

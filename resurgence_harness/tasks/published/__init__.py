@@ -6,13 +6,14 @@ third-party prompts, weights or images are included; the unsafe task reads its p
 
 from __future__ import annotations
 
+from resurgence_harness.registry import BUILT_IN, register
 from resurgence_harness.tasks.published.celebrity import CELEBRITY
 from resurgence_harness.tasks.published.copyright import COPYRIGHT
 from resurgence_harness.tasks.published.object import OBJECT
 from resurgence_harness.tasks.published.unsafe import UNSAFE
-from resurgence_harness.tasks.task import Task
+from resurgence_harness.tasks.tables import PUBLISHED
 
-PUBLISHED: dict[str, Task] = {task.name: task for task in (CELEBRITY, COPYRIGHT, UNSAFE, OBJECT)}
-"""Every published task by its name, the same as that of the microworld's task."""
+for _task in (CELEBRITY, COPYRIGHT, UNSAFE, OBJECT):
+    register("published task", _task, BUILT_IN)
 
 __all__ = ["CELEBRITY", "COPYRIGHT", "OBJECT", "PUBLISHED", "UNSAFE"]
