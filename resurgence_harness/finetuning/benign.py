@@ -46,6 +46,14 @@ class BenignSet:
                 if moves.holds(words, sought):
                     raise _found(name, prompt.text)
 
+    def __len__(self) -> int:
+        return len(self.probe)
+
+    @property
+    def label(self) -> str:
+        """The set in one line, for reports."""
+        return f"{len(self)} images drawn by the base, for {len(self.probe.prompts)} prompts"
+
 
 def examples(model: StableDiffusion, run: Run, data: BenignSet, *, mirrored: bool = False) -> Examples:
     """The set as latents and text states, after the token check; `mirrored` appends the mirrored images."""
