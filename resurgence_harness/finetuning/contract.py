@@ -9,9 +9,9 @@ Source: huggingface/diffusers 58eb52c, examples/text_to_image/train_text_to_imag
 
 Memory       A batch goes through the U-Net in passes (training.PASS), whose gradients are summed: 32 images of 512
              pixels at once would take more than 44 GiB.
-Departures   float32 instead of float16 autocast; no EMA (after 20 steps it would still equal the old weights); no random
-             crop: drawn images have the base's size, given ones are cropped at the centre (--center_crop). VAE moments
-             of both orientations and text states are computed once; the loss is not reweighted (snr_gamma none).
+Departures   float32 instead of float16 autocast; no EMA (after 20 steps it would still equal the old weights); no
+             random crop: drawn images have the base's size, given ones are cropped at the centre (--center_crop). VAE
+             moments of both orientations and text states are computed once; no loss weighting (snr_gamma none).
 """
 
 from __future__ import annotations

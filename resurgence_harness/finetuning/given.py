@@ -1,7 +1,7 @@
 """Given training images of a fine-tuning: a folder of the user's own images and captions.
 
-They replace the images that the base draws (`benign.BenignSet`). A caption that names an erased concept is refused as in
-a drawn set: on words when the set is created, on tokens when the tokenizer is known. Some images are held out from
+They replace the images that the base draws (`benign.BenignSet`). A caption that names an erased concept is refused as
+in a drawn set: on words when the set is created, on tokens when the tokenizer is known. Some images are held out from
 training; they measure the fine-tuning's effect. Captions longer than the text encoder's limit are truncated, as in
 diffusers' scripts.
 """
