@@ -35,7 +35,7 @@ class BenignCheck:
     limit: float
 
     @property
-    def sentence(self) -> str:
+    def summary(self) -> str:
         """The result in one line, with the images named."""
         images = "" if not self.found else f": {self.listed}"
         return (

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, final
 from resurgence_harness.diffusion import moves
 from resurgence_harness.diffusion.examples import Examples, drawn_examples
 from resurgence_harness.diffusion.precision import exact_products
-from resurgence_harness.errors import SpecError, sentence
+from resurgence_harness.errors import SpecError, sentence, shown
 from resurgence_harness.specs import Probe, not_in_key
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ def _found(name: str, prompt: str) -> SpecError:
     return SpecError(
         sentence(
             f'The benign set has a prompt with the erased name "{name}".',
-            prompt=prompt,
+            prompt=shown(prompt),
             do="Remove this prompt: a fine-tuning that shows the erased concept again is not benign.",
         )
     )

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, ClassVar, final
 
 from resurgence_harness.diffusion import moves
 from resurgence_harness.diffusion.examples import Examples
-from resurgence_harness.errors import SpecError, sentence
+from resurgence_harness.errors import SpecError, sentence, shown
 from resurgence_harness.finetuning.benign import check_tokens
 from resurgence_harness.finetuning.image_folder import ImageFolder, Row
 from resurgence_harness.specs import not_in_key
@@ -53,12 +53,16 @@ class GivenSet:
 
     def __post_init__(self) -> None:
         """SpecError for captions that contain a forbidden name; it lists their rows."""
-        names = [(name, _words(name)) for name in self.forbidden]
+        by_first: dict[str, list[tuple[str, list[str]]]] = {}  # a set may have many captions, a task many names
+        for name in self.forbidden:
+            if sought := _words(name):
+                by_first.setdefault(sought[0], []).append((name, sought))
         found = [
             (row, name)
             for row in self.folder.rows
             for words in [_words(row.caption)]
-            for name, sought in names
+            for word in dict.fromkeys(words)
+            for name, sought in by_first.get(word, ())
             if moves.holds(words, sought)
         ]
         if found:
@@ -66,7 +70,7 @@ class GivenSet:
             raise SpecError(
                 sentence(
                     f'The fine-tuning data have a caption with the erased name "{name}".',
-                    caption=row.caption,
+                    caption=shown(row.caption),
                     rows=listed([f"{one.place} ({name})" for one, name in found]),
                     do="Remove these rows: a fine-tuning that shows the erased concept again is not benign.",
                 )

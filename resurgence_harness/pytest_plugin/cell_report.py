@@ -148,7 +148,7 @@ def _facts(engine: Engine, plan: CellPlan, record: dict[str, Any], suite: Path) 
         *((f"{name} digest", model["digest"] or "no longer in the store") for name, model in models.items()),
         *(("unlearning" if place == 0 else "fine-tuning", _step(step)) for place, step in enumerate(plan.tuned.steps)),
         ("fine-tuned on", tuning.data.label),
-        *(("  benign", check.sentence) for check in [engine.check_data(plan, suite)] if check is not None),
+        *(("  benign", check.summary) for check in [engine.check_data(plan, suite)] if check is not None),
         ("images", f"{record['images']}, {record['engine']} engine, {record['looks']} looks"),
         ("grids", ", ".join(f"{name} {grid['rows']} prompts and seeds" for name, grid in grids.items())),
         ("training seed", str(getattr(tuning, "seed", plan.cell.run))),

@@ -180,7 +180,7 @@ class Engine:
     def findings(self, plan: CellPlan, suite: Path) -> tuple[str, ...]:
         """The notes on a cell that has been judged: those before sampling, and the check of given fine-tuning data."""
         check = self.check_data(plan, suite)
-        found = [f"{_about(plan)}: {check.sentence}."] if check is not None else []
+        found = [f"{_about(plan)}: {check.summary}."] if check is not None else []
         return (*self.notes(plan, suite), *found)
 
     def recall(self, plan: CellPlan, suite: Path) -> Recalled[CellPlan]:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
@@ -412,6 +412,32 @@ def test_bad_input_is_one_sentence(tmp_path: Path, name: str) -> None:
     assert all(line.startswith("  ") for line in rest)
     if "0002.png" in first and not name.startswith("no text"):
         assert "row 3" in str(caught.value)
+
+
+@settings(max_examples=150, deadline=None)
+@given(name=st.sampled_from(["metadata.jsonl", "metadata.csv", "0002.png", "0002.txt"]), data=st.data())
+def test_any_bytes_are_read_or_refused(
+    tmp_path_factory: pytest.TempPathFactory, name: str, data: st.DataObject
+) -> None:
+    """Files with cut, repeated and replaced bytes, and files of any bytes: a set, or a UserError."""
+    folder = tmp_path_factory.mktemp("any") / "data"
+    write_folder(folder)
+    if name != "metadata.jsonl" and not name.endswith("png"):
+        (folder / "metadata.jsonl").unlink()
+        (as_csv if name.endswith("csv") else as_text_files)(folder, sorted(one.name for one in folder.glob("*.png")))
+    known = (folder / name).read_bytes()
+    low, high = sorted((data.draw(st.integers(0, len(known))), data.draw(st.integers(0, len(known)))))
+    spoilt = data.draw(st.sampled_from([known[:low], known[low:], known[:low] + known[high:], known + known[low:high]]))
+    (folder / name).write_bytes(data.draw(st.one_of(st.just(spoilt), st.binary(max_size=300))))
+    try:
+        found = read_folder(folder)
+        assert sum(len(batch) for batch in found.images(found.rows, height=16, width=16)) == len(found) >= FEWEST
+    except UserError as problem:
+        first, *rest = str(problem).splitlines()
+        assert first.endswith(".") and rest and all(line.startswith("  ") for line in rest), problem
+        assert str(problem).replace("\n", "").isprintable() and max(map(len, rest)) < 1000
+    finally:
+        shutil.rmtree(folder.parent)
 
 
 def test_a_damaged_photograph_is_found_when_it_is_decoded(tmp_path: Path) -> None:
