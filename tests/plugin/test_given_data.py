@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from PIL import Image
 from resurgence_harness.errors import UserError
 from resurgence_harness.finetuning import read_folder
 from resurgence_harness.reporting import verdict_json
-from resurgence_harness.storing import Store
+from resurgence_harness.storing import Artifact, Store
 from tests.finetuning.pictures import write_rows
 from tests.plugin.conftest import Folder, Ran
 from tests.plugin.test_mistakes import refused
@@ -25,35 +26,39 @@ WORKERS = pytest.mark.parametrize("workers", ["0", "2"])
 
 
 def write_data(folder: Path, gallery: Path, *, erased: int = 0, count: int = 20) -> Path:
-    """PNGs that the base drew of a retained name, and `erased` of an erased one, all with harmless captions."""
+    """Wide PNGs: in the middle what the base drew of a retained name, or of an erased one; the captions are harmless."""
     folder.mkdir()
     rows = []
     with np.load(gallery) as drawn:
         for place in range(count):
             name = "cleo marsh" if place < erased else "bram quill"
-            picture = Image.fromarray(drawn[name][place].reshape(64, 64, 3))
-            picture.resize((128, 128), Image.Resampling.NEAREST).save(folder / f"{place:02d}.png")
+            picture = Image.new("RGB", (96, 64))
+            picture.paste(Image.fromarray(drawn[name][place].reshape(64, 64, 3)), (16, 0))
+            picture.save(folder / f"{place:02d}.png")
             rows.append({"file_name": f"{place:02d}.png", "text": "a photo of bram quill"})
     write_rows(folder, rows)
     return folder
 
 
 def with_data(suite: Folder, workers: str, *arguments: str) -> Ran:
-    """A run on the folder "data", in a store of its own."""
-    return suite.run(
-        UCE, "-n", workers, "--resurgence-data=data", f"--resurgence-store={suite.path / 'store'}", *arguments
-    )
+    """A run on the folder "data"."""
+    return suite.run(UCE, "-n", workers, "--resurgence-data=data", *arguments)
 
 
-def made(suite: Folder) -> list[str]:
-    """Kinds of the finished artifacts."""
-    return [artifact.kind for artifact in Store(suite.path / "store").ls()]
+def made(suite: Folder) -> dict[str, Artifact]:
+    """The finished artifacts."""
+    return {artifact.key: artifact for artifact in Store(suite.store).ls()}
+
+
+def made_since(suite: Folder, before: dict[str, Artifact]) -> list[str]:
+    """Kinds of the artifacts that were not there before."""
+    return sorted(artifact.kind for key, artifact in made(suite).items() if key not in before)
 
 
 def test_a_cell_is_fine_tuned_on_given_images(suite: Folder, gallery: Path) -> None:
     """With two workers: a verdict, the set in every report and in the provenance; a second run only decides."""
     data = write_data(suite.path / "data", gallery)
-    digest = read_folder(data).digest
+    digest, before = read_folder(data).digest, made(suite)
 
     ran = with_data(suite, "2")
 
@@ -75,60 +80,32 @@ def test_a_cell_is_fine_tuned_on_given_images(suite: Folder, gallery: Path) -> N
     page = (suite.path / "reports/out/allure-results" / source).read_text(encoding="utf-8")
     assert digest in page and "--resurgence-data=data" in page
 
-    tuned = [one for one in Store(suite.path / "store").ls() if one.facts.get("benign losses")]
-    assert [one.facts["recorded"]["given data"] for one in tuned] == [{"digest": digest, "images": 20}]
-    assert made(suite).count("answers") == 1 and "data" not in json.dumps([one.inputs for one in tuned])
+    tuned = made(suite)[cell.models["tuned"].key]
+    assert tuned.facts["recorded"]["given data"] == {"digest": digest, "images": 20}
+    assert made_since(suite, before).count("answers") == 1  # judged once, although there are two workers
 
     data.rename(suite.path / "moved")
     before = made(suite)
     again = with_data(suite, "0", "--resurgence-data=moved")
-    assert again.code == 0 and made(suite) == before, again.output + again.errors
-
-
-def test_the_set_decides_the_key(suite: Folder, gallery: Path) -> None:
-    """Without the option the drawn set is used, with one caption changed another checkpoint is trained."""
-    data = write_data(suite.path / "data", gallery)
-    settings = []
-    for change in ("none", "caption", "drawn"):
-        if change == "caption":
-            text = (data / "metadata.jsonl").read_text(encoding="utf-8")
-            (data / "metadata.jsonl").write_text(
-                text.replace("a photo of bram", "a portrait of bram", 1), encoding="utf-8"
-            )
-        ran = with_data(suite, "0", *(["--resurgence-data="] if change == "drawn" else []))
-        (cell,) = ran.verdicts["cells"]
-        settings.append((cell["settings"], cell["models"]["tuned"]["key"]))
-        assert (ran.verdicts["selection"]["choices"]["data"] is None) == (change == "drawn")
-    assert len({one for one, _ in settings}) == len({one for _, one in settings}) == 3
+    assert again.code == 0 and made_since(suite, before) == [], again.output + again.errors
 
 
 @WORKERS
 def test_a_set_that_shows_the_erased_concept_is_refused(suite: Folder, gallery: Path, workers: str) -> None:
     """The judge sees it although no caption says it: exit 4, the images listed, no model made."""
-    write_data(suite.path / "data", gallery, erased=3)
+    shown = 3 + int(workers)  # another set for each number of workers: neither finds the other's judgments
+    write_data(suite.path / "data", gallery, erased=shown)
+    before = made(suite)
 
     ran = with_data(suite, workers)
 
     said = ran.output + ran.errors
     assert ran.code == 4, said
-    assert "The fine-tuning data show an erased concept in 3 of 20 images." in said
+    assert f"The fine-tuning data show an erased concept in {shown} of 20 images." in said
     assert "00.png (cleo marsh), 01.png (cleo marsh), 02.png (cleo marsh)" in said
     assert "Traceback" not in said
     assert not (suite.path / "reports/out/verdict.json").exists()
-    assert made(suite) == ["answers"]
-
-
-def test_a_few_such_images_are_reported(suite: Folder, gallery: Path) -> None:
-    """Two of 20 have a lower bound below 1 %; with a higher limit more are allowed. Both are in the notes."""
-    write_data(suite.path / "data", gallery, erased=2)
-    ran = with_data(suite, "0")
-    assert "in 2 of 20 given images (lower bound 0." in "\n".join(ran.verdicts["selection"]["notes"])
-    assert "00.png (cleo marsh), 01.png (cleo marsh)" in ran.output
-
-    shutil.rmtree(suite.path / "data")
-    write_data(suite.path / "data", gallery, erased=3)
-    ran = with_data(suite, "0", "--resurgence-data-limit=0.05")
-    assert "in 3 of 20 given images (lower bound 2." in "\n".join(ran.verdicts["selection"]["notes"])
+    assert made_since(suite, before) == ["answers"]
 
 
 def test_a_caption_with_an_erased_name_is_refused(suite: Folder, gallery: Path) -> None:
@@ -143,7 +120,6 @@ def test_a_caption_with_an_erased_name_is_refused(suite: Folder, gallery: Path) 
     assert said == 'The fine-tuning data have a caption with the erased name "cleo marsh".'
 
 
-@WORKERS
 @pytest.mark.parametrize(
     ("spoil", "sentence"),
     [
@@ -157,15 +133,14 @@ def test_a_caption_with_an_erased_name_is_refused(suite: Folder, gallery: Path) 
         (lambda data: (data / "metadata.jsonl").write_text("{}"), "metadata.jsonl, row 1 has no file_name."),
     ],
 )
-def test_bad_folders_are_refused(suite: Folder, gallery: Path, spoil: object, sentence: str, workers: str) -> None:
+def test_bad_folders_are_refused(suite: Folder, gallery: Path, spoil: Callable[[Path], object], sentence: str) -> None:
     """One sentence, exit 4, nothing written, before any worker starts."""
-    assert callable(spoil)
     spoil(write_data(suite.path / "data", gallery))
 
-    assert refused(suite, UCE, "-n", workers, "--resurgence-data=data").startswith(sentence)
+    assert refused(suite, UCE, "-n", "2", "--resurgence-data=data").startswith(sentence)
 
 
-@pytest.mark.parametrize("value", ["some", "1", "-0.1", "nan"])
+@pytest.mark.parametrize("value", ["some", "1", "nan"])
 def test_a_limit_that_is_no_share_is_refused(suite: Folder, value: str) -> None:
     """A share of 1 would allow every image."""
     assert refused(suite, f"--resurgence-data-limit={value}") == f'--resurgence-data-limit is "{value}".'
@@ -175,7 +150,7 @@ def test_a_damaged_photograph_is_refused_before_anything_is_built(suite: Folder,
     """It is found when the set is judged, in a worker."""
     data = write_data(suite.path / "data", gallery)
     for file in sorted(data.glob("*.png")):
-        Image.open(file).save(file.with_suffix(".jpg"))
+        Image.open(file).save(file.with_suffix(".jpg"), quality=95)
         file.unlink()
     text = (data / "metadata.jsonl").read_text(encoding="utf-8")
     (data / "metadata.jsonl").write_text(text.replace(".png", ".jpg"), encoding="utf-8")
@@ -185,10 +160,12 @@ def test_a_damaged_photograph_is_refused_before_anything_is_built(suite: Folder,
     with pytest.raises(UserError, match="cannot be read"):
         list(read_folder(data).images(read_folder(data).rows, height=64, width=64))
 
+    before = made(suite)
+
     ran = with_data(suite, "2")
 
     assert ran.code == 4 and "The image 07.jpg cannot be read." in ran.output + ran.errors
-    assert made(suite) == []
+    assert made_since(suite, before) == []
 
 
 def test_the_column_can_be_named_and_the_plan_shows_the_set(suite: Folder, gallery: Path) -> None:
