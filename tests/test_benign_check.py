@@ -13,6 +13,7 @@ from PIL import Image
 from resurgence_harness.bench import Bench, BenignCheck, check_benign
 from resurgence_harness.errors import JudgeError, UserError
 from resurgence_harness.finetuning import BenignSet, GivenSet, read_folder
+from resurgence_harness.judging import Calibration, Weights
 from resurgence_harness.judging.contract import NO_FACE
 from resurgence_harness.planning import answers_key, checkpoint_key, plan, probes_of
 from resurgence_harness.selection import Selection, plan_cell
@@ -32,12 +33,24 @@ class Brightness:
     version: int = 1
     digest: str = "ab" * 32
     labels: tuple[str, ...] = ("ada quill", "cleo marsh")
+    given: tuple[Weights, ...] = ()
     seen: int = 0
     few: bool = False
 
     def shows(self, answer: str) -> tuple[str, ...]:
         """The name itself."""
         return (answer,)
+
+    def check(self, names: object) -> None:
+        """Nothing is missing."""
+
+    def calibration(self) -> dict[str, Calibration]:
+        """Not needed: the check counts answers."""
+        return {}
+
+    def canaries(self) -> tuple[int, int]:
+        """None."""
+        return 0, 0
 
     def answer(self, images: np.ndarray, device: str) -> tuple[list[str], np.ndarray]:
         """By the mean of the pixels."""

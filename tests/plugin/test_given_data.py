@@ -26,7 +26,7 @@ WORKERS = pytest.mark.parametrize("workers", ["0", "2"])
 
 
 def write_data(folder: Path, gallery: Path, *, erased: int = 0, count: int = 20) -> Path:
-    """Wide PNGs: in the middle what the base drew of a retained name, or of an erased one; the captions are harmless."""
+    """Wide PNGs with an image that the base drew in the middle, of a retained or an erased name; harmless captions."""
     folder.mkdir()
     rows = []
     with np.load(gallery) as drawn:
