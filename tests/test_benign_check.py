@@ -100,9 +100,9 @@ def test_a_lower_bound_above_the_limit_is_refused(bench: Bench, tmp_path: Path) 
     with pytest.raises(UserError) as caught:
         check(bench, data, Brightness())
 
-    said = str(caught.value)
-    assert said.startswith("The fine-tuning data show an erased concept in 3 of 20 images.\n")
-    assert "0.png (ada quill), 1.png (ada quill), 2.png (ada quill)" in said and "--resurgence-data-limit" in said
+    message = str(caught.value)
+    assert message.startswith("The fine-tuning data show an erased concept in 3 of 20 images.\n")
+    assert "0.png (ada quill), 1.png (ada quill), 2.png (ada quill)" in message and "--resurgence-data-limit" in message
     assert len(check(bench, data, Brightness(), limit=0.05).found) == 3
 
 

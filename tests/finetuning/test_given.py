@@ -70,9 +70,9 @@ def test_captions_with_an_erased_name_are_refused_with_their_rows(tmp_path: Path
     with pytest.raises(SpecError) as caught:
         GivenSet(folder=read_folder(tmp_path), height=64, width=64, forbidden=("dov ferris", name))
 
-    said = str(caught.value)
-    assert said.startswith(f'The fine-tuning data have a caption with the erased name "{name}".')
-    assert f"metadata.jsonl, row 4 ({name}), metadata.jsonl, row 9 ({name})" in said
+    message = str(caught.value)
+    assert message.startswith(f'The fine-tuning data have a caption with the erased name "{name}".')
+    assert f"metadata.jsonl, row 4 ({name}), metadata.jsonl, row 9 ({name})" in message
 
 
 @pytest.mark.parametrize("caption", ["ada stone", "a quill of ada", "nevada quillon"])

@@ -63,14 +63,14 @@ def test_a_cell_is_fine_tuned_on_given_images(suite: Folder, gallery: Path) -> N
     ran = with_data(suite, "2")
 
     assert ran.code == 0, ran.output + ran.errors
-    told = verdict_json.read(suite.path / "reports/out/verdict.json")
-    (cell,) = told.cells
+    verdicts = verdict_json.read(suite.path / "reports/out/verdict.json")
+    (cell,) = verdicts.cells
     assert cell.verdict == "HOLDS"
-    assert told.selection.choices["data"] == {"digest": digest, "images": 20}
-    notes = "\n".join(told.selection.notes)
+    assert verdicts.selection.choices["data"] == {"digest": digest, "images": 20}
+    notes = "\n".join(verdicts.selection.notes)
     assert f"16 of 20 given images (digest {digest}), resized and centre-cropped to 64 × 64 pixels" in notes
     assert "judge gallery detects an erased concept in 0 of 20 given images" in notes
-    assert digest in ran.output and str(data) not in json.dumps(told.model_dump())
+    assert digest in ran.output and str(data) not in json.dumps(verdicts.model_dump())
     (effect,) = [control for control in cell.controls if control["name"] == "fine-tuning effect"]
     assert "over 4 images" in effect["sentence"]
 
@@ -99,11 +99,11 @@ def test_a_set_that_shows_the_erased_concept_is_refused(suite: Folder, gallery: 
 
     ran = with_data(suite, workers)
 
-    said = ran.output + ran.errors
-    assert ran.code == 4, said
-    assert f"The fine-tuning data show an erased concept in {shown} of 20 images." in said
-    assert "00.png (cleo marsh), 01.png (cleo marsh), 02.png (cleo marsh)" in said
-    assert "Traceback" not in said
+    message = ran.output + ran.errors
+    assert ran.code == 4, message
+    assert f"The fine-tuning data show an erased concept in {shown} of 20 images." in message
+    assert "00.png (cleo marsh), 01.png (cleo marsh), 02.png (cleo marsh)" in message
+    assert "Traceback" not in message
     assert not (suite.path / "reports/out/verdict.json").exists()
     assert made_since(suite, before) == ["answers"]
 
@@ -115,9 +115,9 @@ def test_a_caption_with_an_erased_name_is_refused(suite: Folder, gallery: Path) 
     text[6] = text[6].replace("a photo of bram quill", "Cleo Marsh, at an event")
     (data / "metadata.jsonl").write_text("\n".join(text), encoding="utf-8")
 
-    said = refused(suite, UCE, "-n", "2", "--resurgence-data=data")
+    message = refused(suite, UCE, "-n", "2", "--resurgence-data=data")
 
-    assert said == 'The fine-tuning data have a caption with the erased name "cleo marsh".'
+    assert message == 'The fine-tuning data have a caption with the erased name "cleo marsh".'
 
 
 @pytest.mark.parametrize(

@@ -142,8 +142,8 @@ def test_environment_begins_with_what_a_reader_asks_for() -> None:
 
 def test_environment_has_given_fine_tuning_data() -> None:
     """Their size and digest, if there are any."""
-    told = run(record())
-    assert "fine-tuning data" not in run_page.environment(told)
-    choices = {**told["selection"]["choices"], "data": {"digest": "ab" * 32, "images": 20}}
-    given = {**told, "selection": {**told["selection"], "choices": choices}}
+    document = run(record())
+    assert "fine-tuning data" not in run_page.environment(document)
+    choices = {**document["selection"]["choices"], "data": {"digest": "ab" * 32, "images": 20}}
+    given = {**document, "selection": {**document["selection"], "choices": choices}}
     assert run_page.environment(given)["fine-tuning data"] == f"20 given images, digest {'ab' * 32}"
