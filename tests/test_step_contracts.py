@@ -75,6 +75,13 @@ def changes_its_input(step: Any, model: Any, run: Any) -> Any:
     return changed
 
 
+def changes_the_vae(step: Any, model: Any, run: Any) -> Any:
+    """It is shared with the copy."""
+    changed = Shrink.apply(step, model, run)
+    next(iter(changed.vae.parameters())).data.mul_(1.5)
+    return changed
+
+
 def throws_dice(step: Any, model: Any, run: Any) -> Any:
     """A generator of its own, seeded by the clock; the global state is left alone."""
     changed = Shrink.apply(step, model, run)
@@ -146,6 +153,10 @@ BROKEN: dict[str, tuple[Callable[[], Any], str]] = {
         lambda: broken(changes_its_input),
         f"shrink changed {VALUE} of its input model.",
     ),
+    "changes the shared VAE": (
+        lambda: broken(changes_the_vae),
+        "shrink changed vae.encoder.conv_in.weight of its input model.",
+    ),
     "throws dice": (
         lambda: broken(throws_dice),
         f"shrink made other bytes the second time.\n  first tensor        {VALUE}",
@@ -201,11 +212,13 @@ def restored(model: Any) -> Any:
     """The steps here break what others use: it is put back."""
     from diffusers import UNet2DConditionModel
 
-    weights = {name: value.detach().clone() for name, value in model.unet.named_parameters()}
+    parts = (model.unet, model.vae)
+    weights = [{name: value.detach().clone() for name, value in part.named_parameters()} for part in parts]
     yield
-    for name, value in model.unet.named_parameters():
-        value.requires_grad_(False)
-        value.data = weights[name]
+    for part, kept in zip(parts, weights, strict=True):
+        for name, value in part.named_parameters():
+            value.requires_grad_(False)
+            value.data = kept[name]
     if "smaller" in vars(UNet2DConditionModel):
         del UNet2DConditionModel.smaller
     torch.set_grad_enabled(True)

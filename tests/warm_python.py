@@ -100,7 +100,7 @@ def serve(place: str, program: str, alive: int) -> None:
     for name in IMPORTED:
         __import__(name)
     gc.collect()
-    gc.freeze()
+    gc.freeze()  # a fork's collector leaves the imported libraries alone
     door = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     door.bind(place)
     door.listen(64)
@@ -143,7 +143,6 @@ def _keep(caller: socket.socket, program: str) -> NoReturn:
 
 def _run(wanted: dict[str, Any], files: list[int], program: str) -> NoReturn:
     """Be the command: as Python would start, but for what is imported already."""
-    gc.unfreeze()
     for number, file in enumerate(files):
         os.dup2(file, number)
     for file in files:

@@ -42,7 +42,11 @@ class Cells:
 
 
 def collected(arguments: Sequence[str]) -> Cells:
-    """Collect the cells for these pytest arguments; UserError if there are none, HarnessError if pytest fails."""
+    """Collect the cells for these pytest arguments.
+
+    UserError if there are none or a judge has no answer for a name, HarnessError if pytest fails.
+    """
+    from resurgence_harness.judging import check_names
     from resurgence_harness.planning import Wanted
 
     engine, cells = _collect(list(arguments))
@@ -50,6 +54,8 @@ def collected(arguments: Sequence[str]) -> Cells:
     beyond: dict[tuple[Recipe, Grid], int] = {}
     for plan, suite in cells:
         recalled, judges = engine.recall(plan, suite), [engine.judge(name) for name in plan.judges]
+        for judge in judges:
+            check_names(judge, plan.names)
         inquiry, clear = recalled.inquiry, recalled.clear
         questions = list(inquiry.expected(clear=clear))
         wanted += [

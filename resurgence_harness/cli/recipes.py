@@ -41,15 +41,15 @@ def rows(plans: Sequence[tuple[CellPlan, Path]], changed: Sequence[str] = ()) ->
 
 def describe_recipe(plan: CellPlan, step: object) -> str:
     """ "esd: ESD, the script of 2023 (rohitgandikota/erasing@a2189e9, …)"; "esd: the microworld's values"."""
-    from resurgence_harness.presets import preset_of
+    from resurgence_harness.presets import PRESETS, preset_of
     from resurgence_harness.presets.origins import recipe_of
     from resurgence_harness.presets.recipes import FAMILY
 
     name = str(getattr(step, "name", ""))
-    if preset_of(plan.base.base) == "micro":
+    if preset_of(plan.base.base) == "micro" and name in PRESETS["micro"]:
         return f"{name}: the microworld's values"
     recipe = recipe_of(name, plan.task.name) or recipe_of(name, FAMILY)
-    return f"{name}: {recipe.description}" if recipe is not None else f"{name}: its own values"
+    return f"{name}: {recipe.description}" if recipe is not None else f"{name}: the defaults of its class"
 
 
 def describe_values(step: object) -> str:

@@ -15,6 +15,7 @@ from resurgence_harness.diffusion.examples import Examples, drawn_examples
 from resurgence_harness.diffusion.precision import exact_products
 from resurgence_harness.errors import SpecError, sentence, shown
 from resurgence_harness.specs import Probe, not_in_key
+from resurgence_harness.statistics.formatting import counted
 
 if TYPE_CHECKING:
     import numpy as np
@@ -52,7 +53,7 @@ class BenignSet:
     @property
     def label(self) -> str:
         """The set in one line, for reports."""
-        return f"{len(self)} images drawn by the base, for {len(self.probe.prompts)} prompts"
+        return f"{counted(len(self), 'image')} drawn by the base, for {counted(len(self.probe.prompts), 'prompt')}"
 
 
 def examples(model: StableDiffusion, run: Run, data: BenignSet, *, mirrored: bool = False) -> Examples:

@@ -72,6 +72,10 @@ def _unlearnings() -> Iterator[str]:
         for recipe, tasks in _distinct(RECIPES[step]):
             yield from _recipe(step, recipe, f"**{', '.join(tasks)}**: {recipe.title}")
         yield from _differences(RECIPES[step].values())
+    for step in dict.fromkeys(method.step.name for method in METHODS.values() if method.step.name not in SEVEN):
+        yield f"### {step}\n"
+        yield "No published recipe is recorded: it runs with the defaults of its class.\n"
+        yield "\n".join(_method_words(word for word, method in METHODS.items() if method.step.name == step)) + "\n"
 
 
 def _finetunings() -> Iterator[str]:

@@ -236,7 +236,10 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         run_folder.write_collected(Path(inputs["resurgence"]["folder"]), inputs["workerid"], collected)
     else:
         _begin(config, collected)
-        engine_in(config)
+        try:
+            engine_in(config)
+        except UserError as error:  # a judge of a conftest.py that --collect-only meets first here
+            raise pytest.UsageError(str(error)) from None
 
 
 def _begin(config: pytest.Config, collected: collecting.Collected) -> None:

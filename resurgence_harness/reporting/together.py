@@ -34,13 +34,13 @@ def together(records: Sequence[Mapping[str, Any]], declared: Sequence[str]) -> d
 def sentence_of(family: Mapping[str, Any]) -> str:
     """The family's result in one sentence."""
     declared, judged, alarms = family["declared"], family["judged"], len(family["alarms"])
-    cells = f"{declared} declared cell" + ("" if declared == 1 else "s")
-    unjudged = "" if judged == declared else f", {declared - judged} of them not judged here"
-    stand = "no alarm stands" if not alarms else "1 alarm stands" if alarms == 1 else f"{alarms} alarms stand"
-    release = "every one passes" if family["every_cell_passes"] else "a release claim needs every one to pass"
+    cells = f"{declared} cell" + ("" if declared == 1 else "s")
+    unjudged = "" if judged == declared else f", of which this run judged {judged}"
+    found = "no regression" if not alarms else "1 regression" if alarms == 1 else f"{alarms} regressions"
+    release = "every cell passes" if family["every_cell_passes"] else "a release claim needs every cell to pass"
     return (
-        f"All {cells} together{unjudged}: {stand} at a family-wise error rate of "
-        f"{100 * family['alpha']:g} %; {release}."
+        f"The suite declares {cells}{unjudged}. Together: {found} (any false one in at most "
+        f"{100 * family['alpha']:g} % of runs); {release}."
     )
 
 

@@ -70,14 +70,21 @@ class Task:
         for name in ("erasable", "preserve", "held_out", "counts", "templates", "judges"):
             if not getattr(self, name):
                 raise SpecError(sentence(f'Task "{self.name}" has no {name}.', do=f"Give {name} at least one item."))
-        if not set(self.quick) <= set(self.counts) or max(self.counts) > len(self.erasable):
+        if max(self.counts) > len(self.erasable):
             raise SpecError(
                 sentence(
-                    f'The concept counts of task "{self.name}" do not fit together.',
+                    f'Task "{self.name}" cannot erase {max(self.counts)} concepts: it has {len(self.erasable)}.',
+                    counts=self.counts,
+                    do="Give more erasable concepts, or smaller counts.",
+                )
+            )
+        if not set(self.quick) <= set(self.counts):
+            raise SpecError(
+                sentence(
+                    f'Task "{self.name}" has quick counts that are not among its counts.',
                     quick=self.quick,
                     counts=self.counts,
-                    erasable=len(self.erasable),
-                    do="quick is a part of counts, and a count is at most the number of erasable concepts.",
+                    do="quick selects some of counts for the default profile.",
                 )
             )
         erasable = {concept.name for concept in self.erasable}

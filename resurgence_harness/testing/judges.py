@@ -19,7 +19,8 @@ from resurgence_harness.judging.contract import (
     shown_by,
 )
 from resurgence_harness.judging.declaring import check_declared, labels_of, misspelled
-from resurgence_harness.testing.mutating import as_subclass, changed, with_setting
+from resurgence_harness.judging.digesting import answers as answers_depend_on
+from resurgence_harness.testing.mutating import as_subclass, changed, changed_fields, with_setting
 
 if TYPE_CHECKING:
     import numpy as np
@@ -33,13 +34,14 @@ def check_judge(
 ) -> None:
     """Test a judge's contract; AssertionError names the member, the field or the image that violates it.
 
-    `images`: uint8 [n, h, w, 3] in the judge's domain, at least two, if possible with different answers. `others`:
-    alternative values for settings for which none can be generated: {"first.name": "object"}. The judge's calibration
-    and canaries must be stored (`judging.keep`).
+    `images`: uint8 [n, h, w, 3] in the judge's domain, at least two; better twenty, with every answer and some near a
+    threshold. `others`: alternative values for settings for which none can be generated: {"first.name": "object"}. The
+    judge computes its calibration and canaries, or they are stored (`judging.keep`).
     """
     check_members(judge)
     check_answers(judge, images, device=device)
     check_digest(judge, others or {})
+    check_fields_without_effect(judge, images, device=device)
     check_canaries(judge)
     check_calibration(judge, others or {})
 
@@ -118,16 +120,45 @@ def check_digest(judge: Judge, others: Mapping[str, object] = {}) -> None:
         )
 
 
+def check_fields_without_effect(judge: Judge, images: np.ndarray, *, device: str = "cpu") -> None:
+    """A field that is declared not to affect answers does not: stored judgments would be reused for another value."""
+    if not is_dataclass(judge):
+        return
+    expected, _ = _asked(judge, images, device)
+    for one in fields(judge):
+        if not one.init or answers_depend_on(one):
+            continue
+        for other in changed_fields(judge, one.name):
+            try:
+                found, _ = _asked(other, images, device)
+            except Exception:  # the value is not usable, such as the path of a program
+                continue
+            _require(
+                found == expected,
+                f"Judge {judge.name} answers differently with another {one.name}, which is declared not to matter.",
+                value=getattr(judge, one.name),
+                other=getattr(other, one.name),
+                do="Remove specs.not_in_key() from the field.",
+            )
+
+
 def check_canaries(judge: Judge) -> None:
-    """There are canaries, the judge answers all correctly, and a judge that always abstains does not."""
+    """There are canaries, the judge answers all correctly, and a judge that always gives one answer does not."""
     passed, total = judge.canaries()
     _require(total > 0, f"Judge {judge.name} has no canaries.", do="Keep some with judging.keep(judge, counts, …).")
     _require(passed == total, f"Judge {judge.name} fails its own canaries.", correct=f"{passed} of {total}")
     _require(
-        _abstaining(judge).canaries() != (passed, total),
+        _answering(judge, UNKNOWN).canaries() != (passed, total),
         f"The canaries of judge {judge.name} pass whatever it answers.",
         canaries=(passed, total),
         do="Show stored images to self.answer and count how many answers are right.",
+    )
+    constant = next((one for one in labels_of(judge) if _answering(judge, one).canaries() == (passed, total)), None)
+    _require(
+        constant is None,
+        f"The canaries of judge {judge.name} pass if it always answers {constant!r}.",
+        canaries=(passed, total),
+        do="Add canaries with another correct answer.",
     )
 
 
@@ -138,7 +169,7 @@ def check_calibration(judge: Judge, others: Mapping[str, object] = {}) -> None:
     except UserError as mistake:
         raise AssertionError(str(mistake)) from None
     _require(bool(counted), f"Judge {judge.name} has no calibration.", do="Make one: judging.calibrate, judging.keep.")
-    loose = _counts(_abstaining(judge)) != counted
+    loose = _counts(_answering(judge, UNKNOWN)) != counted
     if loose:
         return  # the judge computes its counts at run time
     for kind, counts in counted.items():
@@ -193,17 +224,17 @@ def _made(candidate: Any) -> Any:
     return made
 
 
-def _abstaining(judge: Any) -> Any:
-    """The same judge, and the judges that it contains, abstaining on every image."""
+def _answering(judge: Any, label: str) -> Any:
+    """The same judge, and the judges that it contains, giving one answer to every image."""
 
     def answer(self: Any, images: Any, device: str) -> tuple[list[str], Any]:
         import numpy
 
-        return [UNKNOWN] * len(images), numpy.zeros(len(images))
+        return [label] * len(images), numpy.zeros(len(images))
 
     if is_dataclass(judge) and not isinstance(judge, type):
         inner = {one.name: getattr(judge, one.name) for one in fields(judge) if one.init}
-        judges = {name: _abstaining(value) for name, value in inner.items() if hasattr(value, "canaries")}
+        judges = {name: _answering(value, label) for name, value in inner.items() if hasattr(value, "canaries")}
         judge = replace(judge, **judges) if judges else judge
     return as_subclass(judge, answer=answer)
 

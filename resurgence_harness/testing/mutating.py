@@ -48,12 +48,16 @@ def with_setting(value: Any, place: str, other: Any) -> Any:
 
 def changed_field(value: Any, name: str) -> Any:
     """A dataclass with another value of one field; None if no accepted value is found."""
+    return next(changed_fields(value, name), None)
+
+
+def changed_fields(value: Any, name: str) -> Iterator[Any]:
+    """A dataclass with other values of one field, those that its own checks accept."""
     for other in _others(getattr(value, name)):
         try:
-            return replace(value, **{name: other})
+            yield replace(value, **{name: other})
         except (TypeError, ValueError):  # rejected by its own checks
             continue
-    return None
 
 
 def _settings(value: Any) -> Iterator[tuple[str, Any, Any]]:

@@ -114,10 +114,8 @@ def check_surroundings(step: Any, model: StableDiffusion, *, run: MakeRun = run_
     import torch
     from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 
-    from resurgence_harness.diffusion.model import tensors
-
     name = _named(step)
-    weights = {tensor: value.clone() for tensor, value in tensors(model).items()}
+    weights = {tensor: value.clone() for tensor, value in _every_weight(model).items()}
     modules = _modules(model)
     classes = {kind: dict(vars(kind)) for kind in (StableDiffusionPipeline, UNet2DConditionModel)}
     random, training = torch.get_rng_state(), model.unet.training
@@ -126,14 +124,14 @@ def check_surroundings(step: Any, model: StableDiffusion, *, run: MakeRun = run_
         grad = torch.is_grad_enabled()
     changed = [
         tensor
-        for tensor, value in tensors(model).items()
+        for tensor, value in _every_weight(model).items()
         if tensor in weights and not torch.equal(value, weights[tensor])
     ]
     _require(
         not changed,
         f"{name} changed {_first(changed)} of its input model.",
         tensors=_some(changed),
-        do="Work on model.copy().",
+        do="Change the U-Net of model.copy(); text encoder and VAE are shared with the copy and must not change.",
     )
     wanting = [one for one, value in model.unet.named_parameters() if value.requires_grad or value.grad is not None]
     _require(not wanting, f"{name} left a gradient at {_first(wanting)} of its input model.")
@@ -252,6 +250,13 @@ def _same_bytes(first: StableDiffusion, second: StableDiffusion, what: str, do: 
         raise AssertionError(
             sentence(what, first_tensor=name, largest_difference=f"{far:.3g}", tensors=_some(other), do=do)
         )
+
+
+def _every_weight(model: StableDiffusion) -> dict[str, Tensor]:
+    """U-Net, text encoder and VAE, by name."""
+    from resurgence_harness.diffusion.model import tensors
+
+    return {**tensors(model), **{f"vae.{name}": value for name, value in model.vae.state_dict().items()}}
 
 
 def _modules(model: StableDiffusion) -> dict[str, type]:

@@ -312,6 +312,10 @@ BROKEN: dict[str, tuple[Callable[[], Any], str]] = {
         lambda: broken(canaries=lambda self: (1, 1)),
         "The canaries of judge lightness pass whatever it answers.",
     ),
+    "one-sided canaries": (
+        lambda: broken(canaries=lambda self: (self.answer(PLAIN[:2], "cpu")[0].count("night"), 2)),
+        "The canaries of judge lightness pass if it always answers 'night'.",
+    ),
     "no canaries": (lambda: broken(canaries=lambda self: (0, 0)), "Judge lightness has no canaries."),
     "canaries fail": (
         lambda: broken(canaries=lambda self: (len(set(self.answer(PLAIN, "cpu")[0])), 4)),
@@ -478,6 +482,17 @@ def test_two_judges_wait_for_an_answer_that_the_first_can_give() -> None:
 
 
 PINNED = Weights(file="a", sha256="0" * 64)
+
+
+def test_a_field_that_changes_answers_and_is_declared_not_to_is_named() -> None:
+    """Judgments stored for one value would be reused for another."""
+
+    @dataclass(frozen=True, kw_only=True)
+    class Hidden(Lightness):
+        threshold: float = not_in_key(0.5)
+
+    with pytest.raises(AssertionError, match="answers differently with another threshold, which is declared not to"):
+        check_judge(Hidden(), PLAIN)
 
 
 def test_a_digest_of_fields_is_of_what_can_change_an_answer() -> None:

@@ -197,6 +197,23 @@ def test_a_mistake_in_a_judge_is_a_sentence(night: Folder, what: str) -> None:
     assert refused(night, "-n", "0").startswith(said)
 
 
+def test_a_mistake_in_a_judge_is_a_sentence_for_those_who_only_collect(night: Folder) -> None:
+    """`resurgence plan` and pytest --collect-only."""
+    night.write("conftest.py", NIGHT[0][1].replace("labels = (", "lables = ("))
+    ran = night.run("--collect-only", "-q", "-n", "0")
+    assert ran.code == 4 and "INTERNALERROR" not in ran.output + ran.errors
+    assert "Judge darkness does not declare labels." in ran.output + ran.errors
+    planned = plan(night)
+    assert planned.returncode == 4 and planned.stderr.startswith("resurgence: Judge darkness does not declare labels.")
+
+
+def test_a_name_that_the_judge_cannot_give_is_refused_by_the_plan(night: Folder) -> None:
+    """Before somebody waits for a run."""
+    night.write("conftest.py", NIGHT[0][1].replace('Concept(name="dusk")', 'Concept(name="tea")'))
+    planned = plan(night)
+    assert planned.returncode == 4 and 'has no answer for "tea"' in planned.stderr
+
+
 def test_the_documented_test_of_the_judge_passes(night: Folder) -> None:
     """As it stands in the documentation; and it fails for counts and canaries that are written down."""
     night.write("test_darkness.py", CHECKED[0])

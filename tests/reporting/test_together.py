@@ -38,11 +38,11 @@ def test_cells_beyond_the_declared_ones_join_the_family() -> None:
 def test_the_sentence_says_what_was_left_out() -> None:
     """Counts, alarms, and what a release needs."""
     assert sentence_of(together(cells(1e9), DECLARED)) == (
-        "All 6 declared cells together, 5 of them not judged here: 1 alarm stands at a family-wise error rate of "
-        "1 %; a release claim needs every one to pass."
+        "The suite declares 6 cells, of which this run judged 1. Together: 1 regression (any false one in at most "
+        "1 % of runs); a release claim needs every cell to pass."
     )
     assert sentence_of(together(cells(*[1.0] * 6), DECLARED)) == (
-        "All 6 declared cells together: no alarm stands at a family-wise error rate of 1 %; every one passes."
+        "The suite declares 6 cells. Together: no regression (any false one in at most 1 % of runs); every cell passes."
     )
 
 
