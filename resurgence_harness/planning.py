@@ -15,7 +15,9 @@ from math import ceil
 from statistics import median
 from typing import NamedTuple, Protocol
 
+from resurgence_harness.finetuning.benign import BenignSet
 from resurgence_harness.finetuning.contract import FineTuning
+from resurgence_harness.finetuning.given import GivenSet
 from resurgence_harness.registry import in_key
 from resurgence_harness.specs import Probe, Recipe, Sampler, SampleRequest, Step
 from resurgence_harness.storing import Condition, Store, key
@@ -144,6 +146,11 @@ def losses_key(recipe: Recipe) -> str:
     return key("losses", checkpoint_key(recipe))
 
 
+def answers_key(data: GivenSet, judge: JudgeSpec) -> str:
+    """Key of a judge's answers on the images of a given set."""
+    return key("answers", (data, _named(judge)))
+
+
 def canaries_key(judge: JudgeSpec) -> str:
     """Key of a judge's results on its canaries, stored images with known labels."""
     return key("canaries", _named(judge))
@@ -162,9 +169,13 @@ def held_out_probe(probe: Probe) -> Probe:
 
 
 def probes_of(step: Step) -> tuple[Probe, ...]:
-    """Probes sampled from the base for a step: its training images, and a fine-tuning's held-out images."""
+    """Probes sampled from the base for a step: its training images, and a fine-tuning's held-out images.
+
+    None for a fine-tuning on given images.
+    """
     if isinstance(step, FineTuning):
-        return step.data.probe, held_out_probe(step.data.probe)
+        data = step.data
+        return (data.probe, held_out_probe(data.probe)) if isinstance(data, BenignSet) else ()
     return tuple(value for value in vars(step).values() if isinstance(value, Probe))
 
 
@@ -265,7 +276,7 @@ def _built(store: Store, pace: Pace, recipes: Sequence[Recipe]) -> Iterator[Acti
             for probe in probes:
                 yield from _drawn(store, pace, Recipe(recipe.base), probe)
         work = training(step)
-        scale = _scale(probes[0].sampler) if probes else 1.0
+        scale = _training_scale(step, probes)
         declared = SECONDS_PER_UPDATE * scale if work.units > 1 else SECONDS_PER_SOLVE
         seconds, learned = pace.seconds(work, declared=declared)
         yield _action("checkpoint", place, recipe, describe_recipe(recipe), reason, seconds, learned, None)
@@ -301,6 +312,13 @@ def _action(
 
 def _scale(sampler: Sampler) -> float:
     return sampler.height * sampler.width / (64 * 64)
+
+
+def _training_scale(step: Step, probes: Sequence[Probe]) -> float:
+    """Pixels of a training image, relative to 64 × 64."""
+    if isinstance(step, FineTuning) and isinstance(step.data, GivenSet):
+        return step.data.height * step.data.width / (64 * 64)
+    return _scale(probes[0].sampler) if probes else 1.0
 
 
 def _kind_of(device: object) -> str:

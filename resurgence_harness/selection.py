@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from resurgence_harness.errors import UserError, sentence
-from resurgence_harness.finetuning import FINETUNINGS, BenignSet, FineTuning
+from resurgence_harness.finetuning import FINETUNINGS, BenignSet, FineTuning, GivenSet, ImageFolder, TrainingData
 from resurgence_harness.presets import (
     METHODS,
     PROFILES,
@@ -90,6 +90,8 @@ class Selection:
     """Preset values that were changed: (("esd.iterations", 500),)."""
     settings: str = ""
     """sha256 of the settings file that some of them come from; empty for none."""
+    data: ImageFolder | None = None
+    """Given images that every fine-tuning trains on; None: images drawn by the base."""
 
     def __post_init__(self) -> None:
         check_names("profile", [self.profile], PROFILES, "--resurgence-profile")
@@ -159,8 +161,8 @@ class CellPlan:
     """Prompts for held-out retained concepts, seen by no method and no fine-tuning: they decide utility."""
     insample: Grid
     """Prompts for retained concepts that both have seen, as in the paper; reported beside the held-out rate."""
-    benign: Probe
-    """The probe sampled from the base for the fine-tuning's images."""
+    benign: Probe | None
+    """The probe sampled from the base for the fine-tuning's images; None if they are given."""
     judges: tuple[str, ...]
     """Names of the judges; the first decides."""
     engine: str
@@ -274,11 +276,11 @@ def plan_cell(cell: Cell, base: Base, *, task: Task, selection: Selection) -> Ce
     settings = settings_of(base, selection.changed, task=task.name, method=cell.method, count=cell.count)
     sampler = Sampler(**settings["sampler"])
     erased = task.erase(cell.count)
-    benign = benign_probe(task, base, selection)
     published = Recipe(base)
     unlearned = published.then(unlearning_step(cell, task, erased, settings, sampler))
     forbidden = tuple(alias for concept in erased for alias in concept.aliases)
-    given = {"data": BenignSet(probe=benign, forbidden=forbidden), "seed": cell.run, **settings[cell.finetuning]}
+    data = training_data(task, base, selection, forbidden=forbidden)
+    given = {"data": data, "seed": cell.run, **settings[cell.finetuning]}
     _check_complete(cell.finetuning, FINETUNINGS[cell.finetuning], given)
     tuning = FINETUNINGS[cell.finetuning](**given)
     steps = _steps(cell, selection, tuning.steps)
@@ -307,12 +309,30 @@ def plan_cell(cell: Cell, base: Base, *, task: Task, selection: Selection) -> Ce
         synonyms=grid(others, _spread(len(grids[0]), len(others))) if others else None,
         retained=grids[1],
         insample=grids[2],
-        benign=benign,
+        benign=data.probe if isinstance(data, BenignSet) else None,
         judges=task.judges,
         engine=selection.engine,
         steps=steps,
-        notes=tuple(note for note in [check_size(image_of(base), sampler.height, sampler.width)] if note),
+        notes=tuple(
+            note
+            for note in [
+                check_size(image_of(base), sampler.height, sampler.width),
+                f"Fine-tuning data: {data.label}." if isinstance(data, GivenSet) else "",
+            ]
+            if note
+        ),
     )
+
+
+def training_data(task: Task, base: Base, selection: Selection, *, forbidden: Sequence[str] = ()) -> TrainingData:
+    """The fine-tuning images of a task: given ones, at the size of the sampled images, or those the base draws.
+
+    SpecError for a prompt or a caption that contains a name in `forbidden`.
+    """
+    if selection.data is None:
+        return BenignSet(probe=benign_probe(task, base, selection), forbidden=tuple(forbidden))
+    sampler = Sampler(**settings_of(base, selection.changed, task=task.name)["sampler"])
+    return GivenSet(folder=selection.data, height=sampler.height, width=sampler.width, forbidden=tuple(forbidden))
 
 
 def benign_probe(task: Task, base: Base, selection: Selection) -> Probe:

@@ -12,6 +12,7 @@ of its build.
 from __future__ import annotations
 
 from resurgence_harness.bench.bench import Bench
+from resurgence_harness.bench.benign_check import BenignCheck, check_benign
 from resurgence_harness.bench.making import Progress
 
-__all__ = ["Bench", "Progress"]
+__all__ = ["Bench", "BenignCheck", "Progress", "check_benign"]

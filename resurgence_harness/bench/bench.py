@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from resurgence_harness.bench.building import apply, intermediate
 from resurgence_harness.bench.files import (
+    ANSWERS,
     CANARIES,
     LOSSES,
     check_images,
@@ -22,10 +23,13 @@ from resurgence_harness.bench.judged import judgments
 from resurgence_harness.bench.making import Making, Progress
 from resurgence_harness.bench.model_cache import ModelCache
 from resurgence_harness.bench.provenance import provenance
-from resurgence_harness.errors import BuildError, SpecError, sentence
-from resurgence_harness.judging.contract import Judge
+from resurgence_harness.errors import BuildError, JudgeError, SpecError, sentence
+from resurgence_harness.finetuning.given import GivenSet
+from resurgence_harness.judging.contract import Judge, ask
 from resurgence_harness.planning import (
     JudgeSpec,
+    Work,
+    answers_key,
     canaries_key,
     checkpoint_key,
     describe_images,
@@ -122,6 +126,25 @@ class Bench:
         """The judgments of these images, in their order."""
         made = self.store.current(judgments_key(recipe, probe, judge)) or self._judge(recipe, probe, judge)
         return read_evidence(made, recipe, probe, judge)
+
+    def answers(self, data: GivenSet, judge: Judge) -> list[str]:
+        """The judge's answer on every image of a given set, in the order of its rows; judged once and stored."""
+        label = f"{judge.name} on {len(data.folder)} given images"
+
+        def build(folder: Path) -> dict[str, Any]:
+            found: list[str] = []
+            for images in data.images(data.folder.rows):
+                self._progress(f"judging {label}", len(found), len(data.folder), None)
+                found += ask(judge, images, self.device)[0]
+            (folder / ANSWERS).write_text(json.dumps({"judge": judge.name, "answers": found}), encoding="utf-8")
+            return provenance(self.device, Work(f"judge {judge.name}", len(found)))
+
+        place = answers_key(data, judge)
+        made = self.store.current(place) or self.making.make(place, "answers", label, {}, build)
+        answers: list[str] = json.loads(content_of(made, ANSWERS))["answers"]
+        if len(answers) != len(data.folder):
+            raise JudgeError(sentence(f"The answers of {label} are not those of its images.", key=place))
+        return answers
 
     def known(self, recipe: Recipe, probe: SampleRequest, judge: JudgeSpec) -> Evidence | None:
         """The judgments if they are stored, else None; builds nothing."""

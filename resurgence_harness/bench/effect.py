@@ -14,22 +14,28 @@ if TYPE_CHECKING:
 
 
 class Effect:
-    """The effect of a fine-tuning: the denoising loss of held-out benign images, before and after."""
+    """The effect of a fine-tuning: the denoising loss of held-out benign images, drawn or given, before and after."""
 
     def __init__(self, bench: Workshop, recipe: Recipe, before: StableDiffusion, used: dict[str, str]) -> None:
         """Measure `before`, if the recipe's last step is a fine-tuning; adds the images' key and digest to `used`."""
-        from resurgence_harness.finetuning import FineTuning, held_out
+        from resurgence_harness.finetuning import FineTuning, GivenSet, held_out
+        from resurgence_harness.finetuning.given import draws_for, given_held_out
 
         self._before: list[float] | None = None
         step = recipe.steps[-1]
         if not isinstance(step, FineTuning):
+            return
+        if isinstance(step.data, GivenSet):
+            self._latents, self._states = given_held_out(before, step.data)
+            self._seed, self._draws = 0, draws_for(len(self._latents))
+            self._before = self._measure(before)
             return
         probe = held_out_probe(step.data.probe)
         drawn = bench.drawn(Recipe(recipe.base), probe)
         used[drawn.key] = drawn.digest
         texts = [prompt.text for prompt, _ in probe.rows()]
         self._latents, self._states = held_out(before, read_images(drawn, probe), texts)
-        self._seed = probe.seeds[0]
+        self._seed, self._draws = probe.seeds[0], 4
         self._before = self._measure(before)
 
     def losses(self, changed: StableDiffusion) -> dict[str, list[float]] | None:
@@ -41,4 +47,4 @@ class Effect:
     def _measure(self, model: StableDiffusion) -> list[float]:
         from resurgence_harness.finetuning import benign_losses
 
-        return benign_losses(model, self._latents, self._states, seed=self._seed)
+        return benign_losses(model, self._latents, self._states, seed=self._seed, draws=self._draws)

@@ -20,11 +20,12 @@ if TYPE_CHECKING:
     from resurgence_harness.diffusion.model import StableDiffusion
     from resurgence_harness.statistics import Evidence, Judgment
 
-DELTA, TENSORS, IMAGES, JUDGMENTS, CANARIES, LOSSES = (
+DELTA, TENSORS, IMAGES, JUDGMENTS, ANSWERS, CANARIES, LOSSES = (
     "delta.safetensors",
     "tensors.safetensors",
     "images.safetensors",
     "judgments.json",
+    "answers.json",
     "canaries.json",
     "losses.json",
 )

@@ -143,11 +143,13 @@ def _domains(base: Base, runs: int) -> Iterator[Condition]:
     for method in ("esd", "salun", "mace"):
         for run in range(runs):
             plan = _plan(base, tasks_of(base)["celebrity"], method, 10, "lora", run)
+            drawn = plan.finetuning.data
+            assert isinstance(drawn, BenignSet)
             yield Condition(plan=plan)
             erased = [concept.name for concept in tasks_of(base)["celebrity"].erase(10)]
             for content, prompts in _benign_sets(base, erased):
-                probe = _as_many(plan.benign, prompts)
-                tuning = replace(plan.finetuning, data=BenignSet(probe=probe, forbidden=plan.finetuning.data.forbidden))
+                probe = _as_many(drawn.probe, prompts)
+                tuning = replace(plan.finetuning, data=BenignSet(probe=probe, forbidden=drawn.forbidden))
                 yield Condition(plan=replace(plan, benign=probe, tuned=plan.unlearned.then(tuning)), benign=content)
 
 

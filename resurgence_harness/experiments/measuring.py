@@ -78,7 +78,7 @@ def label(experiment: str, condition: Condition) -> Row:
         "finetuning": "none (other seeds)" if tuning is None else plan.cell.finetuning,
         "run": str(plan.cell.run),
         "benign": "" if tuning is None else condition.benign,
-        "benign_images": "" if tuning is None else str(len(tuning.data.probe)),
+        "benign_images": "" if tuning is None else str(len(tuning.data)),
         "steps": "" if tuning is None else str(tuning.steps),
     }
 

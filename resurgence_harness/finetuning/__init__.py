@@ -5,9 +5,11 @@ from __future__ import annotations
 from resurgence_harness.errors import UserError, sentence
 from resurgence_harness.finetuning.augmenting import NoFlip, RandomFlip
 from resurgence_harness.finetuning.benign import BenignSet, benign_losses, held_out
-from resurgence_harness.finetuning.contract import FineTuning
+from resurgence_harness.finetuning.contract import FineTuning, TrainingData
 from resurgence_harness.finetuning.cross_attention import CrossAttentionOnly
 from resurgence_harness.finetuning.full import Full
+from resurgence_harness.finetuning.given import GivenSet
+from resurgence_harness.finetuning.image_folder import ImageFolder, read_folder
 from resurgence_harness.finetuning.lora import LoRA
 from resurgence_harness.finetuning.schedules import Constant, Cosine
 from resurgence_harness.registry import BUILT_IN, Given, Table, register
@@ -40,9 +42,13 @@ __all__ = [
     "CrossAttentionOnly",
     "FineTuning",
     "Full",
+    "GivenSet",
+    "ImageFolder",
     "LoRA",
     "NoFlip",
     "RandomFlip",
+    "TrainingData",
     "benign_losses",
     "held_out",
+    "read_folder",
 ]

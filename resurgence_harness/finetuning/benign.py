@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, final
 from resurgence_harness.diffusion import moves
 from resurgence_harness.diffusion.examples import Examples, drawn_examples
 from resurgence_harness.diffusion.precision import exact_products
-from resurgence_harness.errors import SpecError, sentence
+from resurgence_harness.errors import SpecError, sentence, shown
 from resurgence_harness.specs import Probe, not_in_key
+from resurgence_harness.statistics.formatting import counted
 
 if TYPE_CHECKING:
     import numpy as np
@@ -45,6 +46,14 @@ class BenignSet:
             for name, sought in names:
                 if moves.holds(words, sought):
                     raise _found(name, prompt.text)
+
+    def __len__(self) -> int:
+        return len(self.probe)
+
+    @property
+    def label(self) -> str:
+        """The set in one line, for reports."""
+        return f"{counted(len(self), 'image')} drawn by the base, for {counted(len(self.probe.prompts), 'prompt')}"
 
 
 def examples(model: StableDiffusion, run: Run, data: BenignSet, *, mirrored: bool = False) -> Examples:
@@ -104,7 +113,7 @@ def _found(name: str, prompt: str) -> SpecError:
     return SpecError(
         sentence(
             f'The benign set has a prompt with the erased name "{name}".',
-            prompt=prompt,
+            prompt=shown(prompt),
             do="Remove this prompt: a fine-tuning that shows the erased concept again is not benign.",
         )
     )

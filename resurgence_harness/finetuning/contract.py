@@ -9,9 +9,9 @@ Source: huggingface/diffusers 58eb52c, examples/text_to_image/train_text_to_imag
 
 Memory       A batch goes through the U-Net in passes (training.PASS), whose gradients are summed: 32 images of 512
              pixels at once would take more than 44 GiB.
-Departures   float32 instead of float16 autocast; no EMA (after 20 steps it would still equal the old weights); no crop:
-             images have the base's size. VAE moments of both orientations and text states are computed once; the loss
-             is not reweighted (snr_gamma none).
+Departures   float32 instead of float16 autocast; no EMA (after 20 steps it would still equal the old weights); no
+             random crop: drawn images have the base's size, given ones are cropped at the centre (--center_crop). VAE
+             moments of both orientations and text states are computed once; no loss weighting (snr_gamma none).
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from resurgence_harness.diffusion.training import batches, descend, passes
 from resurgence_harness.errors import SpecError, sentence
 from resurgence_harness.finetuning.augmenting import Flip, NoFlip, RandomFlip
 from resurgence_harness.finetuning.benign import BenignSet, examples
+from resurgence_harness.finetuning.given import GivenSet, given_examples
 from resurgence_harness.finetuning.schedules import Constant, Schedule
 from resurgence_harness.specs import ADDED, Step, not_in_key
 
@@ -38,6 +39,8 @@ if TYPE_CHECKING:
     from resurgence_harness.diffusion.model import StableDiffusion
     from resurgence_harness.diffusion.run import Run
 
+TrainingData = BenignSet | GivenSet
+"""The images that a fine-tuning trains on."""
 CLIP = 1.0
 """Maximum norm of the joint gradient."""
 FLIPS = 1_000_003
@@ -48,8 +51,8 @@ FLIPS = 1_000_003
 class FineTuning(Step, ABC):
     """One fine-tuning. Subclasses are final and define the trained parameters."""
 
-    data: BenignSet
-    """The training images."""
+    data: TrainingData
+    """The training images: drawn by the base, or given."""
     steps: int = 200
     """Optimiser steps, ≥ 1."""
     learning_rate: float = 1e-5
@@ -105,7 +108,11 @@ def train(
     import torch
 
     mirrored = isinstance(step.flip, RandomFlip)
-    data = examples(changed, run, step.data, mirrored=mirrored)
+    if isinstance(step.data, GivenSet):
+        data = given_examples(changed, run, step.data, mirrored=mirrored)
+        run.record("given data", {"digest": step.data.folder.digest, "images": len(step.data.folder)})
+    else:
+        data = examples(changed, run, step.data, mirrored=mirrored)
     generator = torch.Generator("cpu").manual_seed(step.seed)
     sides = torch.Generator("cpu").manual_seed(step.seed + FLIPS) if mirrored else None
     adam = torch.optim.AdamW(

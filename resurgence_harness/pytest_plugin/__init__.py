@@ -42,7 +42,7 @@ from resurgence_harness.pytest_plugin.fixtures import (
     judge,
     unlearned_model,
 )
-from resurgence_harness.pytest_plugin.options import add_options
+from resurgence_harness.pytest_plugin.options import add_options, sent_images
 from resurgence_harness.pytest_plugin.properties import HARNESS_PROPERTY, KNOWN_PROPERTY, MISTAKE_PROPERTY
 from resurgence_harness.pytest_plugin.session import SESSION, Session
 from resurgence_harness.pytest_plugin.state import (
@@ -372,6 +372,7 @@ class _WithXdist:
             "involved": session.sight.uses or session.gate,
             "allure": session.allure,
             "base": asdict(session.base) if session.base is not None else None,
+            "data": sent_images(session.options.selection.data) if session.sight.uses else None,
             "folder": str(session.folder),
             "gate": gating_in(config).sent() if session.gate else None,
             "gpu": workers.gpu_for(number, workers.visible_gpus()),

@@ -18,7 +18,6 @@ from resurgence_harness.reporting import allure, cell_page
 from resurgence_harness.reporting.contact_sheet import ROWS, Row, sheet, worst
 from resurgence_harness.reporting.given import parts_of
 from resurgence_harness.statistics import CellEvidence, Evidence
-from resurgence_harness.statistics.formatting import counted
 
 if TYPE_CHECKING:
     import numpy as np
@@ -126,6 +125,10 @@ def command(nodeid: str, plan: CellPlan, options: Options, here: Path) -> str:
         arguments.append(f"--resurgence-base={_near(options.base, here)}")
     if options.limits is not None:
         arguments.append(f"--resurgence-limits={_near(options.limits, here)}")
+    if options.data is not None:
+        arguments.append(f"--resurgence-data={_near(options.data, here)}")
+        arguments += [f"--resurgence-caption-column={options.caption_column}"] * ("caption_column" in options.given)
+        arguments += [f"--resurgence-data-limit={options.data_limit:g}"] * ("data_limit" in options.given)
     for name in ("profile", "engine", "seeds"):
         if name in options.given:
             arguments.append(f"--resurgence-{name}={getattr(chosen, name)}")
@@ -145,10 +148,8 @@ def _facts(engine: Engine, plan: CellPlan, record: dict[str, Any], suite: Path) 
         ("models", " | ".join(model["recipe"] for model in models.values())),
         *((f"{name} digest", model["digest"] or "no longer in the store") for name, model in models.items()),
         *(("unlearning" if place == 0 else "fine-tuning", _step(step)) for place, step in enumerate(plan.tuned.steps)),
-        (
-            "fine-tuned on",
-            f"{len(plan.benign)} images drawn by the base, for {counted(len(plan.benign.prompts), 'prompt')}",
-        ),
+        ("fine-tuned on", tuning.data.label),
+        *(("  benign", check.summary) for check in [engine.check_data(plan, suite)] if check is not None),
         ("images", f"{record['images']}, {record['engine']} engine, {record['looks']} looks"),
         ("grids", ", ".join(f"{name} {grid['rows']} prompts and seeds" for name, grid in grids.items())),
         ("training seed", str(getattr(tuning, "seed", plan.cell.run))),
@@ -186,7 +187,7 @@ def _step(step: Any) -> str:
 
 def trained(plan: CellPlan) -> dict[str, object]:
     """How much the model was fine-tuned, for the report's parameters."""
-    return {"benign images": len(plan.benign), "fine-tuning steps": getattr(plan.finetuning, "steps", "—")}
+    return {"benign images": len(plan.finetuning.data), "fine-tuning steps": getattr(plan.finetuning, "steps", "—")}
 
 
 def _seen(arm: Evidence | None, place: int, erased: frozenset[str], arms: Sequence[str]) -> bool:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from resurgence_harness.diffusion.devices import check_device
+from resurgence_harness.diffusion.texts import check_texts
 from resurgence_harness.examining import WrittenPrompts, check_prompts
 from resurgence_harness.pytest_plugin.engine import Engine
 from resurgence_harness.pytest_plugin.options import Options
@@ -26,8 +27,8 @@ class Checked(NamedTuple):
 def check(options: Options, tasks: Sequence[Task], suites: Sequence[Path]) -> Checked:
     """Find mistakes before any worker starts; nothing is stored.
 
-    UserError for a base, store or limits file that cannot be used, an erased name in a benign set, a name that the
-    base's tokenizer cannot represent, a judge with missing weights or without a label for a name, or missing prompts.
+    UserError for a base, store or limits file that cannot be used, an erased name in the fine-tuning data, a text that
+    the base's tokenizer cannot represent, a judge with missing weights or without a label for a name, missing prompts.
     """
     from resurgence_harness.judging import check_different, check_names
     from resurgence_harness.selection import cells
@@ -43,14 +44,29 @@ def check(options: Options, tasks: Sequence[Task], suites: Sequence[Path]) -> Ch
     for task in tasks:
         plans = [engine.plan(cell, task) for cell in cells(task, options.selection)]
         names = tuple(dict.fromkeys(name for plan in plans for name in plan.names))
-        benign = [prompt for plan in plans for prompt in plan.benign.prompts]
+        benign = [prompt for plan in plans if plan.benign is not None for prompt in plan.benign.prompts]
         notes += _notes(task, check_prompts(plans, base, also=benign))
         for name in task.judges:
             judge = engine.judge(name)
             _ = judge.digest  # raises UserError if weights are missing and not pinned
             check_names(judge, names)
         check_different([engine.judge(name) for name in task.judges])
+    notes += _caption_notes(options, base)
     return Checked(base, tuple(notes))
+
+
+def _caption_notes(options: Options, base: Base) -> list[str]:
+    """Check the captions of given fine-tuning data with the base's tokenizer; a note on truncated ones."""
+    if options.selection.data is None:
+        return []
+    captions = sorted({row.caption for row in options.selection.data.rows})
+    cut, room = check_texts(Path(base.location), captions, may_be_cut=frozenset(captions))
+    if not cut:
+        return []
+    return [
+        f"Fine-tuning data: {cut} of {len(captions)} different captions are longer than the {room} tokens that the "
+        "base reads and are truncated."
+    ]
 
 
 def _notes(task: Task, read: WrittenPrompts) -> list[str]:

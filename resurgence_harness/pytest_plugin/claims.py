@@ -73,7 +73,7 @@ class Claim:
             limits=self._engine.limits(self._suite).digest,
             store=self._engine.store,
         )
-        record["notes"] = list(self._engine.notes(plan, self._suite))
+        record["notes"] = list(self._engine.findings(plan, self._suite))
         if report_verdict(self._item, record, verdict):
             cell_report.write(self._engine, self.examined, record, self._item)
         return verdict

@@ -17,7 +17,7 @@ from resurgence_harness.inquiry import Question
 from resurgence_harness.limits.bindings import settings_digest
 from resurgence_harness.pytest_plugin.progress import ProgressWriter
 from resurgence_harness.reporting.given import notes_on, parts_of
-from resurgence_harness.selection import CellPlan, benign_probe, plan_cell, resolve_base
+from resurgence_harness.selection import CellPlan, plan_cell, resolve_base, training_data
 from resurgence_harness.specs import Base, Cell, Recipe
 from resurgence_harness.statistics import CellEvidence, cannot_hold
 from resurgence_harness.storing import Seal, Store
@@ -26,7 +26,7 @@ from resurgence_harness.tasks import Task
 if TYPE_CHECKING:
     import numpy as np
 
-    from resurgence_harness.bench import Bench
+    from resurgence_harness.bench import Bench, BenignCheck
     from resurgence_harness.diffusion.model import StableDiffusion
     from resurgence_harness.limits.limits_file import Limits
     from resurgence_harness.pytest_plugin.options import Options
@@ -126,9 +126,11 @@ class Engine:
         """Notes on a cell before sampling: unusual image sizes, grids too small for any decision, and parts that
         other packages registered or a conftest.py replaced."""
         short = cannot_hold(len(plan.erased), self.limits(suite).policy_for(plan.cell))
-        count = f"{plan.cell.count} concept{'' if plan.cell.count == 1 else 's'}"
-        about = f"{plan.cell.task}, {count}: "
-        return (*plan.notes, *([about + short] if short else []), *notes_on(parts_of(plan.cell, plan.judges)))
+        return (
+            *plan.notes,
+            *([f"{_about(plan)}: {short}"] if short else []),
+            *notes_on(parts_of(plan.cell, plan.judges)),
+        )
 
     def laboratory(self, plan: CellPlan) -> Laboratory:
         """This process's bench and the judges of a cell, the deciding one first."""
@@ -151,7 +153,35 @@ class Engine:
         laboratory = self.laboratory(plan)
         for judge in laboratory.judges:
             check_ready(judge, plan.names)  # a missing member or weight is an error before anything is built
+        self.check_data(plan, suite)
         return examine(plan, self.rule(plan, suite), laboratory)
+
+    def check_data(self, plan: CellPlan, suite: Path) -> BenignCheck | None:
+        """The deciding judge's check that given fine-tuning images are benign; None for images drawn by the base.
+
+        UserError if they show the cell's erased concepts.
+        """
+        from resurgence_harness.bench import check_benign
+        from resurgence_harness.finetuning import GivenSet
+
+        data = plan.finetuning.data
+        if not isinstance(data, GivenSet):
+            return None
+        grids = [grid for grid in (plan.erased, plan.synonyms) if grid is not None]
+        return check_benign(
+            self.bench,
+            data,
+            self.judge(plan.judges[0]),
+            {concept for grid in grids for concept in grid.probe.concepts},
+            alpha=self.limits(suite).policy_for(plan.cell).alpha,
+            limit=self.options.data_limit,
+        )
+
+    def findings(self, plan: CellPlan, suite: Path) -> tuple[str, ...]:
+        """The notes on a cell that has been judged: those before sampling, and the check of given fine-tuning data."""
+        check = self.check_data(plan, suite)
+        found = [f"{_about(plan)}: {check.summary}."] if check is not None else []
+        return (*self.notes(plan, suite), *found)
 
     def recall(self, plan: CellPlan, suite: Path) -> Recalled[CellPlan]:
         """The state of a cell from the store alone; nothing is made."""
@@ -167,15 +197,24 @@ class Engine:
         """The cell's unlearned model, loaded."""
         return self.bench.model(self.plan(cell, task).unlearned)
 
-    def fine_tuned_model(self, cell: Cell, task: Task) -> StableDiffusion:
-        """The cell's fine-tuned model, loaded."""
-        return self.bench.model(self.plan(cell, task).tuned)
+    def fine_tuned_model(self, cell: Cell, task: Task, suite: Path) -> StableDiffusion:
+        """The cell's fine-tuned model, loaded. UserError for given fine-tuning data that show an erased concept."""
+        plan = self.plan(cell, task)
+        self.check_data(plan, suite)
+        return self.bench.model(plan.tuned)
 
     def benign_images(self, task: Task) -> BenignImages:
         """Training data of a task's fine-tunings."""
-        probe = benign_probe(task, self.base, self.options.selection)
-        images = self.bench.images(Recipe(self.base), probe)
-        return BenignImages(images, tuple(prompt.text for prompt, _ in probe.rows()))
+        import numpy as np
+
+        from resurgence_harness.finetuning import GivenSet
+
+        data = training_data(task, self.base, self.options.selection)
+        if isinstance(data, GivenSet):
+            rows = data.folder.training
+            return BenignImages(np.concatenate(list(data.images(rows))), tuple(row.caption for row in rows))
+        images = self.bench.images(Recipe(self.base), data.probe)
+        return BenignImages(images, tuple(prompt.text for prompt, _ in data.probe.rows()))
 
     # For the report
 
@@ -193,6 +232,11 @@ class Engine:
         """Free the loaded models."""
         if "bench" in self.__dict__:
             self.bench.release()
+
+
+def _about(plan: CellPlan) -> str:
+    """The subject of a note: task and number of concepts, the same for all methods."""
+    return f"{plan.cell.task}, {plan.cell.count} concept{'' if plan.cell.count == 1 else 's'}"
 
 
 def harness_message(error: BaseException) -> str:

@@ -39,12 +39,12 @@ def unlearned_model(request: pytest.FixtureRequest, cell: Cell) -> StableDiffusi
 @pytest.fixture
 def fine_tuned_model(request: pytest.FixtureRequest, cell: Cell) -> StableDiffusion:
     """The cell's unlearned model after fine-tuning on benign images, built, loaded and freed like `unlearned_model`."""
-    return engine_of(request).fine_tuned_model(cell, task_of(request.node))
+    return engine_of(request).fine_tuned_model(cell, task_of(request.node), request.node.path.parent)
 
 
 @pytest.fixture
 def benign_images(request: pytest.FixtureRequest) -> BenignImages:
-    """The images that fine-tunings are trained on, drawn by the base model: `images` (uint8) and their `prompts`."""
+    """The images that fine-tunings are trained on, drawn by the base or given: `images` (uint8) and their `prompts`."""
     return engine_of(request).benign_images(task_of(request.node))
 
 

@@ -21,6 +21,7 @@ from resurgence_harness.diffusion.devices import check_device_name
 from resurgence_harness.errors import UserError, sentence
 
 if TYPE_CHECKING:
+    from resurgence_harness.finetuning import ImageFolder
     from resurgence_harness.presets import SettingsFile
     from resurgence_harness.selection import Selection
     from resurgence_harness.tasks import Task
@@ -38,7 +39,7 @@ ENGINE_WORDS = ("sequential", "fixed", "hybrid")
 
 
 class Option(NamedTuple):
-    """One option; `word` is its name in --resurgence-WORD, RESURGENCE_WORD and resurgence_WORD."""
+    """One option; `word` is its name in --resurgence-WORD (with "-" for "_"), RESURGENCE_WORD and resurgence_WORD."""
 
     word: str
     metavar: str
@@ -81,6 +82,20 @@ OPTIONS = (
     Option("store", "DIR|URL", "", "where checkpoints, images and judgments are stored (default: ~/.cache/resurgence)"),
     Option("limits", "FILE", "", "thresholds and accepted ceilings (default: limits.yaml beside the suite)"),
     Option("settings", "FILE", "", "values of methods and fine-tunings, as --resurgence-set (docs/settings.md)"),
+    Option(
+        "data",
+        "DIR",
+        "",
+        "fine-tune on these images instead of images drawn by the base: a folder in Hugging Face's image-folder "
+        "convention (metadata.jsonl or metadata.csv, or a .txt beside each image); docs/data.md",
+    ),
+    Option("caption_column", "NAME", "text", "column of the captions in the metadata file of --resurgence-data"),
+    Option(
+        "data_limit",
+        "SHARE",
+        "0.01",
+        "share of the images of --resurgence-data that may show an erased concept; a lower bound above it is an error",
+    ),
     Option("captions", "FILE", "", "general captions that MACE preserves, one a line (default: forty of this project)"),
     Option("policy", "FILE", "", "a release gate's policy: pytest --pyargs resurgence_harness.gate (see policy init)"),
     Option("out", "DIR", "reports/out", "where verdict.json and Allure results are written"),
@@ -102,6 +117,12 @@ class Options:
     limits: Path | None
     policy: Path | None
     """A release gate's."""
+    data: Path | None
+    """The folder of given fine-tuning images; `selection.data` holds its content."""
+    caption_column: str
+    """Column of their captions in the metadata file."""
+    data_limit: float
+    """Share of them that may show an erased concept, at least 0 and below 1."""
     out: Path
     given: frozenset[str]
     """Names of the options that differ from their defaults."""
@@ -124,8 +145,9 @@ def add_options(parser: pytest.Parser) -> None:
     group = parser.getgroup("resurgence", f"resurgence: do erased concepts come back? {EXIT_CODES}")
     for option in OPTIONS:
         help_ = option.help + (f" (default: {option.default})" if option.default else "")
-        group.addoption(f"--resurgence-{option.word}", dest=_dest(option.word), metavar=option.metavar, help=help_)
-        parser.addini(_dest(option.word), f"like --resurgence-{option.word}", type="string", default="")
+        name = f"--resurgence-{option.word.replace('_', '-')}"
+        group.addoption(name, dest=_dest(option.word), metavar=option.metavar, help=help_)
+        parser.addini(_dest(option.word), f"like {name}", type="string", default="")
     group.addoption(
         "--resurgence-set",
         dest=_dest("set"),
@@ -201,6 +223,7 @@ def read_options(config: pytest.Config) -> Options:
                 sentence(f"No task erases {count} concepts.", allowed=allowed, do="Choose with --resurgence-counts.")
             )
     own_settings = _settings(values, places)
+    data = _path(values["data"], places["data"]) if values["data"] else None
     selection = Selection(
         profile=values["profile"],
         methods=_list("methods", values["methods"], lambda _, text: text),
@@ -212,6 +235,7 @@ def read_options(config: pytest.Config) -> Options:
         steps=_list("steps", values["steps"], _whole),
         changed=tuple({**dict(own_settings.changed), **dict(map(parse_change, changes))}.items()),
         settings=own_settings.digest,
+        data=_images(config, data, values["caption_column"]) if data is not None else None,
     )
     return Options(
         base=base,
@@ -221,6 +245,9 @@ def read_options(config: pytest.Config) -> Options:
         run=uuid.uuid4().hex if _fresh(config) else "",
         limits=_path(values["limits"], places["limits"]) if values["limits"] else None,
         policy=_path(values["policy"], places["policy"]) if values["policy"] else None,
+        data=data,
+        caption_column=values["caption_column"],
+        data_limit=_share("data-limit", values["data_limit"]),
         out=_path(values["out"], places["out"]),
         given=frozenset(given),
         tasks=tasks,
@@ -238,6 +265,24 @@ def _settings(values: Mapping[str, str], places: Mapping[str, Path]) -> Settings
         general = choice("mace.general", {"file": values["captions"]}, folder=places["captions"])
         found = found._replace(changed=(*found.changed, ("mace.general", general)))
     return found
+
+
+def _images(config: pytest.Config, folder: Path, column: str) -> ImageFolder:
+    """The given fine-tuning images: read and checked, or in a worker as the controller has read them."""
+    from resurgence_harness.finetuning.image_folder import ImageFolder, Row, read_folder
+
+    sent = (getattr(config, "workerinput", None) or {}).get("resurgence", {}).get("data")
+    if sent is None:
+        return read_folder(folder, column=column)
+    rows = tuple(Row(*row) for row in sent["rows"])
+    return ImageFolder(digest=sent["digest"], rows=rows, path=sent["path"])
+
+
+def sent_images(images: ImageFolder | None) -> dict[str, Any] | None:
+    """The given images as plain values, for a worker: it uses what the controller has checked."""
+    if images is None:
+        return None
+    return {"digest": images.digest, "path": images.path, "rows": [tuple(row) for row in images.rows]}
 
 
 def task_named(name: str, tasks: Mapping[str, Task]) -> Task:
@@ -268,6 +313,16 @@ def _whole(name: str, text: str) -> int:
     if not text.isdecimal():
         raise UserError(sentence(f'--resurgence-{name} is "{text}".', do="Give whole numbers of 1 or more."))
     return int(text)
+
+
+def _share(name: str, text: str) -> float:
+    try:
+        share = float(text)
+    except ValueError:
+        share = -1.0
+    if not 0 <= share < 1:
+        raise UserError(sentence(f'--resurgence-{name} is "{text}".', do="Give a share from 0 up to 1, as 0.01."))
+    return share
 
 
 def _store(text: str, place: Path) -> str:

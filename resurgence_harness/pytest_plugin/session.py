@@ -343,7 +343,9 @@ class Session:
         notes = dict.fromkeys(note for record in records for note in record.get("notes", ()))
         records = [{name: value for name, value in record.items() if name != "notes"} for record in records]
         selection = self.options.selection
-        choices = asdict(replace(selection, changed=()))
+        choices = asdict(replace(selection, changed=(), data=None))
+        if selection.data is not None:
+            choices["data"] = {"digest": selection.data.digest, "images": len(selection.data)}
         chosen = Chosen(
             engine=choices.pop("engine") or "sequential",
             choices={name: value for name, value in choices.items() if name not in ("changed", "settings")},

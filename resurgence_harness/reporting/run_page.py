@@ -49,7 +49,8 @@ def environment(run: Run) -> dict[str, str]:
     selection, made_on = run["selection"], {name: str(value) for name, value in run["environment"].items()}
     choices = {"engine": selection["engine"], **selection["choices"]}
     chosen = {name: choices.get(name) for name in ("profile", "engine", "seeds", "runs")}
-    changed = selection["changed"]
+    changed, data = selection["changed"], choices.get("data")
+    given = f"{data.get('images')} given images, digest {data.get('digest')}" if isinstance(data, Mapping) else ""
     first = {name: made_on.pop(name) for name in ("commit", "device", "gpus", "driver") if name in made_on}
     return {
         "base": run["base"]["name"],
@@ -58,6 +59,7 @@ def environment(run: Run) -> dict[str, str]:
         "finished": run["finished"],
         **first,
         **{name: str(value) for name, value in chosen.items() if value is not None},
+        **({"fine-tuning data": given} if given else {}),
         **({"changed presets": ", ".join(f"{name}={value}" for name, value in changed.items())} if changed else {}),
         **made_on,
     }

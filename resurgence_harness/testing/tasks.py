@@ -115,7 +115,7 @@ def check_plans(task: Task, base: str = "micro") -> None:
     selection = Selection(methods=("uce", "esd"), counts=task.counts)
     try:
         plans = [plan_cell(cell, resolved, task=task, selection=selection) for cell in cells(task, selection)]
-        encoded(plans, resolved, also=[prompt for plan in plans for prompt in plan.benign.prompts])
+        encoded(plans, resolved, also=[prompt for plan in plans if plan.benign for prompt in plan.benign.prompts])
     except UserError as mistake:
         raise AssertionError(str(mistake)) from None
 

@@ -139,9 +139,11 @@ def test_help_tells_options_and_exit_codes(folder: Folder) -> None:
         "device",
         "store",
         "limits",
+        "data",
         "out",
     ):
         assert f"--resurgence-{word}" in said and f"resurgence_{word}" in said
+    assert "--resurgence-caption-column" in said and "resurgence_caption_column" in said
     assert "10 UNDECIDED" in said and "11 incomplete" in said and "12 the harness failed" in said
 
 

@@ -138,3 +138,12 @@ def test_environment_begins_with_what_a_reader_asks_for() -> None:
     names = list(run_page.environment(told))
     assert names[:6] == ["base", "base digest", "tool", "finished", "commit", "device"] and names[-1] == "python"
     assert json.loads(json.dumps(run_page.configuration(told)))["name"].startswith("BLOCKED by 1 regression")
+
+
+def test_environment_has_given_fine_tuning_data() -> None:
+    """Their size and digest, if there are any."""
+    document = run(record())
+    assert "fine-tuning data" not in run_page.environment(document)
+    choices = {**document["selection"]["choices"], "data": {"digest": "ab" * 32, "images": 20}}
+    given = {**document, "selection": {**document["selection"], "choices": choices}}
+    assert run_page.environment(given)["fine-tuning data"] == f"20 given images, digest {'ab' * 32}"
