@@ -229,6 +229,10 @@ def read_options(config: pytest.Config) -> Options:
 
     register_own(config)
     tasks = dict(tasks_on(base))
+    own_settings = _settings(values, places, config)
+    lives = (*own_settings.lives, *map(parse_life, _recipes(config)))
+    for word in ("methods", "finetune", "steps") if lives else ():  # defaults of a project, which recipes replace
+        values[word] = getattr(config.option, _dest(word), None) or ""
     counts = _list("counts", values["counts"], _whole)
     for count in counts or ():
         if count not in allowed_counts(tasks.values()):
@@ -236,7 +240,6 @@ def read_options(config: pytest.Config) -> Options:
             raise UserError(
                 sentence(f"No task erases {count} concepts.", allowed=allowed, do="Choose with --resurgence-counts.")
             )
-    own_settings = _settings(values, places, config)
     data = _path(values["data"], places["data"]) if values["data"] else None
     selection = Selection(
         profile=values["profile"],
@@ -250,7 +253,7 @@ def read_options(config: pytest.Config) -> Options:
         changed=tuple({**dict(own_settings.changed), **dict(map(parse_change, changes))}.items()),
         settings=own_settings.digest,
         data=_images(config, data, values["caption_column"]) if data is not None else None,
-        lives=(*own_settings.lives, *map(parse_life, _recipes(config))),
+        lives=lives,
     )
     return Options(
         base=base,
