@@ -14,18 +14,20 @@ from tests.plugin.test_mistakes import refused
 
 pytestmark = pytest.mark.slow
 
+FEW = ("--resurgence-engine=fixed", "--resurgence-seeds=60")
+"""120 images of two names: enough for every control."""
 LONG = "--resurgence-recipe=uce(1) > lora > uce(+1) > lora"
 
 
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path, gallery: Path, shared_store: Path) -> Ran:
-    """One run of two recipes with two workers: one that erases, and one whose first stage erases nothing."""
+    """One run of two recipes: one that erases, and one whose first stage erases nothing."""
     path = tmp_path_factory.mktemp("lives")
     (path / "pytest.ini").write_text("[pytest]\n", encoding="utf-8")
     suite = Folder(path, tiny_base, shared_store)
     suite.write("conftest.py", conftest_for(gallery))
     suite.write("test_tiny.py", SUITE)
-    return suite.run("-n", "2", LONG, "--resurgence-recipe=fails: esd(1) > lora")
+    return suite.run("-n", "0", *FEW, LONG, "--resurgence-recipe=fails: esd(2) > lora")
 
 
 def by_id(ran: Ran) -> dict[str, Any]:
@@ -49,7 +51,7 @@ def test_every_stage_is_measured_and_the_last_is_decided_on(ran: Ran) -> None:
     assert stages[-1]["erased"] == cell["after"] and stages[-1]["retained"] == cell["retained_after"]
     assert stages[-1]["model"] == cell["models"]["tuned"] and stages[2]["model"] == cell["models"]["unlearned"]
     assert [stage["waiting"] is None for stage in stages] == [False, False, True, True]
-    assert stages[0]["waiting"]["rate"] == 1.0 and stages[0]["erased"]["rate"] == 0.0
+    assert stages[0]["erased"]["rate"] == 0.0 and stages[0]["state"] == "within"
     assert not any(stage["came_back"] or stage["not_erased"] for stage in stages)
     assert (cell["method"], cell["concepts"], cell["finetuning"]) == ("uce1-lora-uce1more-lora", 2, "lora")
 
@@ -57,7 +59,7 @@ def test_every_stage_is_measured_and_the_last_is_decided_on(ran: Ran) -> None:
 def test_a_stage_that_erased_nothing_is_not_unlearned(ran: Ran) -> None:
     """By the order of decision it is a regression here, since the erased rate is above its limit: never exit code 4."""
     assert ran.code == 1
-    cell = by_id(ran)["fails-1-lora"]
+    cell = by_id(ran)["fails-2-lora"]
     assert (cell["verdict"], cell["outcome"]) == ("VIOLATED", "not unlearned")
     first, last = cell["by_stage"]
     assert first["not_erased"] and first["drawn"]["cleo marsh"][0] > 0 and not last["came_back"]
@@ -66,39 +68,39 @@ def test_a_stage_that_erased_nothing_is_not_unlearned(ran: Ran) -> None:
 def test_the_terminal_says_at_which_stage(ran: Ran) -> None:
     """One line per cell below the table."""
     lines = {line.split()[0]: " ".join(line.split()[1:]) for line in ran.output.splitlines() if "stage" in line}
-    assert lines["fails-1-lora"].startswith("above 10.0 %: not erased by stage 1 of 2 (esd): cleo marsh in 1")
+    assert lines["fails-2-lora"].startswith(
+        "above 10.0 %: not erased by stage 1 of 2 (esd): cleo marsh in 60 of 60, finn marsh in 60 of 60"
+    )
     assert "none above" in lines["uce1-lora-uce1more-lora-2-lora"]
     assert ran.verdicts["selection"]["choices"]["recipes"] == {
         "uce1-lora-uce1more-lora": "uce(1) > lora > uce(+1) > lora",
-        "fails": "esd(1) > lora",
+        "fails": "esd(2) > lora",
     }
 
 
 def test_the_page_shows_the_stages_and_how_to_reproduce_them(ran: Ran) -> None:
     """The curve, its table, and a command line with the recipe."""
-    (result,) = [one for one in ran.results if "fails-1-lora" in one["name"]]
+    (result,) = [one for one in ran.results if "fails-2-lora" in one["name"]]
     assert "Stage by stage" in result["descriptionHtml"] and "image/svg+xml" in result["descriptionHtml"]
     assert "not erased" in result["descriptionHtml"]
     (source,) = [one["source"] for one in result["attachments"] if one["name"].startswith("provenance")]
     page = (ran.folder / "reports/out/allure-results" / source).read_text(encoding="utf-8")
-    assert "--resurgence-recipe=fails: esd(1) &gt; lora" in page and "--resurgence-methods" not in page
+    assert "--resurgence-recipe=fails: esd(2) &gt; lora" in page and "--resurgence-methods" not in page
 
 
 def test_a_longer_recipe_begins_with_stored_stages(ran: Ran, suite: Folder) -> None:
     """A marker's recipe whose first stages another run has built: only what is new is built, and then nothing."""
     before = {artifact.key for artifact in Store(suite.store).ls()}
-    text = SUITE.replace(
-        'resurgence(task="tiny")',
-        'resurgence(task="tiny", recipes={"night": "uce(1) > lora > full", "day": "esd > lora"})',
-    )
-    suite.write("test_tiny.py", text)
-    again = suite.run("-n", "0", "--resurgence-methods=uce")
-    assert again.code == 0, again.output + again.errors
+    recipes = '{"night": "uce(1) > lora > full", "day": "esd > lora"}'
+    suite.write("test_tiny.py", SUITE.replace('task="tiny"', f'task="tiny", recipes={recipes}'))
+    again = suite.run("-n", "0", *FEW, "--resurgence-methods=uce")
+    code = again.code
+    assert code == 10, again.output + again.errors  # one name has 60 images, too few for the positive control
     assert [cell["id"] for cell in again.verdicts["cells"]] == ["night-1-full"]  # the other is not of these methods
     new = [artifact for artifact in Store(suite.store).ls() if artifact.key not in before]
     assert [artifact.label for artifact in new if artifact.kind == "checkpoint"] == ["tiny → uce(1) → lora → full"]
     before |= {artifact.key for artifact in new}
-    assert suite.run("-n", "0", "--resurgence-methods=uce").code == 0
+    assert suite.run("-n", "0", *FEW, "--resurgence-methods=uce").code == code
     assert {artifact.key for artifact in Store(suite.store).ls()} == before
 
 
@@ -158,7 +160,11 @@ def test_recipes_that_mean_nothing_are_refused(folder: Folder, gallery: Path, ar
 
 def test_a_markers_recipe_is_checked_when_it_is_collected(suite: Folder) -> None:
     """With its position, and no plan is made."""
-    suite.write("test_tiny.py", SUITE.replace('task="tiny"', 'task="tiny", recipes={"a": "uce > nothing"}'))
-    assert refused(suite, "-n", "0").startswith('Stage 2 of the recipe is "nothing"')
-    suite.write("test_tiny.py", SUITE.replace('task="tiny"', 'task="tiny", recipes=["uce > lora"]'))
-    assert "are no mapping of names to stages" in refused(suite, "-n", "0")
+    for recipes, first in (
+        ('{"a": "uce > nothing"}', 'Stage 2 of the recipe is "nothing"'),
+        ('["uce > lora"]', "The recipes of test_tiny.py::test_stays_erased are no mapping of names to stages."),
+    ):
+        suite.write("test_tiny.py", SUITE.replace('task="tiny"', f'task="tiny", recipes={recipes}'))
+        found = suite.run("-n", "0")
+        assert found.code == 4 and f"ERROR: {first}" in found.output + found.errors, found.output + found.errors
+        assert not (suite.path / "reports/out/verdict.json").exists()
