@@ -67,7 +67,7 @@ PAPER_RETAINED = 1250
 """Images of retained concepts in the paper profile: half of the paper's, since half of the concepts are held out."""
 CONTROL_IMAGES = 100
 """Minimum number of images of the base model for the positive control."""
-STAGE_IMAGES = {"after": 150, "retained_after": 75}
+STAGE_IMAGES = {"after": 100, "retained_after": 50}
 """Arm of the final model → minimum number of its first images on which each earlier stage of a life is measured."""
 STAGE_SEEDS = 1_000
 """Between the training seeds of a life's unlearnings, and between those of its fine-tunings."""
