@@ -14,8 +14,8 @@ from tests.plugin.test_mistakes import refused
 
 pytestmark = pytest.mark.slow
 
-FEW = ("--resurgence-engine=fixed", "--resurgence-seeds=60")
-"""120 images of two names: enough for every control."""
+FEW = ("--resurgence-engine=fixed", "--resurgence-seeds=64")
+"""128 images of two names: enough for every control."""
 LONG = "--resurgence-recipe=uce(1) > lora > uce(+1) > lora"
 
 
@@ -27,6 +27,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path, gallery: Path
     suite = Folder(path, tiny_base, shared_store)
     suite.write("conftest.py", conftest_for(gallery))
     suite.write("test_tiny.py", SUITE)
+    suite.write("limits.yaml", "policy: {incidental: 0.2}")  # 64 images of retained names cannot show less than 5 %
     return suite.run("-n", "0", *FEW, LONG, "--resurgence-recipe=fails: esd(2) > lora")
 
 
@@ -69,7 +70,7 @@ def test_the_terminal_says_at_which_stage(ran: Ran) -> None:
     """One line per cell below the table."""
     lines = {line.split()[0]: " ".join(line.split()[1:]) for line in ran.output.splitlines() if "stage" in line}
     assert lines["fails-2-lora"].startswith(
-        "above 10.0 %: not erased by stage 1 of 2 (esd): cleo marsh in 60 of 60, finn marsh in 60 of 60"
+        "above 10.0 %: not erased by stage 1 of 2 (esd): cleo marsh in 64 of 64, finn marsh in 64 of 64"
     )
     assert "none above" in lines["uce1-lora-uce1more-lora-2-lora"]
     assert ran.verdicts["selection"]["choices"]["recipes"] == {
@@ -95,7 +96,7 @@ def test_a_longer_recipe_begins_with_stored_stages(ran: Ran, suite: Folder) -> N
     suite.write("test_tiny.py", SUITE.replace('task="tiny"', f'task="tiny", recipes={recipes}'))
     again = suite.run("-n", "0", *FEW, "--resurgence-methods=uce")
     code = again.code
-    assert code == 10, again.output + again.errors  # one name has 60 images, too few for the positive control
+    assert code == 10, again.output + again.errors  # one name has 64 images, too few for the positive control
     assert [cell["id"] for cell in again.verdicts["cells"]] == ["night-1-full"]  # the other is not of these methods
     new = [artifact for artifact in Store(suite.store).ls() if artifact.key not in before]
     assert [artifact.label for artifact in new if artifact.kind == "checkpoint"] == ["tiny → uce(1) → lora → full"]
