@@ -230,6 +230,18 @@ def test_everything_erased_again_has_one_model_before() -> None:
     assert plan.arms["after"].recipe == plan.stages[4].recipe
 
 
+def test_a_recipe_may_begin_with_a_fine_tuning() -> None:
+    """The published model is still what shows that the concepts are drawn, and what retained ones are compared with."""
+    plan = planned("lora > uce(2) > full")
+    assert [len(recipe.steps) for recipe in (plan.base, plan.unlearned, plan.tuned)] == [0, 2, 3]
+    assert plan.arms["base"].recipe == plan.arms["base_retained"].recipe == plan.base
+    assert plan.arms["before"].recipes == (plan.unlearned,) and [stage.erases for stage in plan.stages] == [
+        (),
+        NAMES[:2],
+        (),
+    ]
+
+
 def test_stages_of_a_kind_have_different_training_seeds() -> None:
     """The first have the run's, so they are those of ordinary cells; later ones see other batches and noise."""
     chosen = Selection(lives=(parse_life("esd(1) > lora > esd > lora > lora"),), runs=2)

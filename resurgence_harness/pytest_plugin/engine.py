@@ -147,7 +147,8 @@ class Engine:
 
         def on_block(question: Question) -> None:
             first = question.number == 0 and question.arm in SHARES
-            self.progress.stage(SHARES[question.arm] if first else LATER)
+            stages = 3 / (len(plan.stages) + 1) if plan.stages else 1  # of a life: each has further blocks
+            self.progress.stage(stages * (SHARES[question.arm] if first else LATER))
 
         return Laboratory(
             bench_of=lambda recipe: self.bench,

@@ -97,7 +97,7 @@ def check_marker(where: str, positional: int, keywords: Iterable[str]) -> None:
                 if unknown
                 else "The resurgence marker takes no positional arguments.",
                 where=where,
-                do='Write @pytest.mark.resurgence(task="…", methods=[…], counts=[…], finetunings=[…]).',
+                do='Write @pytest.mark.resurgence(task="…", methods=[…], counts=[…], finetunings=[…], recipes={…}).',
             )
         )
 

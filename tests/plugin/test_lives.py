@@ -10,6 +10,7 @@ import pytest
 from resurgence_harness.reporting import verdict_json
 from resurgence_harness.storing import Store
 from tests.plugin.conftest import SUITE, Folder, Ran, conftest_for
+from tests.plugin.test_given_data import write_data
 from tests.plugin.test_mistakes import refused
 
 pytestmark = pytest.mark.slow
@@ -105,21 +106,25 @@ def test_a_longer_recipe_begins_with_stored_stages(ran: Ran, suite: Folder) -> N
     assert {artifact.key for artifact in Store(suite.store).ls()} == before
 
 
-def test_a_settings_file_gives_recipes(ran: Ran, suite: Folder) -> None:
-    """Concepts by name, a value for one stage; the command that reproduces it names the file."""
+def test_a_settings_file_gives_recipes(ran: Ran, suite: Folder, gallery: Path) -> None:
+    """Concepts by name, data and a value for one stage, with two workers; the command that reproduces it names the
+    file."""
+    write_data(suite.path / "customer", gallery)
     suite.write(
         "settings.yaml",
         """
         recipes:
           named:
             - {unlearning: uce, concepts: [finn marsh]}
-            - {finetuning: lora, settings: {steps: 1}}
+            - {finetuning: lora, data: customer, settings: {steps: 1}}
         """,
     )
     found = suite.run("-n", "2", "--resurgence-settings=settings.yaml")
     assert found.code == 0, found.output + found.errors
     (cell,) = found.verdicts["cells"]
     assert (cell["id"], cell["erased"]) == ("named-1-lora", ["finn marsh"])
+    notes = " ".join(found.verdicts["selection"]["notes"])
+    assert "16 of 20 given images" in notes and "detects an erased concept in 0 of 20 given images" in notes
     (result,) = found.results
     (source,) = [one["source"] for one in result["attachments"] if one["name"].startswith("provenance")]
     page = (suite.path / "reports/out/allure-results" / source).read_text(encoding="utf-8")
