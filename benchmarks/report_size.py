@@ -286,6 +286,7 @@ def _record(cell: str, nodeid: str, verdict: Any, evidence: CellEvidence, **plac
         **{"id": cell, "nodeid": nodeid, "task": "celebrity", **place},
         **{name: rates[name] for name in arms},
         "by_step": [],
+        "by_stage": [],
         "confusion": {name: confusion(arm) for name, arm in evidence.arms()},
         **{"insample_before": None, "insample_after": None, "acceptance": None, **told},
         **{"limits": "0" * 64, "judge": "identity", "engine": "fixed", "looks": 1, "images": 6 * IMAGES},

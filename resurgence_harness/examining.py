@@ -4,8 +4,8 @@
 
 Suites, the release gate, the paper's experiments, planted regressions, `resurgence build` and the tests that no broken
 model passes all call `examine`. This module decides when to stop, what to do while another process builds an artifact,
-how intermediate checkpoints are evaluated, and what a plan reads back from the store (`Recalled`); the callers choose
-the plan, the rule, the bench of each model and a budget.
+how intermediate checkpoints and stages are evaluated, and what a plan reads back from the store (`Recalled`); the
+callers choose the plan, the rule, the bench of each model and a budget.
 
 Sampling of a KNOWN cell continues while the policy alone is undecided, because only then can the verdict report that
 the acceptance is no longer needed ("tighten").
@@ -14,6 +14,7 @@ the acceptance is no longer needed ("tighten").
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -22,7 +23,8 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple
 from resurgence_harness.diffusion.texts import check_texts
 from resurgence_harness.finetuning.contract import FineTuning
 from resurgence_harness.inquiry import Asking, Inquiry, Planned, Question
-from resurgence_harness.specs import Base, Prompt, Recipe
+from resurgence_harness.selection import STAGE_IMAGES, Arm
+from resurgence_harness.specs import Base, Block, Prompt, Recipe
 from resurgence_harness.statistics import (
     Acceptance,
     CellEvidence,
@@ -32,6 +34,7 @@ from resurgence_harness.statistics import (
     JudgeAccuracy,
     Losses,
     Policy,
+    StageEvidence,
     Verdict,
     VerdictKind,
     decide,
@@ -136,24 +139,46 @@ class Laboratory:
             question = next((one for one in waiting if not self._busy(inquiry, one)), waiting[0])
             waiting.remove(question)
             self.on_block(question)
-            recipe, block = inquiry.plan.arms[question.arm].recipe, inquiry.block(question)
-            bench = self.bench_of(recipe)
-            inquiry.answer(question, [bench.evidence(recipe, block, judge) for judge in self.judges])
+            arm, block = inquiry.plan.arms[question.arm], inquiry.block(question)
+            inquiry.answer(question, [self._judged(arm, block, judge) for judge in self.judges])
 
     def read(self, inquiry: Inquiry[Planned], tuned: Recipe) -> bool:
         """Load the open blocks from the store; False if any of them or the controls is missing. Builds nothing."""
         for question in inquiry.open:
-            recipe, block = inquiry.plan.arms[question.arm].recipe, inquiry.block(question)
-            known = [self.bench_of(recipe).known(recipe, block, judge) for judge in self.judges]
-            found = [one for one in known if one is not None]
-            if len(found) < len(known):
-                return False
-            inquiry.answer(question, found)
+            arm, block = inquiry.plan.arms[question.arm], inquiry.block(question)
+            answers = []
+            for judge in self.judges:
+                known = [self.bench_of(recipe).known(recipe, block, judge) for recipe in arm.recipes]
+                found = [one for one in known if one is not None]
+                if len(found) < len(known):
+                    return False
+                answers.append(_by_concept(arm, block, found))
+            inquiry.answer(question, answers)
         return self.bench_of(tuned).has_controls(tuned, self.judges)
 
+    def _judged(self, arm: Arm, block: Block, judge: Judge) -> Evidence:
+        made = [self.bench_of(recipe).evidence(recipe, block, judge) for recipe in arm.recipes]
+        return _by_concept(arm, block, made)
+
     def _busy(self, inquiry: Inquiry[Planned], question: Question) -> bool:
-        recipe = inquiry.plan.arms[question.arm].recipe
-        return self.bench_of(recipe).busy(recipe, inquiry.block(question))
+        recipes, block = inquiry.plan.arms[question.arm].recipes, inquiry.block(question)
+        return any(self.bench_of(recipe).busy(recipe, block) for recipe in recipes)
+
+
+def _by_concept(arm: Arm, block: Block, made: Sequence[Evidence]) -> Evidence:
+    """The evidence on a block, from the evidence on each of the arm's models: of every row, that of its concept's."""
+    if not arm.by_concept:
+        return made[0]
+    of = arm.by_concept_of(made)
+    judgments = [of[prompt.concept].judgments[place] for place, (prompt, _) in enumerate(block.rows())]
+    return Evidence(
+        judgments=tuple(judgments),
+        planned=len(block),
+        recipe=" and ".join(recipe.label for recipe in arm.recipes),
+        judge=made[0].judge,
+        images=tuple(digest for one in made for digest in one.images),
+        drawn_with=frozenset[str]().union(*(one.drawn_with for one in made)),
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,6 +194,9 @@ class Examined(Generic[Planned]):
     """The deciding judge's evidence at intermediate checkpoints, by fine-tuning step in rising order, the last step
     included; empty if none were requested. It does not affect the verdict; its bounds are anytime-valid like those of
     the final checkpoint."""
+    by_stage: tuple[StageEvidence, ...]
+    """Of a life: the deciding judge's evidence after each stage, the last included; else empty. It does not affect the
+    verdict."""
     seconds: float
 
 
@@ -193,8 +221,16 @@ def examine(
         if over or not inquiry.widen(wants, templates=verdict.open_templates):
             break
     by_step = _by_step(inquiry, laboratory, evidence)
-    seconds = round(time.monotonic() - began, 3)
-    return Examined(rule=rule, inquiry=inquiry, evidence=evidence, verdict=verdict, by_step=by_step, seconds=seconds)
+    by_stage = _by_stage(inquiry, laboratory, evidence)
+    return Examined(
+        rule=rule,
+        inquiry=inquiry,
+        evidence=evidence,
+        verdict=verdict,
+        by_step=by_step,
+        by_stage=by_stage,
+        seconds=round(time.monotonic() - began, 3),
+    )
 
 
 class Recalled(Generic[Planned]):
@@ -227,6 +263,34 @@ def _by_step(inquiry: Inquiry[Planned], laboratory: Laboratory, evidence: CellEv
         assert isinstance(last, FineTuning)
         found[last.steps] = evidence.after
     return dict(sorted(found.items()))
+
+
+def _by_stage(inquiry: Inquiry[Planned], laboratory: Laboratory, evidence: CellEvidence) -> tuple[StageEvidence, ...]:
+    """Evidence of each stage's model on the first (prompt, seed) pairs of the final model, and all of these at last."""
+    plan, judge = inquiry.plan, laboratory.judges[0]
+    if not plan.stages:
+        return ()
+    retained = evidence.retained_after
+    assert retained is not None
+    rows = Counter(prompt.concept for prompt, _ in plan.arms["after"].grid.rows)
+    found = []
+    for stage in plan.stages[:-1]:
+        seen = []
+        for name in STAGE_IMAGES:
+            parts = []
+            for question in stage_questions(plan, inquiry.asked(name)):
+                laboratory.on_block(question)
+                parts.append(laboratory.bench_of(stage.recipe).evidence(stage.recipe, inquiry.block(question), judge))
+            seen.append(Evidence.joined(parts, plan.arms[name].design))
+        found.append(StageEvidence(erases=stage.erases, drawn=seen[0], retained=seen[1], rows=rows))
+    last = StageEvidence(erases=plan.stages[-1].erases, drawn=evidence.after, retained=retained, rows=rows)
+    return (*found, last)
+
+
+def stage_questions(plan: Asking, questions: Iterable[Question]) -> list[Question]:
+    """Those of the blocks with which every stage of a life before the last is measured; none for other plans."""
+    most = {arm: plan.arms[arm].grid.blocks_for(images) if plan.stages else 0 for arm, images in STAGE_IMAGES.items()}
+    return [question for question in questions if question.number < most.get(question.arm, 0)]
 
 
 def _accuracy(judge: Judge) -> JudgeAccuracy:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
-from resurgence_harness.selection import CLEAR, Arm
+from resurgence_harness.selection import CLEAR, Arm, StagePlan
 from resurgence_harness.specs import Block, Cell, Grid, Recipe
 from resurgence_harness.statistics import (
     CellEvidence,
@@ -54,6 +54,10 @@ class Asking(Protocol):
     @property
     def checkpoints(self) -> Mapping[int, Recipe]:
         """Intermediate checkpoints of the fine-tuning by step, the last first; empty where none are requested."""
+
+    @property
+    def stages(self) -> tuple[StagePlan, ...]:
+        """The stages of a life in their order; empty for a plan of one unlearning and one fine-tuning."""
 
 
 Planned = TypeVar("Planned", bound=Asking)

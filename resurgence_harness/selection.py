@@ -14,7 +14,7 @@ from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from math import ceil
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from resurgence_harness.errors import UserError, sentence
 from resurgence_harness.finetuning import FINETUNINGS, BenignSet, FineTuning, GivenSet, ImageFolder, TrainingData
@@ -33,8 +33,9 @@ from resurgence_harness.presets import (
     settings_for,
     settings_of,
 )
+from resurgence_harness.presets.lives import check_lives, closed, erasures
 from resurgence_harness.presets.stepping import missing_values
-from resurgence_harness.specs import Base, Cell, Concept, Grid, Probe, Prompt, Recipe, Sampler
+from resurgence_harness.specs import Base, Cell, Concept, Grid, Life, Probe, Prompt, Recipe, Sampler, Stage
 from resurgence_harness.statistics import FIXED, Design, Hybrid, ImageGroup, Shuffled
 from resurgence_harness.tasks import PUBLISHED, TASKS, Task
 from resurgence_harness.unlearning import Unlearning
@@ -66,6 +67,10 @@ PAPER_RETAINED = 1250
 """Images of retained concepts in the paper profile: half of the paper's, since half of the concepts are held out."""
 CONTROL_IMAGES = 100
 """Minimum number of images of the base model for the positive control."""
+STAGE_IMAGES = {"after": 100, "retained_after": 50}
+"""Arm of the final model → minimum number of its first images on which each earlier stage of a life is measured."""
+STAGE_SEEDS = 1_000
+"""Between the training seeds of a life's unlearnings, and between those of its fine-tunings."""
 BENIGN_SEED, RETAIN_SEED, FORGET_SEED = 100_001, 200_001, 300_001
 """First seeds of the images that fine-tunings and unlearnings train on; probes count up from 1, so none coincide."""
 
@@ -92,6 +97,8 @@ class Selection:
     """sha256 of the settings file that some of them come from; empty for none."""
     data: ImageFolder | None = None
     """Given images that every fine-tuning trains on; None: images drawn by the base."""
+    lives: tuple[Life, ...] = ()
+    """Recipes of several stages; they take the place of methods × fine-tunings."""
 
     def __post_init__(self) -> None:
         check_names("profile", [self.profile], PROFILES, "--resurgence-profile")
@@ -120,11 +127,31 @@ class Selection:
             if number is not None and number < 1:
                 raise UserError(sentence(f"{name} is {number}.", do="Give a whole number of 1 or more."))
         settings_for("micro", self.changed)
+        check_lives(self.lives)
+        if self.lives:
+            self._check_not_both()
+
+    def _check_not_both(self) -> None:
+        """UserError for options that choose or change cells which recipes take the place of."""
+        given = {
+            "--resurgence-methods": self.methods,
+            "--resurgence-finetune": self.finetunings,
+            "--resurgence-steps": self.steps,
+            "--resurgence-counts": None if any(life.open for life in self.lives) else self.counts,
+        }
+        if both := [option for option, value in given.items() if value is not None]:
+            do = "Leave it out: the recipes name their methods, fine-tunings and numbers of concepts."
+            raise UserError(
+                sentence(f"{both[0]} has no meaning for a recipe.", recipe="; ".join(map(str, self.lives)), do=do)
+            )
 
     @property
     def described(self) -> Profile:
         """The profile chosen."""
         return PROFILES[self.profile]
+
+
+Made = TypeVar("Made")
 
 
 class Arm(NamedTuple):
@@ -140,6 +167,26 @@ class Arm(NamedTuple):
     """Minimum number of images, or the exact number if it is fixed."""
     template: str = ""
     """The template that is filled with retained concepts, if this arm's prompts are of that kind."""
+    by_concept: tuple[tuple[str, Recipe], ...] = ()
+    """(concept, model) where the concepts' images come from different models; empty: all from `recipe`."""
+
+    @property
+    def recipes(self) -> tuple[Recipe, ...]:
+        """Every model of which images are needed."""
+        return tuple(dict.fromkeys(recipe for _, recipe in self.by_concept)) or (self.recipe,)
+
+    def by_concept_of(self, made: Sequence[Made]) -> dict[str, Made]:
+        """Concept → what was made with its model; `made` is in the order of `recipes`."""
+        of = dict(zip(self.recipes, made, strict=True))
+        return {concept: of[recipe] for concept, recipe in self.by_concept}
+
+
+class StagePlan(NamedTuple):
+    """One stage of a life: the model after it, and the concepts that it erases."""
+
+    recipe: Recipe
+    erases: tuple[str, ...]
+    """Names; empty for a fine-tuning."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,6 +219,8 @@ class CellPlan:
     the verdict."""
     notes: tuple[str, ...] = ()
     """Notes for the report, such as images of another size than the base's native one."""
+    stages: tuple[StagePlan, ...] = ()
+    """Of a life, the last being `tuned`; empty for a cell of one unlearning and one fine-tuning."""
 
     @cached_property
     def arms(self) -> dict[str, Arm]:
@@ -183,6 +232,9 @@ class CellPlan:
             design = Hybrid(len(grid)) if self.engine == "hybrid" else Shuffled(len(grid))
             return Arm(recipe, grid, design, group, 1)
 
+        def just_erased(grid: Grid, group: ImageGroup) -> Arm:
+            return compared(self.unlearned, grid, group)._replace(by_concept=self.erased_by)
+
         def shown(recipe: Recipe, grid: Grid, images: int) -> Arm:
             return Arm(recipe, grid, FIXED, None, min(images, len(grid)))
 
@@ -192,14 +244,14 @@ class CellPlan:
             {}
             if other is None
             else {
-                "synonyms_before": compared(self.unlearned, other, ImageGroup.SYNONYMS),
+                "synonyms_before": just_erased(other, ImageGroup.SYNONYMS),
                 "synonyms_after": compared(self.tuned, other, ImageGroup.SYNONYMS),
             }
         )
         return {
             "base": shown(self.base, self.erased, CONTROL_IMAGES),
             "base_retained": compared(self.base, self.retained, retained),
-            "before": compared(self.unlearned, self.erased, erased),
+            "before": just_erased(self.erased, erased),
             "retained_before": compared(self.unlearned, self.retained, retained),
             "insample_before": shown(self.unlearned, self.insample, len(self.insample)),
             "after": compared(self.tuned, self.erased, erased),
@@ -207,6 +259,16 @@ class CellPlan:
             "insample_after": shown(self.tuned, self.insample, len(self.insample)),
             **renamed,
         }
+
+    @property
+    def erased_by(self) -> tuple[tuple[str, Recipe], ...]:
+        """(concept, the model after the last stage that erased it), where these models differ; else empty.
+
+        A concept is compared with itself right after its own erasure: if an earlier stage than the last fine-tuning has
+        brought it back, that is a rise, too.
+        """
+        last = {name: stage.recipe for stage in self.stages for name in stage.erases}
+        return tuple(last.items()) if set(last.values()) - {self.unlearned} else ()
 
     @property
     def models(self) -> dict[str, Recipe]:
@@ -237,7 +299,7 @@ class CellPlan:
     def checkpoints(self) -> dict[int, Recipe]:
         """The model after each of `steps`, the last first: its training also saves the earlier ones."""
         return {
-            step: self.unlearned.then(
+            step: self.tuned.before.then(
                 replace(self.finetuning.at(step), save_at=tuple(one for one in self.steps if one < step))
             )
             for step in reversed(self.steps)
@@ -246,7 +308,10 @@ class CellPlan:
 
 def cells(task: Task, selection: Selection) -> tuple[Cell, ...]:
     """The cells of a task, ordered by method, count, run and fine-tuning, so that cells of one unlearned checkpoint
-    are adjacent. UserError if the task has none of the selected counts."""
+    are adjacent. UserError if the task has none of the selected counts.
+
+    With lives: one cell for each, and for each count if the life has no number of its own. UserError if a life erases
+    more concepts than the task has."""
     profile = selection.described
     offered = (task.quick or task.counts[:1]) if profile.counts == "quick" else task.counts
     counts = tuple(count for count in selection.counts or offered if count in task.counts)
@@ -260,6 +325,20 @@ def cells(task: Task, selection: Selection) -> tuple[Cell, ...]:
                 do=f"Choose among {allowed} with --resurgence-counts.",
             )
         )
+    if selection.lives:
+        lives = [closed(life, count) for life in selection.lives for count in (counts if life.open else (0,))]
+        return tuple(
+            Cell(
+                task=task.name,
+                method=life.name,
+                count=len({concept.name for own in erasures(life, task) for concept in own}),
+                finetuning=life.stages[-1].name,
+                run=run,
+                life=life,
+            )
+            for life in lives
+            for run in range(selection.runs or profile.runs)
+        )
     return tuple(
         Cell(task=task.name, method=method, count=count, finetuning=finetuning, run=run)
         for method in selection.methods or profile.methods
@@ -271,20 +350,17 @@ def cells(task: Task, selection: Selection) -> tuple[Cell, ...]:
 
 def plan_cell(cell: Cell, base: Base, *, task: Task, selection: Selection) -> CellPlan:
     """The models, prompts and judges of a cell on this base."""
-    check_names("method", [cell.method], METHODS, "--resurgence-methods")
-    check_names("fine-tuning", [cell.finetuning], FINETUNINGS, "--resurgence-finetune")
-    settings = settings_of(base, selection.changed, task=task.name, method=cell.method, count=cell.count)
-    sampler = Sampler(**settings["sampler"])
-    erased = task.erase(cell.count)
+    sampler = Sampler(**settings_of(base, selection.changed, task=task.name)["sampler"])
     published = Recipe(base)
-    unlearned = published.then(unlearning_step(cell, task, erased, settings, sampler))
-    forbidden = tuple(alias for concept in erased for alias in concept.aliases)
-    data = training_data(task, base, selection, forbidden=forbidden)
-    given = {"data": data, "seed": cell.run, **settings[cell.finetuning]}
-    _check_complete(cell.finetuning, FINETUNINGS[cell.finetuning], given)
-    tuning = FINETUNINGS[cell.finetuning](**given)
-    steps = _steps(cell, selection, tuning.steps)
-    tuned = unlearned.then(replace(tuning, save_at=steps))
+    stages = _stages(cell, published, task, selection, sampler)
+    erased = tuple({concept.name: concept for stage in stages for concept in stage.concepts}.values())
+    unlearned = [stage.recipe for stage in stages if stage.concepts][-1]
+    tuned = stages[-1].recipe
+    tuning = tuned.steps[-1]
+    assert isinstance(tuning, FineTuning)
+    steps = _steps(cell, selection, tuning.steps) if cell.life is None else ()
+    tuned = tuned.before.then(replace(tuning, save_at=steps))
+    given = {step.data for step in tuned.steps if isinstance(step, FineTuning) and isinstance(step.data, GivenSet)}
     block = ceil(BLOCK / sampler.batch) * sampler.batch
 
     def grid(prompts: tuple[Prompt, ...], seeds: tuple[int, ...]) -> Grid:
@@ -309,7 +385,7 @@ def plan_cell(cell: Cell, base: Base, *, task: Task, selection: Selection) -> Ce
         synonyms=grid(others, _spread(len(grids[0]), len(others))) if others else None,
         retained=grids[1],
         insample=grids[2],
-        benign=data.probe if isinstance(data, BenignSet) else None,
+        benign=tuning.data.probe if isinstance(tuning.data, BenignSet) else None,
         judges=task.judges,
         engine=selection.engine,
         steps=steps,
@@ -317,11 +393,65 @@ def plan_cell(cell: Cell, base: Base, *, task: Task, selection: Selection) -> Ce
             note
             for note in [
                 check_size(image_of(base), sampler.height, sampler.width),
-                f"Fine-tuning data: {data.label}." if isinstance(data, GivenSet) else "",
+                *(f"Fine-tuning data: {data.label}." for data in sorted(given, key=lambda one: one.folder.digest)),
             ]
             if note
         ),
+        stages=tuple(
+            StagePlan(tuned if stage is stages[-1] else stage.recipe, tuple(one.name for one in stage.concepts))
+            for stage in (stages if cell.life is not None else ())
+        ),
     )
+
+
+class _Made(NamedTuple):
+    """A stage with its step: the model after it, and what it erases."""
+
+    recipe: Recipe
+    concepts: tuple[Concept, ...]
+
+
+def _stages(cell: Cell, published: Recipe, task: Task, selection: Selection, sampler: Sampler) -> list[_Made]:
+    """Every stage of a cell; a cell without a life has two, an unlearning and a fine-tuning.
+
+    Training seeds differ between the stages of a kind, or every fine-tuning would see the same batches and noise.
+    """
+    if cell.life is None:
+        stages: tuple[Stage, ...] = (
+            Stage(name=cell.method, unlearning=True),
+            Stage(name=cell.finetuning, unlearning=False),
+        )
+        erases: tuple[tuple[Concept, ...], ...] = (task.erase(cell.count), ())
+    else:
+        stages, erases = cell.life.stages, erasures(cell.life, task)
+    recipe, method, names = published, "", dict[str, Concept]()
+    made: list[_Made] = []
+    for stage, concepts in zip(stages, erases, strict=True):
+        known, option = (METHODS, "methods") if stage.unlearning else (FINETUNINGS, "finetune")
+        check_names("method" if stage.unlearning else "fine-tuning", [stage.name], known, f"--resurgence-{option}")
+        names |= {concept.name: concept for concept in concepts}
+        method = stage.name if stage.unlearning else method
+        count = len(concepts) if stage.unlearning else len(names)
+        changed = (*selection.changed, *stage.changed)
+        settings = settings_of(published.base, changed, task=task.name, method=method, count=count)
+        earlier = sum(one.unlearning is stage.unlearning for one in stages[: len(made)])
+        seed = cell.run + STAGE_SEEDS * earlier
+        step: Unlearning | FineTuning
+        if stage.unlearning:
+            step = unlearning_step(replace(cell, method=stage.name, run=seed), task, concepts, settings, sampler)
+        else:
+            forbidden = tuple(alias for concept in names.values() for alias in concept.aliases)
+            own = selection if stage.data is None else replace(selection, data=stage.data)
+            given = {
+                "data": training_data(task, published.base, own, forbidden=forbidden),
+                "seed": seed,
+                **settings[stage.name],
+            }
+            _check_complete(stage.name, FINETUNINGS[stage.name], given)
+            step = FINETUNINGS[stage.name](**given)
+        recipe = recipe.then(step)
+        made.append(_Made(recipe, concepts))
+    return made
 
 
 def training_data(task: Task, base: Base, selection: Selection, *, forbidden: Sequence[str] = ()) -> TrainingData:

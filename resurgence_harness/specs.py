@@ -249,15 +249,70 @@ class Grid:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Stage:
+    """One stage of a model's life as the user wrote it: an unlearning with the concepts it erases, or a fine-tuning.
+
+    Of `first`, `more` and `named` at most one is given. An unlearning with none of them erases everything that the
+    stages before it erased, once more; as the first unlearning, the concepts of the cell's count.
+    """
+
+    name: str
+    """Of an unlearning method or a fine-tuning."""
+    unlearning: bool
+    first: int = 0
+    """How many concepts it erases: the task's set of this count."""
+    more: int = 0
+    """How many it erases of those that no stage before it erased."""
+    named: tuple[str, ...] = ()
+    """Names of the concepts it erases."""
+    changed: tuple[tuple[str, Any], ...] = ()
+    """Preset values that are changed for this stage alone: (("uce.erase_scale", 0.1),)."""
+    data: Any = None
+    """Given images that a fine-tuning trains on, a `finetuning.ImageFolder`; None: the run's."""
+
+    def __str__(self) -> str:
+        """ "uce", "uce(2)", "uce(+2)", "lora"; values, data and names of concepts are left out."""
+        number = f"({self.first})" if self.first else f"(+{self.more})" if self.more else ""
+        return self.name + number
+
+
+@dataclass(frozen=True, kw_only=True)
+class Life:
+    """A chain of unlearnings and fine-tunings, in the order in which they change the base; the last is a fine-tuning.
+
+    `presets.lives` parses and checks it.
+    """
+
+    name: str
+    """The method in the ids of its cells."""
+    stages: tuple[Stage, ...]
+
+    def __str__(self) -> str:
+        """ "uce(2) > lora > uce(+2) > full"."""
+        return " > ".join(map(str, self.stages))
+
+    @property
+    def open(self) -> bool:
+        """Whether its first unlearning erases as many concepts as the cell's count says."""
+        first = next(stage for stage in self.stages if stage.unlearning)
+        return not (first.first or first.more or first.named)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Cell:
     """One claim of a suite: task × method × concept count × fine-tuning × run."""
 
     task: str
     method: str
+    """Of the unlearning; the name of `life`, if there is one."""
     count: int
+    """How many concepts are erased, by all stages together."""
     finetuning: str
+    """The last one."""
     run: int = 0
     """Which repetition of unlearning and fine-tuning: their training seed."""
+    life: Life | None = None
+    """Stages in place of one unlearning and one fine-tuning."""
 
     @property
     def id(self) -> str:

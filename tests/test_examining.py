@@ -19,9 +19,20 @@ from resurgence_harness.gate.release_policy import PolicyFile, resolve
 from resurgence_harness.inquiry import Question
 from resurgence_harness.judging import judge_by_name
 from resurgence_harness.planning import JudgeSpec
-from resurgence_harness.selection import CellPlan, Selection, plan_cell, resolve_base
+from resurgence_harness.presets.lives import parse_life
+from resurgence_harness.selection import CellPlan, Selection, cells, plan_cell, resolve_base
 from resurgence_harness.specs import Cell, Grid, Probe, Prompt, Recipe, SampleRequest
-from resurgence_harness.statistics import Acceptance, Evidence, Judgment, Losses, Outcome, Policy, VerdictKind
+from resurgence_harness.statistics import (
+    Acceptance,
+    Evidence,
+    Judgment,
+    Losses,
+    Outcome,
+    Policy,
+    UnlearningOutcome,
+    VerdictKind,
+    accounts,
+)
 from resurgence_harness.storing import Store
 from resurgence_harness.tasks import CELEBRITY, TASKS
 
@@ -177,6 +188,73 @@ def test_intermediate_checkpoints_see_the_images_of_the_last() -> None:
     found = examine(plan, Rule(policy=Policy()), laboratory(NOTHING, plan))
     assert list(found.by_step) == [5, 20, plan.finetuning.steps]
     assert {len(seen) for seen in found.by_step.values()} == {len(found.evidence.after)}
+
+
+def life_plan(text: str) -> CellPlan:
+    """A real cell of several stages."""
+    selection = Selection(lives=(parse_life(text),))
+    (cell,) = cells(CELEBRITY, selection)
+    return plan_cell(cell, resolve_base("micro"), task=CELEBRITY, selection=selection)
+
+
+def test_a_life_is_measured_after_every_stage() -> None:
+    """As many images at the last stage as the verdict has, on the first of the same rows before; nothing came back."""
+    plan = life_plan("uce(1) > lora > uce(+1) > lora")
+    _, second = names = tuple(one.name for one in CELEBRITY.erase(2))
+
+    def shows(recipe: Recipe, concept: str) -> bool:
+        return concept == second and len(recipe.steps) < 3
+
+    found = examine(plan, Rule(policy=Policy()), laboratory(Drawn(shows, unlearned=names), plan))
+    assert found.verdict.kind is VerdictKind.HOLDS, found.verdict
+    assert found.by_stage[-1].drawn is found.evidence.after
+    for stage in found.by_stage:
+        assert stage.drawn.rows == found.evidence.after.rows[: len(stage.drawn)]
+    told = accounts(found.by_stage, level=0.1, alpha=0.01)
+    assert [one.erased.hits if one.erased else None for one in told] == [0, 0, 0, 0]
+    assert [one.waiting.value if one.waiting else None for one in told] == [1.0, 1.0, None, None]
+    assert not any(one.came_back or one.not_erased for one in told)
+
+
+def test_what_an_earlier_stage_brought_back_is_a_rise() -> None:
+    """The first name is back before the last fine-tuning, which changes nothing: with itself right after its own
+    erasure it is compared, so the cell is VIOLATED, and the stage is named."""
+    plan = life_plan("uce(1) > lora > uce(+1) > lora")
+    first, second = names = tuple(one.name for one in CELEBRITY.erase(2))
+
+    def shows(recipe: Recipe, concept: str) -> bool:
+        return len(recipe.steps) > 1 if concept == first else len(recipe.steps) < 3
+
+    found = examine(plan, Rule(policy=Policy()), laboratory(Drawn(shows, unlearned=names), plan))
+    assert found.verdict.kind is VerdictKind.VIOLATED
+    before = {one.concept: one.outcome for one in (found.evidence.before or found.evidence.after).judgments}
+    assert before == {first: Outcome.CLEAR, second: Outcome.CLEAR}
+    assert found.evidence.before is not None and " and " in found.evidence.before.recipe
+    assert [one.came_back for one in accounts(found.by_stage, level=0.1, alpha=0.01)] == [False, True, False, False]
+
+
+def test_a_stage_that_erased_nothing_never_holds() -> None:
+    """Not unlearned: above the limit it is VIOLATED; nothing is said to have come back."""
+    plan = life_plan("uce(1) > lora > uce(+1) > lora")
+    _, second = names = tuple(one.name for one in CELEBRITY.erase(2))
+    drawn = Drawn(lambda recipe, concept: concept == second, unlearned=names)
+    found = examine(plan, Rule(policy=Policy()), laboratory(drawn, plan))
+    assert found.verdict.kind is VerdictKind.VIOLATED and found.verdict.outcome is UnlearningOutcome.NOT_UNLEARNED
+    told = accounts(found.by_stage, level=0.1, alpha=0.01)
+    assert [one.not_erased for one in told] == [False, False, True, False]
+    assert not any(one.came_back for one in told)
+
+
+def test_a_life_is_read_back_from_all_of_its_models() -> None:
+    """One of the two models that "before" is made of is missing: the store alone does not tell."""
+    plan = life_plan("uce(1) > lora > uce(+1) > lora")
+    drawn = Drawn(lambda recipe, concept: False, unlearned=tuple(one.name for one in CELEBRITY.erase(2)))
+    for arm in plan.arms.values():
+        for recipe in arm.recipes:
+            drawn.stored |= {(recipe, arm.grid.part(number)) for number in range(arm.grid.blocks)}
+    assert Recalled(plan, Rule(policy=Policy()), laboratory(drawn, plan)).clear
+    drawn.stored = {(recipe, block) for recipe, block in drawn.stored if len(recipe.steps) != 1}
+    assert not Recalled(plan, Rule(policy=Policy()), laboratory(drawn, plan)).clear
 
 
 @pytest.mark.parametrize("everything", [True, False])

@@ -46,6 +46,7 @@ def collected(arguments: Sequence[str]) -> Cells:
 
     UserError if there are none or a judge has no answer for a name, HarnessError if pytest fails.
     """
+    from resurgence_harness.examining import stage_questions
     from resurgence_harness.judging import check_names
     from resurgence_harness.planning import Wanted
 
@@ -59,8 +60,9 @@ def collected(arguments: Sequence[str]) -> Cells:
         inquiry, clear = recalled.inquiry, recalled.clear
         questions = list(inquiry.expected(clear=clear))
         wanted += [
-            Wanted(plan.arms[question.arm].recipe, inquiry.block(question), judge)
+            Wanted(recipe, inquiry.block(question), judge)
             for question in questions
+            for recipe in plan.arms[question.arm].recipes
             for judge in judges
         ]
         wanted += [
@@ -69,10 +71,15 @@ def collected(arguments: Sequence[str]) -> Cells:
             for question in questions
             if question.arm == "after"
         ]
+        wanted += [
+            Wanted(stage.recipe, inquiry.block(question), engine.judge(plan.judges[0]))
+            for stage in plan.stages[:-1]
+            for question in stage_questions(plan, questions)
+        ]
         for name, arm in plan.arms.items():
             if arm.group is not None and not clear:
                 blocks = sum(question.arm == name for question in questions)
-                for recipe in (arm.recipe, *(plan.checkpoints.values() if name == "after" else ())):
+                for recipe in (*arm.recipes, *(plan.checkpoints.values() if name == "after" else ())):
                     beyond[recipe, arm.grid] = max(len(arm.grid) - blocks * arm.grid.block, 0)
     return Cells(wanted=wanted, engine=engine, plans=cells, beyond=sum(beyond.values()))
 

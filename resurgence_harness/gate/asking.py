@@ -22,7 +22,7 @@ from resurgence_harness.inquiry import Inquiry
 from resurgence_harness.presets import check_size, image_of, settings_of
 from resurgence_harness.reporting.given import notes_on, parts_of
 from resurgence_harness.reporting.records import cell_record
-from resurgence_harness.selection import BLOCK, CONTROL_IMAGES, PAIRS, RETAINED, Arm
+from resurgence_harness.selection import BLOCK, CONTROL_IMAGES, PAIRS, RETAINED, Arm, StagePlan
 from resurgence_harness.specs import Cell, Grid, Probe, Prompt, Recipe, Sampler
 from resurgence_harness.statistics import (
     FIXED,
@@ -83,6 +83,11 @@ class Plan:
     def checkpoints(self) -> dict[int, Recipe]:
         """Empty: the intermediate steps of a candidate's fine-tuning are not known."""
         return {}
+
+    @property
+    def stages(self) -> tuple[StagePlan, ...]:
+        """Empty: the stages of a candidate's training are not known."""
+        return ()
 
     @cached_property
     def arms(self) -> dict[str, Arm]:

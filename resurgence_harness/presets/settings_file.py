@@ -6,16 +6,22 @@ shs:
   projection: {kind: gradient-memory, margin: 0.1}
 mace:
   general: captions.txt          # beside this file
+recipes:                         # of several stages: lives.py
+  twice: uce(2) > lora > uce(+2) > lora
 """
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from resurgence_harness.errors import UserError, sentence
+from resurgence_harness.finetuning import ImageFolder, read_folder
 from resurgence_harness.presets import choices
+from resurgence_harness.presets.lives import read_lives
+from resurgence_harness.specs import Life
 from resurgence_harness.strict_yaml import read_yaml
 
 
@@ -26,17 +32,28 @@ class SettingsFile(NamedTuple):
     """(group.field, value), in the file's order."""
     digest: str
     """sha256 of the file's text."""
+    lives: tuple[Life, ...] = ()
+    """Its `recipes:`, in the file's order."""
 
 
-def read_settings(path: Path) -> SettingsFile:
-    """The values of a file, all checked; UserError with the field's path for the first wrong one."""
+def read_settings(path: Path, *, images: Callable[[Path], ImageFolder] = read_folder) -> SettingsFile:
+    """The values of a file, all checked; UserError with the field's path for the first wrong one.
+
+    `images`: reads a folder of fine-tuning images that a recipe names.
+    """
     document = read_yaml(path, "settings file", "Write a group and its values, as in docs/settings.md.")
     content = document.content
     if not isinstance(content, dict) or not content:
         raise UserError(
             sentence(f"The settings {path} set nothing.", do="Write a group and its values, as in docs/settings.md.")
         )
-    changed = []
+    changed, lives = [], tuple[Life, ...]()
+    content = dict(content)
+    if "recipes" in content:
+        try:
+            lives = read_lives(content.pop("recipes"), path.absolute().parent, images=images)
+        except UserError as problem:
+            raise UserError(f"{path}: {problem}") from None
     for group, values in content.items():
         if not isinstance(values, dict) or not values:
             raise UserError(
@@ -51,4 +68,4 @@ def read_settings(path: Path) -> SettingsFile:
                 changed.append((key, choices.read(key, value, folder=path.absolute().parent)))
             except UserError as problem:
                 raise UserError(f"{path}: {problem}") from None
-    return SettingsFile(tuple(changed), hashlib.sha256(document.text.encode()).hexdigest())
+    return SettingsFile(tuple(changed), hashlib.sha256(document.text.encode()).hexdigest(), lives)

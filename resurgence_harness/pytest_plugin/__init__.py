@@ -141,8 +141,8 @@ def pytest_configure(config: pytest.Config) -> None:
     """In the controller: check all that can be checked before a worker starts. In a worker: set up its resources."""
     config.addinivalue_line(
         "markers",
-        "resurgence(task, methods=None, counts=None, finetunings=None): the task that this test's cells belong to, "
-        "and which of its methods, concept counts and fine-tunings it runs.",
+        "resurgence(task, methods=None, counts=None, finetunings=None, recipes=None): the task that this test's cells "
+        "belong to, and which of its methods, concept counts and fine-tunings, or which recipes, it runs.",
     )
     inputs = getattr(config, "workerinput", None)
     if inputs is None:
@@ -372,7 +372,7 @@ class _WithXdist:
             "involved": session.sight.uses or session.gate,
             "allure": session.allure,
             "base": asdict(session.base) if session.base is not None else None,
-            "data": sent_images(session.options.selection.data) if session.sight.uses else None,
+            "data": sent_images(session.options.selection) if session.sight.uses else {},
             "folder": str(session.folder),
             "gate": gating_in(config).sent() if session.gate else None,
             "gpu": workers.gpu_for(number, workers.visible_gpus()),

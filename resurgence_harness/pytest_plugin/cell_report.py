@@ -12,8 +12,10 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from resurgence_harness.finetuning import FineTuning
 from resurgence_harness.limits.quoting import quoted
 from resurgence_harness.presets import written
+from resurgence_harness.presets.lives import written_out
 from resurgence_harness.reporting import allure, cell_page
 from resurgence_harness.reporting.contact_sheet import ROWS, Row, sheet, worst
 from resurgence_harness.reporting.given import parts_of
@@ -108,10 +110,9 @@ class Pictures:
 
     def image(self, arm: str, place: int) -> np.ndarray:
         """One image by its place in the arm's grid, uint8 [h, w, 3]."""
-        sampled = self._plan.arms[arm]
-        number, within = divmod(place, sampled.grid.block)
+        number, within = divmod(place, self._plan.arms[arm].grid.block)
         if (arm, number) not in self._blocks:
-            self._blocks[arm, number] = self._engine.bench.images(sampled.recipe, sampled.grid.part(number))
+            self._blocks[arm, number] = self._engine.block_images(self._plan, arm, number)
         found: np.ndarray = self._blocks[arm, number][within]
         return found
 
@@ -119,8 +120,13 @@ class Pictures:
 def command(nodeid: str, plan: CellPlan, options: Options, here: Path) -> str:
     """The command line that reproduces this cell, with every option that affects its verdict."""
     cell, chosen = plan.cell, options.selection
-    arguments = [f"--resurgence-methods={cell.method}", f"--resurgence-counts={cell.count}"]
-    arguments += [f"--resurgence-finetune={cell.finetuning}"]
+    if cell.life is None:
+        arguments = [f"--resurgence-methods={cell.method}", f"--resurgence-counts={cell.count}"]
+        arguments += [f"--resurgence-finetune={cell.finetuning}"]
+    elif (text := written_out(cell.life)) is not None:
+        arguments = [f"--resurgence-recipe={text}"]
+    else:
+        arguments = [f"--resurgence-settings={_near(options.settings or '', here)}"]
     if "base" in options.given:
         arguments.append(f"--resurgence-base={_near(options.base, here)}")
     if options.limits is not None:
@@ -147,9 +153,9 @@ def _facts(engine: Engine, plan: CellPlan, record: dict[str, Any], suite: Path) 
     facts = [
         ("models", " | ".join(model["recipe"] for model in models.values())),
         *((f"{name} digest", model["digest"] or "no longer in the store") for name, model in models.items()),
-        *(("unlearning" if place == 0 else "fine-tuning", _step(step)) for place, step in enumerate(plan.tuned.steps)),
+        *(("fine-tuning" if isinstance(step, FineTuning) else "unlearning", _step(step)) for step in plan.tuned.steps),
         ("fine-tuned on", tuning.data.label),
-        *(("  benign", check.summary) for check in [engine.check_data(plan, suite)] if check is not None),
+        *(("  benign", check.summary) for check in engine.check_data(plan, suite)),
         ("images", f"{record['images']}, {record['engine']} engine, {record['looks']} looks"),
         ("grids", ", ".join(f"{name} {grid['rows']} prompts and seeds" for name, grid in grids.items())),
         ("training seed", str(getattr(tuning, "seed", plan.cell.run))),

@@ -43,6 +43,9 @@ def check(options: Options, tasks: Sequence[Task], suites: Sequence[Path]) -> Ch
     notes = []
     for task in tasks:
         plans = [engine.plan(cell, task) for cell in cells(task, options.selection)]
+        for plan in plans:
+            for suite in suites if plan.stages else ():
+                engine.rule(plan, suite)
         names = tuple(dict.fromkeys(name for plan in plans for name in plan.names))
         benign = [prompt for plan in plans if plan.benign is not None for prompt in plan.benign.prompts]
         notes += _notes(task, check_prompts(plans, base, also=benign))

@@ -6,7 +6,8 @@ may also restrict methods, counts and finetunings; the command line then chooses
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
@@ -199,11 +200,35 @@ def _chosen(node: Any, task: Task, options: Options) -> tuple[Cell, ...]:
     from resurgence_harness.selection import cells, narrowed
 
     keywords = marked(node)
+    if keywords.get("recipes") is not None and not options.selection.lives:
+        return _own_lives(node, keywords["recipes"], task, options)
     within = {
         name: tuple(keywords[name]) for name in ("methods", "counts", "finetunings") if keywords.get(name) is not None
     }
     selection = narrowed(options.selection, **within)
     return cells(task, selection) if selection is not None else ()
+
+
+def _own_lives(node: Any, recipes: Any, task: Task, options: Options) -> tuple[Cell, ...]:
+    """The cells of a marker's recipes, name → text, whose methods, fine-tunings and counts the options choose."""
+    from resurgence_harness.presets.lives import parse_life
+    from resurgence_harness.selection import cells
+
+    if not isinstance(recipes, Mapping) or not recipes:
+        do = 'Write recipes={"name": "uce(2) > lora > uce > lora"}.'
+        raise UserError(sentence(f"The recipes of {node.nodeid} are no mapping of names to stages.", do=do))
+    chosen = options.selection
+    lives = []
+    for name, text in recipes.items():
+        life = parse_life(f"{name}: {text}")
+        of = [{stage.name for stage in life.stages if stage.unlearning is kind} for kind in (True, False)]
+        within = zip(of, (chosen.methods, chosen.finetunings), strict=True)
+        if all(values is None or names <= set(values) for names, values in within):
+            lives.append(life)
+    if not lives:
+        return ()
+    own = replace(chosen, lives=tuple(lives), methods=None, finetunings=None, counts=None, steps=None)
+    return tuple(cell for cell in cells(task, own) if chosen.counts is None or cell.count in chosen.counts)
 
 
 def _param(item: Any) -> CellWord | None:

@@ -17,9 +17,9 @@ from resurgence_harness.inquiry import Question
 from resurgence_harness.limits.bindings import settings_digest
 from resurgence_harness.pytest_plugin.progress import ProgressWriter
 from resurgence_harness.reporting.given import notes_on, parts_of
-from resurgence_harness.selection import CellPlan, plan_cell, resolve_base, training_data
+from resurgence_harness.selection import STAGE_IMAGES, CellPlan, plan_cell, resolve_base, training_data
 from resurgence_harness.specs import Base, Cell, Recipe
-from resurgence_harness.statistics import CellEvidence, cannot_hold
+from resurgence_harness.statistics import CellEvidence, Policy, cannot_hold, check_stages
 from resurgence_harness.storing import Seal, Store
 from resurgence_harness.tasks import Task
 
@@ -115,12 +115,22 @@ class Engine:
         return self._limits[path]
 
     def rule(self, plan: CellPlan, suite: Path) -> Rule:
-        """How a cell of a suite is decided: its limits, and the acceptance for it on this base."""
+        """How a cell of a suite is decided: its limits, and the acceptance for it on this base.
+
+        UserError for a life with too many stages for its images.
+        """
         limits, settings = self.limits(suite), settings_digest(plan.tuned.steps)
+        self._check_stages(plan, limits.policy_for(plan.cell))
         versions = {step.name: step.version for step in plan.tuned.steps}
         names = plan.erased.probe.concepts
         acceptance = limits.acceptance_for(plan.cell, plan.base.base.digest, versions, settings, concepts=names)
         return Rule(policy=limits.policy_for(plan.cell), acceptance=acceptance, settings=settings)
+
+    def _check_stages(self, plan: CellPlan, policy: Policy) -> None:
+        """UserError if the images of each stage of a life cannot show anything."""
+        grid = plan.erased
+        images = min(grid.blocks_for(STAGE_IMAGES["after"]) * grid.block, len(grid))
+        check_stages(len(plan.stages), images, policy)
 
     def notes(self, plan: CellPlan, suite: Path) -> tuple[str, ...]:
         """Notes on a cell before sampling: unusual image sizes, grids too small for any decision, and parts that
@@ -137,7 +147,8 @@ class Engine:
 
         def on_block(question: Question) -> None:
             first = question.number == 0 and question.arm in SHARES
-            self.progress.stage(SHARES[question.arm] if first else LATER)
+            stages = 3 / (len(plan.stages) + 1) if plan.stages else 1  # of a life: each has further blocks
+            self.progress.stage(stages * (SHARES[question.arm] if first else LATER))
 
         return Laboratory(
             bench_of=lambda recipe: self.bench,
@@ -156,31 +167,39 @@ class Engine:
         self.check_data(plan, suite)
         return examine(plan, self.rule(plan, suite), laboratory)
 
-    def check_data(self, plan: CellPlan, suite: Path) -> BenignCheck | None:
-        """The deciding judge's check that given fine-tuning images are benign; None for images drawn by the base.
+    def check_data(self, plan: CellPlan, suite: Path) -> tuple[BenignCheck, ...]:
+        """The deciding judge's checks that given fine-tuning images are benign; none for images drawn by the base.
 
-        UserError if they show the cell's erased concepts.
+        UserError if they show a concept that is erased before they are trained on.
         """
         from resurgence_harness.bench import check_benign
-        from resurgence_harness.finetuning import GivenSet
+        from resurgence_harness.finetuning import FineTuning, GivenSet
 
-        data = plan.finetuning.data
-        if not isinstance(data, GivenSet):
-            return None
         grids = [grid for grid in (plan.erased, plan.synonyms) if grid is not None]
-        return check_benign(
-            self.bench,
-            data,
-            self.judge(plan.judges[0]),
-            {concept for grid in grids for concept in grid.probe.concepts},
-            alpha=self.limits(suite).policy_for(plan.cell).alpha,
-            limit=self.options.data_limit,
+        named = {concept for grid in grids for concept in grid.probe.concepts}
+        sets: dict[GivenSet, set[str]] = {}
+        erased: set[str] = set()
+        for step in plan.tuned.steps:
+            if not isinstance(step, FineTuning):
+                erased |= {concept.name for concept in getattr(step, "concepts", ())}
+            elif isinstance(step.data, GivenSet):
+                sets.setdefault(step.data, set()).update(named & erased)
+        return tuple(
+            check_benign(
+                self.bench,
+                data,
+                self.judge(plan.judges[0]),
+                concepts,
+                alpha=self.limits(suite).policy_for(plan.cell).alpha,
+                limit=self.options.data_limit,
+            )
+            for data, concepts in sets.items()
+            if concepts
         )
 
     def findings(self, plan: CellPlan, suite: Path) -> tuple[str, ...]:
         """The notes on a cell that has been judged: those before sampling, and the check of given fine-tuning data."""
-        check = self.check_data(plan, suite)
-        found = [f"{_about(plan)}: {check.summary}."] if check is not None else []
+        found = [f"{_about(plan)}: {check.summary}." for check in self.check_data(plan, suite)]
         return (*self.notes(plan, suite), *found)
 
     def recall(self, plan: CellPlan, suite: Path) -> Recalled[CellPlan]:
@@ -218,13 +237,24 @@ class Engine:
 
     # For the report
 
+    def block_images(self, plan: CellPlan, name: str, number: int) -> np.ndarray:
+        """The images of one block of an arm, uint8 [n, height, width, 3], each from its concept's model."""
+        import numpy as np
+
+        arm = plan.arms[name]
+        block = arm.grid.part(number)
+        made = [self.bench.images(recipe, block) for recipe in arm.recipes]
+        if len(made) == 1:
+            return made[0]
+        of = arm.by_concept_of(made)
+        return np.stack([of[prompt.concept][place] for place, (prompt, _) in enumerate(block.rows())])
+
     def contact_sheet(self, plan: CellPlan, evidence: CellEvidence, title: str) -> bytes:
         """The cell's contact sheet: base, unlearned and fine-tuned images side by side, JPEG."""
         from resurgence_harness.reporting.contact_sheet import of_evidence
 
         def block(name: str, number: int) -> np.ndarray:
-            arm = plan.arms[name]
-            return self.bench.images(arm.recipe, arm.grid.part(number))
+            return self.block_images(plan, name, number)
 
         return of_evidence(evidence, block, size=plan.erased.block, title=title)
 

@@ -100,7 +100,8 @@ OPTIONS = (
     Option("policy", "FILE", "", "a release gate's policy: pytest --pyargs resurgence_harness.gate (see policy init)"),
     Option("out", "DIR", "reports/out", "where verdict.json and Allure results are written"),
 )
-"""Every option except --resurgence-set, which may be repeated, and the flag --resurgence-fresh."""
+"""Every option except --resurgence-set and --resurgence-recipe, which may be repeated, and the flag
+--resurgence-fresh."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,6 +116,8 @@ class Options:
     run: str
     """Identifier of a fresh run, for which the store counts as empty at the start; empty for any other."""
     limits: Path | None
+    settings: Path | None
+    """The file of values and recipes."""
     policy: Path | None
     """A release gate's."""
     data: Path | None
@@ -157,6 +160,15 @@ def add_options(parser: pytest.Parser) -> None:
         help="change a preset number, for example esd.iterations=500; may be repeated; recorded with the verdict",
     )
     group.addoption(
+        "--resurgence-recipe",
+        dest=_dest("recipe"),
+        metavar="STAGES",
+        action="append",
+        default=[],
+        help='a chain of stages in place of methods and fine-tunings, for example "uce(2) > lora > uce(+2) > full": '
+        "erase two concepts, fine-tune, erase two more, fine-tune; may be repeated; docs/lives.md",
+    )
+    group.addoption(
         "--resurgence-fresh",
         dest=_dest("fresh"),
         action="store_true",
@@ -164,6 +176,7 @@ def add_options(parser: pytest.Parser) -> None:
         help="make everything anew that this run needs, and replace it in the store",
     )
     parser.addini(_dest("fresh"), "like --resurgence-fresh: true or false", type="string", default="")
+    parser.addini(_dest("recipe"), "like --resurgence-recipe, one per line", type="linelist", default=[])
     parser.addini(_dest("set"), "like --resurgence-set, one per line", type="linelist", default=[])
 
 
@@ -189,6 +202,7 @@ def chosen_out(config: pytest.Config, given: Any) -> Path:
 def read_options(config: pytest.Config) -> Options:
     """Read all options: command line before environment before ini file before defaults."""
     from resurgence_harness.presets import parse_change
+    from resurgence_harness.presets.lives import parse_life
     from resurgence_harness.selection import Selection, allowed_counts, tasks_on
 
     values: dict[str, str] = {}
@@ -215,6 +229,10 @@ def read_options(config: pytest.Config) -> Options:
 
     register_own(config)
     tasks = dict(tasks_on(base))
+    own_settings = _settings(values, places, config)
+    lives = (*own_settings.lives, *map(parse_life, _recipes(config)))
+    for word in ("methods", "finetune", "steps") if lives else ():  # defaults of a project, which recipes replace
+        values[word] = getattr(config.option, _dest(word), None) or ""
     counts = _list("counts", values["counts"], _whole)
     for count in counts or ():
         if count not in allowed_counts(tasks.values()):
@@ -222,7 +240,6 @@ def read_options(config: pytest.Config) -> Options:
             raise UserError(
                 sentence(f"No task erases {count} concepts.", allowed=allowed, do="Choose with --resurgence-counts.")
             )
-    own_settings = _settings(values, places)
     data = _path(values["data"], places["data"]) if values["data"] else None
     selection = Selection(
         profile=values["profile"],
@@ -236,6 +253,7 @@ def read_options(config: pytest.Config) -> Options:
         changed=tuple({**dict(own_settings.changed), **dict(map(parse_change, changes))}.items()),
         settings=own_settings.digest,
         data=_images(config, data, values["caption_column"]) if data is not None else None,
+        lives=lives,
     )
     return Options(
         base=base,
@@ -244,6 +262,7 @@ def read_options(config: pytest.Config) -> Options:
         place=_store(values["store"], places["store"]),
         run=uuid.uuid4().hex if _fresh(config) else "",
         limits=_path(values["limits"], places["limits"]) if values["limits"] else None,
+        settings=_path(values["settings"], places["settings"]) if values["settings"] else None,
         policy=_path(values["policy"], places["policy"]) if values["policy"] else None,
         data=data,
         caption_column=values["caption_column"],
@@ -254,13 +273,23 @@ def read_options(config: pytest.Config) -> Options:
     )
 
 
-def _settings(values: Mapping[str, str], places: Mapping[str, Path]) -> SettingsFile:
-    """Values of the settings file, overridden by the captions file."""
+def _recipes(config: pytest.Config) -> list[str]:
+    """The recipes of the command line; else of the environment, one per line; else of the ini file."""
+    given = [*config.getoption(_dest("recipe"), [])]
+    given = given or [line for line in os.environ.get("RESURGENCE_RECIPE", "").splitlines() if line.strip()]
+    return given or list(config.getini(_dest("recipe")))
+
+
+def _settings(values: Mapping[str, str], places: Mapping[str, Path], config: pytest.Config) -> SettingsFile:
+    """Values and recipes of the settings file, overridden by the captions file."""
     from resurgence_harness.presets import SettingsFile, choice, read_settings
 
     found = SettingsFile((), "")
     if values["settings"]:
-        found = read_settings(places["settings"] / Path(values["settings"]).expanduser())
+        found = read_settings(
+            places["settings"] / Path(values["settings"]).expanduser(),
+            images=lambda folder: _images(config, folder, values["caption_column"]),
+        )
     if values["captions"]:
         general = choice("mace.general", {"file": values["captions"]}, folder=places["captions"])
         found = found._replace(changed=(*found.changed, ("mace.general", general)))
@@ -271,18 +300,22 @@ def _images(config: pytest.Config, folder: Path, column: str) -> ImageFolder:
     """The given fine-tuning images: read and checked, or in a worker as the controller has read them."""
     from resurgence_harness.finetuning.image_folder import ImageFolder, Row, read_folder
 
-    sent = (getattr(config, "workerinput", None) or {}).get("resurgence", {}).get("data")
+    sent = (getattr(config, "workerinput", None) or {}).get("resurgence", {}).get("data", {})
+    sent = sent.get(str(folder.resolve()))
     if sent is None:
         return read_folder(folder, column=column)
     rows = tuple(Row(*row) for row in sent["rows"])
     return ImageFolder(digest=sent["digest"], rows=rows, path=sent["path"])
 
 
-def sent_images(images: ImageFolder | None) -> dict[str, Any] | None:
-    """The given images as plain values, for a worker: it uses what the controller has checked."""
-    if images is None:
-        return None
-    return {"digest": images.digest, "path": images.path, "rows": [tuple(row) for row in images.rows]}
+def sent_images(selection: Selection) -> dict[str, dict[str, Any]]:
+    """The given images by their folder as plain values, for a worker: it uses what the controller has checked."""
+    stages = [stage.data for life in selection.lives for stage in life.stages]
+    return {
+        images.path: {"digest": images.digest, "path": images.path, "rows": [tuple(row) for row in images.rows]}
+        for images in (selection.data, *stages)
+        if images is not None
+    }
 
 
 def task_named(name: str, tasks: Mapping[str, Task]) -> Task:

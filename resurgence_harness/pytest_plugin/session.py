@@ -343,7 +343,10 @@ class Session:
         notes = dict.fromkeys(note for record in records for note in record.get("notes", ()))
         records = [{name: value for name, value in record.items() if name != "notes"} for record in records]
         selection = self.options.selection
-        choices = asdict(replace(selection, changed=(), data=None))
+        choices = asdict(replace(selection, changed=(), data=None, lives=()))
+        del choices["lives"]
+        if selection.lives:
+            choices["recipes"] = {life.name: str(life) for life in selection.lives}
         if selection.data is not None:
             choices["data"] = {"digest": selection.data.digest, "images": len(selection.data)}
         chosen = Chosen(

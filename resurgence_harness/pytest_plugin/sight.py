@@ -89,7 +89,7 @@ class Sight(NamedTuple):
 
 def check_marker(where: str, positional: int, keywords: Iterable[str]) -> None:
     """UserError for arguments that the marker does not have."""
-    unknown = sorted(set(keywords) - {"task", "methods", "counts", "finetunings"})
+    unknown = sorted(set(keywords) - {"task", "methods", "counts", "finetunings", "recipes"})
     if unknown or positional:
         raise UserError(
             sentence(
@@ -97,7 +97,7 @@ def check_marker(where: str, positional: int, keywords: Iterable[str]) -> None:
                 if unknown
                 else "The resurgence marker takes no positional arguments.",
                 where=where,
-                do='Write @pytest.mark.resurgence(task="…", methods=[…], counts=[…], finetunings=[…]).',
+                do='Write @pytest.mark.resurgence(task="…", methods=[…], counts=[…], finetunings=[…], recipes={…}).',
             )
         )
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from resurgence_harness.limits.quoting import Quoted
-from resurgence_harness.reporting import acceptance_page, courses, pages
+from resurgence_harness.reporting import acceptance_page, courses, lives, pages
 from resurgence_harness.reporting.arms import ARMS
 from resurgence_harness.reporting.escaping import html as escape
 from resurgence_harness.statistics import CellEvidence, Rate
@@ -120,6 +120,7 @@ def description(record: Record, evidence: CellEvidence, details: Details, *, str
             else []
         ),
         courses.section(record),
+        lives.section(record),
         _concepts(per_concept(evidence, record["alpha"]), record["alpha"]),
         pages.heading("All images"),
         pages.table(

@@ -3,6 +3,7 @@
     matrix                  methods × concept counts: the erased rate before → after fine-tuning, the verdict as text
     rates-TASK-FINETUNING   the same on an axis in per cent, with intervals and the base's rate
     steps-TASK-FINETUNING   the erased rate along the fine-tuning, for cells that were sampled after some of its steps
+    stages-TASK-FINETUNING  erased and retained rates along a recipe of several stages, for cells that have one
 
 Colours are Okabe and Ito's, which people with any colour vision can distinguish; a verdict is always written as well.
 The background is opaque, so a figure looks the same on a dark page.
@@ -14,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from resurgence_harness.reporting import courses
+from resurgence_harness.reporting import courses, lives
 from resurgence_harness.reporting.palette import COLOURS, INK, PALE, PAPER, save
 from resurgence_harness.reporting.run_page import parts
 
@@ -57,6 +58,10 @@ def figures(run: Run) -> Iterator[tuple[str, Figure]]:
         for number, start in enumerate(range(0, len(with_steps), courses.PANELS)):
             more = f"-{number + 1}" if len(with_steps) > courses.PANELS else ""
             yield f"steps-{task}-{finetuning}{more}", courses.figure(with_steps[start : start + courses.PANELS])
+        staged = [cell for cell in judged if cell.get("by_stage")]
+        for number, start in enumerate(range(0, len(staged), lives.PANELS)):
+            more = f"-{number + 1}" if len(staged) > lives.PANELS else ""
+            yield f"stages-{task}-{finetuning}{more}", lives.figure(staged[start : start + lives.PANELS])
 
 
 def matrix(run: Run) -> Figure:

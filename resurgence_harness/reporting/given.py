@@ -14,6 +14,8 @@ def parts_of(cell: Cell, judges: Sequence[str], *, built: bool = True) -> tuple[
     `built`: whether its models were built here; a gate's candidates were not, so their cells have no method.
     """
     steps = [("unlearning", cell.method), ("finetuning", cell.finetuning)] if built else []
+    if cell.life is not None:
+        steps = [("unlearning" if stage.unlearning else "finetuning", stage.name) for stage in cell.life.stages]
     return given_parts([*steps, ("task", cell.task), *(("judge", name) for name in judges)])
 
 

@@ -11,7 +11,7 @@ from resurgence_harness.examining import Examined
 from resurgence_harness.planning import checkpoint_key
 from resurgence_harness.reporting.given import parts_of
 from resurgence_harness.specs import Recipe
-from resurgence_harness.statistics import Evidence, Rate, confusion
+from resurgence_harness.statistics import Evidence, Rate, accounts, confusion
 from resurgence_harness.statistics.policies import day_in_utc
 from resurgence_harness.storing import Store
 
@@ -52,6 +52,7 @@ def cell_record(examined: Examined[Any], *, nodeid: str, limits: str, store: Sto
             for step, arm in ({0: evidence.before, **examined.by_step} if examined.by_step else {}).items()
             if arm is not None
         ],
+        "by_stage": _by_stage(examined, store),
         "verdict": content["verdict"],
         "reason": content["reason"],
         "base_retained": rates.get("base_retained"),
@@ -95,6 +96,31 @@ def cell_record(examined: Examined[Any], *, nodeid: str, limits: str, store: Sto
         ],
         "seconds": examined.seconds,
     }
+
+
+def _by_stage(examined: Examined[Any], store: Store) -> list[dict[str, Any]]:
+    """Every stage of a life; empty for other cells."""
+    stages, alpha = examined.inquiry.plan.stages, examined.verdict.alpha
+    found = []
+    told = accounts(examined.by_stage, level=examined.rule.policy.level, alpha=alpha)
+    for number, (stage, account) in enumerate(zip(stages, told, strict=True), start=1):
+        step = stage.recipe.steps[-1]
+        rates = {"erased": account.erased, "waiting": account.waiting, "retained": account.retained}
+        found.append(
+            {
+                "stage": number,
+                "step": step.name,
+                "kind": "unlearning" if stage.erases else "fine-tuning",
+                "erases": list(stage.erases),
+                **{name: rate.as_dict(alpha) if rate is not None else None for name, rate in rates.items()},
+                "state": account.state.value if account.state is not None else None,
+                "not_erased": account.not_erased,
+                "came_back": account.came_back,
+                "drawn": {name: list(counts) for name, counts in account.hits.items()},
+                "model": _model(stage.recipe, store),
+            }
+        )
+    return found
 
 
 def _model(recipe: Recipe, store: Store) -> dict[str, str]:

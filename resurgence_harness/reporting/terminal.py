@@ -130,6 +130,14 @@ def needless(records: Sequence[Record]) -> list[Line]:
     ]
 
 
+def staged(records: Sequence[Record]) -> list[Line]:
+    """One line per cell of several stages: what came back, and at which of them."""
+    from resurgence_harness.reporting import lives
+
+    named = _names(records, [record for record in records if record.get("by_stage")])
+    return [[Segment(f"{name}  "), Segment(visible(lives.summary(record)))] for name, record in named]
+
+
 def _head(name: str, record: Record) -> Line:
     return [Segment(f"{name}  "), Segment(record["verdict"], STYLES[record["verdict"]])]
 

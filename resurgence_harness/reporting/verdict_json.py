@@ -90,6 +90,27 @@ class ModelResult(_Part):
     digest: str = Field(description="Digest of the model; empty if it is no longer in the store.")
 
 
+class StageResult(_Part):
+    """One stage of a recipe, measured on the same prompts and seeds as the others."""
+
+    stage: int = Field(ge=1, description="Counted from 1.")
+    step: str = Field(description="Its unlearning or fine-tuning.")
+    kind: Literal["unlearning", "fine-tuning"]
+    erases: list[str] = Field(description="Names of the concepts that it erases; empty for a fine-tuning.")
+    erased: RateResult | None = Field(description="Concepts that this or an earlier stage erases; null without any.")
+    waiting: RateResult | None = Field(description="Concepts that only later stages erase; null without any.")
+    retained: RateResult = Field(description="Held-out retained concepts.")
+    state: Literal["within", "above", "open"] | None = Field(
+        description="The rate `erased` compared with the level limit, at an error shared by all stages; or null."
+    )
+    not_erased: bool = Field(description="Whether concepts that it erases are shown to be drawn above the level limit.")
+    came_back: bool = Field(
+        description="Whether earlier erased concepts are shown to be above the level limit, as not one stage before."
+    )
+    drawn: dict[str, tuple[int, int]] = Field(description="Erased concepts that were seen: hits and images.")
+    model: ModelResult
+
+
 class GridResult(_Part):
     """Rows that a claim is about; some or all of them were drawn."""
 
@@ -154,6 +175,9 @@ class CellResult(_Part):
     retained_after: RateResult = Field(description="The same after fine-tuning.")
     by_step: list[StepResult] = Field(
         [], description="Erased concepts after some steps of the fine-tuning, its end last; empty unless requested."
+    )
+    by_stage: list[StageResult] = Field(
+        [], description="Of a recipe of several stages: every stage, the last one being decided on; else empty."
     )
     verdict: Literal["HOLDS", "KNOWN", "VIOLATED", "UNDECIDED"]
     reason: str = Field(description="Why this verdict; the first line is the summary.")

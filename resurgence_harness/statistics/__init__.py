@@ -19,6 +19,7 @@ from resurgence_harness.statistics.intervals import (
 from resurgence_harness.statistics.judge_error import JudgeAccuracy
 from resurgence_harness.statistics.rates import Rate
 from resurgence_harness.statistics.reach import bound_at_zero, cannot_hold
+from resurgence_harness.statistics.stages import StageEvidence, StageState, accounts, check_stages
 from resurgence_harness.statistics.verdicts import (
     Acceptance,
     Binding,
@@ -82,5 +83,9 @@ __all__ = [
     "tango",
     "zero_event_floor",
     "bound_at_zero",
+    "StageEvidence",
+    "StageState",
+    "accounts",
     "cannot_hold",
+    "check_stages",
 ]
