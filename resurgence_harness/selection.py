@@ -17,7 +17,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from resurgence_harness.errors import UserError, sentence
-from resurgence_harness.finetuning import FINETUNINGS, BenignSet, FineTuning, GivenSet, ImageFolder, TrainingData
+from resurgence_harness.finetuning import (
+    FINETUNINGS,
+    BenignSet,
+    DreamBooth,
+    FineTuning,
+    GivenSet,
+    ImageFolder,
+    TrainingData,
+)
 from resurgence_harness.presets import (
     METHODS,
     PROFILES,
@@ -66,6 +74,9 @@ PAPER_RETAINED = 1250
 """Images of retained concepts in the paper profile: half of the paper's, since half of the concepts are held out."""
 CONTROL_IMAGES = 100
 """Minimum number of images of the base model for the positive control."""
+SUBJECT = 5
+"""Images of DreamBooth's subject if none are given, as many as in diffusers' example data set (diffusers/dog-example).
+The class images have the seeds from `dreambooth.FIRST_SEED` on."""
 BENIGN_SEED, RETAIN_SEED, FORGET_SEED = 100_001, 200_001, 300_001
 """First seeds of the images that fine-tunings and unlearnings train on; probes count up from 1, so none coincide."""
 
@@ -279,10 +290,8 @@ def plan_cell(cell: Cell, base: Base, *, task: Task, selection: Selection) -> Ce
     published = Recipe(base)
     unlearned = published.then(unlearning_step(cell, task, erased, settings, sampler))
     forbidden = tuple(alias for concept in erased for alias in concept.aliases)
-    data = training_data(task, base, selection, forbidden=forbidden)
-    given = {"data": data, "seed": cell.run, **settings[cell.finetuning]}
-    _check_complete(cell.finetuning, FINETUNINGS[cell.finetuning], given)
-    tuning = FINETUNINGS[cell.finetuning](**given)
+    tuning = finetuning_step(cell, task, base, selection, settings, sampler, forbidden=forbidden)
+    data = tuning.data
     steps = _steps(cell, selection, tuning.steps)
     tuned = unlearned.then(replace(tuning, save_at=steps))
     block = ceil(BLOCK / sampler.batch) * sampler.batch
@@ -324,13 +333,69 @@ def plan_cell(cell: Cell, base: Base, *, task: Task, selection: Selection) -> Ce
     )
 
 
-def training_data(task: Task, base: Base, selection: Selection, *, forbidden: Sequence[str] = ()) -> TrainingData:
+def finetuning_step(
+    cell: Cell,
+    task: Task,
+    base: Base,
+    selection: Selection,
+    settings: Settings,
+    sampler: Sampler,
+    *,
+    forbidden: Sequence[str] = (),
+) -> FineTuning:
+    """The fine-tuning of a cell: its training images, and its fields filled from the task and `settings_for`."""
+    kind = FINETUNINGS[cell.finetuning]
+    values: dict[str, Any] = {"seed": cell.run, **settings[cell.finetuning]}
+    if kind is DreamBooth:
+        values = {"class_prompt": class_prompt(task, selection, values), "sampler": sampler, **values}
+        subject = task.preserve[:1] if selection.data is None else None
+        values["data"] = training_data(task, base, selection, forbidden=forbidden, subject=subject)
+    else:
+        values["data"] = training_data(task, base, selection, forbidden=forbidden)
+    _check_complete(cell.finetuning, kind, values)
+    return kind(**values)
+
+
+def class_prompt(task: Task, selection: Selection, values: Mapping[str, Any]) -> str:
+    """DreamBooth's class prompt: the given one, else a photo of the class of the task's concepts.
+
+    UserError for given images without a class prompt: nothing else says what they show.
+    """
+    if given := values.get("class_prompt"):
+        return str(given)
+    if selection.data is not None:
+        raise UserError(
+            sentence(
+                "DreamBooth on given images needs the class of what they show.",
+                data=f"{len(selection.data)} given images",
+                do="Give --resurgence-set 'dreambooth.class_prompt=a photo of a dog', and if the captions do not name "
+                "the subject, 'dreambooth.instance_prompt=a photo of sks dog'.",
+            )
+        )
+    subject = task.preserve[0]
+    return f"a photo of {subject.kind or task.anchor or subject.name}"
+
+
+def training_data(
+    task: Task,
+    base: Base,
+    selection: Selection,
+    *,
+    forbidden: Sequence[str] = (),
+    subject: tuple[Concept, ...] | None = None,
+) -> TrainingData:
     """The fine-tuning images of a task: given ones, at the size of the sampled images, or those the base draws.
 
-    SpecError for a prompt or a caption that contains a name in `forbidden`.
+    `subject`: only drawn images of these concepts, `SUBJECT` in all. SpecError for a prompt or a caption that contains
+    a name in `forbidden`.
     """
     if selection.data is None:
-        return BenignSet(probe=benign_probe(task, base, selection), forbidden=tuple(forbidden))
+        probe = benign_probe(task, base, selection)
+        if subject is not None:
+            prompts = task.retained_prompts(subject, least=SUBJECT)[:SUBJECT]
+            seeds = ceil(SUBJECT / len(prompts))
+            probe = replace(probe, prompts=prompts, seeds=tuple(range(BENIGN_SEED, BENIGN_SEED + seeds)))
+        return BenignSet(probe=probe, forbidden=tuple(forbidden))
     sampler = Sampler(**settings_of(base, selection.changed, task=task.name)["sampler"])
     return GivenSet(folder=selection.data, height=sampler.height, width=sampler.width, forbidden=tuple(forbidden))
 

@@ -6,6 +6,8 @@ shs:
   projection: {kind: gradient-memory, margin: 0.1}
 mace:
   general: captions.txt          # beside this file
+
+The sections `finetunings` and `unlearnings` declare commands (commands.py).
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from typing import Any, NamedTuple
 
 from resurgence_harness.errors import UserError, sentence
 from resurgence_harness.presets import choices
+from resurgence_harness.presets.commands import SECTIONS, Declared, read_commands
 from resurgence_harness.strict_yaml import read_yaml
 
 
@@ -26,6 +29,8 @@ class SettingsFile(NamedTuple):
     """(group.field, value), in the file's order."""
     digest: str
     """sha256 of the file's text."""
+    commands: tuple[Declared, ...] = ()
+    """The declared commands; nothing is run or registered by reading them."""
 
 
 def read_settings(path: Path) -> SettingsFile:
@@ -37,6 +42,7 @@ def read_settings(path: Path) -> SettingsFile:
             sentence(f"The settings {path} set nothing.", do="Write a group and its values, as in docs/settings.md.")
         )
     changed = []
+    commands: list[Declared] = []
     for group, values in content.items():
         if not isinstance(values, dict) or not values:
             raise UserError(
@@ -45,10 +51,16 @@ def read_settings(path: Path) -> SettingsFile:
                     do="Write names and values below it, as in docs/settings.md.",
                 )
             )
+        if group in SECTIONS:
+            try:
+                commands += read_commands(group, values, path.absolute().parent)
+            except UserError as problem:
+                raise UserError(f"{path}: {problem}") from None
+            continue
         for name, value in values.items():
             key = f"{group}.{name}"
             try:
                 changed.append((key, choices.read(key, value, folder=path.absolute().parent)))
             except UserError as problem:
                 raise UserError(f"{path}: {problem}") from None
-    return SettingsFile(tuple(changed), hashlib.sha256(document.text.encode()).hexdigest())
+    return SettingsFile(tuple(changed), hashlib.sha256(document.text.encode()).hexdigest(), tuple(commands))

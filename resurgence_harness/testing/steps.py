@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import fields, is_dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +33,7 @@ def run_on(model: StableDiffusion, **surroundings: Any) -> Run:
         return sample(model, probe), [prompt.text for prompt, _ in probe.rows()]
 
     usual: dict[str, Any] = {"base": model, "base_digest": "base", "parent_digest": "base", "images": images}
+    usual["parent_images"] = images
     return Run(**(usual | surroundings))
 
 
@@ -93,7 +94,8 @@ def check_moves(step: Any, model: StableDiffusion, *, run: MakeRun = run_on) -> 
         moves=f"{type(step.moves).__name__}: {len(declared)} tensors, {_some(declared)}",
         do="Change a copy of the model and return it.",
     )
-    for part in ("vae", "text_encoder"):
+    declares_text = any(tensor.startswith("text_encoder.") for tensor in declared)
+    for part in ("vae",) if declares_text else ("vae", "text_encoder"):
         _require(
             getattr(out, part) is getattr(model, part), f"{name} replaced the {part}.", do="Steps change the U-Net."
         )
@@ -101,7 +103,7 @@ def check_moves(step: Any, model: StableDiffusion, *, run: MakeRun = run_on) -> 
     _require(not kinds, f"{name} left {_first(kinds)} in another precision.", tensors=_some(kinds), expected="float32")
     left = [
         parameter
-        for parameter, value in out.unet.named_parameters()
+        for parameter, value in _parameters(out)
         if value.requires_grad or getattr(value, "grad", None) is not None
     ]
     _require(
@@ -133,7 +135,7 @@ def check_surroundings(step: Any, model: StableDiffusion, *, run: MakeRun = run_
         tensors=_some(changed),
         do="Change the U-Net of model.copy(); text encoder and VAE are shared with the copy and must not change.",
     )
-    wanting = [one for one, value in model.unet.named_parameters() if value.requires_grad or value.grad is not None]
+    wanting = [one for one, value in _parameters(model) if value.requires_grad or value.grad is not None]
     _require(not wanting, f"{name} left a gradient at {_first(wanting)} of its input model.")
     found = _modules(model)
     others = [one for one in modules.keys() | found.keys() if modules.get(one) is not found.get(one)]
@@ -157,7 +159,7 @@ def check_grad_mode(step: Any, model: StableDiffusion, *, run: MakeRun = run_on)
         inside = _applied(step, model, run)
     do = "Wrap it in torch.inference_mode(False) and torch.enable_grad()."
     _same_bytes(plain, inside, f"{_named(step)} makes other bytes under inference mode.", do)
-    stuck = [one for one, value in inside.unet.named_parameters() if value.is_inference()]
+    stuck = [one for one, value in _parameters(inside) if value.is_inference()]
     _require(not stuck, f"{_named(step)} left {_first(stuck)} as an inference tensor.", do=do)
 
 
@@ -259,9 +261,16 @@ def _every_weight(model: StableDiffusion) -> dict[str, Tensor]:
     return {**tensors(model), **{f"vae.{name}": value for name, value in model.vae.state_dict().items()}}
 
 
+def _parameters(model: StableDiffusion) -> Iterator[tuple[str, Any]]:
+    """Parameters of the U-Net, and of the text encoder as "text_encoder.…"."""
+    yield from model.unet.named_parameters()
+    yield from ((f"text_encoder.{name}", value) for name, value in model.text_encoder.named_parameters())
+
+
 def _modules(model: StableDiffusion) -> dict[str, type]:
-    """Types of the U-Net's modules and attention processors, by name."""
+    """Types of the modules of U-Net and text encoder, and of the attention processors, by name."""
     found: dict[str, type] = {name: type(module) for name, module in model.unet.named_modules()}
+    found |= {f"text_encoder.{name}": type(module) for name, module in model.text_encoder.named_modules()}
     return found | {name: type(one) for name, one in model.unet.attn_processors.items()}
 
 

@@ -20,14 +20,18 @@ from resurgence_harness.finetuning import (
     FINETUNINGS,
     BenignSet,
     CrossAttentionOnly,
+    DoRA,
+    DreamBooth,
     FineTuning,
     Full,
     LoRA,
+    LoRATextEncoder,
     benign_losses,
     held_out,
 )
 from resurgence_harness.finetuning.benign import examples
 from resurgence_harness.finetuning.contract import denoising_losses
+from resurgence_harness.finetuning.dreambooth import PRIOR_ORDER, class_examples
 from resurgence_harness.specs import Probe, Prompt, Sampler
 from resurgence_harness.storing.keys import key
 from resurgence_harness.testing import check_finetuning
@@ -51,6 +55,17 @@ STEPS: dict[str, FineTuning] = {
     "lora": LoRA(data=DATA, steps=3, batch=4, learning_rate=1e-3),
     "full": Full(data=DATA, steps=3, batch=4, learning_rate=1e-3),
     "xattn": CrossAttentionOnly(data=DATA, steps=3, batch=4, learning_rate=1e-3),
+    "dora": DoRA(data=DATA, steps=3, batch=4, learning_rate=1e-3),
+    "lora-te": LoRATextEncoder(data=DATA, steps=3, batch=4, learning_rate=1e-3),
+    "dreambooth": DreamBooth(
+        data=DATA,
+        steps=3,
+        batch=4,
+        learning_rate=1e-3,
+        class_prompt="a photo of a person",
+        class_images=5,
+        sampler=DATA.probe.sampler,
+    ),
 }
 """Every fine-tuning, briefly."""
 KEYS = {
@@ -94,6 +109,11 @@ def test_the_first_loss_is_the_input_models(load: Load, style: str, word: str) -
     generator = torch.Generator().manual_seed(STEPS[word].seed)
     with torch.no_grad():
         loss = next(denoising_losses(model, examples(model, tiny_run(model), DATA), batch=4, generator=generator))
+        if isinstance(step := STEPS[word], DreamBooth):
+            assert step.prior is not None and len(step.prior) == facts["class images"] == 5
+            order = torch.Generator().manual_seed(step.seed + PRIOR_ORDER)
+            data = class_examples(model, tiny_run(model), step.prior)
+            loss = loss + next(denoising_losses(model, data, batch=4, generator=order))
     assert facts["loss"]["first"] == pytest.approx(loss.item(), rel=1e-5)
     assert facts["images"] == 6 and facts["samples seen"] == 12
 
@@ -106,7 +126,7 @@ def test_training_lowers_the_held_out_loss(model: StableDiffusion, word: str) ->
     latents, states = held_out(model, *run.images(probe))
     before = benign_losses(model, latents, states, seed=0)
 
-    rate = 1e-2 if word == "lora" else 1e-3
+    rate = 1e-2 if word in ("lora", "dora", "lora-te") else 1e-3
     trained = replace(STEPS[word], steps=25, learning_rate=rate).apply(model, run)
 
     after = benign_losses(trained, latents, states, seed=0)
