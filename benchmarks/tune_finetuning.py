@@ -26,9 +26,9 @@ from resurgence_harness.tasks import CELEBRITY
 from tests.tiny import tiny_run
 
 RATES = {
-    "dora": (3e-4, 1e-3, 3e-3),
-    "lora-te": (3e-4, 1e-3, 3e-3),
-    "dreambooth": (1e-5, 3e-5, 1e-4, 3e-4),
+    "dreambooth": (3e-6, 1e-5, 3e-5),
+    "dora": (1e-4, 3e-4, 1e-3, 3e-3),
+    "lora-te": (1e-4, 3e-4, 1e-3),
 }
 SIZES = {
     "dora": {"steps": 100, "batch": 8},

@@ -47,7 +47,7 @@ class Command:
     @property
     def described(self) -> str:
         """In one line, for plans."""
-        files = f", {len(self.files)} declared files" if self.files else ""
+        files = f", {len(self.files)} of its files declared" if self.files else ""
         return f"command {' '.join(self.words)}{files}, at most {self.timeout:g} seconds"
 
 

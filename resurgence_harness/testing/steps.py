@@ -46,22 +46,29 @@ def check_unlearning(step: Unlearning, model: StableDiffusion, *, run: MakeRun =
 def check_finetuning(step: FineTuning, model: StableDiffusion, *, run: MakeRun = run_on) -> None:
     """Test a fine-tuning's contract on a model; AssertionError names the tensor or the field that violates it."""
     _require(isinstance(step, FineTuning), f"{type(step).__name__} is not a FineTuning.", do="Derive from FineTuning.")
-    _check_step(step, model, run)
-    check_intermediate(step, model, run=run)
+    made = _check_step(step, model, run)
+    check_intermediate(step, model, run=run, made=made)
 
 
-def _check_step(step: Any, model: StableDiffusion, run: MakeRun) -> None:
+def _check_step(step: Any, model: StableDiffusion, run: MakeRun) -> StableDiffusion:
+    """Every check of a step; returns its model, which the checks share: the second of them shows that it is the same
+    each time."""
     check_key(step)
     check_surroundings(step, model, run=run)
-    check_repeatable(step, model, run=run)
-    check_moves(step, model, run=run)
-    check_grad_mode(step, model, run=run)
-    check_left_out_of_key(step, model, run=run)
+    made = _applied(step, model, run)
+    check_repeatable(step, model, run=run, made=made)
+    check_moves(step, model, run=run, made=made)
+    check_grad_mode(step, model, run=run, made=made)
+    check_left_out_of_key(step, model, run=run, made=made)
+    return made
 
 
-def check_repeatable(step: Any, model: StableDiffusion, *, run: MakeRun = run_on) -> None:
-    """The same spec gives the same bytes for any global random state."""
-    first = _applied(step, model, run)
+def check_repeatable(
+    step: Any, model: StableDiffusion, *, run: MakeRun = run_on, made: StableDiffusion | None = None
+) -> None:
+    """The same spec gives the same bytes for any global random state. `made`: the step's model, if it was made before,
+    here as in the other checks."""
+    first = made or _applied(step, model, run)
     with other_randomness():
         second = _applied(step, model, run)
     _same_bytes(
@@ -69,13 +76,15 @@ def check_repeatable(step: Any, model: StableDiffusion, *, run: MakeRun = run_on
     )
 
 
-def check_moves(step: Any, model: StableDiffusion, *, run: MakeRun = run_on) -> None:
+def check_moves(
+    step: Any, model: StableDiffusion, *, run: MakeRun = run_on, made: StableDiffusion | None = None
+) -> None:
     """At least one tensor changes, only tensors within `moves` change, and the other parts are the input's objects."""
     import torch
 
     from resurgence_harness.diffusion.model import difference, tensors
 
-    out, name = _applied(step, model, run), _named(step)
+    out, name = made or _applied(step, model, run), _named(step)
     moved, before, after = difference(out, model), tensors(model), tensors(out)
     for what, lost in (("lacks", before.keys() - after.keys()), ("has", after.keys() - before.keys())):
         _require(not lost, f"{name} made a model that {what} a tensor.", tensors=_some(lost))
@@ -150,11 +159,13 @@ def check_surroundings(step: Any, model: StableDiffusion, *, run: MakeRun = run_
         _require(not other, f"{name} replaced {kind.__name__}.{_first(other)} of diffusers.")
 
 
-def check_grad_mode(step: Any, model: StableDiffusion, *, run: MakeRun = run_on) -> None:
+def check_grad_mode(
+    step: Any, model: StableDiffusion, *, run: MakeRun = run_on, made: StableDiffusion | None = None
+) -> None:
     """Inference mode changes no byte of the result, and the result can be trained further."""
     import torch
 
-    plain = _applied(step, model, run)
+    plain = made or _applied(step, model, run)
     with torch.inference_mode():
         inside = _applied(step, model, run)
     do = "Wrap it in torch.inference_mode(False) and torch.enable_grad()."
@@ -201,9 +212,11 @@ def check_key(step: Any) -> None:
         )
 
 
-def check_left_out_of_key(step: Any, model: StableDiffusion, *, run: MakeRun = run_on) -> None:
+def check_left_out_of_key(
+    step: Any, model: StableDiffusion, *, run: MakeRun = run_on, made: StableDiffusion | None = None
+) -> None:
     """A field that is not in the key changes no byte."""
-    plain = None
+    plain = made
     for one in fields(step):
         if one.metadata.get("key", True):
             continue
@@ -219,7 +232,9 @@ def check_left_out_of_key(step: Any, model: StableDiffusion, *, run: MakeRun = r
         )
 
 
-def check_intermediate(step: FineTuning, model: StableDiffusion, *, run: MakeRun = run_on) -> None:
+def check_intermediate(
+    step: FineTuning, model: StableDiffusion, *, run: MakeRun = run_on, made: StableDiffusion | None = None
+) -> None:
     """The model saved at step k equals the result of `at(k)` bit for bit; saving does not change the final model."""
     saved: dict[int, StableDiffusion] = {}
     steps = tuple(sorted({1, max(step.steps - 1, 1), step.steps}))
@@ -233,7 +248,7 @@ def check_intermediate(step: FineTuning, model: StableDiffusion, *, run: MakeRun
             f"The model that {name} saved after step {number} is not that of a run of {number} steps.",
             "Save a copy in plain weights, and draw every random number from the step's own generator.",
         )
-    _same_bytes(end, _applied(step, model, run), f"Saving changes what {name} makes.", "")
+    _same_bytes(end, made or _applied(step, model, run), f"Saving changes what {name} makes.", "")
 
 
 def _applied(step: Any, model: StableDiffusion, run: MakeRun) -> StableDiffusion:
