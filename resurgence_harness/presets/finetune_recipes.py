@@ -61,7 +61,7 @@ FINETUNE_RECIPES: dict[str, Recipe] = {
         title="DoRA, diffusers' script with --use_dora and its defaults",
         source=_diffusers("examples/advanced_diffusion_training/train_dreambooth_lora_sd15_advanced.py"),
         values={"batch": 4, "learning_rate": 1e-4, "rank": 4, **_SCRIPT},
-        ours={"steps": (500, "theirs is one epoch; 500 as its README has for LoRA")},
+        ours={"steps": (500, "theirs is one epoch; 500 as examples/dreambooth/README.md has for LoRA")},
         differs=(_OWN_WORDS, "Weight decay: 1e-2 as in the other scripts; 1e-4 in this one."),
     ),
     "lora-te": Recipe(
