@@ -26,7 +26,7 @@ from resurgence_harness.tasks import CELEBRITY
 from tests.tiny import tiny_run
 
 RATES = {
-    "dreambooth": (3e-6, 1e-5, 3e-5),
+    "dreambooth": (1e-6, 3e-6, 1e-5, 3e-5),
     "dora": (1e-4, 3e-4, 1e-3, 3e-3),
     "lora-te": (1e-4, 3e-4, 1e-3),
 }

@@ -357,7 +357,7 @@ def finetuning_step(
 
 
 def class_prompt(task: Task, selection: Selection, values: Mapping[str, Any]) -> str:
-    """DreamBooth's class prompt: the given one, else a photo of the class of the task's concepts.
+    """DreamBooth's class prompt: the given one, else a photo of the subject's kind.
 
     UserError for given images without a class prompt: nothing else says what they show.
     """
@@ -373,7 +373,7 @@ def class_prompt(task: Task, selection: Selection, values: Mapping[str, Any]) ->
             )
         )
     subject = task.preserve[0]
-    return f"a photo of {subject.kind or task.anchor or subject.name}"
+    return f"a photo of {subject.kind or subject.name}"  # the task's anchor is for what it erases
 
 
 def training_data(

@@ -34,7 +34,7 @@ MINUTES = 30
 """`Method.minutes` of a command: started before the built-in methods."""
 LONGEST = 30 * 24 * 3600
 """Largest time limit, in seconds."""
-_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}")
+_NAME = re.compile(r"[a-z][a-z0-9_-]{0,39}")
 _ENTRIES = ("command", "files", "timeout", "environment")
 _SKIPPED = ("__pycache__", ".git")
 
@@ -56,7 +56,7 @@ def read_commands(section: str, content: object, folder: Path) -> Iterator[Decla
     for name, entry in content.items():
         place = f"{section}.{name}"
         if not isinstance(name, str) or not _NAME.fullmatch(name):
-            raise _wrong(section, name, "a name of lower-case letters, digits, hyphens and underscores")
+            raise _wrong(section, name, "a name of lower-case letters, digits, hyphens and underscores, a letter first")
         if not isinstance(entry, dict) or "command" not in entry:
             raise _wrong(place, entry, "command: [program, argument, …]")
         for other in entry:
