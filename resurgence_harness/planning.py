@@ -17,6 +17,7 @@ from typing import NamedTuple, Protocol
 
 from resurgence_harness.finetuning.benign import BenignSet
 from resurgence_harness.finetuning.contract import FineTuning
+from resurgence_harness.finetuning.dreambooth import DreamBooth
 from resurgence_harness.finetuning.given import GivenSet
 from resurgence_harness.registry import in_key
 from resurgence_harness.specs import Probe, Recipe, Sampler, SampleRequest, Step
@@ -179,6 +180,12 @@ def probes_of(step: Step) -> tuple[Probe, ...]:
     return tuple(value for value in vars(step).values() if isinstance(value, Probe))
 
 
+def parent_probes_of(step: Step) -> tuple[Probe, ...]:
+    """Probes that the model before a step draws for it: DreamBooth's class images."""
+    prior = step.prior if isinstance(step, DreamBooth) else None
+    return () if prior is None else (prior,)
+
+
 def describe_recipe(recipe: Recipe) -> str:
     """A label with the number of concepts: "micro → esd(10) → lora"."""
     names = [recipe.base.name or recipe.base.digest[:8]]
@@ -275,6 +282,8 @@ def _built(store: Store, pace: Pace, recipes: Sequence[Recipe]) -> Iterator[Acti
         if reason is not Condition.PRESENT:
             for probe in probes:
                 yield from _drawn(store, pace, Recipe(recipe.base), probe)
+            for probe in parent_probes_of(step):
+                yield from _drawn(store, pace, recipe.before, probe)
         work = training(step)
         scale = _training_scale(step, probes)
         declared = SECONDS_PER_UPDATE * scale if work.units > 1 else SECONDS_PER_SOLVE

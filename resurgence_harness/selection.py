@@ -17,7 +17,15 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from resurgence_harness.errors import UserError, sentence
-from resurgence_harness.finetuning import FINETUNINGS, BenignSet, FineTuning, GivenSet, ImageFolder, TrainingData
+from resurgence_harness.finetuning import (
+    FINETUNINGS,
+    BenignSet,
+    DreamBooth,
+    FineTuning,
+    GivenSet,
+    ImageFolder,
+    TrainingData,
+)
 from resurgence_harness.presets import (
     METHODS,
     PROFILES,
@@ -71,6 +79,9 @@ STAGE_IMAGES = {"after": 100, "retained_after": 50}
 """Arm of the final model → minimum number of its first images on which each earlier stage of a life is measured."""
 STAGE_SEEDS = 1_000
 """Between the training seeds of a life's unlearnings, and between those of its fine-tunings."""
+SUBJECT = 5
+"""Images of DreamBooth's subject if none are given, as many as in diffusers' example data set (diffusers/dog-example).
+The class images have the seeds from `dreambooth.FIRST_SEED` on."""
 BENIGN_SEED, RETAIN_SEED, FORGET_SEED = 100_001, 200_001, 300_001
 """First seeds of the images that fine-tunings and unlearnings train on; probes count up from 1, so none coincide."""
 
@@ -442,25 +453,76 @@ def _stages(cell: Cell, published: Recipe, task: Task, selection: Selection, sam
         else:
             forbidden = tuple(alias for concept in names.values() for alias in concept.aliases)
             own = selection if stage.data is None else replace(selection, data=stage.data)
-            given = {
-                "data": training_data(task, published.base, own, forbidden=forbidden),
-                "seed": seed,
-                **settings[stage.name],
-            }
-            _check_complete(stage.name, FINETUNINGS[stage.name], given)
-            step = FINETUNINGS[stage.name](**given)
+            tuned = replace(cell, finetuning=stage.name, run=seed)
+            step = finetuning_step(tuned, task, published.base, own, settings, sampler, forbidden=forbidden)
         recipe = recipe.then(step)
         made.append(_Made(recipe, concepts))
     return made
 
 
-def training_data(task: Task, base: Base, selection: Selection, *, forbidden: Sequence[str] = ()) -> TrainingData:
+def finetuning_step(
+    cell: Cell,
+    task: Task,
+    base: Base,
+    selection: Selection,
+    settings: Settings,
+    sampler: Sampler,
+    *,
+    forbidden: Sequence[str] = (),
+) -> FineTuning:
+    """The fine-tuning of a cell: its training images, and its fields filled from the task and `settings_for`."""
+    kind = FINETUNINGS[cell.finetuning]
+    values: dict[str, Any] = {"seed": cell.run, **settings[cell.finetuning]}
+    if kind is DreamBooth:
+        values = {"class_prompt": class_prompt(task, selection, values), "sampler": sampler, **values}
+        subject = task.preserve[:1] if selection.data is None else None
+        values["data"] = training_data(task, base, selection, forbidden=forbidden, subject=subject)
+    else:
+        values["data"] = training_data(task, base, selection, forbidden=forbidden)
+    _check_complete(cell.finetuning, kind, values)
+    return kind(**values)
+
+
+def class_prompt(task: Task, selection: Selection, values: Mapping[str, Any]) -> str:
+    """DreamBooth's class prompt: the given one, else a photo of the subject's kind.
+
+    UserError for given images without a class prompt: nothing else says what they show.
+    """
+    if given := values.get("class_prompt"):
+        return str(given)
+    if selection.data is not None:
+        raise UserError(
+            sentence(
+                "DreamBooth on given images needs the class of what they show.",
+                data=f"{len(selection.data)} given images",
+                do="Give --resurgence-set 'dreambooth.class_prompt=a photo of a dog', and if the captions do not name "
+                "the subject, 'dreambooth.instance_prompt=a photo of sks dog'.",
+            )
+        )
+    subject = task.preserve[0]
+    return f"a photo of {subject.kind or subject.name}"  # the task's anchor is for what it erases
+
+
+def training_data(
+    task: Task,
+    base: Base,
+    selection: Selection,
+    *,
+    forbidden: Sequence[str] = (),
+    subject: tuple[Concept, ...] | None = None,
+) -> TrainingData:
     """The fine-tuning images of a task: given ones, at the size of the sampled images, or those the base draws.
 
-    SpecError for a prompt or a caption that contains a name in `forbidden`.
+    `subject`: only drawn images of these concepts, `SUBJECT` in all. SpecError for a prompt or a caption that contains
+    a name in `forbidden`.
     """
     if selection.data is None:
-        return BenignSet(probe=benign_probe(task, base, selection), forbidden=tuple(forbidden))
+        probe = benign_probe(task, base, selection)
+        if subject is not None:
+            prompts = task.retained_prompts(subject, least=SUBJECT)[:SUBJECT]
+            seeds = ceil(SUBJECT / len(prompts))
+            probe = replace(probe, prompts=prompts, seeds=tuple(range(BENIGN_SEED, BENIGN_SEED + seeds)))
+        return BenignSet(probe=probe, forbidden=tuple(forbidden))
     sampler = Sampler(**settings_of(base, selection.changed, task=task.name)["sampler"])
     return GivenSet(folder=selection.data, height=sampler.height, width=sampler.width, forbidden=tuple(forbidden))
 

@@ -120,7 +120,8 @@ def test_runs_differ_in_their_training_seeds_alone() -> None:
 @pytest.mark.parametrize("finetuning", FINETUNINGS)
 def test_every_method_and_fine_tuning_can_be_planned(method: str, finetuning: str) -> None:
     """Each word makes a recipe with a key of its own."""
-    plan = planned(f"{method}-1-{finetuning}")
+    cell = Cell(task=CELEBRITY.name, method=method, count=1, finetuning=finetuning)
+    plan = plan_cell(cell, MICRO, task=CELEBRITY, selection=Selection())
     assert len(plan.tuned.steps) == 2
     assert key("checkpoint", plan.tuned) != key("checkpoint", planned("uce-1-lora", seeds=7).unlearned)
 
@@ -234,7 +235,7 @@ def test_a_change_reaches_the_step() -> None:
     ("selection", "words"),
     [
         ({"methods": ("esx",)}, 'There is no method "esx".'),
-        ({"finetunings": ("dreambooth",)}, 'There is no fine-tuning "dreambooth".'),
+        ({"finetunings": ("dreamboat",)}, 'There is no fine-tuning "dreamboat".'),
         ({"profile": "tiny"}, 'There is no profile "tiny".'),
         ({"counts": (0,)}, "0 concepts cannot be erased."),
         ({"seeds": 0}, "--resurgence-seeds is 0."),

@@ -182,4 +182,5 @@ def tiny_run(base: StableDiffusion, **surroundings: Any) -> Run:
         return sample(base, probe), [prompt.text for prompt, _ in probe.rows()]
 
     usual: dict[str, Any] = {"base": base, "base_digest": "tiny", "parent_digest": "tiny", "images": images}
+    usual["parent_images"] = images
     return Run(**(usual | surroundings))

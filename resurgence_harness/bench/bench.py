@@ -39,6 +39,7 @@ from resurgence_harness.planning import (
     judging,
     judgments_key,
     losses_key,
+    parent_probes_of,
     probes_of,
     step_prefixes,
 )
@@ -191,6 +192,8 @@ class Bench:
         inputs = {artifact.key: artifact.digest for artifact in chain}
         for probe in probes_of(step):
             self.drawn(Recipe(recipe.base), probe)
+        for probe in parent_probes_of(step):
+            self.drawn(parent, probe)
         self.model_cache.base(recipe)  # loaded first, so that its time does not count as build time
 
         def build(folder: Path) -> dict[str, Any]:

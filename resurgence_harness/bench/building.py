@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,8 +36,8 @@ def apply(
     used: dict[str, str] = {}
     effect = Effect(bench, recipe, before, used)
 
-    def images(probe: Probe) -> tuple[np.ndarray, list[str]]:
-        artifact = bench.drawn(Recipe(recipe.base), probe)
+    def drawn(by: Recipe, probe: Probe) -> tuple[np.ndarray, list[str]]:
+        artifact = bench.drawn(by, probe)
         used[artifact.key] = artifact.digest
         return read_images(artifact, probe), [prompt.text for prompt, _ in probe.rows()]
 
@@ -67,13 +69,19 @@ def apply(
             lambda folder: facts(changed, folder, None),  # the training's time is recorded with the final checkpoint
         )
 
+    def keep(name: str, path: Path) -> None:
+        shutil.move(path, folder / name)
+
     run = Run(
         base=bench.model_cache.base(recipe),
         base_digest=recipe.base.digest,
         parent_digest=chain_digest(recipe.base, chain),
         device=bench.device,
-        images=images,
+        images=partial(drawn, Recipe(recipe.base)),
+        parent_images=partial(drawn, recipe.before),
         cached=cached,
+        folder=folder,
+        keep=keep,
         progress=lambda done, total, loss: progress(f"building {label}", done, total, loss),
         record=recorded.__setitem__,
         save=save,

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from resurgence_harness.bench.files import read_images
 from resurgence_harness.bench.making import Workshop
+from resurgence_harness.diffusion import moves
 from resurgence_harness.planning import held_out_probe
 from resurgence_harness.specs import Recipe
 
@@ -22,13 +23,16 @@ class Effect:
         from resurgence_harness.finetuning.given import draws_for, given_held_out
 
         self._before: list[float] | None = None
+        self._encoder: object = None
         step = recipe.steps[-1]
         if not isinstance(step, FineTuning):
             return
         if isinstance(step.data, GivenSet):
+            texts = [row.caption for row in step.data.folder.held_out]
             self._latents, self._states = given_held_out(before, step.data)
             self._seed, self._draws = 0, draws_for(len(self._latents))
-            self._before = self._measure(before)
+            self._texts, self._cut = texts, frozenset(texts)
+            self._encoder, self._before = before.text_encoder, self._measure(before)
             return
         probe = held_out_probe(step.data.probe)
         drawn = bench.drawn(Recipe(recipe.base), probe)
@@ -36,7 +40,8 @@ class Effect:
         texts = [prompt.text for prompt, _ in probe.rows()]
         self._latents, self._states = held_out(before, read_images(drawn, probe), texts)
         self._seed, self._draws = probe.seeds[0], 4
-        self._before = self._measure(before)
+        self._texts, self._cut = texts, frozenset[str]()
+        self._encoder, self._before = before.text_encoder, self._measure(before)
 
     def losses(self, changed: StableDiffusion) -> dict[str, list[float]] | None:
         """Losses per image, paired by image, noise and timestep; None for a step other than a fine-tuning."""
@@ -47,4 +52,7 @@ class Effect:
     def _measure(self, model: StableDiffusion) -> list[float]:
         from resurgence_harness.finetuning import benign_losses
 
-        return benign_losses(model, self._latents, self._states, seed=self._seed, draws=self._draws)
+        states = self._states
+        if self._encoder is not None and model.text_encoder is not self._encoder:  # the step trained it as well
+            states = moves.encode_texts(model, self._texts, may_be_cut=self._cut)
+        return benign_losses(model, self._latents, states, seed=self._seed, draws=self._draws)

@@ -46,6 +46,8 @@ def describe_recipe(plan: CellPlan, step: object) -> str:
     from resurgence_harness.presets.recipes import FAMILY
 
     name = str(getattr(step, "name", ""))
+    if hasattr(step, "command"):
+        return f"{name}: a command of the settings file"
     if preset_of(plan.base.base) == "micro" and name in PRESETS["micro"]:
         return f"{name}: the microworld's values"
     recipe = recipe_of(name, plan.task.name) or recipe_of(name, FAMILY)
@@ -56,9 +58,12 @@ def describe_values(step: object) -> str:
     """The settings of a step, in one line."""
     from dataclasses import fields
 
+    from resurgence_harness.diffusion.commands import Command
     from resurgence_harness.presets.choices import NOT_CHOSEN
     from resurgence_harness.presets.origins import shown
 
+    if isinstance(command := getattr(step, "command", None), Command):
+        return command.described
     values = []
     for one in fields(step):  # type: ignore[arg-type]
         value = getattr(step, one.name)

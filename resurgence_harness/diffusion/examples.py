@@ -46,8 +46,13 @@ class Noised(NamedTuple):
     """y_t [n, 4, h, w]: ε, or v for a v-prediction model."""
 
 
-def noised(model: StableDiffusion, data: Examples, rows: Tensor, *, generator: Generator) -> Noised:
-    """The images `rows` at uniform t, x_0 sampled from the VAE's posterior. Order of random draws: t, noise, x_0."""
+def noised(
+    model: StableDiffusion, data: Examples, rows: Tensor, *, generator: Generator, offset: float = 0.0
+) -> Noised:
+    """The images `rows` at uniform t, x_0 sampled from the VAE's posterior. Order of random draws: t, noise, x_0.
+
+    `offset`: noise offset, ε = noise + offset · o with one o ~ N(0, 1) per image and channel, drawn last; 0 draws none.
+    """
     import torch
 
     device = data.mean.device
@@ -56,6 +61,8 @@ def noised(model: StableDiffusion, data: Examples, rows: Tensor, *, generator: G
     noise = torch.randn(shape, generator=generator).to(device)
     rows = rows.to(device)
     x_0 = data.mean[rows] + data.deviation[rows] * torch.randn(shape, generator=generator).to(device)
+    if offset:
+        noise = noise + offset * torch.randn((*shape[:2], 1, 1), generator=generator).to(device)
     return Noised(
         x_t=moves.add_noise(model, x_0, noise, t),
         t=t,

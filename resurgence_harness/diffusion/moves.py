@@ -62,21 +62,31 @@ def encode_texts(model: StableDiffusion, texts: Sequence[str], *, may_be_cut: Co
     """
     import torch
 
-    check_texts(model.tokenizer, texts, may_be_cut=may_be_cut)
     distinct = list(dict.fromkeys(texts))
     states = []
+    ids = text_ids(model, distinct, may_be_cut=may_be_cut)
     with torch.no_grad():
         for low in range(0, len(distinct), BATCH):
-            padded = model.tokenizer(
-                distinct[low : low + BATCH],
-                padding="max_length",
-                truncation=True,  # only those in may_be_cut are longer
-                max_length=model.tokenizer.model_max_length,
-                return_tensors="pt",
-            )
-            states.append(model.text_encoder(padded.input_ids.to(model.device))[0])
+            states.append(model.text_encoder(ids[low : low + BATCH])[0])
     place = {text: index for index, text in enumerate(distinct)}
     return torch.cat(states)[[place[text] for text in texts]]
+
+
+def text_ids(model: StableDiffusion, texts: Sequence[str], *, may_be_cut: Collection[str] = ()) -> Tensor:
+    """Token ids [n, L] on the model's device, padded to L as the model was trained with.
+
+    Texts in `may_be_cut` are truncated to L; UserError for any other that is too long, or that has unknown words.
+    """
+    check_texts(model.tokenizer, texts, may_be_cut=may_be_cut)
+    padded = model.tokenizer(
+        list(texts),
+        padding="max_length",
+        truncation=True,  # only those in may_be_cut are longer
+        max_length=model.tokenizer.model_max_length,
+        return_tensors="pt",
+    )
+    ids: Tensor = padded.input_ids.to(model.device)
+    return ids
 
 
 def filled(tokenizer: Any, template: str, subject: str) -> tuple[str, range]:

@@ -1,4 +1,4 @@
-"""Choices of the UNet's parameters that a step may train: each is a type with a method `selects(name)`.
+"""Choices of parameters that a step may train: each is a type with a method `selects(name)`.
 
 Names are those of `model.tensors`: "unet." and the diffusers name. In quotes: the names in ESD's legacy code.
 
@@ -10,6 +10,8 @@ Names are those of `model.tensors`: "unet." and the diffusers name. In quotes: t
     TwoSelfAttentions   (SHS's trim)    attn1 of up_blocks.1.attentions.1 and      10,                        1.0 %
                                         up_blocks.2.attentions.1
     Everything          "full"          the whole UNet                             686,                      100 %
+    TextProjections     (LoRA)          q_proj, k_proj, v_proj, out_proj of the text encoder, weights only
+    TextEncoder                         the whole text encoder
 
 Sources: rohitgandikota/erasing a2189e9 (train-esd.py); JingWu321/Scissorhands 73ae065 (output_blocks.4, .7). The
 name map LDM → diffusers is output_blocks.i → up_blocks.(i // 3), layer i % 3; out.* → conv_norm_out, conv_out;
@@ -27,13 +29,13 @@ from resurgence_harness.errors import SpecError, sentence
 
 
 class Parameters(ABC):
-    """A rule on names of the UNet's tensors."""
+    """A rule on names of the tensors of the UNet and the text encoder."""
 
     name: ClassVar[str]
 
     @abstractmethod
     def selects(self, name: str) -> bool:
-        """Whether the tensor of this name ("unet.down_blocks.0…") may be trained."""
+        """Whether the tensor of this name ("unet.down_blocks.0…", "text_encoder.…") may be trained."""
 
 
 @final
@@ -124,6 +126,31 @@ class Everything(Parameters):
     def selects(self, name: str) -> bool:
         """True for every tensor of the UNet."""
         return name.startswith("unet.")
+
+
+@final
+@dataclass(frozen=True)
+class TextProjections(Parameters):
+    """The weights of q, k, v and the output projection of the text encoder's attention: what LoRA changes there."""
+
+    name: ClassVar[str] = "text-projections"
+
+    def selects(self, name: str) -> bool:
+        """True for the four projection weights of every layer; their biases stay."""
+        projections = (".q_proj.weight", ".k_proj.weight", ".v_proj.weight", ".out_proj.weight")
+        return name.startswith("text_encoder.") and ".self_attn." in name and name.endswith(projections)
+
+
+@final
+@dataclass(frozen=True)
+class TextEncoder(Parameters):
+    """The whole text encoder."""
+
+    name: ClassVar[str] = "text-encoder"
+
+    def selects(self, name: str) -> bool:
+        """True for every tensor of the text encoder."""
+        return name.startswith("text_encoder.")
 
 
 def selected(rule: Parameters, names: Iterable[str]) -> list[str]:

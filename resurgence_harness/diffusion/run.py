@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from resurgence_harness.errors import HarnessError, sentence
@@ -47,9 +48,15 @@ class Run:
     """Where tensors are computed."""
     images: Callable[[Probe], tuple[np.ndarray, list[str]]] = _no_images
     """The base's images of a probe: uint8 [n, h, w, 3], and the n texts they were drawn from."""
+    parent_images: Callable[[Probe], tuple[np.ndarray, list[str]]] = _no_images
+    """The same, drawn by the model that `apply` is given."""
     cached: Callable[[str, object, Callable[[], dict[str, Tensor]]], dict[str, Tensor]] = _compute
     """cached(kind, spec, build): tensors kept in the store under key(kind, spec). Every spec that the steps pass holds
     the digest of the model it was computed with, so nothing needs to be added to it."""
+    folder: Path | None = None
+    """A folder for a step's temporary files; None: the system's."""
+    keep: Callable[[str, Path], None] = _ignore
+    """keep(name, path): moves a file beside the result's weights, under this name."""
     progress: Callable[[int, int, float | None], None] = _ignore
     """progress(done, total, loss): called after each training step; loss is None if there is none."""
     record: Callable[[str, object], None] = _ignore

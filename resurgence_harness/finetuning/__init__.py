@@ -7,11 +7,15 @@ from resurgence_harness.finetuning.augmenting import NoFlip, RandomFlip
 from resurgence_harness.finetuning.benign import BenignSet, benign_losses, held_out
 from resurgence_harness.finetuning.contract import FineTuning, TrainingData
 from resurgence_harness.finetuning.cross_attention import CrossAttentionOnly
+from resurgence_harness.finetuning.dora import DoRA
+from resurgence_harness.finetuning.dreambooth import DreamBooth
 from resurgence_harness.finetuning.full import Full
 from resurgence_harness.finetuning.given import GivenSet
 from resurgence_harness.finetuning.image_folder import ImageFolder, read_folder
 from resurgence_harness.finetuning.lora import LoRA
+from resurgence_harness.finetuning.lora_text_encoder import LoRATextEncoder
 from resurgence_harness.finetuning.schedules import Constant, Cosine
+from resurgence_harness.finetuning.weighting import MinSNR, Unweighted
 from resurgence_harness.registry import BUILT_IN, Given, Table, register
 
 
@@ -30,7 +34,7 @@ def _read(given: object) -> Given:
 
 FINETUNINGS: Table[type[FineTuning]] = Table("finetuning", _read)
 """Every fine-tuning by its name in node ids."""
-for _kind in (LoRA, Full, CrossAttentionOnly):
+for _kind in (LoRA, Full, CrossAttentionOnly, DoRA, LoRATextEncoder, DreamBooth):
     register("finetuning", _kind, BUILT_IN)
 
 
@@ -40,14 +44,19 @@ __all__ = [
     "Constant",
     "Cosine",
     "CrossAttentionOnly",
+    "DoRA",
+    "DreamBooth",
     "FineTuning",
     "Full",
     "GivenSet",
     "ImageFolder",
     "LoRA",
+    "LoRATextEncoder",
+    "MinSNR",
     "NoFlip",
     "RandomFlip",
     "TrainingData",
+    "Unweighted",
     "benign_losses",
     "held_out",
     "read_folder",

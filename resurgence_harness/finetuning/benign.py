@@ -51,6 +51,11 @@ class BenignSet:
         return len(self.probe)
 
     @property
+    def captions(self) -> tuple[str, ...]:
+        """The texts of its prompts, in the order of the rows of `Examples.states`."""
+        return tuple(prompt.text for prompt in self.probe.prompts)
+
+    @property
     def label(self) -> str:
         """The set in one line, for reports."""
         return f"{counted(len(self), 'image')} drawn by the base, for {counted(len(self.probe.prompts), 'prompt')}"

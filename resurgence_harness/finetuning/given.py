@@ -80,6 +80,11 @@ class GivenSet:
         return len(self.folder.training)
 
     @property
+    def captions(self) -> tuple[str, ...]:
+        """The different captions of the training images, in the order of the rows of `Examples.states`."""
+        return tuple(dict.fromkeys(row.caption for row in self.folder.training))
+
+    @property
     def label(self) -> str:
         """The set in one line, for reports."""
         return (
@@ -118,7 +123,7 @@ def given_examples(model: StableDiffusion, run: Run, data: GivenSet, *, mirrored
     moves.check_texts(model.tokenizer, captions, may_be_cut=frozenset(captions))
     check_tokens(model.tokenizer, captions, data.forbidden)
     rows = data.folder.training
-    texts = list(dict.fromkeys(row.caption for row in rows))
+    texts = data.captions
     place = {text: index for index, text in enumerate(texts)}
 
     def encode(side: str) -> dict[str, Tensor]:

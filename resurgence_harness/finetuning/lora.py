@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, final
 
 from resurgence_harness.diffusion.model import tensors
-from resurgence_harness.diffusion.parameters import Parameters, Projections, selected
+from resurgence_harness.diffusion.parameters import Parameters, Projections, TextProjections, selected
 from resurgence_harness.diffusion.ranges import whole
 from resurgence_harness.finetuning.contract import FineTuning, train
 
@@ -64,16 +64,34 @@ class LoRA(FineTuning):
             return merged(model, layers)
 
 
-def add_adapter(model: StableDiffusion, *, rank: int, seed: int) -> dict[str, Any]:
-    """Add a new adapter to the UNet, in place. Returns peft's layers by the name of the adapted weight."""
-    import torch
-    from peft import LoraConfig
+def add_adapter(model: StableDiffusion, *, rank: int, seed: int, decomposed: bool = False) -> dict[str, Any]:
+    """Add a new adapter to the UNet, in place. Returns peft's layers by the name of the adapted weight.
 
-    targets = [name.removeprefix("unet.").removesuffix(".weight") for name in selected(Projections(), tensors(model))]
-    config = LoraConfig(r=rank, lora_alpha=rank, init_lora_weights="gaussian", target_modules=targets)
+    `decomposed`: a DoRA instead of a LoRA.
+    """
+    return _adapted(model, "unet", Projections(), rank=rank, seed=seed, decomposed=decomposed)
+
+
+def add_text_adapter(model: StableDiffusion, *, rank: int, seed: int) -> dict[str, Any]:
+    """The same for the text encoder, which must be the model's own."""
+    return _adapted(model, "text_encoder", TextProjections(), rank=rank, seed=seed)
+
+
+def _adapted(
+    model: StableDiffusion, part: str, rule: Parameters, *, rank: int, seed: int, decomposed: bool = False
+) -> dict[str, Any]:
+    import torch
+    from peft import LoraConfig, inject_adapter_in_model
+
+    module = getattr(model, part)
+    names = selected(rule, tensors(model))
+    targets = [name.removeprefix(f"{part}.").removesuffix(".weight") for name in names]
+    config = LoraConfig(
+        r=rank, lora_alpha=rank, init_lora_weights="gaussian", target_modules=targets, use_dora=decomposed
+    )
     with torch.random.fork_rng():
-        model.unet.add_adapter(config, adapter_name=ADAPTER)
-    layers = {f"unet.{target}.weight": model.unet.get_submodule(target) for target in targets}
+        inject_adapter_in_model(config, module, adapter_name=ADAPTER)
+    layers = {f"{part}.{target}.weight": module.get_submodule(target) for target in targets}
     generator = torch.Generator("cpu").manual_seed(seed)
     with torch.no_grad():
         for layer in layers.values():

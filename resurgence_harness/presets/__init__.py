@@ -13,6 +13,7 @@ from __future__ import annotations
 from resurgence_harness.presets.bases import check_size, image_of, preset_of
 from resurgence_harness.presets.choices import plain, written
 from resurgence_harness.presets.choices import read as choice
+from resurgence_harness.presets.commands import register_commands
 from resurgence_harness.presets.methods import METHODS, SEVEN, Method, check_names
 from resurgence_harness.presets.profiles import PROFILES, Profile
 from resurgence_harness.presets.settings import (
@@ -50,6 +51,7 @@ __all__ = [
     "plain",
     "preset_of",
     "read_settings",
+    "register_commands",
     "settings_for",
     "settings_of",
     "written",

@@ -28,7 +28,7 @@ from resurgence_harness.presets.stepping import check_steps
 from resurgence_harness.specs import Concept, Sampler
 from resurgence_harness.unlearning import CaptionFile, CaptionSample, GivenMasks, SegmentedMasks
 
-NOT_CHOSEN = ("concepts", "forget", "data", "save_at")
+NOT_CHOSEN = ("concepts", "forget", "data", "save_at", "sampler")
 """Fields that the cell fills in; they cannot be set."""
 
 AT_PLACES: Mapping[type[Any], tuple[str, ...]] = {
@@ -75,7 +75,12 @@ def _chosen(owner: type[Any]) -> Mapping[str, Any]:
         ) from None
     # Retain images are a probe, which cannot be written as a value; sets of names can.
     left_out = {*NOT_CHOSEN, "retain"}
-    return {one.name: hints[one.name] for one in fields(owner) if one.name not in left_out}
+    allowed = getattr(owner, "settable", None)
+    return {
+        one.name: hints[one.name]
+        for one in fields(owner)
+        if one.name not in left_out and (allowed is None or one.name in allowed)
+    }
 
 
 def read(key: str, value: object, *, folder: Path | None = None) -> Any:

@@ -42,6 +42,11 @@ mace:
 lora:
   schedule: constant
   flip: none
+  weighting: {kind: min-snr, gamma: 5}                 # off by default, as in diffusers' scripts
+  noise_offset: 0.1                                    # off by default
+dreambooth:
+  class_prompt: a photo of a dog                       # with --resurgence-data
+  instance_prompt: a photo of sks dog
 sampler:
   batch: 4
 ```

@@ -53,6 +53,12 @@ PRESET: dict[str, dict[str, Any]] = {
     "lora": {"steps": 100, "batch": 8, "learning_rate": 1e-3},
     "full": {"steps": 100, "batch": 8, "learning_rate": 1e-4},
     "xattn": {"steps": 100, "batch": 8, "learning_rate": 1e-4},
+    # Searched on the unmodified base, by the loss of held-out benign images alone (benchmarks/tune_finetuning.py,
+    # reports/microworld/tuning_finetuning.csv): of three or four rates, the one with the lowest; in each case a lower
+    # and a higher rate were worse.
+    "dora": {"steps": 100, "batch": 8, "learning_rate": 3e-4},
+    "lora-te": {"steps": 100, "batch": 8, "learning_rate": 3e-4},
+    "dreambooth": {"steps": 100, "batch": 4, "learning_rate": 3e-6, "class_images": 50},
 }
 """By step (fields of its class), `sampler`, `benign` and `pictures`."""
 

@@ -19,9 +19,18 @@ FILLED: dict[str, tuple[str, str]] = {
     "retain": ("pictures.retain images of the task's retained prompts", "ours: drawn by the base"),
     "data": ("benign.names × benign.seeds images", "paper's authors: 250 images drawn by SD v1.4 (inferred)"),
     "save_at": ("--resurgence-steps", "ours"),
+    "sampler": ("those of the run", "ours"),
     "seed": SEED,
 }
 """Fields that a cell fills in → (with what, its origin)."""
+FILLED_FOR: dict[str, dict[str, tuple[str, str]]] = {
+    "dreambooth": {
+        "data": ("five images of one retained concept, or given ones", "diffusers/dog-example has five"),
+        "instance_prompt": ("each image's own caption", "ours: set it for images of one subject"),
+        "class_prompt": ("a photo of the concept's kind; to be set for given images", "ours: after their README"),
+    },
+}
+"""The same for fields of one step, which take precedence."""
 DEFAULTS: dict[str, dict[str, str]] = {
     "uce": {
         "anchor": "paper's: an abstract class; the authors give one for a whole run (Chewbacca towards bear)",
@@ -64,6 +73,8 @@ def lines_of(step: str, recipe: Recipe) -> Iterator[Line]:
             yield Line(name, shown(value), f"ours: {why}")
         elif name in recipe.values:
             yield Line(name, shown(recipe.values[name]), "code")
+        elif name in FILLED_FOR.get(step, {}):
+            yield Line(name, *FILLED_FOR[step][name])
         elif name in FILLED:
             yield Line(name, *FILLED[name])
         else:

@@ -12,8 +12,8 @@ from resurgence_harness.finetuning import FINETUNINGS, FineTuning
 from resurgence_harness.presets.methods import METHODS, Method
 from resurgence_harness.unlearning import Unlearning
 
-GROUPS = ("sampler", "benign", "pictures")
-"""Groups of settings that do not belong to a step."""
+GROUPS = ("sampler", "benign", "pictures", "finetunings", "unlearnings")
+"""Groups of settings, and sections of a settings file, that do not belong to a step."""
 
 
 def check_steps() -> None:

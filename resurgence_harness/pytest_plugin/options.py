@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pytest
 
 from resurgence_harness.diffusion.devices import check_device_name
-from resurgence_harness.errors import UserError, sentence
+from resurgence_harness.errors import UserError, sentence, shown
 
 if TYPE_CHECKING:
     from resurgence_harness.finetuning import ImageFolder
@@ -62,7 +62,12 @@ OPTIONS = (
         "unlearning methods, for example uce,esd; `resurgence list` shows all (default: those of the profile)",
     ),
     Option("counts", "N,M", "", "how many concepts are erased, for example 1,10 (default: those of the profile)"),
-    Option("finetune", "A,B", "", "fine-tunings: lora, full, xattn (default: those of the profile)"),
+    Option(
+        "finetune",
+        "A,B",
+        "",
+        "fine-tunings, for example lora,full,dora; `resurgence list` shows all (default: those of the profile)",
+    ),
     Option("seeds", "N", "", "image seeds per prompt in the grid (default: as many as a decision may need)"),
     Option(
         "engine",
@@ -81,7 +86,13 @@ OPTIONS = (
     Option("device", "NAME", "auto", "where models run: auto, cpu, cuda, cuda:1 …"),
     Option("store", "DIR|URL", "", "where checkpoints, images and judgments are stored (default: ~/.cache/resurgence)"),
     Option("limits", "FILE", "", "thresholds and accepted ceilings (default: limits.yaml beside the suite)"),
-    Option("settings", "FILE", "", "values of methods and fine-tunings, as --resurgence-set (docs/settings.md)"),
+    Option(
+        "settings",
+        "FILE",
+        "",
+        "values of methods and fine-tunings, as --resurgence-set (docs/settings.md), and your own trainers "
+        "(docs/trainers.md)",
+    ),
     Option(
         "data",
         "DIR",
@@ -229,7 +240,7 @@ def read_options(config: pytest.Config) -> Options:
 
     register_own(config)
     tasks = dict(tasks_on(base))
-    own_settings = _settings(values, places, config)
+    own_settings = _settings(config, values, places)
     lives = (*own_settings.lives, *map(parse_life, _recipes(config)))
     for word in ("methods", "finetune", "steps") if lives else ():  # defaults of a project, which recipes replace
         values[word] = getattr(config.option, _dest(word), None) or ""
@@ -280,20 +291,47 @@ def _recipes(config: pytest.Config) -> list[str]:
     return given or list(config.getini(_dest("recipe")))
 
 
-def _settings(values: Mapping[str, str], places: Mapping[str, Path], config: pytest.Config) -> SettingsFile:
-    """Values and recipes of the settings file, overridden by the captions file."""
-    from resurgence_harness.presets import SettingsFile, choice, read_settings
+def _settings(config: pytest.Config, values: Mapping[str, str], places: Mapping[str, Path]) -> SettingsFile:
+    """Values and recipes of the settings file, overridden by the captions file; its commands are registered.
+
+    UserError for commands in a file that is not named on the command line: nothing but a person's own word runs them.
+    """
+    from resurgence_harness.presets import SettingsFile, choice, read_settings, register_commands
+    from resurgence_harness.presets.commands import Declared
+
+    def declare(commands: tuple[Declared, ...], digest: str) -> None:
+        if commands and not _named_by_person(config, "--resurgence-settings"):
+            raise UserError(
+                sentence(
+                    "The settings file declares commands, and it is not named on the command line.",
+                    file=shown(values["settings"]),
+                    commands=", ".join(one.name for one in commands),
+                    do="Give --resurgence-settings on the command line: commands of a file that an ini file, addopts "
+                    "or the environment names are never run.",
+                )
+            )
+        register_commands(commands, Path(values["settings"]).name, digest)
 
     found = SettingsFile((), "")
     if values["settings"]:
         found = read_settings(
             places["settings"] / Path(values["settings"]).expanduser(),
             images=lambda folder: _images(config, folder, values["caption_column"]),
+            declare=declare,
         )
+    else:
+        register_commands((), "", "")
     if values["captions"]:
         general = choice("mace.general", {"file": values["captions"]}, folder=places["captions"])
         found = found._replace(changed=(*found.changed, ("mace.general", general)))
     return found
+
+
+def _named_by_person(config: pytest.Config, option: str) -> bool:
+    """Whether an option stands on the command line itself; a worker gets it from a controller that has checked it."""
+    if hasattr(config, "workerinput"):
+        return True
+    return any(str(word).split("=")[0] == option for word in config.invocation_params.args)
 
 
 def _images(config: pytest.Config, folder: Path, column: str) -> ImageFolder:

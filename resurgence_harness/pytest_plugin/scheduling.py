@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from typing import Any, NamedTuple
 
-_CELL = re.compile(r"\[(?P<method>[a-z][a-z0-9-]*?)-(?P<count>\d+)-[a-z]+(?:-run(?P<run>\d+))?(?:-[^]]*)?\]$")
+_CELL = re.compile(r"\[(?P<method>[a-z][a-z0-9_-]*?)-(?P<count>\d+)-[a-z][^]]*?(?:-run(?P<run>\d+)(?:-[^]]*)?)?\]$")
 OURS = ("load", "loadgroup", "worksteal")
 """Distribution modes with which the plugin's scheduler is used; loadfile, loadscope and each stay xdist's."""
 

@@ -3,6 +3,7 @@
     built in         registered where they are defined                METHODS, FINETUNINGS, JUDGES, TASKS, PUBLISHED
     packages         entry points of the groups resurgence.unlearnings, .finetunings, .judges and .tasks
     conftest.py      hooks pytest_resurgence_unlearnings, _finetunings, _judges and _tasks
+    settings file    commands of the file that --resurgence-settings names
 
     register("unlearning", Shrink, Origin.of_package("acme-erasure", "1.2"))      METHODS["shrink"]
 
@@ -22,6 +23,7 @@ from resurgence_harness.registry.tables import (
     entries,
     given_parts,
     register,
+    registered_by_settings,
     registered_by_suite,
     temporary,
 )
@@ -37,6 +39,7 @@ __all__ = [
     "given_parts",
     "in_key",
     "register",
+    "registered_by_settings",
     "registered_by_suite",
     "temporary",
 ]

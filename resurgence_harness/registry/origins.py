@@ -30,10 +30,11 @@ DIGITS = 12
 class Origin:
     """Where a registered object comes from."""
 
-    kind: Literal["built-in", "package", "conftest", "plugin"]
-    """`plugin`: a module of the user that pytest loads by `-p`, and that belongs to no installed package."""
+    kind: Literal["built-in", "package", "conftest", "plugin", "settings"]
+    """`plugin`: a module of the user that pytest loads by `-p`, and that belongs to no installed package; `settings`: a
+    command of a settings file."""
     name: str
-    """The package's name, the path of the conftest.py, or the plugin's name."""
+    """The package's name, the path of the conftest.py, the plugin's name, or the settings file's."""
     version: str = ""
     """The package's version; empty for a conftest.py."""
 

@@ -73,8 +73,8 @@ class Entry:
 
     @property
     def named(self) -> bool:
-        """Whether reports have a note on it: it is a package's or a plugin's, or it replaces another."""
-        return self.origin.kind in ("package", "plugin") or self.replaced is not None
+        """Whether reports have a note on it: it is a package's, a plugin's or a settings file's, or it replaces one."""
+        return self.origin.kind in ("package", "plugin", "settings") or self.replaced is not None
 
     def as_dict(self) -> dict[str, Any]:
         """The entry in verdict.json."""
@@ -248,6 +248,16 @@ def registered_by_suite(found: Iterable[OfSuite]) -> None:
         read = _TABLES[one.kind].read(one.given)
         source = origins.source_of_class(read.defined_by, one.file)
         register(one.kind, one.given, one.origin, source=source, by_hook=True)
+
+
+def registered_by_settings(found: Iterable[tuple[str, object]], *, origin: Origin, source: str) -> None:
+    """Register the (kind, object) that a settings file declares, in place of what an earlier call registered."""
+    for table in _TABLES.values():
+        for name, entry in list(table.entries.items()):
+            if entry.origin.kind == "settings":
+                del table.entries[name]
+    for kind, given in found:
+        register(kind, given, origin, source=source)
 
 
 def entries(kind: str) -> tuple[Entry, ...]:

@@ -147,10 +147,10 @@ class GivenResult(_Part):
 
     kind: Literal["unlearning", "finetuning", "judge", "task"]
     name: str = Field(description="Its name in the registry.")
-    origin: Literal["package", "conftest", "plugin"] = Field(description="Where it was registered.")
-    package: str = Field(description="Name of the package or plugin, or path of the conftest.py.")
+    origin: Literal["package", "conftest", "plugin", "settings"] = Field(description="Where it was registered.")
+    package: str = Field(description="Name of the package or plugin, path of the conftest.py, or the settings file.")
     version: str = Field(description="Version of the package; empty for a conftest.py.")
-    source: str = Field(description="sha256 of the source that defines it.")
+    source: str = Field(description="sha256 of the source that defines it; of the settings file for a command.")
     replaces: str = Field(description="Origin of what it replaces, for a conftest.py that takes its name; or empty.")
 
 

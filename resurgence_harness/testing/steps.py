@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import fields, is_dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +36,7 @@ def run_on(model: StableDiffusion, **surroundings: Any) -> Run:
         return sample(model, probe), [prompt.text for prompt, _ in probe.rows()]
 
     usual: dict[str, Any] = {"base": model, "base_digest": "base", "parent_digest": "base", "images": images}
+    usual["parent_images"] = images
     return Run(**(usual | surroundings))
 
 
@@ -48,12 +49,12 @@ def check_unlearning(step: Unlearning, model: StableDiffusion, *, run: MakeRun =
 def check_finetuning(step: FineTuning, model: StableDiffusion, *, run: MakeRun = run_on) -> None:
     """Test a fine-tuning's contract on a model; AssertionError names the tensor or the field that violates it."""
     _require(isinstance(step, FineTuning), f"{type(step).__name__} is not a FineTuning.", do="Derive from FineTuning.")
-    check_step(step, model, run=run)
-    check_intermediate(step, model, run=run)
+    made = check_step(step, model, run=run)
+    check_intermediate(step, model, made=made, run=run)
 
 
-def check_step(step: Any, model: StableDiffusion, *, run: MakeRun = run_on) -> None:
-    """Test what unlearnings and fine-tunings both promise.
+def check_step(step: Any, model: StableDiffusion, *, run: MakeRun = run_on) -> StableDiffusion:
+    """Test what unlearnings and fine-tunings both promise; returns the model that the step makes.
 
     The step is applied few times: the same bytes for any random state and under inference mode are tested at once, and
     one by one only where they differ, to say which of the two is violated.
@@ -70,7 +71,8 @@ def check_step(step: Any, model: StableDiffusion, *, run: MakeRun = run_on) -> N
         check_grad_mode(step, model, run=run)
         _same_bytes(made, again, f"{_named(step)} made other bytes the second time.", SEEDED)
     _check_trainable(step, again)
-    check_left_out_of_key(step, model, plain=made, run=run)
+    check_left_out_of_key(step, model, made=made, run=run)
+    return made
 
 
 def check_repeatable(step: Any, model: StableDiffusion, *, run: MakeRun = run_on) -> None:
@@ -110,7 +112,8 @@ def _check_moved(step: Any, out: StableDiffusion, model: StableDiffusion) -> Non
         moves=f"{type(step.moves).__name__}: {len(declared)} tensors, {_some(declared)}",
         do="Change a copy of the model and return it.",
     )
-    for part in ("vae", "text_encoder"):
+    declares_text = any(tensor.startswith("text_encoder.") for tensor in declared)
+    for part in ("vae",) if declares_text else ("vae", "text_encoder"):
         _require(
             getattr(out, part) is getattr(model, part), f"{name} replaced the {part}.", do="Steps change the U-Net."
         )
@@ -118,7 +121,7 @@ def _check_moved(step: Any, out: StableDiffusion, model: StableDiffusion) -> Non
     _require(not kinds, f"{name} left {_first(kinds)} in another precision.", tensors=_some(kinds), expected="float32")
     left = [
         parameter
-        for parameter, value in out.unet.named_parameters()
+        for parameter, value in _parameters(out)
         if value.requires_grad or getattr(value, "grad", None) is not None
     ]
     _require(
@@ -153,7 +156,7 @@ def check_surroundings(step: Any, model: StableDiffusion, *, run: MakeRun = run_
         tensors=_some(changed),
         do="Change the U-Net of model.copy(); text encoder and VAE are shared with the copy and must not change.",
     )
-    wanting = [one for one, value in model.unet.named_parameters() if value.requires_grad or value.grad is not None]
+    wanting = [one for one, value in _parameters(model) if value.requires_grad or value.grad is not None]
     _require(not wanting, f"{name} left a gradient at {_first(wanting)} of its input model.")
     found = _modules(model)
     others = [one for one in modules.keys() | found.keys() if modules.get(one) is not found.get(one)]
@@ -182,7 +185,7 @@ def check_grad_mode(step: Any, model: StableDiffusion, *, run: MakeRun = run_on)
 
 def _check_trainable(step: Any, made: StableDiffusion) -> None:
     """What was made under inference mode can be trained further."""
-    stuck = [one for one, value in made.unet.named_parameters() if value.is_inference()]
+    stuck = [one for one, value in _parameters(made) if value.is_inference()]
     _require(not stuck, f"{_named(step)} left {_first(stuck)} as an inference tensor.", do=WITH_GRADIENTS)
 
 
@@ -225,9 +228,10 @@ def check_key(step: Any) -> None:
 
 
 def check_left_out_of_key(
-    step: Any, model: StableDiffusion, *, plain: StableDiffusion | None = None, run: MakeRun = run_on
+    step: Any, model: StableDiffusion, *, made: StableDiffusion | None = None, run: MakeRun = run_on
 ) -> None:
-    """A field that is not in the key changes no byte. `plain`: what the step made, if it was applied before."""
+    """A field that is not in the key changes no byte. `made`: the step's model, if it was applied before."""
+    plain = made
     for one in fields(step):
         if one.metadata.get("key", True):
             continue
@@ -243,12 +247,17 @@ def check_left_out_of_key(
         )
 
 
-def check_intermediate(step: FineTuning, model: StableDiffusion, *, run: MakeRun = run_on) -> None:
-    """The model saved at step k equals the result of `at(k)` bit for bit; saving does not change the final model."""
+def check_intermediate(
+    step: FineTuning, model: StableDiffusion, *, made: StableDiffusion | None = None, run: MakeRun = run_on
+) -> None:
+    """The model saved at step k equals the result of `at(k)` bit for bit; saving does not change the final model.
+
+    `made`: the step's model, if it was applied before.
+    """
     saved: dict[int, StableDiffusion] = {}
     steps = tuple(sorted({1, max(step.steps - 1, 1), step.steps}))
     end = replace(step, save_at=steps).apply(model, run(model, save=saved.__setitem__))
-    plain, name = _applied(step, model, run), _named(step)
+    plain, name = made or _applied(step, model, run), _named(step)
     _require(tuple(saved) == steps, f"{name} did not save the models of its steps.", expected=steps, saved=tuple(saved))
     for number in steps:
         _same_bytes(
@@ -291,9 +300,16 @@ def _every_weight(model: StableDiffusion) -> dict[str, Tensor]:
     return {**tensors(model), **{f"vae.{name}": value for name, value in model.vae.state_dict().items()}}
 
 
+def _parameters(model: StableDiffusion) -> Iterator[tuple[str, Any]]:
+    """Parameters of the U-Net, and of the text encoder as "text_encoder.…"."""
+    yield from model.unet.named_parameters()
+    yield from ((f"text_encoder.{name}", value) for name, value in model.text_encoder.named_parameters())
+
+
 def _modules(model: StableDiffusion) -> dict[str, type]:
-    """Types of the U-Net's modules and attention processors, by name."""
+    """Types of the modules of U-Net and text encoder, and of the attention processors, by name."""
     found: dict[str, type] = {name: type(module) for name, module in model.unet.named_modules()}
+    found |= {f"text_encoder.{name}": type(module) for name, module in model.text_encoder.named_modules()}
     return found | {name: type(one) for name, one in model.unet.attn_processors.items()}
 
 

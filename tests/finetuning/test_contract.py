@@ -15,19 +15,24 @@ import torch
 
 from resurgence_harness.diffusion import moves
 from resurgence_harness.diffusion.model import StableDiffusion
+from resurgence_harness.diffusion.run import Run
 from resurgence_harness.errors import BuildError, SpecError
 from resurgence_harness.finetuning import (
     FINETUNINGS,
     BenignSet,
     CrossAttentionOnly,
+    DoRA,
+    DreamBooth,
     FineTuning,
     Full,
     LoRA,
+    LoRATextEncoder,
     benign_losses,
     held_out,
 )
 from resurgence_harness.finetuning.benign import examples
 from resurgence_harness.finetuning.contract import denoising_losses
+from resurgence_harness.finetuning.dreambooth import PRIOR_ORDER, class_examples
 from resurgence_harness.specs import Probe, Prompt, Sampler
 from resurgence_harness.storing.keys import key
 from resurgence_harness.testing import check_finetuning
@@ -51,14 +56,44 @@ STEPS: dict[str, FineTuning] = {
     "lora": LoRA(data=DATA, steps=3, batch=4, learning_rate=1e-3),
     "full": Full(data=DATA, steps=3, batch=4, learning_rate=1e-3),
     "xattn": CrossAttentionOnly(data=DATA, steps=3, batch=4, learning_rate=1e-3),
+    "dora": DoRA(data=DATA, steps=2, batch=2, learning_rate=1e-3),
+    "lora-te": LoRATextEncoder(data=DATA, steps=2, batch=2, learning_rate=1e-3),
+    "dreambooth": DreamBooth(
+        data=DATA,
+        steps=2,
+        batch=2,
+        learning_rate=1e-3,
+        class_prompt="a photo of a person",
+        class_images=3,
+        sampler=DATA.probe.sampler,
+    ),
 }
 """Every fine-tuning, briefly."""
 KEYS = {
     "lora": "3c6152b0c13f5b8e80150ec0a85341b14fa535303233024dfec8b3ddec4f7874",
     "full": "4a8d62b710d63fa5fd77014d265cb978fa0120fb3917b3f79bbff47bb7768e36",
     "xattn": "b734a56c7f56932732d1de14f39396f3156052385a59c8c0b0078e5735707007",
+    "dora": "8c48fef4add7a8efb64dfd5607ae3e3b17f1b2d310765e971fc85f81e432aa2d",
+    "lora-te": "cf5c0e30b309a41fcc74312247b9c9c454a23eb2ecf2377ebabc18ac3b17c5e8",
+    "dreambooth": "310591d5ab6e57e22e1b21b1dea964ed32b2ad86ce375c11a5702936a98b95ce",
 }
 """Keys of the specs above. A changed key makes every stored checkpoint unfindable: change it knowingly."""
+
+_DRAWN: dict[tuple[int, Probe], Any] = {}
+
+
+def drawn_once(model: StableDiffusion, **surroundings: Any) -> Run:
+    """A Run whose images are drawn once for each model, which no test changes."""
+    draw = tiny_run(model).images
+
+    def images(probe: Probe) -> Any:
+        place = id(model), probe
+        if place not in _DRAWN:
+            _DRAWN[place] = draw(probe)
+        return _DRAWN[place]
+
+    return tiny_run(model, **{"images": images, "parent_images": images, **surroundings})
+
 
 every_step = pytest.mark.parametrize("word", STEPS)
 both_styles = pytest.mark.parametrize("style", ["v1", "v2"])
@@ -73,13 +108,13 @@ def test_every_finetuning_has_a_row() -> None:
 def test_a_finetuning_keeps_the_contract(model: StableDiffusion, word: str) -> None:
     """The same bytes twice, only declared tensors, surroundings and grad mode left alone, a key of every field, and
     intermediate models as shorter runs make them."""
-    check_finetuning(STEPS[word], model, run=tiny_run)
+    check_finetuning(STEPS[word], model, run=drawn_once)
 
 
 @every_step
 def test_it_does_on_velocity_models_too(load: Load, word: str) -> None:
     """What every step promises."""
-    check_step(STEPS[word], load("v2"), run=tiny_run)
+    check_step(STEPS[word], load("v2"), run=drawn_once)
 
 
 @both_styles
@@ -92,9 +127,15 @@ def test_the_first_loss_is_the_input_models(load: Load, style: str, word: str) -
 
     generator = torch.Generator().manual_seed(STEPS[word].seed)
     with torch.no_grad():
-        loss = next(denoising_losses(model, examples(model, tiny_run(model), DATA), batch=4, generator=generator))
+        data, step = examples(model, tiny_run(model), DATA), STEPS[word]
+        loss = next(denoising_losses(model, data, batch=step.batch, generator=generator))
+        if isinstance(step, DreamBooth):
+            assert step.prior is not None and len(step.prior) == facts["class images"] == 3
+            order = torch.Generator().manual_seed(step.seed + PRIOR_ORDER)
+            data = class_examples(model, tiny_run(model), step.prior)
+            loss = loss + next(denoising_losses(model, data, batch=step.batch, generator=order))
     assert facts["loss"]["first"] == pytest.approx(loss.item(), rel=1e-5)
-    assert facts["images"] == 6 and facts["samples seen"] == 12
+    assert facts["images"] == 6 and facts["samples seen"] == step.steps * step.batch
 
 
 @every_step
@@ -105,7 +146,7 @@ def test_training_lowers_the_held_out_loss(model: StableDiffusion, word: str) ->
     latents, states = held_out(model, *run.images(probe))
     before = benign_losses(model, latents, states, seed=0)
 
-    rate = 1e-2 if word == "lora" else 1e-3
+    rate = 1e-2 if word in ("lora", "dora", "lora-te") else 1e-3
     trained = replace(STEPS[word], steps=25, learning_rate=rate).apply(model, run)
 
     after = benign_losses(trained, latents, states, seed=0)
@@ -121,7 +162,7 @@ def test_a_spec_is_a_value_with_a_stable_key(word: str) -> None:
     assert replace(step) == step and hash(replace(step)) == hash(step)
     assert key("step", step) == KEYS[word]
     assert key("step", replace(step, save_at=(1,), data=replace(DATA, forbidden=()))) == KEYS[word]
-    for other in ({"steps": 4}, {"batch": 2}, {"learning_rate": 1e-4}, {"seed": 1}):
+    for other in ({"steps": 4}, {"batch": 5}, {"learning_rate": 1e-4}, {"seed": 1}):
         assert key("step", replace(step, **other)) != KEYS[word]
 
 

@@ -41,7 +41,7 @@ def refused(folder: Folder, *arguments: str) -> str:
         ("--resurgence-methods=uce,esx", 'There is no method "esx".'),
         ("--resurgence-counts=7", "No task erases 7 concepts."),
         ("--resurgence-counts=some", '--resurgence-counts is "some".'),
-        ("--resurgence-finetune=dreambooth", 'There is no fine-tuning "dreambooth".'),
+        ("--resurgence-finetune=dreamboat", 'There is no fine-tuning "dreamboat".'),
         ("--resurgence-profile=huge", 'There is no profile "huge".'),
         ("--resurgence-device=tpu", 'There is no device "tpu".'),
         ("--resurgence-device=cuda:99", 'There is no device "cuda:99" here.'),

@@ -14,8 +14,10 @@ from tests.plugin.conftest import Folder
 
 def test_cells_of_a_checkpoint_are_one_group() -> None:
     """Fine-tunings of one checkpoint share a group; methods, counts, runs and files do not."""
-    same = {work_unit(f"a.py::test_x[esd-10-{tuning}]").scope for tuning in ("lora", "full", "xattn")}
+    same = {work_unit(f"a.py::test_x[esd-10-{tuning}]").scope for tuning in ("lora", "lora-te", "mine_2", "full-0")}
     assert len(same) == 1
+    again = {work_unit(f"a.py::test_x[esd-10-{word}]").scope for word in ("lora-run1", "lora-te-run1", "full-run1-0")}
+    assert len(again) == 1 and not again & same
     others = {
         work_unit(nodeid).scope
         for nodeid in (
@@ -23,13 +25,14 @@ def test_cells_of_a_checkpoint_are_one_group() -> None:
             "a.py::test_x[esd-1-lora]",
             "a.py::test_x[uce-10-lora]",
             "a.py::test_x[esd-u-10-lora]",
+            "a.py::test_x[ours2-10-lora]",
             "a.py::test_x[esd-10-lora-run1]",
             "b.py::test_x[esd-10-lora]",
             "a.py::test_plain",
             "a.py::test_other[esd]",
         )
     }
-    assert len(others) == 8
+    assert len(others) == 9
 
 
 def test_longer_checkpoints_cost_more() -> None:
