@@ -55,6 +55,10 @@ class Asking(Protocol):
     def checkpoints(self) -> Mapping[int, Recipe]:
         """Intermediate checkpoints of the fine-tuning by step, the last first; empty where none are requested."""
 
+    @property
+    def claims(self) -> int:
+        """Among how many claims about single steps, over all cells of the run, alpha is shared."""
+
 
 Planned = TypeVar("Planned", bound=Asking)
 

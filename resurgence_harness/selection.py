@@ -16,6 +16,7 @@ from math import ceil
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from resurgence_harness.erase_list import erasing
 from resurgence_harness.errors import UserError, sentence
 from resurgence_harness.finetuning import FINETUNINGS, BenignSet, FineTuning, GivenSet, ImageFolder, TrainingData
 from resurgence_harness.presets import (
@@ -37,7 +38,7 @@ from resurgence_harness.presets.stepping import missing_values
 from resurgence_harness.specs import Base, Cell, Concept, Grid, Probe, Prompt, Recipe, Sampler
 from resurgence_harness.statistics import FIXED, Design, Hybrid, ImageGroup, Shuffled
 from resurgence_harness.tasks import PUBLISHED, TASKS, Task
-from resurgence_harness.unlearning import Unlearning
+from resurgence_harness.unlearning import Given, GivenModel, Unlearning
 
 PAIRS, RETAINED = 500, 400
 """Maximum number of images of the erased and of the held-out retained concepts with sequential sampling."""
@@ -85,20 +86,40 @@ class Selection:
     runs: int | None = None
     """Repetitions of unlearning and fine-tuning, each with its own training seed."""
     steps: tuple[int, ...] | None = None
-    """Fine-tuning steps whose intermediate checkpoints are also evaluated; they do not affect the verdict."""
+    """Fine-tuning steps whose intermediate checkpoints are also evaluated (`statistics.along_steps`)."""
     changed: tuple[tuple[str, Any], ...] = ()
     """Preset values that were changed: (("esd.iterations", 500),)."""
     settings: str = ""
     """sha256 of the settings file that some of them come from; empty for none."""
     data: ImageFolder | None = None
     """Given images that every fine-tuning trains on; None: images drawn by the base."""
+    unlearned: tuple[GivenModel, ...] = ()
+    """Models that somebody else unlearned: each is a method, by its name."""
+    concepts: tuple[Concept, ...] = ()
+    """The concepts that every method erases, as the user lists them; empty: the task's erase sets."""
 
     def __post_init__(self) -> None:
         check_names("profile", [self.profile], PROFILES, "--resurgence-profile")
         if not self.engine:
             object.__setattr__(self, "engine", self.described.engine)
         check_names("engine", [self.engine], ENGINES, "--resurgence-engine")
-        check_names("method", self.methods or (), METHODS, "--resurgence-methods")
+        check_names("method", self.methods or (), (*METHODS, *self.given), "--resurgence-methods")
+        if self.unlearned and not self.concepts:
+            raise UserError(
+                sentence(
+                    f'Which concepts were erased from "{self.unlearned[0].name}" is not known.',
+                    do="Name them, one a line, in a file: --resurgence-concepts erased.txt.",
+                )
+            )
+        if self.concepts and self.counts:
+            raise UserError(
+                sentence(
+                    "Both a list of erased concepts and numbers of them were given.",
+                    concepts=len(self.concepts),
+                    counts=", ".join(map(str, self.counts)),
+                    do="Leave out --resurgence-counts or --resurgence-concepts.",
+                )
+            )
         check_names("fine-tuning", self.finetunings or (), FINETUNINGS, "--resurgence-finetune")
         for name, values in (("methods", self.methods), ("counts", self.counts), ("finetunings", self.finetunings)):
             if values is not None and (not values or len(set(values)) < len(values)):
@@ -125,6 +146,21 @@ class Selection:
     def described(self) -> Profile:
         """The profile chosen."""
         return PROFILES[self.profile]
+
+    @property
+    def given(self) -> dict[str, GivenModel]:
+        """The given unlearned models by name."""
+        return {model.name: model for model in self.unlearned}
+
+    @property
+    def every_method(self) -> tuple[str, ...]:
+        """The given models, then the methods that were chosen; without a choice the profile's, if none is given."""
+        chosen = self.methods or (() if self.unlearned else self.described.methods)
+        return tuple(dict.fromkeys((*self.given, *chosen)))
+
+    def of(self, task: Task) -> Task:
+        """The task with the listed concepts erased, if there is a list. UserError for a name that it does not have."""
+        return erasing(task, self.concepts) if self.concepts else task
 
 
 class Arm(NamedTuple):
@@ -168,8 +204,9 @@ class CellPlan:
     engine: str
     """How the number of images is determined, one of `ENGINES`."""
     steps: tuple[int, ...] = ()
-    """Fine-tuning steps whose intermediate checkpoints are also evaluated, rising, before the last; they do not affect
-    the verdict."""
+    """Fine-tuning steps whose intermediate checkpoints are also evaluated, rising, before the last."""
+    claims: int = 1
+    """Among how many claims about single steps, over all cells of the task, alpha is shared."""
     notes: tuple[str, ...] = ()
     """Notes for the report, such as images of another size than the base's native one."""
 
@@ -246,8 +283,8 @@ class CellPlan:
 
 def cells(task: Task, selection: Selection) -> tuple[Cell, ...]:
     """The cells of a task, ordered by method, count, run and fine-tuning, so that cells of one unlearned checkpoint
-    are adjacent. UserError if the task has none of the selected counts."""
-    profile = selection.described
+    are adjacent. UserError if the task has none of the selected counts, or not every concept of the user's list."""
+    profile, task = selection.described, selection.of(task)
     offered = (task.quick or task.counts[:1]) if profile.counts == "quick" else task.counts
     counts = tuple(count for count in selection.counts or offered if count in task.counts)
     if not counts and selection.counts:
@@ -262,7 +299,7 @@ def cells(task: Task, selection: Selection) -> tuple[Cell, ...]:
         )
     return tuple(
         Cell(task=task.name, method=method, count=count, finetuning=finetuning, run=run)
-        for method in selection.methods or profile.methods
+        for method in selection.every_method
         for count in counts
         for run in range(selection.runs or profile.runs)
         for finetuning in selection.finetunings or profile.finetunings
@@ -271,13 +308,18 @@ def cells(task: Task, selection: Selection) -> tuple[Cell, ...]:
 
 def plan_cell(cell: Cell, base: Base, *, task: Task, selection: Selection) -> CellPlan:
     """The models, prompts and judges of a cell on this base."""
-    check_names("method", [cell.method], METHODS, "--resurgence-methods")
+    check_names("method", [cell.method], (*METHODS, *selection.given), "--resurgence-methods")
     check_names("fine-tuning", [cell.finetuning], FINETUNINGS, "--resurgence-finetune")
+    declared = len(cells(task, selection)) if selection.steps else 1
+    task, model = selection.of(task), selection.given.get(cell.method)
     settings = settings_of(base, selection.changed, task=task.name, method=cell.method, count=cell.count)
     sampler = Sampler(**settings["sampler"])
     erased = task.erase(cell.count)
     published = Recipe(base)
-    unlearned = published.then(unlearning_step(cell, task, erased, settings, sampler))
+    if model is not None:
+        unlearned = published.then(Given(concepts=erased, model=model))
+    else:
+        unlearned = published.then(unlearning_step(cell, task, erased, settings, sampler))
     forbidden = tuple(alias for concept in erased for alias in concept.aliases)
     data = training_data(task, base, selection, forbidden=forbidden)
     given = {"data": data, "seed": cell.run, **settings[cell.finetuning]}
@@ -313,9 +355,11 @@ def plan_cell(cell: Cell, base: Base, *, task: Task, selection: Selection) -> Ce
         judges=task.judges,
         engine=selection.engine,
         steps=steps,
+        claims=declared * (len(steps) + 1),
         notes=tuple(
             note
             for note in [
+                f"{model.description}." if model is not None else "",
                 check_size(image_of(base), sampler.height, sampler.width),
                 f"Fine-tuning data: {data.label}." if isinstance(data, GivenSet) else "",
             ]
@@ -329,6 +373,7 @@ def training_data(task: Task, base: Base, selection: Selection, *, forbidden: Se
 
     SpecError for a prompt or a caption that contains a name in `forbidden`.
     """
+    task = selection.of(task)
     if selection.data is None:
         return BenignSet(probe=benign_probe(task, base, selection), forbidden=tuple(forbidden))
     sampler = Sampler(**settings_of(base, selection.changed, task=task.name)["sampler"])
@@ -340,6 +385,7 @@ def benign_probe(task: Task, base: Base, selection: Selection) -> Probe:
 
     A task with fewer concepts than the preset needs gets more prompts and seeds per concept, for as many images.
     """
+    task = selection.of(task)
     settings = settings_of(base, selection.changed, task=task.name)
     names, seeds = settings["benign"]["names"], settings["benign"]["seeds"]
     prompts = task.retained_prompts(task.preserve[:names], least=names)
@@ -494,7 +540,11 @@ def narrowed(selection: Selection, **marked: tuple[Any, ...] | None) -> Selectio
     for name, wanted in marked.items():
         if wanted is None:
             continue
-        chosen = getattr(selection, name)
+        if name == "methods" and selection.unlearned:
+            chosen: tuple[Any, ...] | None = selection.every_method
+            values["unlearned"] = tuple(one for one in selection.unlearned if one.name in wanted)
+        else:
+            chosen = getattr(selection, name)
         values[name] = wanted if chosen is None else tuple(value for value in chosen if value in wanted)
         if not values[name]:
             return None

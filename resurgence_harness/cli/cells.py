@@ -64,10 +64,11 @@ def collected(arguments: Sequence[str]) -> Cells:
             for judge in judges
         ]
         wanted += [
-            Wanted(recipe, inquiry.block(question), engine.judge(plan.judges[0]))
+            Wanted(recipe, inquiry.block(question), judge)
             for recipe in plan.checkpoints.values()
             for question in questions
             if question.arm == "after"
+            for judge in judges[:2]
         ]
         for name, arm in plan.arms.items():
             if arm.group is not None and not clear:

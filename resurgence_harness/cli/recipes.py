@@ -44,8 +44,11 @@ def describe_recipe(plan: CellPlan, step: object) -> str:
     from resurgence_harness.presets import PRESETS, preset_of
     from resurgence_harness.presets.origins import recipe_of
     from resurgence_harness.presets.recipes import FAMILY
+    from resurgence_harness.unlearning import Given
 
     name = str(getattr(step, "name", ""))
+    if isinstance(step, Given):
+        return f"{step.model.name}: {step.model.label}"
     if preset_of(plan.base.base) == "micro" and name in PRESETS["micro"]:
         return f"{name}: the microworld's values"
     recipe = recipe_of(name, plan.task.name) or recipe_of(name, FAMILY)

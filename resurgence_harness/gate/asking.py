@@ -84,6 +84,11 @@ class Plan:
         """Empty: the intermediate steps of a candidate's fine-tuning are not known."""
         return {}
 
+    @property
+    def claims(self) -> int:
+        """One: nothing is claimed about single steps."""
+        return 1
+
     @cached_property
     def arms(self) -> dict[str, Arm]:
         """Every arm: a model and its grid; ordered by model."""

@@ -119,7 +119,17 @@ class Pictures:
 def command(nodeid: str, plan: CellPlan, options: Options, here: Path) -> str:
     """The command line that reproduces this cell, with every option that affects its verdict."""
     cell, chosen = plan.cell, options.selection
-    arguments = [f"--resurgence-methods={cell.method}", f"--resurgence-counts={cell.count}"]
+    given = [word for word in options.unlearned if word.partition("=")[0].strip() == cell.method]
+    arguments = [f"--resurgence-unlearned={_near_model(word, here)}" for word in given]
+    arguments += [] if given else [f"--resurgence-methods={cell.method}"]
+    if given and options.partial:
+        arguments.append("--resurgence-partial")
+    if options.concepts is not None:
+        arguments.append(f"--resurgence-concepts={_near(options.concepts, here)}")
+    else:
+        arguments.append(f"--resurgence-counts={cell.count}")
+    if options.task:
+        arguments.append(f"--resurgence-task={options.task}")
     arguments += [f"--resurgence-finetune={cell.finetuning}"]
     if "base" in options.given:
         arguments.append(f"--resurgence-base={_near(options.base, here)}")
@@ -196,6 +206,12 @@ def _seen(arm: Evidence | None, place: int, erased: frozenset[str], arms: Sequen
         return False
     judgment = arm.judgments[place]
     return not erased.isdisjoint(judgment.seen) if arms is _RETAINED else judgment.outcome == "hit"
+
+
+def _near_model(word: str, here: Path) -> str:
+    """NAME=MODEL with the path of the model relative to `here` if it lies below."""
+    name, _, model = word.partition("=")
+    return f"{name.strip()}={_near(model.strip(), here)}"
 
 
 def _near(path: str | Path, here: Path) -> str:

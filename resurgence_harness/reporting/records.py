@@ -52,6 +52,7 @@ def cell_record(examined: Examined[Any], *, nodeid: str, limits: str, store: Sto
             for step, arm in ({0: evidence.before, **examined.by_step} if examined.by_step else {}).items()
             if arm is not None
         ],
+        "along": examined.along.as_dict() if examined.along is not None else None,
         "verdict": content["verdict"],
         "reason": content["reason"],
         "base_retained": rates.get("base_retained"),
