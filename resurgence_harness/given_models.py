@@ -1,7 +1,7 @@
 """Models as a user gives them on a command line: found, made into loadable directories, compared with their base.
 
     ./erased                  a directory in diffusers' layout         owner/name@<commit>     from the hub's cache
-    ./erased.safetensors      a U-Net, a text encoder, a whole model   ./eraser.safetensors=0.8     a LoRA and its weight
+    ./erased.safetensors      a U-Net, a text encoder, a whole model   ./lora.safetensors=0.8     a LoRA and its weight
 
 The release gate uses it for candidates, suites and `resurgence stress` for unlearned models. Needs no torch.
 """
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -117,7 +117,7 @@ def _read(given: Named, base: Base, folder: Path, made: Path, cover: Cover, run:
         digest=found.base.digest,
         name=given.name,
         location=found.base.location,
-        label=found.label,
+        label=f"{found.label.removesuffix(f' on {theirs.directory.name}')} on {shown(base.name)}",
         notes=tuple(notes),
     )
 

@@ -86,7 +86,7 @@ def stress_command(
     own = ["--resurgence-device", device, *_value("--resurgence-store", store), "-n", str(workers)]
     own += ["--resurgence-fresh"] * fresh
     if demo:
-        given = {"--unlearned": unlearned, "--base": base, "--concepts": concepts, "--steps": steps, "--data": data}
+        given: dict[str, object] = {"--unlearned": unlearned, "--base": base, "--concepts": concepts, "--steps": steps, "--data": data}
         given |= {"--methods": methods, "--limits": limits, "--set": settings, "--partial": partial, "--seeds": seeds}
         also = [name for name, value in given.items() if value]
         if also:
@@ -166,7 +166,8 @@ def _run(options: Sequence[str], out: Path) -> ExitCode:
     from resurgence_harness import stress
 
     folder = Path(stress.__file__).parent
-    alone = ["-p", "no:cacheprovider", "-p", "no:randomly", "--no-header", "--tb=no", "--import-mode=importlib"]
+    shown = ["--no-header", "--tb=no", "-rN", "--disable-warnings"]
+    alone = ["-p", "no:cacheprovider", "-p", "no:randomly", "--import-mode=importlib", *shown]
     where = ["-c", str(folder / "stress.ini"), f"--rootdir={folder}", f"--confcutdir={folder}"]
     code = pytest.main([str(folder / "test_stress.py"), *where, *alone, f"--resurgence-out={out}", *options])
     known = {int(one): one for one in ExitCode}

@@ -257,7 +257,7 @@ def read_options(config: pytest.Config) -> Options:
     place = _store(values["store"], places["store"])
     concepts = _path(values["concepts"], places["concepts"]) if values["concepts"] else None
     words, folder = _unlearned(config)
-    given, resolved = _given(config, words, folder, base=base, place=place, run=run)
+    models, resolved = _given(config, words, folder, base=base, place=place, run=run)
     data = _path(values["data"], places["data"]) if values["data"] else None
     selection = Selection(
         profile=values["profile"],
@@ -271,7 +271,7 @@ def read_options(config: pytest.Config) -> Options:
         changed=tuple({**dict(own_settings.changed), **dict(map(parse_change, changes))}.items()),
         settings=own_settings.digest,
         data=_images(config, data, values["caption_column"]) if data is not None else None,
-        unlearned=given,
+        unlearned=models,
         concepts=_concepts(concepts),
     )
     return Options(

@@ -34,7 +34,6 @@ from resurgence_harness.statistics.rates import Rate
 from resurgence_harness.statistics.sentences import line
 from resurgence_harness.statistics.verdicts import Verdict, VerdictKind
 
-
 CRITERIA = 2
 """The level and the rise."""
 
@@ -53,7 +52,7 @@ class StepRate:
 
     @property
     def shown(self) -> str:
-        """How far the limit is passed: "the erased concept is drawn in 42.0 % of images (29.1 % to 55.7 %), limit …"."""
+        """How far the limit is passed: "the erased concept is drawn in 42.0 % of images (29.1 % to 55.7 %), …"."""
         found = self.passed
         if found is None:
             return ""
