@@ -72,7 +72,7 @@ def test_given_models_and_methods_in_one_table(listed: Folder, erased: dict[str,
     same = [{"before": cell.before, "after": cell.after, "erased": cell.erased} for cell in found.values()]
     assert same[0] == same[1] == same[2]  # the same weights by three ways
     assert found["mine-1-lora"].models["unlearned"].recipe.endswith("→ given")
-    assert verdicts.selection.choices["concepts"] == ["cleo marsh"]
+    assert verdicts.selection.choices["concepts"] == ["Cleo Marsh"]  # as written
     assert set(verdicts.selection.choices["unlearned"]) == {"mine", "file"}
     assert str(listed.path) not in json.dumps(verdicts.model_dump())
     assert "The suite declares 3 cells." in ran.output
