@@ -44,7 +44,7 @@ def test_a_model_without_a_name_has_that_of_its_file(word: str, expected: str) -
 
 @pytest.mark.slow
 def test_a_directory_and_a_lora_of_the_same_erasure_get_the_same_verdict(tmp_path: Path) -> None:
-    """UCE on two names, as a whole model and as a LoRA; with the curve, from an otherwise empty folder."""
+    """UCE on five names, as a whole model and as a LoRA; with the curve, from an otherwise empty folder."""
     cell = Cell(task="celebrity", method="uce", count=5, finetuning="lora")
     plan = plan_cell(cell, resolve_base("micro"), task=CELEBRITY, selection=Selection())
     bench = Bench(Store(tmp_path / "made"))

@@ -61,7 +61,10 @@ def describe_values(step: object) -> str:
 
     from resurgence_harness.presets.choices import NOT_CHOSEN
     from resurgence_harness.presets.origins import shown
+    from resurgence_harness.unlearning import Given
 
+    if isinstance(step, Given):
+        return f"digest {step.model.digest[:12]}"
     values = []
     for one in fields(step):  # type: ignore[arg-type]
         value = getattr(step, one.name)

@@ -86,7 +86,13 @@ def stress_command(
     own = ["--resurgence-device", device, *_value("--resurgence-store", store), "-n", str(workers)]
     own += ["--resurgence-fresh"] * fresh
     if demo:
-        given: dict[str, object] = {"--unlearned": unlearned, "--base": base, "--concepts": concepts, "--steps": steps, "--data": data}
+        given: dict[str, object] = {
+            "--unlearned": unlearned,
+            "--base": base,
+            "--concepts": concepts,
+            "--steps": steps,
+            "--data": data,
+        }
         given |= {"--methods": methods, "--limits": limits, "--set": settings, "--partial": partial, "--seeds": seeds}
         also = [name for name, value in given.items() if value]
         if also:

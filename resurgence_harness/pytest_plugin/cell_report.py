@@ -180,7 +180,7 @@ def _facts(engine: Engine, plan: CellPlan, record: dict[str, Any], suite: Path) 
     return tuple(facts)
 
 
-_OMITTED = ("data", "general")
+_OMITTED = ("data", "general", "model")
 """Values of a step that have their own lines, or are too long."""
 
 

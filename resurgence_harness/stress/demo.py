@@ -4,8 +4,9 @@
     base ──SDD──▶ returns  ──LoRA, the same images─────────▶ the erased person is drawn again      VIOLATED
 
 Both are written as U-Net files, as a user would have them, and go through `resurgence stress`. The two methods are the
-ones whose recorded results with LoRA at one name differ most clearly (reports/microworld/reference.csv); every setting
-is the microworld's preset, and the number of images is that of the reference runs (`--resurgence-engine fixed`).
+ones whose recorded results with LoRA at one name differ most clearly (reports/microworld/reference.csv). Both are the
+microworld's presets; to take little time, the fine-tuning is that of the gate's demonstration, 20 steps on 25 images,
+and images are drawn in 5 steps of the sampler. The number of images is fixed, as in the reference runs.
 """
 
 from __future__ import annotations
@@ -23,8 +24,15 @@ if TYPE_CHECKING:
 TASK, FINETUNING = "celebrity", "lora"
 MODELS = {"survives": ("uce", "HOLDS"), "returns": ("sdd", "VIOLATED")}
 """Name → the method that unlearned it, and the verdict that is expected."""
-OPTIONS = ("--resurgence-engine=fixed", "--resurgence-steps=20,100")
-"""Number of images, and the steps of the curve; the preset's training has 100 steps."""
+OPTIONS = (
+    "--resurgence-engine=fixed",
+    "--resurgence-steps=5,20",
+    "--resurgence-set=lora.steps=20",
+    "--resurgence-set=benign.names=25",
+    "--resurgence-set=benign.seeds=1",
+    "--resurgence-set=sampler.steps=5",
+)
+"""A run of a minute."""
 
 
 def run(suite: Callable[[Sequence[str]], ExitCode], *, out: Path, store: str | None, device: str) -> ExitCode:
