@@ -105,12 +105,7 @@ class Selection:
         check_names("engine", [self.engine], ENGINES, "--resurgence-engine")
         check_names("method", self.methods or (), (*METHODS, *self.given), "--resurgence-methods")
         if self.unlearned and not self.concepts:
-            raise UserError(
-                sentence(
-                    f'Which concepts were erased from "{self.unlearned[0].name}" is not known.',
-                    do="Name them, one a line, in a file: --resurgence-concepts erased.txt.",
-                )
-            )
+            raise not_listed(self.unlearned[0].name)
         if self.concepts and self.counts:
             raise UserError(
                 sentence(
@@ -161,6 +156,16 @@ class Selection:
     def of(self, task: Task) -> Task:
         """The task with the listed concepts erased, if there is a list. UserError for a name that it does not have."""
         return erasing(task, self.concepts) if self.concepts else task
+
+
+def not_listed(name: str) -> UserError:
+    """The error for a given model without a list of its erased concepts."""
+    return UserError(
+        sentence(
+            f'Which concepts were erased from "{name}" is not known.',
+            do="Name them, one a line, in a file: --resurgence-concepts erased.txt.",
+        )
+    )
 
 
 class Arm(NamedTuple):

@@ -219,7 +219,7 @@ def chosen_out(config: pytest.Config, given: Any) -> Path:
 def read_options(config: pytest.Config) -> Options:
     """Read all options: command line before environment before ini file before defaults."""
     from resurgence_harness.presets import parse_change
-    from resurgence_harness.selection import Selection, allowed_counts, tasks_on
+    from resurgence_harness.selection import Selection, allowed_counts, not_listed, tasks_on
 
     values: dict[str, str] = {}
     given: set[str] = set()
@@ -257,6 +257,9 @@ def read_options(config: pytest.Config) -> Options:
     place = _store(values["store"], places["store"])
     concepts = _path(values["concepts"], places["concepts"]) if values["concepts"] else None
     words, folder = _unlearned(config)
+    listed = _concepts(concepts)
+    if words and not listed:  # before large models are read
+        raise not_listed(words[0].partition("=")[0].strip())
     models, resolved = _given(config, words, folder, base=base, place=place, run=run)
     data = _path(values["data"], places["data"]) if values["data"] else None
     selection = Selection(
@@ -272,7 +275,7 @@ def read_options(config: pytest.Config) -> Options:
         settings=own_settings.digest,
         data=_images(config, data, values["caption_column"]) if data is not None else None,
         unlearned=models,
-        concepts=_concepts(concepts),
+        concepts=listed,
     )
     return Options(
         base=base,

@@ -43,6 +43,7 @@ def record(name: str = "esd-10-lora", verdict: str = "VIOLATED", **other: Any) -
         "incidental_before": None,
         "incidental_after": None,
         "by_step": [],
+        "along": None,
         "templates": [],
         "confusion": {},
         "alpha": ALPHA,
