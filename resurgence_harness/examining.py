@@ -27,6 +27,7 @@ from resurgence_harness.selection import STAGE_IMAGES, Arm
 from resurgence_harness.specs import Base, Block, Prompt, Recipe
 from resurgence_harness.statistics import (
     Acceptance,
+    AlongSteps,
     CellEvidence,
     Differs,
     Evidence,
@@ -37,7 +38,9 @@ from resurgence_harness.statistics import (
     StageEvidence,
     Verdict,
     VerdictKind,
+    along_steps,
     decide,
+    with_steps,
 )
 
 if TYPE_CHECKING:
@@ -83,6 +86,14 @@ class Rule:
     def decide(self, evidence: CellEvidence) -> Verdict:
         """The verdict on the evidence so far."""
         return decide(evidence, self.policy, self.acceptance, settings=self.settings)
+
+    def along(
+        self, evidence: CellEvidence, by_step: Mapping[int, Sequence[Evidence]], *, claims: int
+    ) -> AlongSteps | None:
+        """The steps of the fine-tuning against the limit; None if none were requested."""
+        if not by_step:
+            return None
+        return along_steps(evidence, by_step, self.policy, self.acceptance, claims=claims, settings=self.settings)
 
     def wants(self, evidence: CellEvidence, verdict: Verdict) -> frozenset[ImageGroup]:
         """The image groups of which more samples could change the verdict, or show that KNOWN needs no acceptance."""
@@ -192,11 +203,12 @@ class Examined(Generic[Planned]):
     verdict: Verdict
     by_step: Mapping[int, Evidence]
     """The deciding judge's evidence at intermediate checkpoints, by fine-tuning step in rising order, the last step
-    included; empty if none were requested. It does not affect the verdict; its bounds are anytime-valid like those of
-    the final checkpoint."""
+    included; empty if none were requested. Its bounds are anytime-valid like those of the final checkpoint."""
     by_stage: tuple[StageEvidence, ...]
     """Of a life: the deciding judge's evidence after each stage, the last included; else empty. It does not affect the
     verdict."""
+    along: AlongSteps | None
+    """The same against the limit; a limit that is passed before the last step makes the verdict VIOLATED."""
     seconds: float
 
 
@@ -220,15 +232,17 @@ def examine(
             verdict = replace(verdict, reason=f"{verdict.reason.removesuffix('.')}; {over}.")
         if over or not inquiry.widen(wants, templates=verdict.open_templates):
             break
-    by_step = _by_step(inquiry, laboratory, evidence)
+    steps = _by_step(inquiry, laboratory, evidence)
+    along = rule.along(evidence, steps, claims=plan.claims)
     by_stage = _by_stage(inquiry, laboratory, evidence)
     return Examined(
         rule=rule,
         inquiry=inquiry,
         evidence=evidence,
-        verdict=verdict,
-        by_step=by_step,
+        verdict=with_steps(verdict, along),
+        by_step={step: judged[0] for step, judged in steps.items()},
         by_stage=by_stage,
+        along=along,
         seconds=round(time.monotonic() - began, 3),
     )
 
@@ -247,21 +261,29 @@ class Recalled(Generic[Planned]):
             self.clear = not self.inquiry.widen(wants, templates=verdict.open_templates)
 
 
-def _by_step(inquiry: Inquiry[Planned], laboratory: Laboratory, evidence: CellEvidence) -> dict[int, Evidence]:
-    """Evidence of each intermediate checkpoint on the same (prompt, seed) pairs as the final one."""
+def _by_step(
+    inquiry: Inquiry[Planned], laboratory: Laboratory, evidence: CellEvidence
+) -> dict[int, tuple[Evidence, ...]]:
+    """Every judge's evidence of each checkpoint, the last included, on the same (prompt, seed) pairs as the final one.
+
+    The deciding judge's is first, then the second judge's if there is one.
+    """
     checkpoints = inquiry.plan.checkpoints
-    judge, after = laboratory.judges[0], inquiry.plan.arms["after"]
-    found: dict[int, Evidence] = {}
+    judges, after = laboratory.judges[:2], inquiry.plan.arms["after"]
+    found: dict[int, tuple[Evidence, ...]] = {}
     for step, recipe in checkpoints.items():
-        parts = []
+        parts: list[list[Evidence]] = [[] for _ in judges]
         for question in inquiry.asked("after"):
             laboratory.on_block(question)
-            parts.append(laboratory.bench_of(recipe).evidence(recipe, inquiry.block(question), judge))
-        found[step] = Evidence.joined(parts, after.design)
+            bench = laboratory.bench_of(recipe)
+            for judge, own in zip(judges, parts, strict=True):
+                own.append(bench.evidence(recipe, inquiry.block(question), judge))
+        found[step] = tuple(Evidence.joined(own, after.design) for own in parts)
     if found:
         last = after.recipe.steps[-1]
         assert isinstance(last, FineTuning)
-        found[last.steps] = evidence.after
+        others = [evidence.second.after] if evidence.second is not None else []
+        found[last.steps] = (evidence.after, *others)
     return dict(sorted(found.items()))
 
 

@@ -59,6 +59,10 @@ class Asking(Protocol):
     def stages(self) -> tuple[StagePlan, ...]:
         """The stages of a life in their order; empty for a plan of one unlearning and one fine-tuning."""
 
+    @property
+    def claims(self) -> int:
+        """Among how many claims about single steps, over all cells of the run, alpha is shared."""
+
 
 Planned = TypeVar("Planned", bound=Asking)
 

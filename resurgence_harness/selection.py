@@ -16,6 +16,7 @@ from math import ceil
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
+from resurgence_harness.erase_list import erasing
 from resurgence_harness.errors import UserError, sentence
 from resurgence_harness.finetuning import (
     FINETUNINGS,
@@ -46,7 +47,7 @@ from resurgence_harness.presets.stepping import missing_values
 from resurgence_harness.specs import Base, Cell, Concept, Grid, Life, Probe, Prompt, Recipe, Sampler, Stage
 from resurgence_harness.statistics import FIXED, Design, Hybrid, ImageGroup, Shuffled
 from resurgence_harness.tasks import PUBLISHED, TASKS, Task
-from resurgence_harness.unlearning import Unlearning
+from resurgence_harness.unlearning import Given, GivenModel, Unlearning
 
 PAIRS, RETAINED = 500, 400
 """Maximum number of images of the erased and of the held-out retained concepts with sequential sampling."""
@@ -101,7 +102,7 @@ class Selection:
     runs: int | None = None
     """Repetitions of unlearning and fine-tuning, each with its own training seed."""
     steps: tuple[int, ...] | None = None
-    """Fine-tuning steps whose intermediate checkpoints are also evaluated; they do not affect the verdict."""
+    """Fine-tuning steps whose intermediate checkpoints are also evaluated (`statistics.along_steps`)."""
     changed: tuple[tuple[str, Any], ...] = ()
     """Preset values that were changed: (("esd.iterations", 500),)."""
     settings: str = ""
@@ -110,13 +111,36 @@ class Selection:
     """Given images that every fine-tuning trains on; None: images drawn by the base."""
     lives: tuple[Life, ...] = ()
     """Recipes of several stages; they take the place of methods × fine-tunings."""
+    unlearned: tuple[GivenModel, ...] = ()
+    """Models that somebody else unlearned: each is a method, by its name."""
+    concepts: tuple[Concept, ...] = ()
+    """The concepts that every method erases, as the user lists them; empty: the task's erase sets."""
 
     def __post_init__(self) -> None:
         check_names("profile", [self.profile], PROFILES, "--resurgence-profile")
         if not self.engine:
             object.__setattr__(self, "engine", self.described.engine)
         check_names("engine", [self.engine], ENGINES, "--resurgence-engine")
-        check_names("method", self.methods or (), METHODS, "--resurgence-methods")
+        check_names("method", self.methods or (), (*METHODS, *self.given), "--resurgence-methods")
+        if self.lives and (self.unlearned or self.concepts):
+            raise UserError(
+                sentence(
+                    "A recipe of stages takes no given model and no list of concepts.",
+                    recipe=self.lives[0],
+                    do="Leave out --resurgence-unlearned and --resurgence-concepts, or --resurgence-recipe.",
+                )
+            )
+        if self.unlearned and not self.concepts:
+            raise not_listed(self.unlearned[0].name)
+        if self.concepts and self.counts:
+            raise UserError(
+                sentence(
+                    "Both a list of erased concepts and numbers of them were given.",
+                    concepts=len(self.concepts),
+                    counts=", ".join(map(str, self.counts)),
+                    do="Leave out --resurgence-counts or --resurgence-concepts.",
+                )
+            )
         check_names("fine-tuning", self.finetunings or (), FINETUNINGS, "--resurgence-finetune")
         for name, values in (("methods", self.methods), ("counts", self.counts), ("finetunings", self.finetunings)):
             if values is not None and (not values or len(set(values)) < len(values)):
@@ -160,6 +184,31 @@ class Selection:
     def described(self) -> Profile:
         """The profile chosen."""
         return PROFILES[self.profile]
+
+    @property
+    def given(self) -> dict[str, GivenModel]:
+        """The given unlearned models by name."""
+        return {model.name: model for model in self.unlearned}
+
+    @property
+    def every_method(self) -> tuple[str, ...]:
+        """The given models, then the methods that were chosen; without a choice the profile's, if none is given."""
+        chosen = self.methods or (() if self.unlearned else self.described.methods)
+        return tuple(dict.fromkeys((*self.given, *chosen)))
+
+    def of(self, task: Task) -> Task:
+        """The task with the listed concepts erased, if there is a list. UserError for a name that it does not have."""
+        return erasing(task, self.concepts) if self.concepts else task
+
+
+def not_listed(name: str) -> UserError:
+    """The error for a given model without a list of its erased concepts."""
+    return UserError(
+        sentence(
+            f'Which concepts were erased from "{name}" is not known.',
+            do="Name them, one a line, in a file: --resurgence-concepts erased.txt.",
+        )
+    )
 
 
 Made = TypeVar("Made")
@@ -226,8 +275,9 @@ class CellPlan:
     engine: str
     """How the number of images is determined, one of `ENGINES`."""
     steps: tuple[int, ...] = ()
-    """Fine-tuning steps whose intermediate checkpoints are also evaluated, rising, before the last; they do not affect
-    the verdict."""
+    """Fine-tuning steps whose intermediate checkpoints are also evaluated, rising, before the last."""
+    claims: int = 1
+    """Among how many claims about single steps, over all cells of the task, alpha is shared."""
     notes: tuple[str, ...] = ()
     """Notes for the report, such as images of another size than the base's native one."""
     stages: tuple[StagePlan, ...] = ()
@@ -319,11 +369,11 @@ class CellPlan:
 
 def cells(task: Task, selection: Selection) -> tuple[Cell, ...]:
     """The cells of a task, ordered by method, count, run and fine-tuning, so that cells of one unlearned checkpoint
-    are adjacent. UserError if the task has none of the selected counts.
+    are adjacent. UserError if the task has none of the selected counts, or not every concept of the user's list.
 
     With lives: one cell for each, and for each count if the life has no number of its own. UserError if a life erases
     more concepts than the task has."""
-    profile = selection.described
+    profile, task = selection.described, selection.of(task)
     offered = (task.quick or task.counts[:1]) if profile.counts == "quick" else task.counts
     counts = tuple(count for count in selection.counts or offered if count in task.counts)
     if not counts and selection.counts:
@@ -352,7 +402,7 @@ def cells(task: Task, selection: Selection) -> tuple[Cell, ...]:
         )
     return tuple(
         Cell(task=task.name, method=method, count=count, finetuning=finetuning, run=run)
-        for method in selection.methods or profile.methods
+        for method in selection.every_method
         for count in counts
         for run in range(selection.runs or profile.runs)
         for finetuning in selection.finetunings or profile.finetunings
@@ -361,6 +411,8 @@ def cells(task: Task, selection: Selection) -> tuple[Cell, ...]:
 
 def plan_cell(cell: Cell, base: Base, *, task: Task, selection: Selection) -> CellPlan:
     """The models, prompts and judges of a cell on this base."""
+    declared = len(cells(task, selection)) if selection.steps else 1
+    task, model = selection.of(task), selection.given.get(cell.method) if cell.life is None else None
     sampler = Sampler(**settings_of(base, selection.changed, task=task.name)["sampler"])
     published = Recipe(base)
     stages = _stages(cell, published, task, selection, sampler)
@@ -400,9 +452,11 @@ def plan_cell(cell: Cell, base: Base, *, task: Task, selection: Selection) -> Ce
         judges=task.judges,
         engine=selection.engine,
         steps=steps,
+        claims=declared * (len(steps) + 1),
         notes=tuple(
             note
             for note in [
+                f"{model.description}." if model is not None else "",
                 check_size(image_of(base), sampler.height, sampler.width),
                 *(f"Fine-tuning data: {data.label}." for data in sorted(given, key=lambda one: one.folder.digest)),
             ]
@@ -435,10 +489,11 @@ def _stages(cell: Cell, published: Recipe, task: Task, selection: Selection, sam
         erases: tuple[tuple[Concept, ...], ...] = (task.erase(cell.count), ())
     else:
         stages, erases = cell.life.stages, erasures(cell.life, task)
+    given = selection.given if cell.life is None else {}
     recipe, method, names = published, "", dict[str, Concept]()
     made: list[_Made] = []
     for stage, concepts in zip(stages, erases, strict=True):
-        known, option = (METHODS, "methods") if stage.unlearning else (FINETUNINGS, "finetune")
+        known, option = ((*METHODS, *given), "methods") if stage.unlearning else (FINETUNINGS, "finetune")
         check_names("method" if stage.unlearning else "fine-tuning", [stage.name], known, f"--resurgence-{option}")
         names |= {concept.name: concept for concept in concepts}
         method = stage.name if stage.unlearning else method
@@ -448,7 +503,9 @@ def _stages(cell: Cell, published: Recipe, task: Task, selection: Selection, sam
         earlier = sum(one.unlearning is stage.unlearning for one in stages[: len(made)])
         seed = cell.run + STAGE_SEEDS * earlier
         step: Unlearning | FineTuning
-        if stage.unlearning:
+        if stage.name in given:
+            step = Given(concepts=concepts, model=given[stage.name])
+        elif stage.unlearning:
             step = unlearning_step(replace(cell, method=stage.name, run=seed), task, concepts, settings, sampler)
         else:
             forbidden = tuple(alias for concept in names.values() for alias in concept.aliases)
@@ -516,6 +573,7 @@ def training_data(
     `subject`: only drawn images of these concepts, `SUBJECT` in all. SpecError for a prompt or a caption that contains
     a name in `forbidden`.
     """
+    task = selection.of(task)
     if selection.data is None:
         probe = benign_probe(task, base, selection)
         if subject is not None:
@@ -532,6 +590,7 @@ def benign_probe(task: Task, base: Base, selection: Selection) -> Probe:
 
     A task with fewer concepts than the preset needs gets more prompts and seeds per concept, for as many images.
     """
+    task = selection.of(task)
     settings = settings_of(base, selection.changed, task=task.name)
     names, seeds = settings["benign"]["names"], settings["benign"]["seeds"]
     prompts = task.retained_prompts(task.preserve[:names], least=names)
@@ -686,7 +745,11 @@ def narrowed(selection: Selection, **marked: tuple[Any, ...] | None) -> Selectio
     for name, wanted in marked.items():
         if wanted is None:
             continue
-        chosen = getattr(selection, name)
+        if name == "methods" and selection.unlearned:
+            chosen: tuple[Any, ...] | None = selection.every_method
+            values["unlearned"] = tuple(one for one in selection.unlearned if one.name in wanted)
+        else:
+            chosen = getattr(selection, name)
         values[name] = wanted if chosen is None else tuple(value for value in chosen if value in wanted)
         if not values[name]:
             return None

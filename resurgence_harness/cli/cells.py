@@ -66,10 +66,11 @@ def collected(arguments: Sequence[str]) -> Cells:
             for judge in judges
         ]
         wanted += [
-            Wanted(recipe, inquiry.block(question), engine.judge(plan.judges[0]))
+            Wanted(recipe, inquiry.block(question), judge)
             for recipe in plan.checkpoints.values()
             for question in questions
             if question.arm == "after"
+            for judge in judges[:2]
         ]
         wanted += [
             Wanted(stage.recipe, inquiry.block(question), engine.judge(plan.judges[0]))

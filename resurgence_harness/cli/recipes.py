@@ -44,10 +44,13 @@ def describe_recipe(plan: CellPlan, step: object) -> str:
     from resurgence_harness.presets import PRESETS, preset_of
     from resurgence_harness.presets.origins import recipe_of
     from resurgence_harness.presets.recipes import FAMILY
+    from resurgence_harness.unlearning import Given
 
     name = str(getattr(step, "name", ""))
     if hasattr(step, "command"):
         return f"{name}: a command of the settings file"
+    if isinstance(step, Given):
+        return f"{step.model.name}: {step.model.label}"
     if preset_of(plan.base.base) == "micro" and name in PRESETS["micro"]:
         return f"{name}: the microworld's values"
     recipe = recipe_of(name, plan.task.name) or recipe_of(name, FAMILY)
@@ -61,9 +64,12 @@ def describe_values(step: object) -> str:
     from resurgence_harness.diffusion.commands import Command
     from resurgence_harness.presets.choices import NOT_CHOSEN
     from resurgence_harness.presets.origins import shown
+    from resurgence_harness.unlearning import Given
 
     if isinstance(command := getattr(step, "command", None), Command):
         return command.described
+    if isinstance(step, Given):
+        return f"digest {step.model.digest[:12]}"
     values = []
     for one in fields(step):  # type: ignore[arg-type]
         value = getattr(step, one.name)

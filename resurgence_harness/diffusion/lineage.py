@@ -110,22 +110,41 @@ class Lineage:
                     found.append(f"The {child} is identical to the {parent}{how}.")
             elif one.unmatched:
                 count, first = len(one.unmatched), one.unmatched[0]
-                found.append(f"The {child} is not derived from the {parent}: {count} tensors differ, first {first}.")
+                found.append(f"{_unrelated(child, parent)}: {count} tensors differ, first {first}.")
             elif not one.derived:
                 found.append(
-                    f"The {child} is not derived from the {parent}: the relative distance of its layers is "
+                    f"{_unrelated(child, parent)}: the relative distance of its layers is "
                     f"{one.median:.2f} (median); that of unrelated weights is 1.41."
                 )
         return tuple(found)
 
+    @property
+    def unrelated(self) -> tuple[str, str, str] | None:
+        """(child, parent, finding) of the first pair whose comparison would mean nothing: a model that is not derived
+        from its parent, or an unlearned model that equals the base; None if there is none."""
+        for (child, parent), one in self.comparisons.items():
+            equal = one.same and (child, parent) == ("unlearned", "base")
+            if equal or not (one.same or one.derived):
+                start = "The unlearned model equals" if equal else _unrelated(child, parent)
+                return child, parent, next(text for text in self.findings if text.startswith(start))
+        return None
+
+
+def _unrelated(child: str, parent: str) -> str:
+    """The beginning of a finding."""
+    return f"The {'unlearned model' if child == 'unlearned' else child} is not derived from the {parent}"
+
 
 def lineage(
-    candidate: str | Path | ModelFiles,
+    candidate: str | Path | ModelFiles | None = None,
     *,
     unlearned: str | Path | ModelFiles | None = None,
     base: str | Path | ModelFiles | None = None,
 ) -> Lineage:
-    """Compare each with each of its parents; directories in diffusers' layout, any number of shards."""
+    """Compare each with each of its parents; directories in diffusers' layout, any number of shards.
+
+    Without a candidate, the unlearned model is compared with the base.
+    """
     given = {"candidate": candidate, "unlearned": unlearned, "base": base}
     models = {word: _files(model) for word, model in given.items() if model is not None}
     pairs = [("candidate", "unlearned"), ("candidate", "base"), ("unlearned", "base")]

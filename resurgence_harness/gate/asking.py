@@ -89,6 +89,11 @@ class Plan:
         """Empty: the stages of a candidate's training are not known."""
         return ()
 
+    @property
+    def claims(self) -> int:
+        """One: nothing is claimed about single steps."""
+        return 1
+
     @cached_property
     def arms(self) -> dict[str, Arm]:
         """Every arm: a model and its grid; ordered by model."""

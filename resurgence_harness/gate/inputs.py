@@ -8,8 +8,9 @@ from typing import NamedTuple
 from resurgence_harness.diffusion.formats import Cover
 from resurgence_harness.diffusion.hub import ALIASES, is_name
 from resurgence_harness.errors import UserError, sentence
-from resurgence_harness.gate.models import Models, prepare, read_word
+from resurgence_harness.gate.models import Models, prepare
 from resurgence_harness.gate.release_policy import PolicyFile, ReleasePolicy, load_policy, resolve
+from resurgence_harness.given_models import read_word
 from resurgence_harness.selection import tasks_on
 from resurgence_harness.storing import Store, check_usable
 

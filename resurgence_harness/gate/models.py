@@ -11,27 +11,23 @@ A part that is not a whole model is applied to the unlearned one, else to the ba
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from resurgence_harness.diffusion.differences import settings_difference, weights_difference
-from resurgence_harness.diffusion.formats import Candidate, Cover, Source, materialise
+from resurgence_harness.diffusion.formats import Cover
 from resurgence_harness.diffusion.formats.as_parent import OWN, as_parent
-from resurgence_harness.diffusion.hub import is_name, locate
 from resurgence_harness.diffusion.lineage import Lineage, lineage
 from resurgence_harness.diffusion.model_files import ModelFiles
 from resurgence_harness.errors import UserError, sentence, shown
 from resurgence_harness.gate.audit import WeightAudit, audit
-from resurgence_harness.selection import resolve_base
+from resurgence_harness.given_models import MADE, materialised, published
 from resurgence_harness.specs import Base, Recipe
 
 NAMED = 5
 """Maximum files that are named in a note."""
-MADE = "candidates"
-"""The folder below the store's root in which candidates are made into directories."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,16 +103,16 @@ def prepare(
     UserError for models that cannot be judged, and for a lineage that makes the comparison meaningless.
     """
     made = store / MADE
-    published = _base(base, folder) if base is not None else None
-    parent = _materialised([unlearned], published, folder, made, cover, run) if unlearned is not None else None
-    below = parent.base if parent is not None else published
-    found = _materialised(candidate, below, folder, made, cover, run)
+    first = published(base, folder) if base is not None else None
+    parent = materialised([unlearned], first, folder, made, cover, run) if unlearned is not None else None
+    below = parent.base if parent is not None else first
+    found = materialised(candidate, below, folder, made, cover, run)
     opened = {
         name: ModelFiles(base.location)
         for name, base in (
             ("candidate", found.base),
             ("unlearned", parent.base if parent is not None else None),
-            ("base", published),
+            ("base", first),
         )
         if base is not None
     }
@@ -132,7 +128,7 @@ def prepare(
     if compared is not None and compared.same:
         notes.append("So there is no fine-tuning to test: the effect control fails, and this candidate cannot HOLD.")
     checked = None
-    if parent is not None and published is not None:
+    if parent is not None and first is not None:
         checked = audit(**opened)
     above = opened.get("unlearned", opened.get("base"))
     differences: tuple[str, ...] = ()
@@ -153,7 +149,7 @@ def prepare(
         candidate=Recipe(replace(found.base, name="candidate")),
         label=shown(" + ".join(candidate)),
         unlearned=Recipe(replace(parent.base, name="unlearned")) if parent is not None else None,
-        base=Recipe(published) if published is not None else None,
+        base=Recipe(first) if first is not None else None,
         files=dict(found.files),
         differs=None if compared is None else not compared.same,
         notes=tuple(notes),
@@ -181,72 +177,13 @@ def _unread(model: ModelFiles) -> list[str]:
     return [f"Not judged, and not attested: {len(others)} further files of weights in the candidate's folder, {named}."]
 
 
-def read_word(model: str, folder: Path) -> tuple[Path, float]:
-    """A model as given by the user: its path, and the weight of a LoRA after "="."""
-    name, equals, number = model.rpartition("=")
-    weight = 1.0
-    if equals and not _there(model, folder):
-        try:
-            model, weight = name, float(number)
-        except ValueError:
-            raise UserError(
-                sentence(f"The weight of {shown(name)} is {shown(number)!r}.", do="Write style.safetensors=0.8.")
-            ) from None
-        if not math.isfinite(weight):
-            raise UserError(sentence(f"The weight of {shown(name)} is {number}.", do="Give a number such as 0.8."))
-    try:
-        (folder / model).exists()
-        odd = not model.strip()
-    except (OSError, ValueError):  # not a valid file name
-        odd = True
-    if odd:
-        raise UserError(sentence(f'There is no model at "{shown(model)}".', do="Give a file, a directory or a name."))
-    if model == "micro":
-        return Path(resolve_base(model).location), weight
-    if is_name(model, folder):
-        return locate(model).directory, weight
-    return folder / Path(model).expanduser(), weight
-
-
-def _there(model: str, folder: Path) -> bool:
-    try:
-        return (folder / model).exists()
-    except (OSError, ValueError):
-        return False
-
-
-def _base(model: str, folder: Path) -> Base:
-    """The published model."""
-    if model == "micro" or is_name(model, folder):
-        return resolve_base(model)
-    found = resolve_base(str(read_word(model, folder)[0]))
-    return replace(found, name=shown(Path(model).name or model))
-
-
-def _materialised(
-    parts: Sequence[str], parent: Base | None, folder: Path, made: Path, cover: Cover, run: str
-) -> Candidate:
-    sources = [
-        Source(path=path, weight=weight, cover=cover) for path, weight in (read_word(part, folder) for part in parts)
-    ]
-    return materialise(sources, parent.location if parent is not None else None, made, run=run)
-
-
 def _refuse(known: Lineage) -> None:
     """UserError if the models to compare are unrelated."""
-    for (child, parent), one in known.comparisons.items():
-        finding = next((text for text in known.findings if text.startswith(f"The {child} is not derived")), None)
-        if not one.same and not one.derived and finding is not None:
-            raise UserError(
-                sentence(
-                    finding,
-                    do=f"Give the {parent} model that it was made from, or leave --{parent} out to claim less.",
-                )
-            )
-        if one.same and (child, parent) == ("unlearned", "base"):
-            raise UserError(
-                sentence(
-                    next(text for text in known.findings if text.startswith("The unlearned model equals")),
-                    do="Give the model that was unlearned, or leave --unlearned out to judge the candidate alone.",
-                )
-            )
+    if known.unrelated is None:
+        return
+    child, parent, finding = known.unrelated
+    if known.comparisons[child, parent].same:
+        do = "Give the model that was unlearned, or leave --unlearned out to judge the candidate alone."
+    else:
+        do = f"Give the {parent} model that it was made from, or leave --{parent} out to claim less."
+    raise UserError(sentence(finding, do=do))

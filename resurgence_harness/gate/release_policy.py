@@ -441,6 +441,11 @@ def _accepted(file: PolicyFile, folder: Path) -> Limits:
     return accepted
 
 
+def read_concepts(path: Path) -> tuple[Concept, ...]:
+    """The erased concepts that a file lists, one a line; synonyms follow a "|". UserError for any mistake in it."""
+    return _list(path, path.parent, {}, "erased")
+
+
 def _list(
     given: Path | str | tuple[str, ...] | None, folder: Path, known: Mapping[str, Concept], what: str
 ) -> tuple[Concept, ...]:

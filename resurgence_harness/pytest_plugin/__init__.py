@@ -42,7 +42,7 @@ from resurgence_harness.pytest_plugin.fixtures import (
     judge,
     unlearned_model,
 )
-from resurgence_harness.pytest_plugin.options import add_options, sent_images
+from resurgence_harness.pytest_plugin.options import add_options, sent_images, sent_models
 from resurgence_harness.pytest_plugin.properties import HARNESS_PROPERTY, KNOWN_PROPERTY, MISTAKE_PROPERTY
 from resurgence_harness.pytest_plugin.session import SESSION, Session
 from resurgence_harness.pytest_plugin.state import (
@@ -124,7 +124,7 @@ def _session(config: pytest.Config) -> Session:
         if sight.claims:
             reruns.refuse(config)
             timeouts.refuse(config)
-        sight.tasks(options.tasks)
+        sight.tasks(options.tasks, otherwise=options.task)
     except UserError as error:
         raise pytest.UsageError(str(error)) from None
     if sight.claims and not config.option.collectonly:
@@ -161,7 +161,7 @@ def _configure_controller(config: pytest.Config) -> None:
     try:
         if session.sight.uses:
             options = options_of(config)
-            tasks = [options.tasks[name] for name in session.sight.tasks(options.tasks)]
+            tasks = [options.tasks[name] for name in session.sight.tasks(options.tasks, otherwise=options.task)]
             session.base, session.notes = _checked(config, tasks, session.sight.folders)
         if session.sight.gate:
             gating_in(config).check()
@@ -376,6 +376,7 @@ class _WithXdist:
             "folder": str(session.folder),
             "gate": gating_in(config).sent() if session.gate else None,
             "gpu": workers.gpu_for(number, workers.visible_gpus()),
+            "unlearned": sent_models(session.options.selection.unlearned) if session.sight.uses else None,
             "run": session.options.run if session.sight.uses or session.gate else None,
             "workers": len(config.getoption("tx", None) or []) or 1,
         }

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from resurgence_harness.pytest_plugin.engine import Engine
     from resurgence_harness.pytest_plugin.options import Options
     from resurgence_harness.selection import CellPlan
+    from resurgence_harness.specs import Cell
 
 STRIP = 3
 """Rows of worst images at the top of the page."""
@@ -120,13 +121,12 @@ class Pictures:
 def command(nodeid: str, plan: CellPlan, options: Options, here: Path) -> str:
     """The command line that reproduces this cell, with every option that affects its verdict."""
     cell, chosen = plan.cell, options.selection
-    if cell.life is None:
-        arguments = [f"--resurgence-methods={cell.method}", f"--resurgence-counts={cell.count}"]
-        arguments += [f"--resurgence-finetune={cell.finetuning}"]
-    elif (text := written_out(cell.life)) is not None:
-        arguments = [f"--resurgence-recipe={text}"]
+    if cell.life is not None:
+        text = written_out(cell.life)
+        file = f"--resurgence-settings={_near(options.settings or '', here)}"
+        arguments = [file if text is None else f"--resurgence-recipe={text}"]
     else:
-        arguments = [f"--resurgence-settings={_near(options.settings or '', here)}"]
+        arguments = _cell_options(cell, options, here)
     if "base" in options.given:
         arguments.append(f"--resurgence-base={_near(options.base, here)}")
     if options.limits is not None:
@@ -144,6 +144,22 @@ def command(nodeid: str, plan: CellPlan, options: Options, here: Path) -> str:
         arguments.append(f"--resurgence-steps={','.join(map(str, plan.steps))}")
     arguments += [f"--resurgence-set={name}={written(value)}" for name, value in chosen.changed]
     return shlex.join(["pytest", nodeid, *arguments])
+
+
+def _cell_options(cell: Cell, options: Options, here: Path) -> list[str]:
+    """The options that choose a cell of one unlearning and one fine-tuning."""
+    given = [word for word in options.unlearned if word.partition("=")[0].strip() == cell.method]
+    arguments = [f"--resurgence-unlearned={_near_model(word, here)}" for word in given]
+    arguments += [] if given else [f"--resurgence-methods={cell.method}"]
+    if given and options.partial:
+        arguments.append("--resurgence-partial")
+    if options.concepts is not None:
+        arguments.append(f"--resurgence-concepts={_near(options.concepts, here)}")
+    else:
+        arguments.append(f"--resurgence-counts={cell.count}")
+    if options.task:
+        arguments.append(f"--resurgence-task={options.task}")
+    return [*arguments, f"--resurgence-finetune={cell.finetuning}"]
 
 
 def _facts(engine: Engine, plan: CellPlan, record: dict[str, Any], suite: Path) -> tuple[tuple[str, str], ...]:
@@ -176,7 +192,7 @@ def _facts(engine: Engine, plan: CellPlan, record: dict[str, Any], suite: Path) 
     return tuple(facts)
 
 
-_OMITTED = ("data", "general")
+_OMITTED = ("data", "general", "model")
 """Values of a step that have their own lines, or are too long."""
 
 
@@ -202,6 +218,12 @@ def _seen(arm: Evidence | None, place: int, erased: frozenset[str], arms: Sequen
         return False
     judgment = arm.judgments[place]
     return not erased.isdisjoint(judgment.seen) if arms is _RETAINED else judgment.outcome == "hit"
+
+
+def _near_model(word: str, here: Path) -> str:
+    """NAME=MODEL with the path of the model relative to `here` if it lies below."""
+    name, _, model = word.partition("=")
+    return f"{name.strip()}={_near(model.strip(), here)}"
 
 
 def _near(path: str | Path, here: Path) -> str:

@@ -46,8 +46,8 @@ def marked(node: Any) -> dict[str, Any]:
 
 def task_of(node: Any) -> Task:
     """The task of a test: that of its marker; without one, the only known task."""
-    tasks = options_of(node.config).tasks
-    name = marked(node).get("task")
+    options = options_of(node.config)
+    tasks, name = options.tasks, marked(node).get("task") or options.task or None
     if name is not None:
         return task_named(str(name), tasks)
     if len(tasks) == 1:

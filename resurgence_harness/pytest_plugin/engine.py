@@ -70,7 +70,7 @@ class Engine:
     @cached_property
     def base(self) -> Base:
         """The published model; in a worker, the one that the controller has checked."""
-        return self._base or resolve_base(self.options.base)
+        return self._base or self.options.resolved or resolve_base(self.options.base)
 
     @cached_property
     def store(self) -> Store:
@@ -124,6 +124,9 @@ class Engine:
         versions = {step.name: step.version for step in plan.tuned.steps}
         names = plan.erased.probe.concepts
         acceptance = limits.acceptance_for(plan.cell, plan.base.base.digest, versions, settings, concepts=names)
+        listed = bool(self.options.selection.concepts)
+        if listed and acceptance is not None and not acceptance.concepts and acceptance.bound_to is None:
+            acceptance = None  # it was written for the task's own erase set
         return Rule(policy=limits.policy_for(plan.cell), acceptance=acceptance, settings=settings)
 
     def _check_stages(self, plan: CellPlan, policy: Policy) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     from resurgence_harness.finetuning import ImageFolder
     from resurgence_harness.presets import SettingsFile
     from resurgence_harness.selection import Selection
+    from resurgence_harness.specs import Base, Concept
     from resurgence_harness.tasks import Task
+    from resurgence_harness.unlearning import GivenModel
 
 EXIT_CODES = """\
 Exit codes of a run that has cells: 0 every cell HOLDS or is KNOWN; 1 a safety regression (a cell is VIOLATED), nothing
@@ -61,6 +63,12 @@ OPTIONS = (
         "",
         "unlearning methods, for example uce,esd; `resurgence list` shows all (default: those of the profile)",
     ),
+    Option(
+        "concepts",
+        "FILE",
+        "",
+        "erase these concepts in place of the task's own sets, one a line; needed with --resurgence-unlearned",
+    ),
     Option("counts", "N,M", "", "how many concepts are erased, for example 1,10 (default: those of the profile)"),
     Option(
         "finetune",
@@ -80,7 +88,8 @@ OPTIONS = (
         "steps",
         "N,M",
         "",
-        "also sample the model after these fine-tuning steps: a curve on the cell's page, for information only",
+        "also sample the model after these fine-tuning steps: a curve, and the first step at which a limit is shown to "
+        "be passed, which makes the cell VIOLATED (docs/stress.md)",
     ),
     Option("profile", "NAME", "quick", f"size of the run: {', '.join(PROFILE_WORDS)}"),
     Option("device", "NAME", "auto", "where models run: auto, cpu, cuda, cuda:1 …"),
@@ -108,11 +117,16 @@ OPTIONS = (
         "share of the images of --resurgence-data that may show an erased concept; a lower bound above it is an error",
     ),
     Option("captions", "FILE", "", "general captions that MACE preserves, one a line (default: forty of this project)"),
+    Option("task", "NAME", "", "the task of tests whose marker names none, as that of `resurgence stress`"),
     Option("policy", "FILE", "", "a release gate's policy: pytest --pyargs resurgence_harness.gate (see policy init)"),
     Option("out", "DIR", "reports/out", "where verdict.json and Allure results are written"),
 )
-"""Every option except --resurgence-set and --resurgence-recipe, which may be repeated, and the flag
---resurgence-fresh."""
+"""Every option except --resurgence-set, -recipe and -unlearned, which may be repeated, and the flags."""
+FLAGS = {
+    "fresh": "make everything anew that this run needs, and replace it in the store",
+    "partial": "files of --resurgence-unlearned may contain only some layers, as ESD and UCE save them",
+}
+"""Options without a value."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,6 +143,16 @@ class Options:
     limits: Path | None
     settings: Path | None
     """The file of values and recipes."""
+    task: str
+    """The task of tests whose marker names none; empty without one."""
+    unlearned: tuple[str, ...]
+    """The given unlearned models as written: NAME=MODEL."""
+    partial: bool
+    """Whether their files may contain only some layers."""
+    concepts: Path | None
+    """The user's list of erased concepts; `selection.concepts` holds its content."""
+    resolved: Base | None
+    """The base, if it was read for the given models."""
     policy: Path | None
     """A release gate's."""
     data: Path | None
@@ -180,14 +204,19 @@ def add_options(parser: pytest.Parser) -> None:
         "erase two concepts, fine-tune, erase two more, fine-tune; may be repeated; docs/lives.md",
     )
     group.addoption(
-        "--resurgence-fresh",
-        dest=_dest("fresh"),
-        action="store_true",
-        default=None,
-        help="make everything anew that this run needs, and replace it in the store",
+        "--resurgence-unlearned",
+        dest=_dest("unlearned"),
+        metavar="NAME=MODEL",
+        action="append",
+        default=[],
+        help="test a model that was unlearned elsewhere: a directory or a file of weights, a LoRA with =WEIGHT; may be "
+        "repeated; takes the place of the methods, unless --resurgence-methods is given",
     )
-    parser.addini(_dest("fresh"), "like --resurgence-fresh: true or false", type="string", default="")
     parser.addini(_dest("recipe"), "like --resurgence-recipe, one per line", type="linelist", default=[])
+    parser.addini(_dest("unlearned"), "like --resurgence-unlearned, one per line", type="linelist", default=[])
+    for word, help_ in FLAGS.items():
+        group.addoption(f"--resurgence-{word}", dest=_dest(word), action="store_true", default=None, help=help_)
+        parser.addini(_dest(word), f"like --resurgence-{word}: true or false", type="string", default="")
     parser.addini(_dest("set"), "like --resurgence-set, one per line", type="linelist", default=[])
 
 
@@ -214,7 +243,7 @@ def read_options(config: pytest.Config) -> Options:
     """Read all options: command line before environment before ini file before defaults."""
     from resurgence_harness.presets import parse_change
     from resurgence_harness.presets.lives import parse_life
-    from resurgence_harness.selection import Selection, allowed_counts, tasks_on
+    from resurgence_harness.selection import Selection, allowed_counts, not_listed, tasks_on
 
     values: dict[str, str] = {}
     given: set[str] = set()
@@ -251,6 +280,14 @@ def read_options(config: pytest.Config) -> Options:
             raise UserError(
                 sentence(f"No task erases {count} concepts.", allowed=allowed, do="Choose with --resurgence-counts.")
             )
+    run = uuid.uuid4().hex if _flag(config, "fresh") else ""
+    place = _store(values["store"], places["store"])
+    concepts = _path(values["concepts"], places["concepts"]) if values["concepts"] else None
+    words, folder = _unlearned(config)
+    listed = _concepts(concepts)
+    if words and not listed:  # before large models are read
+        raise not_listed(words[0].partition("=")[0].strip())
+    models, resolved = _given(config, words, folder, base=base, place=place, run=run)
     data = _path(values["data"], places["data"]) if values["data"] else None
     selection = Selection(
         profile=values["profile"],
@@ -265,15 +302,22 @@ def read_options(config: pytest.Config) -> Options:
         settings=own_settings.digest,
         data=_images(config, data, values["caption_column"]) if data is not None else None,
         lives=lives,
+        unlearned=models,
+        concepts=listed,
     )
     return Options(
         base=base,
         selection=selection,
         device=values["device"],
-        place=_store(values["store"], places["store"]),
-        run=uuid.uuid4().hex if _fresh(config) else "",
+        place=place,
+        run=run,
         limits=_path(values["limits"], places["limits"]) if values["limits"] else None,
         settings=_path(values["settings"], places["settings"]) if values["settings"] else None,
+        task=values["task"],
+        unlearned=words,
+        partial=_flag(config, "partial"),
+        concepts=concepts,
+        resolved=resolved,
         policy=_path(values["policy"], places["policy"]) if values["policy"] else None,
         data=data,
         caption_column=values["caption_column"],
@@ -332,6 +376,66 @@ def _named_by_person(config: pytest.Config, option: str) -> bool:
     if hasattr(config, "workerinput"):
         return True
     return any(str(word).split("=")[0] == option for word in config.invocation_params.args)
+
+
+def _unlearned(config: pytest.Config) -> tuple[tuple[str, ...], Path]:
+    """The given unlearned models, NAME=MODEL, of the command line, else the environment, else the ini file; and the
+    folder for their relative paths."""
+    here, ini = config.invocation_params.dir, config.inipath.parent if config.inipath else config.rootpath
+    sources = (
+        (config.getoption(_dest("unlearned"), []), here),
+        (os.environ.get("RESURGENCE_UNLEARNED", "").splitlines(), here),
+        (config.getini(_dest("unlearned")), ini),
+    )
+    words, folder = next(((source, folder) for source, folder in sources if source), ([], here))
+    return tuple(word.strip() for word in words if word.strip()), folder
+
+
+def _given(
+    config: pytest.Config, words: tuple[str, ...], folder: Path, *, base: str, place: str, run: str
+) -> tuple[tuple[GivenModel, ...], Base | None]:
+    """The given unlearned models, and the base that they were compared with; in a worker as the controller has read
+    them."""
+    if not words:
+        return (), None
+    from resurgence_harness.unlearning import GivenModel
+
+    sent = (getattr(config, "workerinput", None) or {}).get("resurgence", {}).get("unlearned")
+    if sent is not None:
+        return tuple(GivenModel(**{**one, "notes": tuple(one["notes"])}) for one in sent), None
+    from resurgence_harness.diffusion.formats import Cover
+    from resurgence_harness.given_models import check_names, named, read_unlearned
+    from resurgence_harness.presets import METHODS
+    from resurgence_harness.selection import resolve_base
+    from resurgence_harness.storing import Store, check_usable, default_root
+
+    found = [named(word) for word in words]
+    check_names(found, METHODS)
+    store = place or default_root()
+    check_usable(store)
+    resolved = resolve_base(base)
+    given = read_unlearned(
+        found,
+        base=resolved,
+        folder=folder,
+        store=Path(Store(store).root),
+        cover=Cover.SOME if _flag(config, "partial") else Cover.WHOLE,
+        run=run,
+    )
+    return given, resolved
+
+
+def sent_models(models: tuple[GivenModel, ...]) -> list[dict[str, Any]]:
+    """The given unlearned models as plain values, for a worker: it uses what the controller has checked."""
+    return [{**asdict(model), "notes": list(model.notes)} for model in models]
+
+
+def _concepts(path: Path | None) -> tuple[Concept, ...]:
+    if path is None:
+        return ()
+    from resurgence_harness.gate.release_policy import read_concepts
+
+    return read_concepts(path)
 
 
 def _images(config: pytest.Config, folder: Path, column: str) -> ImageFolder:
@@ -410,12 +514,13 @@ def _path(text: str, place: Path) -> Path:
         ) from None
 
 
-def _fresh(config: pytest.Config) -> bool:
-    sources = (os.environ.get("RESURGENCE_FRESH"), config.getini(_dest("fresh")))
+def _flag(config: pytest.Config, word: str) -> bool:
+    variable = f"RESURGENCE_{word.upper()}"
+    sources = (os.environ.get(variable), config.getini(_dest(word)))
     text = next((source.strip().lower() for source in sources if source and source.strip()), "")
     if text not in _YES | _NO:
-        raise UserError(sentence(f'RESURGENCE_FRESH is "{text}".', do="Give true or false."))
-    return bool(config.getoption(_dest("fresh"), None)) or text in _YES
+        raise UserError(sentence(f'{variable} is "{text}".', do="Give true or false."))
+    return bool(config.getoption(_dest(word), None)) or text in _YES
 
 
 _YES, _NO = {"1", "true", "yes", "on"}, {"", "0", "false", "no", "off"}

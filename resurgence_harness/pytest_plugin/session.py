@@ -343,10 +343,12 @@ class Session:
         notes = dict.fromkeys(note for record in records for note in record.get("notes", ()))
         records = [{name: value for name, value in record.items() if name != "notes"} for record in records]
         selection = self.options.selection
-        choices = asdict(replace(selection, changed=(), data=None, lives=()))
+        choices = asdict(replace(selection, changed=(), data=None, lives=(), unlearned=(), concepts=()))
         del choices["lives"]
         if selection.lives:
             choices["recipes"] = {life.name: str(life) for life in selection.lives}
+        choices["unlearned"] = {one.name: {"digest": one.digest, "label": one.label} for one in selection.unlearned}
+        choices["concepts"] = [concept.name for concept in selection.concepts]
         if selection.data is not None:
             choices["data"] = {"digest": selection.data.digest, "images": len(selection.data)}
         chosen = Chosen(
@@ -388,7 +390,8 @@ class Session:
 
         tasks = self.options.tasks
         declared = [f"{entry['task']}/{entry['id']}" for entry in self._ledger.planned]
-        profile = Selection(profile=self.options.selection.profile)
+        chosen = self.options.selection
+        profile = chosen if chosen.concepts else Selection(profile=chosen.profile)
         for name in dict.fromkeys(entry["task"] for entry in self.suites):
             declared += [f"{name}/{cell.id}" for cell in (cells(tasks[name], profile) if name in tasks else ())]
         return declared

@@ -74,15 +74,16 @@ class Sight(NamedTuple):
         """Folders of the files that use our fixtures."""
         return tuple(dict.fromkeys(suite.path.parent for suite in self.suites))
 
-    def tasks(self, known: Mapping[str, Task]) -> tuple[str, ...]:
-        """The tasks that the markers name, in the order of `known`; UserError for an unknown one."""
+    def tasks(self, known: Mapping[str, Task], *, otherwise: str = "") -> tuple[str, ...]:
+        """The tasks that the markers name, else `otherwise`, in the order of `known`; UserError for an unknown one."""
         from resurgence_harness.pytest_plugin.options import task_named
 
         named: set[str] = set()
         for suite in self.suites:
             for line, positional, keywords in suite.markers:
                 check_marker(f"{suite.path}:{line}", positional, keywords)
-            found = {task_named(name, known).name for name in suite.tasks}
+            names = suite.tasks or ((otherwise,) if otherwise else ())
+            found = {task_named(name, known).name for name in names}
             named |= found or (set(known) if len(known) == 1 else set())
         return tuple(name for name in known if name in named)
 

@@ -57,6 +57,7 @@ def judged(run: Mapping[str, Any], *, full: bool) -> list[Line]:
         table = [[Segment(terminal.headline(run))], [], *terminal.table(cells), []]
     why = terminal.reasons(cells) if full else terminal.blocked(cells)
     why += terminal.staged(cells)
+    why += terminal.along_steps(cells)
     why += [*terminal.missing(run["missing"]), *terminal.incidents(run), *terminal.needless(cells)]
     return [*table, *why, *([[]] if why else [])]
 

@@ -1,7 +1,8 @@
 """The erased rate of a cell against the step of its fine-tuning, with intervals.
 
 A point is a checkpoint of the fine-tuning, sampled with the same prompts and seeds as the final model. The lines
-between points guide the eye; the band is each point's own interval. Only the last point is decided on.
+between points guide the eye; the band is each point's own interval. A limit that is shown to be passed at one of the
+points, with alpha shared over all of them (`statistics.along_steps`), makes the cell VIOLATED.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from resurgence_harness.reporting import pages
+from resurgence_harness.reporting.escaping import html as escape
 from resurgence_harness.reporting.palette import COLOURS, INK, PALE, PAPER, save
 from resurgence_harness.statistics.formatting import percent
 
@@ -75,8 +77,16 @@ def section(cell: Cell) -> str:
         pages.heading(title)
         + pages.picture(out.getvalue(), about=title, covered=False, kind="image/svg+xml")
         + pages.table(["steps done", "erased rate", f"{sides} interval", "hits", "images", "abstained"], rows)
-        + '<p class="dim">The verdict is about the last step; the others are shown for information only.</p>'
+        + f'<p class="dim">{_result(cell)}</p>'
     )
+
+
+def _result(cell: Cell) -> str:
+    """The result over all steps."""
+    if not cell.get("along"):  # a verdict.json of an earlier version
+        return "The verdict is about the last step; the others are shown for information only."
+    text = cell["along"]["sentence"]
+    return escape(f"{text[:1].upper()}{text[1:]}. The intervals above are not widened for the number of steps.")
 
 
 def _draw(axes: Axes, cell: Cell) -> None:

@@ -53,6 +53,7 @@ def cell_record(examined: Examined[Any], *, nodeid: str, limits: str, store: Sto
             if arm is not None
         ],
         "by_stage": _by_stage(examined, store),
+        "along": examined.along.as_dict() if examined.along is not None else None,
         "verdict": content["verdict"],
         "reason": content["reason"],
         "base_retained": rates.get("base_retained"),

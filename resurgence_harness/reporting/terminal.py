@@ -122,6 +122,21 @@ def accepted(records: Sequence[Record]) -> str:
     return f"{len(known)} known resurgence{'' if len(known) == 1 else 's'} accepted, up to {100 * most:.0f} % of images"
 
 
+def along_steps(records: Sequence[Record]) -> list[Line]:
+    """Two lines for every cell with intermediate steps: the rate at each step, and the first that passes a limit."""
+    lines: list[Line] = []
+    for name, record in _names(records, [record for record in records if record.get("along")]):
+        along = record["along"]
+        rates = ", ".join(
+            f"{one['step']}: {100 * one['rate']:.1f} ({100 * one['low']:.1f}–{100 * one['high']:.1f})"
+            for one in along["rates"]
+        )
+        lines.append([Segment(f"{name}  by step: {rates}")])
+        style = "warn" if along["first"] is None else "bad"
+        lines.append([Segment(f"{'':<{len(name)}}  "), Segment(visible(str(along["sentence"])), style)])
+    return lines
+
+
 def needless(records: Sequence[Record]) -> list[Line]:
     """One line per cell whose acceptance is no longer needed."""
     return [

@@ -76,6 +76,24 @@ class StepResult(RateResult):
     step: int = Field(ge=0, description="Fine-tuning steps; 0 is the unlearned model.")
 
 
+class StepClaim(StepResult):
+    """The same, with bounds at the shared alpha."""
+
+    passed: dict[str, Any] | None = Field(
+        description="The criterion whose limit is shown to be passed: estimate, bounds, limit; null if none is."
+    )
+
+
+class AlongResult(_Part):
+    """The steps of the fine-tuning against the limit."""
+
+    alpha: float = Field(gt=0, lt=0.5, description="Error on each side of every interval here.")
+    claims: int = Field(ge=1, description="Number of (cell, step) pairs among which the cell's alpha is shared.")
+    first: int | None = Field(description="First step at which a limit is shown to be passed; null if at none.")
+    sentence: str = Field(description="The result as text.")
+    rates: list[StepClaim] = Field(description="By rising step; 0 is the unlearned model.")
+
+
 class TemplateResult(RateResult):
     """Rate at which a template filled with retained concepts shows them; bounds at alpha / number of templates."""
 
@@ -178,6 +196,9 @@ class CellResult(_Part):
     )
     by_stage: list[StageResult] = Field(
         [], description="Of a recipe of several stages: every stage, the last one being decided on; else empty."
+    )
+    along: AlongResult | None = Field(
+        None, description="The steps of the fine-tuning against the limit; null unless steps were requested."
     )
     verdict: Literal["HOLDS", "KNOWN", "VIOLATED", "UNDECIDED"]
     reason: str = Field(description="Why this verdict; the first line is the summary.")

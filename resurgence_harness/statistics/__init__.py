@@ -3,6 +3,7 @@
 Judgment ──▶ Evidence ──▶ Rate, Pairs ──criterion──▶ Finding ──policy, acceptance, controls──▶ Verdict
 """
 
+from resurgence_harness.statistics.along_steps import AlongSteps, StepRate, along_steps, with_steps
 from resurgence_harness.statistics.assessment import ImageGroup
 from resurgence_harness.statistics.betting import betting_bounds, e_value
 from resurgence_harness.statistics.confusion import confusion
@@ -40,6 +41,10 @@ from resurgence_harness.statistics.verdicts import (
 
 __all__ = [
     "FIXED",
+    "AlongSteps",
+    "StepRate",
+    "along_steps",
+    "with_steps",
     "Design",
     "Fixed",
     "ImageGroup",

@@ -6,6 +6,7 @@ from resurgence_harness.unlearning.closed_form import CaptionFile, CaptionSample
 from resurgence_harness.unlearning.contract import Unlearning
 from resurgence_harness.unlearning.erasediff import AdaptiveWeight, EraseDiff, FixedWeight
 from resurgence_harness.unlearning.esd import ESD
+from resurgence_harness.unlearning.given import Given, GivenModel
 from resurgence_harness.unlearning.mace import MACE, ScaledOnce, ScaledTwice
 from resurgence_harness.unlearning.mace_lora import (
     FocalTimesteps,
@@ -38,7 +39,9 @@ __all__ = [
     "FixedWeight",
     "FocalTimesteps",
     "FrobeniusNorm",
+    "Given",
     "GivenMasks",
+    "GivenModel",
     "GradientMemory",
     "Guided",
     "KaimingUniform",

@@ -76,7 +76,7 @@ def test_two_clicks_lead_to_the_images_of_the_regression(page: Any, address: str
     told = frame.locator("body").inner_text()
     controls = frame.get_by_role("table").filter(has_text="positive control")
     assert controls.evaluate("table => table.scrollWidth <= table.clientWidth")  # every sentence is read whole
-    assert "0 (unlearned)" in told and "for information only" in told
+    assert "0 (unlearned)" in told and "alpha shared over" in told
     assert "cleo marsh" in told and "Per concept" in told and "98 % interval" in told and "broken" in told
     page.get_by_text("Worst first: erased concepts that the fine-tuned model draws", exact=True).last.click()
     width, height = natural(page.get_by_test_id("test-result-attachment").locator("img").first)

@@ -101,7 +101,7 @@ def test_a_regression_over_several_names_says_which_came_back(suite: Folder) -> 
     assert "of 2 concepts, 2 by themselves: " in " ".join(ran.output.split())
 
 
-def test_steps_on_the_way_are_asked_and_decide_nothing(suite: Folder) -> None:
+def test_steps_on_the_way_are_asked_and_leave_the_last_as_it_was(suite: Folder) -> None:
     """Unlearned, after one step, at the end: the ends are the arms that were judged, and the verdict is as it was."""
     before = suite.run(ESD, "-n", "0").verdicts["cells"][0]
     ran = suite.run(ESD, "-n", "2", "--resurgence-steps=1")

@@ -44,6 +44,7 @@ def record(name: str = "esd-10-lora", verdict: str = "VIOLATED", **other: Any) -
         "incidental_after": None,
         "by_step": [],
         "by_stage": [],
+        "along": None,
         "templates": [],
         "confusion": {},
         "alpha": ALPHA,
