@@ -111,15 +111,16 @@ def random_base(name: str, device: str, *, tiny: bool = False, seed: int = 0) ->
             norm_num_groups=4 if tiny else 32,
             sample_size=8 * side,
         )
-    text_encoder: Any = CLIPTextModel(
-        CLIPTextConfig(
-            hidden_size=text_width,
-            intermediate_size=4 * text_width,
-            num_hidden_layers=2 if tiny else known.text_layers,
-            num_attention_heads=text_heads,
-            hidden_act=known.activation,
+    with torch.device("meta" if device == "meta" else "cpu"):
+        text_encoder: Any = CLIPTextModel(
+            CLIPTextConfig(
+                hidden_size=text_width,
+                intermediate_size=4 * text_width,
+                num_hidden_layers=2 if tiny else known.text_layers,
+                num_attention_heads=text_heads,
+                hidden_act=known.activation,
+            )
         )
-    )
     for part in (unet, vae, text_encoder):
         part.requires_grad_(False).eval()
     scheduler = sd_scheduler(known.prediction_type)

@@ -7,7 +7,6 @@ whose images are in the store already, so that a row takes seconds; xdist's work
 from __future__ import annotations
 
 import os
-import pickle
 import pty
 import re
 import shutil
@@ -20,12 +19,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from filelock import FileLock
 
 from resurgence_harness.process import MEANINGS, ExitCode, combined, one_line
 from tests.gate.conftest import POLICY, Tiny, tiny
 from tests.plugin.conftest import INSTALLED, STRANGERS, conftest_for
 from tests.plugin.gallery import SEEDS, SETTINGS
+from tests.shared import made_once
+from tests.warm_python import python
 
 pytestmark = pytest.mark.slow
 
@@ -237,20 +237,12 @@ class World(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def world(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> World:
-    """Made by the first of xdist's workers; the others wait for it and read where it is."""
-    if not hasattr(request.config, "workerinput"):
-        return made(request.getfixturevalue("tiny"), tmp_path_factory.mktemp("codes"))
-    there = tmp_path_factory.getbasetemp().parent / "codes.pickle"
-    with FileLock(f"{there}.lock"):
-        if not there.exists():
-            built = made(request.getfixturevalue("tiny"), tmp_path_factory.mktemp("codes"))
-            there.write_bytes(pickle.dumps((built.place, tuple(built.known))))
-        place, known = pickle.loads(there.read_bytes())
-    return World(place, Tiny(*known))
+def world(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> World:
+    """Made by the first of xdist's workers."""
+    return World(made_once(tmp_path_factory, "codes", lambda folder: make(tiny, folder)), tiny)
 
 
-def made(tiny: Tiny, folder: Path) -> World:
+def make(tiny: Tiny, folder: Path) -> None:
     """A folder with everything that the commands need, and a warm store."""
     (folder / "site").mkdir()
     (folder / "site" / "sitecustomize.py").write_text(SITE, encoding="utf-8")
@@ -271,7 +263,6 @@ def made(tiny: Tiny, folder: Path) -> World:
         assert warm.code == CODES[command], (command, warm)
         if command == "gate":
             shutil.copytree(warm.folder / "out", folder / "results")
-    return World(folder, tiny)
 
 
 def words(row: Row, place: Path, known: Tiny) -> list[str]:
@@ -299,17 +290,24 @@ def words(row: Row, place: Path, known: Tiny) -> list[str]:
 def command_line(row: Row, place: Path, known: Tiny) -> list[str]:
     """The whole process's words."""
     plugin = [] if INSTALLED else ["-p", "resurgence_harness.pytest_plugin"]
+    program = python() if warm(row) else sys.executable
     off = [part for name in STRANGERS for part in ("-p", f"no:{name}")]
     if row.command == "others":
-        line = [sys.executable, "-m", "pytest", *off, *plugin, "-q", str(place / "other")]
+        line = [program, "-m", "pytest", *off, *plugin, "-q", str(place / "other")]
     elif row.command == "plugin":
-        line = [sys.executable, "-m", "pytest", *off, *plugin, "-q", *words(row, place, known)]
+        line = [program, "-m", "pytest", *off, *plugin, "-q", *words(row, place, known)]
     elif row.command in ("gate", "regression", "cold"):
-        line = [sys.executable, str(place / "cli.py"), *words(row, place, known), "--out", "out"]
+        line = [program, str(place / "cli.py"), *words(row, place, known), "--out", "out"]
     else:
-        line = [sys.executable, "-m", "resurgence_harness.cli", *words(row, place, known)]
+        line = [program, "-m", "resurgence_harness.cli", *words(row, place, known)]
     line += [row.ending] if row.ending.startswith("-") else []
     return ["sh", "-c", row.shell, "sh", *line] if row.shell else line
+
+
+def warm(row: Row) -> bool:
+    """Whether a row may start in a Python that has imported the libraries: nothing is wrong with how it starts."""
+    starting = [name for name in row.env if name.startswith(("PYTHON", "LC_", "NO_"))]
+    return row.command in ("gate", "regression") and row.stdout == "pipe" and not (row.shell or starting)
 
 
 def ended(row: Row, place: Path, known: Tiny) -> Ended:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,6 +10,7 @@ import pytest
 
 from resurgence_harness.cli.starting_files import FILES
 from tests.plugin.conftest import INSTALLED, ROOT, Folder
+from tests.warm_python import python
 
 pytestmark = pytest.mark.slow
 MODULES = {"unlearning": "fade_out", "judge": "grey_level", "task": "two_animals"}
@@ -37,7 +37,7 @@ class Ended(NamedTuple):
 def run(here: Path, *arguments: str) -> Ended:
     """A module of Python in a folder."""
     ran = subprocess.run(
-        [sys.executable, "-m", *arguments],
+        [python(), "-m", *arguments],
         cwd=here,
         env=Folder(here, here, here).env(),
         capture_output=True,

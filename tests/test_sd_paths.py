@@ -18,6 +18,7 @@ from benchmarks.sd_paths import COLUMNS, CellPath, Table, changes, main, outcome
 from resurgence_harness.presets import SEVEN, parse_change
 from resurgence_harness.selection import Selection
 from resurgence_harness.storing import Store
+from tests.warm_python import python
 
 SMALL = ("--tiny", "--device", "cpu", "--task", "object", "--updates", "2", "--sampler-steps", "1")
 LORA, FULL = (CellPath("sd14-tiny", "object", "uce", finetuning) for finetuning in ("lora", "full"))
@@ -33,7 +34,7 @@ def read(path: Path) -> list[dict[str, str]]:
 
 def killed_after_a_row(to: Path, work: Path) -> dict[str, str]:
     """Run two cells by the command line and kill everything as soon as the first has its row."""
-    command = [sys.executable, "-m", "benchmarks.sd_paths", *SMALL, "--method", "uce"]
+    command = [python(), "-m", "benchmarks.sd_paths", *SMALL, "--method", "uce"]
     with (work.parent / "killed.txt").open("wb") as log:
         run = subprocess.Popen(
             [*command, "--out", str(to), "--work", str(work)],
@@ -56,9 +57,10 @@ def killed_after_a_row(to: Path, work: Path) -> dict[str, str]:
 
 @pytest.mark.slow
 def test_cells_go_on_after_a_kill_and_a_crash_is_a_row_that_stops_no_other(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two cells run once each although the second is killed once; between them one diverges."""
+    monkeypatch.setattr(sys, "executable", python())
     to, work = tmp_path / "paths.csv", tmp_path / "work"
     first = killed_after_a_row(to, work)
     assert CellPath(*(first[name] for name in CellPath._fields)) == LORA

@@ -25,6 +25,7 @@ import tempfile
 import threading
 import time
 import types
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any, NoReturn
@@ -77,6 +78,9 @@ def python() -> str:
     if sys.platform != "linux":
         return sys.executable
     folder = Path(tempfile.mkdtemp(prefix="warm"))
+    if len(str(folder)) > 90:  # a socket's path has at most 107 characters
+        folder.rmdir()
+        folder = Path(tempfile.mkdtemp(prefix="warm", dir="/tmp"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     place, program = folder / "place", folder / "python"
     program.write_text(PROGRAM.format(python=sys.executable, place=str(place)), encoding="utf-8")
@@ -171,6 +175,8 @@ def _run(wanted: dict[str, Any], files: list[int], program: str) -> NoReturn:
     first = "" if kind == "-c" else os.getcwd() if kind == "-m" else str(Path(what).resolve().parent)
     sys.argv = ["-c" if kind == "-c" else what, *words]
     sys.path[:] = [first, *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep)), *sys.path[1:]]
+    with suppress(ImportError):
+        __import__("sitecustomize")
     main = types.ModuleType("__main__")
     main.__dict__["__builtins__"] = __builtins__
     sys.modules["__main__"] = main

@@ -118,6 +118,8 @@ class ModelCache:
 
     def release(self) -> None:
         """Release every loaded model and the device's memory."""
+        if not (self._base or self._swapped or self._replaying or self._loaded):
+            return  # a collection takes a third of a second once torch is imported
         self._base = self._swapped = self._replaying = None
         self._loaded.clear()
         gc.collect()

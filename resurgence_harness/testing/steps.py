@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from resurgence_harness.diffusion.model import StableDiffusion
     from resurgence_harness.diffusion.run import Run
 
+SEEDED = "Draw from a generator seeded by a field."
+WITH_GRADIENTS = "Wrap it in torch.inference_mode(False) and torch.enable_grad()."
+
 MakeRun = Callable[..., "Run"]
 """Makes the Run of a step on a model: `run_on`, or your own function with the same parameters."""
 
@@ -39,23 +42,35 @@ def run_on(model: StableDiffusion, **surroundings: Any) -> Run:
 def check_unlearning(step: Unlearning, model: StableDiffusion, *, run: MakeRun = run_on) -> None:
     """Test an unlearning's contract on a model; AssertionError names the tensor or the field that violates it."""
     _require(isinstance(step, Unlearning), f"{type(step).__name__} is not an Unlearning.", do="Derive from Unlearning.")
-    _check_step(step, model, run)
+    check_step(step, model, run=run)
 
 
 def check_finetuning(step: FineTuning, model: StableDiffusion, *, run: MakeRun = run_on) -> None:
     """Test a fine-tuning's contract on a model; AssertionError names the tensor or the field that violates it."""
     _require(isinstance(step, FineTuning), f"{type(step).__name__} is not a FineTuning.", do="Derive from FineTuning.")
-    _check_step(step, model, run)
+    check_step(step, model, run=run)
     check_intermediate(step, model, run=run)
 
 
-def _check_step(step: Any, model: StableDiffusion, run: MakeRun) -> None:
+def check_step(step: Any, model: StableDiffusion, *, run: MakeRun = run_on) -> None:
+    """Test what unlearnings and fine-tunings both promise.
+
+    The step is applied few times: the same bytes for any random state and under inference mode are tested at once, and
+    one by one only where they differ, to say which of the two is violated.
+    """
+    import torch
+
     check_key(step)
-    check_surroundings(step, model, run=run)
-    check_repeatable(step, model, run=run)
-    check_moves(step, model, run=run)
-    check_grad_mode(step, model, run=run)
-    check_left_out_of_key(step, model, run=run)
+    made = check_surroundings(step, model, run=run)
+    _check_moved(step, made, model)
+    with other_randomness(), torch.inference_mode():
+        again = _applied(step, model, run)
+    if _differs(made, again):
+        check_repeatable(step, model, run=run)
+        check_grad_mode(step, model, run=run)
+        _same_bytes(made, again, f"{_named(step)} made other bytes the second time.", SEEDED)
+    _check_trainable(step, again)
+    check_left_out_of_key(step, model, plain=made, run=run)
 
 
 def check_repeatable(step: Any, model: StableDiffusion, *, run: MakeRun = run_on) -> None:
@@ -63,18 +78,20 @@ def check_repeatable(step: Any, model: StableDiffusion, *, run: MakeRun = run_on
     first = _applied(step, model, run)
     with other_randomness():
         second = _applied(step, model, run)
-    _same_bytes(
-        first, second, f"{_named(step)} made other bytes the second time.", "Draw from a generator seeded by a field."
-    )
+    _same_bytes(first, second, f"{_named(step)} made other bytes the second time.", SEEDED)
 
 
 def check_moves(step: Any, model: StableDiffusion, *, run: MakeRun = run_on) -> None:
     """At least one tensor changes, only tensors within `moves` change, and the other parts are the input's objects."""
+    _check_moved(step, _applied(step, model, run), model)
+
+
+def _check_moved(step: Any, out: StableDiffusion, model: StableDiffusion) -> None:
     import torch
 
     from resurgence_harness.diffusion.model import difference, tensors
 
-    out, name = _applied(step, model, run), _named(step)
+    name = _named(step)
     moved, before, after = difference(out, model), tensors(model), tensors(out)
     for what, lost in (("lacks", before.keys() - after.keys()), ("has", after.keys() - before.keys())):
         _require(not lost, f"{name} made a model that {what} a tensor.", tensors=_some(lost))
@@ -109,8 +126,11 @@ def check_moves(step: Any, model: StableDiffusion, *, run: MakeRun = run_on) -> 
     )
 
 
-def check_surroundings(step: Any, model: StableDiffusion, *, run: MakeRun = run_on) -> None:
-    """Input model, global random state, grad mode, default dtype and diffusers' classes stay unchanged."""
+def check_surroundings(step: Any, model: StableDiffusion, *, run: MakeRun = run_on) -> StableDiffusion:
+    """Input model, global random state, grad mode, default dtype and diffusers' classes stay unchanged.
+
+    Returns the model that the step made.
+    """
     import torch
     from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 
@@ -120,7 +140,7 @@ def check_surroundings(step: Any, model: StableDiffusion, *, run: MakeRun = run_
     classes = {kind: dict(vars(kind)) for kind in (StableDiffusionPipeline, UNet2DConditionModel)}
     random, training = torch.get_rng_state(), model.unet.training
     with torch.no_grad():
-        _applied(step, model, run)
+        made = _applied(step, model, run)
         grad = torch.is_grad_enabled()
     changed = [
         tensor
@@ -146,6 +166,7 @@ def check_surroundings(step: Any, model: StableDiffusion, *, run: MakeRun = run_
         now = dict(vars(kind))
         other = [one for one in was.keys() | now.keys() if was.get(one) is not now.get(one)]
         _require(not other, f"{name} replaced {kind.__name__}.{_first(other)} of diffusers.")
+    return made
 
 
 def check_grad_mode(step: Any, model: StableDiffusion, *, run: MakeRun = run_on) -> None:
@@ -155,10 +176,14 @@ def check_grad_mode(step: Any, model: StableDiffusion, *, run: MakeRun = run_on)
     plain = _applied(step, model, run)
     with torch.inference_mode():
         inside = _applied(step, model, run)
-    do = "Wrap it in torch.inference_mode(False) and torch.enable_grad()."
-    _same_bytes(plain, inside, f"{_named(step)} makes other bytes under inference mode.", do)
-    stuck = [one for one, value in inside.unet.named_parameters() if value.is_inference()]
-    _require(not stuck, f"{_named(step)} left {_first(stuck)} as an inference tensor.", do=do)
+    _same_bytes(plain, inside, f"{_named(step)} makes other bytes under inference mode.", WITH_GRADIENTS)
+    _check_trainable(step, inside)
+
+
+def _check_trainable(step: Any, made: StableDiffusion) -> None:
+    """What was made under inference mode can be trained further."""
+    stuck = [one for one, value in made.unet.named_parameters() if value.is_inference()]
+    _require(not stuck, f"{_named(step)} left {_first(stuck)} as an inference tensor.", do=WITH_GRADIENTS)
 
 
 def check_key(step: Any) -> None:
@@ -199,9 +224,10 @@ def check_key(step: Any) -> None:
         )
 
 
-def check_left_out_of_key(step: Any, model: StableDiffusion, *, run: MakeRun = run_on) -> None:
-    """A field that is not in the key changes no byte."""
-    plain = None
+def check_left_out_of_key(
+    step: Any, model: StableDiffusion, *, plain: StableDiffusion | None = None, run: MakeRun = run_on
+) -> None:
+    """A field that is not in the key changes no byte. `plain`: what the step made, if it was applied before."""
     for one in fields(step):
         if one.metadata.get("key", True):
             continue
@@ -222,22 +248,28 @@ def check_intermediate(step: FineTuning, model: StableDiffusion, *, run: MakeRun
     saved: dict[int, StableDiffusion] = {}
     steps = tuple(sorted({1, max(step.steps - 1, 1), step.steps}))
     end = replace(step, save_at=steps).apply(model, run(model, save=saved.__setitem__))
-    name = _named(step)
+    plain, name = _applied(step, model, run), _named(step)
     _require(tuple(saved) == steps, f"{name} did not save the models of its steps.", expected=steps, saved=tuple(saved))
     for number in steps:
         _same_bytes(
             saved[number],
-            _applied(step.at(number), model, run),
+            plain if step.at(number) == step else _applied(step.at(number), model, run),
             f"The model that {name} saved after step {number} is not that of a run of {number} steps.",
             "Save a copy in plain weights, and draw every random number from the step's own generator.",
         )
-    _same_bytes(end, _applied(step, model, run), f"Saving changes what {name} makes.", "")
+    _same_bytes(end, plain, f"Saving changes what {name} makes.", "")
 
 
 def _applied(step: Any, model: StableDiffusion, run: MakeRun) -> StableDiffusion:
     out: StableDiffusion = step.apply(model, run(model))
     _require(type(out) is type(model), f"{_named(step)} returned {type(out).__name__}.", do="Return the changed model.")
     return out
+
+
+def _differs(first: StableDiffusion, second: StableDiffusion) -> bool:
+    from resurgence_harness.diffusion.model import difference
+
+    return bool(difference(second, first))
 
 
 def _same_bytes(first: StableDiffusion, second: StableDiffusion, what: str, do: str) -> None:

@@ -6,11 +6,11 @@ missing; where CI is set, or RESURGENCE_BROWSER=1, a missing one is a failure.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
 import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -27,7 +27,9 @@ from resurgence_harness.reporting.serving import server
 from tests.days import TO_COME
 from tests.plugin.conftest import ROOT, Folder, conftest_for
 from tests.plugin.gallery import SETTINGS, draw_gallery
+from tests.shared import made_once
 from tests.tiny import save_tiny_stable_diffusion
+from tests.warm_python import python
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 FLAGS = (
@@ -125,7 +127,7 @@ class Reported:
 def report(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """`resurgence report` in this folder."""
     return subprocess.run(
-        [sys.executable, "-m", "resurgence_harness.cli", "report", *arguments],
+        [python(), "-m", "resurgence_harness.cli", "report", *arguments],
         cwd=folder,
         env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])},
         capture_output=True,
@@ -140,7 +142,13 @@ def reported(tmp_path_factory: pytest.TempPathFactory) -> Reported:
     missing = lacking()
     if missing:
         (pytest.fail if DEMANDED else pytest.skip)(missing)
-    root = tmp_path_factory.mktemp("reported")
+    root = made_once(tmp_path_factory, "reported", run_and_report)
+    output, told = json.loads((root / "printed.json").read_text(encoding="utf-8"))
+    return Reported(folder=root, output=output, told=told)
+
+
+def run_and_report(root: Path) -> None:
+    """Run a suite in a folder, build its report, and keep what both printed."""
     base = save_tiny_stable_diffusion(root / "tiny")
     draw_gallery(base, root / "gallery.npz", count=IMAGES)
     user = Folder(root, base, root / "store", settings=(*SETTINGS, *QUICK))
@@ -161,7 +169,7 @@ def reported(tmp_path_factory: pytest.TempPathFactory) -> Reported:
     assert ran.code == 1, ran.output + ran.errors
     made = report(root)
     assert made.returncode == 0, made.stdout + made.stderr
-    return Reported(folder=root, output=ran.output, told=made.stdout)
+    (root / "printed.json").write_text(json.dumps([ran.output, made.stdout]), encoding="utf-8")
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pytest
 
@@ -17,7 +17,9 @@ from resurgence_harness.selection import Selection, plan_cell, resolve_base
 from resurgence_harness.specs import Cell
 from resurgence_harness.tasks import Task
 from tests.gate import microworld
-from tests.plugin.gallery import SEEDS, SETTINGS, TINY, GalleryJudge, draw_gallery
+from tests.plugin.conftest import drawn_once
+from tests.plugin.gallery import SEEDS, SETTINGS, TINY, GalleryJudge
+from tests.shared import made_once
 from tests.tiny import save_tiny_stable_diffusion
 
 POLICY = f"""\
@@ -29,13 +31,17 @@ sampler: {{steps: 2, guidance: 7.5, batch: 32}}
 """
 
 
+CANDIDATES = ("unlearned", "passing", "regressing", "collapsed", "stranger")
+"""What the U-Net files are."""
+
+
 class Tiny(NamedTuple):
     """Files that a person would have."""
 
     base: Path
     gallery: Path
     files: dict[str, Path]
-    """unlearned, passing, regressing, collapsed, stranger: U-Net files."""
+    """U-Net files by the names in CANDIDATES."""
     store: Path
 
 
@@ -50,24 +56,30 @@ class Said(NamedTuple):
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
     """UCE on two names, and what became of it: nearly nothing, nearly the base, noise, and another model."""
+    drawn = drawn_once(tmp_path_factory)
+    made = made_once(tmp_path_factory, "tiny", lambda folder: save_candidates(folder, drawn))
+    files = {name: made / f"{name}.safetensors" for name in CANDIDATES}
+    return Tiny(drawn / "base", drawn / "gallery.npz", files, made / "store")
+
+
+def save_candidates(folder: Path, drawn: Path) -> None:
+    """Write the U-Nets of CANDIDATES, for the base in the folder `drawn`."""
     import torch
     from safetensors.torch import save_file
 
     from resurgence_harness.bench import Bench
+    from resurgence_harness.diffusion.model import StableDiffusion
     from resurgence_harness.storing import Store
 
-    folder = tmp_path_factory.mktemp("tiny")
-    base = save_tiny_stable_diffusion(folder / "base")
-    draw_gallery(base, folder / "gallery.npz")
     selection = Selection(changed=tuple(map(parse_change, SETTINGS)))
     cell = Cell(task="tiny", method="uce", count=2, finetuning="lora")
-    plan = plan_cell(cell, resolve_base(str(base)), task=TINY, selection=selection)
+    plan = plan_cell(cell, resolve_base(str(drawn / "base")), task=TINY, selection=selection)
     bench = Bench(Store(folder / "store"))
 
-    def unet(recipe: Any) -> dict[str, torch.Tensor]:
-        return {name: value.clone() for name, value in bench.model(recipe).unet.state_dict().items()}
+    def unet(model: StableDiffusion) -> dict[str, torch.Tensor]:
+        return {name: value.clone() for name, value in model.unet.state_dict().items()}
 
-    first, unlearned = unet(plan.base), unet(plan.unlearned)
+    first, unlearned = unet(bench.model(plan.base)), unet(bench.model(plan.unlearned))
     noise = torch.Generator().manual_seed(0)
     made = {
         "unlearned": unlearned,
@@ -77,19 +89,16 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
             name: value + 0.5 * value.std() * torch.randn(value.shape, generator=noise) if value.ndim > 1 else value
             for name, value in unlearned.items()
         },
+        "stranger": unet(StableDiffusion.load(save_tiny_stable_diffusion(folder / "other", seed=1))),
     }
-    files = {name: folder / f"{name}.safetensors" for name in made}
-    for name, weights in made.items():
-        save_file(weights, files[name])
-    other = save_tiny_stable_diffusion(folder / "other", seed=1)
-    files["stranger"] = other / "unet" / "diffusion_pytorch_model.safetensors"
-    return Tiny(base, folder / "gallery.npz", files, folder / "store")
+    for name in CANDIDATES:
+        save_file(made[name], folder / f"{name}.safetensors")
 
 
 @pytest.fixture(scope="session")
 def micro(tmp_path_factory: pytest.TempPathFactory) -> microworld.Micro:
     """Candidates of every format on the embedded microworld."""
-    return microworld.make(tmp_path_factory.mktemp("micro"))
+    return microworld.files_in(made_once(tmp_path_factory, "micro", microworld.make))
 
 
 @pytest.fixture

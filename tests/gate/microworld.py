@@ -45,7 +45,12 @@ class Micro(NamedTuple):
     store: Path
 
 
-def make(folder: Path) -> Micro:
+def files_in(folder: Path) -> Micro:
+    """What `make` has written into a folder."""
+    return Micro({file.stem: file for file in folder.glob("*.safetensors")}, folder / "store")
+
+
+def make(folder: Path) -> None:
     """Unlearn, and write every file."""
     import torch
 
@@ -90,7 +95,8 @@ def make(folder: Path) -> Micro:
         },
     }
     bench.release()
-    return Micro({name: _save(tensors, folder / f"{name}.safetensors") for name, tensors in made.items()}, store)
+    for name, tensors in made.items():
+        _save(tensors, folder / f"{name}.safetensors")
 
 
 def environment(**more: str) -> dict[str, str]:

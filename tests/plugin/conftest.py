@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from tests.plugin.gallery import SEEDS, SETTINGS, draw_gallery
+from tests.shared import made_once
 from tests.tiny import save_tiny_stable_diffusion
 from tests.warm_python import python
 
@@ -103,21 +104,28 @@ class Folder:
 @pytest.fixture(scope="session")
 def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A Stable Diffusion of random weights, on disk."""
-    return save_tiny_stable_diffusion(tmp_path_factory.mktemp("base") / "tiny")
+    return drawn_once(tmp_path_factory) / "base"
 
 
 @pytest.fixture(scope="session")
-def gallery(tiny_base: Path) -> Path:
+def gallery(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Everything that this base draws, for the judge to know."""
-    file = tiny_base.parent / "gallery.npz"
-    draw_gallery(tiny_base, file)
-    return file
+    return drawn_once(tmp_path_factory) / "gallery.npz"
+
+
+def drawn_once(factory: pytest.TempPathFactory) -> Path:
+    """The folder of a tiny base and its gallery."""
+
+    def make(folder: Path) -> None:
+        draw_gallery(save_tiny_stable_diffusion(folder / "base"), folder / "gallery.npz")
+
+    return made_once(factory, "drawn", make)
 
 
 @pytest.fixture(scope="session")
 def shared_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One store for all tests that do not care what is in it."""
-    return tmp_path_factory.mktemp("store")
+    return made_once(tmp_path_factory, "store", lambda folder: None)
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -126,6 +127,7 @@ class GalleryJudge:
         answers, known = self._answers_to_the_gallery()
         return sum(one == other for one, other in zip(answers, known, strict=True)), len(known)
 
+    @cache  # noqa: B019  (a value: it is kept with the gallery that it knows)
     def _answers_to_the_gallery(self) -> tuple[list[str], list[str]]:
         import numpy as np
 
@@ -133,6 +135,7 @@ class GalleryJudge:
         answers, _ = self.answer(np.concatenate(list(shown.values())).astype(np.uint8), "cpu")
         return answers, [name for name, pictures in shown.items() for _ in pictures]
 
+    @cache  # noqa: B019
     def _gallery(self) -> dict[str, np.ndarray]:
         import numpy as np
 

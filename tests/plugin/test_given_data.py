@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from resurgence_harness.storing import Artifact, Store
 from tests.finetuning.pictures import write_rows
 from tests.plugin.conftest import Folder, Ran
 from tests.plugin.test_mistakes import refused
+from tests.warm_python import python
 
 UCE = "--resurgence-methods=uce"
 WORKERS = pytest.mark.parametrize("workers", ["0", "2"])
@@ -177,7 +177,7 @@ def test_the_column_can_be_named_and_the_plan_shows_the_set(suite: Folder, galle
         "pytest.ini",
         "[pytest]\nresurgence_methods = uce\nresurgence_data = data\nresurgence_caption_column = caption\n",
     )
-    command = [sys.executable, "-m", "resurgence_harness.cli", "plan", ".", *suite.command()[3:]]
+    command = [python(), "-m", "resurgence_harness.cli", "plan", ".", *suite.command()[3:]]
 
     ran = subprocess.run(command, cwd=suite.path, env=suite.env(), capture_output=True, text=True)
 

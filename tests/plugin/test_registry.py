@@ -6,7 +6,6 @@ The packages are folders on PYTHONPATH as pip leaves them: modules beside a .dis
 from __future__ import annotations
 
 import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from textwrap import dedent
@@ -17,6 +16,7 @@ from tests.plugin.conftest import ROOT, SUITE, Folder, conftest_for
 from tests.plugin.test_mistakes import refused
 from tests.plugin.test_options import collected
 from tests.plugin.test_strangers import METHOD, plan
+from tests.warm_python import python
 
 STEP = METHOD.partition("def pytest_resurgence_unlearnings")[0].lstrip()
 """The method without the hook that registers it."""
@@ -61,7 +61,7 @@ def site(suite: Folder, tmp_path: Path) -> Path:
 
 def resurgence(folder: Folder, *arguments: str) -> subprocess.CompletedProcess[str]:
     """The `resurgence` command in a folder."""
-    command = [sys.executable, "-m", "resurgence_harness.cli", *arguments]
+    command = [python(), "-m", "resurgence_harness.cli", *arguments]
     return subprocess.run(command, cwd=folder.path, env=folder.env(), capture_output=True, text=True, timeout=900)
 
 
@@ -76,7 +76,7 @@ def key_of(folder: Folder) -> str:
         print(checkpoint_key(Recipe(Base(digest="0" * 64)).then(step)))
     """
     ran = subprocess.run(
-        [sys.executable, "-c", dedent(code)], cwd=folder.path, env=folder.env(), capture_output=True, text=True
+        [python(), "-c", dedent(code)], cwd=folder.path, env=folder.env(), capture_output=True, text=True
     )
     assert ran.returncode == 0, ran.stderr
     return ran.stdout.strip()
@@ -260,7 +260,7 @@ def test_a_conftests_method_has_its_source_in_its_key(suite: Folder, gallery: Pa
     for share in ("self.share", "0.25"):
         text = METHOD.replace("mul_(self.share)", f"mul_({share})")
         suite.write("conftest.py", text + dedent(conftest_for(gallery)))
-        command = [sys.executable, "-c", dedent(code), *own]
+        command = [python(), "-c", dedent(code), *own]
         ran = subprocess.run(command, cwd=suite.path, env=suite.env(), capture_output=True, text=True)
         assert ran.returncode == 0, ran.stderr
         keys.append(ran.stdout.split())

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 import subprocess
-import sys
 from textwrap import dedent, indent
 
 import pytest
@@ -15,6 +14,7 @@ import pytest
 from tests.plugin.conftest import ROOT, SUITE, Folder
 from tests.plugin.test_mistakes import refused
 from tests.plugin.test_options import collected
+from tests.warm_python import python
 
 pytestmark = pytest.mark.slow
 
@@ -74,7 +74,7 @@ def with_method(suite: Folder, text: str = METHOD) -> Folder:
 def plan(folder: Folder, *arguments: str) -> subprocess.CompletedProcess[str]:
     """`resurgence plan` in a folder."""
     own = [f"--resurgence-base={folder.base}", f"--resurgence-store={folder.store}"]
-    command = [sys.executable, "-m", "resurgence_harness.cli", "plan", ".", *own, *arguments]
+    command = [python(), "-m", "resurgence_harness.cli", "plan", ".", *own, *arguments]
     return subprocess.run(command, cwd=folder.path, env=folder.env(), capture_output=True, text=True, timeout=900)
 
 
