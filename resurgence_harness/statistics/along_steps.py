@@ -34,7 +34,6 @@ from resurgence_harness.statistics.rates import Rate
 from resurgence_harness.statistics.sentences import line
 from resurgence_harness.statistics.verdicts import Verdict, VerdictKind
 
-
 CRITERIA = 2
 """The level and the rise."""
 
