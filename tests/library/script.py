@@ -12,11 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import resurgence_harness as rh
-
-LIGHT = sorted({"torch", "pytest", "pydantic", "numpy", "scipy", "matplotlib"} & set(sys.modules))
-
-from resurgence_harness.registry import Origin, register  # noqa: E402
-from tests.plugin.gallery import SEEDS, SETTINGS, TINY, GalleryJudge  # noqa: E402
+from resurgence_harness.registry import Origin, register
+from tests.plugin.gallery import SEEDS, SETTINGS, TINY, GalleryJudge
 
 
 def told(results: rh.Results) -> dict[str, Any]:
@@ -41,7 +38,7 @@ def main(base: str, gallery: str, store: str, files: dict[str, str]) -> dict[str
     register("judge", GalleryJudge(gallery), origin)
     usual: dict[str, Any] = {"base": base, "seeds": SEEDS, "store": store}
     settings = dict(part.split("=") for part in SETTINGS)
-    answers: dict[str, Any] = {"imported": LIGHT}
+    answers: dict[str, Any] = {}
 
     def ask(name: str, call: Callable[[], rh.Results]) -> rh.Results | None:
         try:

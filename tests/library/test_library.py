@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import resurgence_harness as rh
 from tests.gate.conftest import POLICY, Tiny, micro, tiny
 from tests.plugin.conftest import ROOT, Folder
 from tests.shared import made_once
@@ -117,21 +120,15 @@ def test_results_are_neither_true_nor_false(said: Said) -> None:
     assert "ask for .passed" in said["truth"]
 
 
-def test_importing_it_loads_nothing(said: Said) -> None:
+def test_importing_it_loads_nothing() -> None:
     """Not even pydantic; a project that has it installed pays nothing."""
     code = "import sys, resurgence_harness as rh; print(sorted({'torch','pydantic','numpy','yaml'} & set(sys.modules)))"
-    import sys
-
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert done.stdout.strip() == "[]"
 
 
 def test_the_stub_names_what_is_public() -> None:
     """`__init__.pyi` is what editors and mypy read."""
-    import ast
-
-    import resurgence_harness as rh
-
     tree = ast.parse((ROOT / "resurgence_harness" / "__init__.pyi").read_text(encoding="utf-8"))
     imported = {name.asname for node in tree.body if isinstance(node, ast.ImportFrom) for name in node.names}
     assert imported | {"__version__"} == set(rh.__all__)
