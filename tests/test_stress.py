@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 
 from resurgence_harness.bench import Bench
-from resurgence_harness.cli.stress import named
+from resurgence_harness.library import stress_demo as demo
+from resurgence_harness.library.suites import named
 from resurgence_harness.microworld import weights
 from resurgence_harness.process import ExitCode
 from resurgence_harness.reporting import verdict_json
 from resurgence_harness.selection import Selection, plan_cell, resolve_base
 from resurgence_harness.specs import Cell
 from resurgence_harness.storing import Store
-from resurgence_harness.stress import demo
 from resurgence_harness.tasks import TASKS
 from tests.gate.microworld import _copied, _diffusers, _pairs, _save, resurgence
 
@@ -29,17 +29,17 @@ CELEBRITY = TASKS["celebrity"]
 @pytest.mark.parametrize(
     ("word", "expected"),
     [
-        ("./my-erased", "my-erased=./my-erased"),
-        ("models/my erased.safetensors", "my-erased=models/my erased.safetensors"),
-        ("a/eraser.safetensors=0.8", "eraser=a/eraser.safetensors=0.8"),
-        ("mine=./x", "mine=./x"),
-        ("mine=eraser.safetensors=0.5", "mine=eraser.safetensors=0.5"),
-        ("owner/name@0123456789", "name=owner/name@0123456789"),
+        ("./my-erased", ("my-erased", "./my-erased")),
+        ("models/my erased.safetensors", ("my-erased", "models/my erased.safetensors")),
+        ("a/eraser.safetensors=0.8", ("eraser", "a/eraser.safetensors=0.8")),
+        ("mine=./x", ("mine", "./x")),
+        ("mine=eraser.safetensors=0.5", ("mine", "eraser.safetensors=0.5")),
+        ("owner/name@0123456789", ("name", "owner/name@0123456789")),
     ],
 )
-def test_a_model_without_a_name_has_that_of_its_file(word: str, expected: str) -> None:
+def test_a_model_without_a_name_has_that_of_its_file(word: str, expected: tuple[str, str]) -> None:
     """A weight after "=" is not a name."""
-    assert named([word]) == [expected]
+    assert named(word) == expected
 
 
 @pytest.mark.slow

@@ -8,7 +8,7 @@ from resurgence_harness.cli.arguments import PASSED_ON, Arguments
 from resurgence_harness.cli.cells import Cells, collected
 from resurgence_harness.cli.formatting import format_count
 from resurgence_harness.cli.plan import summary
-from resurgence_harness.cli.progress_bar import shown_progress
+from resurgence_harness.library.progress_bar import shown_progress
 from resurgence_harness.storing import check_usable
 
 

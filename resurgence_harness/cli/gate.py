@@ -10,30 +10,19 @@ from __future__ import annotations
 
 import os
 import sys
-import uuid
 from dataclasses import replace
 from functools import partial
+from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
-from resurgence_harness import gate as gate_package
-from resurgence_harness.cli.progress_bar import shown_progress
 from resurgence_harness.errors import UserError, sentence, shown
+from resurgence_harness.gate import OUT
 from resurgence_harness.process import ExitCode, one_line
 from resurgence_harness.process.unforeseen import keep_in
 
-if TYPE_CHECKING:
-    from rich.console import Console
-
-    from resurgence_harness.gate.asking import Gate
-    from resurgence_harness.gate.delivery import Delivery
-    from resurgence_harness.gate.models import Models
-    from resurgence_harness.gate.release_policy import ReleasePolicy
-    from resurgence_harness.storing import Store
-
-OUT = Path("reports/gate")
 policy_app = typer.Typer(help="Write a policy file with limits and confidence level.", no_args_is_help=True)
 baseline_app = typer.Typer(help="Record accepted results, for review.", no_args_is_help=True)
 
@@ -96,92 +85,43 @@ def gate_command(
     demo: Annotated[bool, typer.Option("--demo", help="Run four candidates on the embedded microworld.")] = False,
 ) -> None:
     """Test whether a fine-tuned checkpoint is safe to publish: erased concepts stay erased, retained ones are kept."""
-    from resurgence_harness.diffusion.devices import check_device, resolved_device
-    from resurgence_harness.gate import out_lock, running, sharing
-    from resurgence_harness.gate.inputs import read_inputs, read_models, read_policy
-    from resurgence_harness.reporting import tracking
-    from resurgence_harness.storing import Store
+    if not demo:
+        from resurgence_harness.library.gating import release
 
-    folders = running.folders(out, demo=demo)
+        delivery = release(
+            candidate=candidate,
+            unlearned=unlearned,
+            base=base,
+            task=task,
+            concepts=concepts,
+            retained=retained,
+            policy=policy,
+            partial=partial,
+            out=out,
+            store=store,
+            device=device,
+            fresh=fresh,
+            log=log or (),
+            model_card_pr=model_card_pr,
+        )
+        raise typer.Exit(delivery.code)
+    from resurgence_harness.diffusion.devices import check_device, resolved_device
+    from resurgence_harness.gate import out_lock, running
+    from resurgence_harness.storing import default_root
+
+    folders = running.folders(out, demo=True)
     context.with_resource(out_lock.held(folders))
     for folder in folders:
-        running.remove_stale_outputs(folder)  # a run that fails must not leave the reports of an earlier one
-    given: dict[str, object] = {"--candidate": candidate, "--unlearned": unlearned, "--base": base, "--task": task}
-    given |= {"--concepts": concepts, "--retained": retained, "--policy": policy}
-    given |= {"--log": log, "--model-card-pr": model_card_pr, "--partial": partial}
+        running.remove_stale_outputs(folder)
     check_device(device)
-    place, on = _store(store), resolved_device(device)
-    if demo:
-        keep_in(out)
-        also = [name for name, value in {**given, "--fresh": fresh}.items() if value]
-        if also:
-            raise UserError(sentence(f"--demo takes no {also[0]}.", do="Leave it out: the demo has its own models."))
-        raise typer.Exit(_demo(out, place, on))
-    running.check_summary(out)
-    tracking.check(log or ())
     keep_in(out)
-    inputs = read_inputs(policy, candidate=candidate, unlearned=unlearned, base=base, partial=partial)
-    found = read_policy(inputs, task=task, concepts=concepts, retained=retained)
-    fresh_run = uuid.uuid4().hex if fresh else ""
-    models = read_models(inputs, store=place, run=fresh_run)
-    gate = prepared(found, models, out=out, store=Store(place, run=fresh_run), device=on)
-    with sharing.open_sharing(log=log or (), repo=model_card_pr, title=models.label, folder=out) as shared:
-        run, written, delivery = judge(gate, out=out)
-        shared.share(run, written, delivery)
-    raise typer.Exit(delivery.code)
-
-
-def prepared(policy: ReleasePolicy, models: Models, *, out: Path, store: Store, device: str) -> Gate:
-    """Print the notes on lineage, weights and acceptances, and return the gate, ready to run; creates `out`."""
-    from resurgence_harness.gate import running
-    from resurgence_harness.gate.asking import Gate, given_notes
-
-    for note in models.notes:
-        print(f"Lineage: {note}")
-    for one in models.differences:
-        print(f"Differs from its parent: {one}")
-    if models.audit is not None:
-        print(f"Weight audit: {models.audit.description}")
-    for left in policy.stale:
-        print(left)
-    for note in given_notes(policy):
-        print(note)
-    gate = Gate(policy, models, store=store, device=device)
-    running.make(out)
-    return gate
-
-
-def judge(gate: Gate, *, out: Path) -> tuple[dict[str, Any], list[Path], Delivery]:
-    """Run the gate, write its reports and print the result.
-
-    Returns the content of verdict.json, the files written, and the delivery with the exit code so far. The files are
-    written first; a failure in one of the later parts does not stop the others.
-    """
-    from resurgence_harness.gate import running
-    from resurgence_harness.gate.delivery import Delivery
-    from resurgence_harness.reporting import job_summary
-
-    with shown_progress(gate.set_progress):
-        found, sheets = running.run(gate, progress=lambda group, record: None)
-    delivery = Delivery(ExitCode(found["exit_code"]))
-    written = delivery.part(lambda: running.write(found, out, gate.models, sheets)) or []
-    delivery.part(lambda: show(found, _console()))
-    if written:
-        print(f"Written: {', '.join(str(path) for path in written if path.name not in sheets)}")
-    delivery.part(lambda: job_summary.append(found))
-    for line in job_summary.workflow_commands(found):
-        print(line)
-    return found, written, delivery
-
-
-def show(run: dict[str, Any], console: Console) -> None:
-    """Print the table, the reasons and the meaning of the exit code."""
-    from rich.text import Text
-
-    from resurgence_harness.reporting import closing
-
-    for line in closing.gate_lines(run):
-        console.print(Text.assemble(*((text, closing.RICH[style]) for text, style in line)), soft_wrap=True)
+    given: dict[str, object] = {"--candidate": candidate, "--unlearned": unlearned, "--base": base, "--task": task}
+    given |= {"--concepts": concepts, "--retained": retained, "--policy": policy, "--fresh": fresh}
+    given |= {"--log": log, "--model-card-pr": model_card_pr, "--partial": partial}
+    also = [name for name, value in given.items() if value]
+    if also:
+        raise UserError(sentence(f"--demo takes no {also[0]}.", do="Leave it out: the demo has its own models."))
+    raise typer.Exit(_demo(out, store or default_root(), resolved_device(device)))
 
 
 def _demo(out: Path, store: str, device: str) -> ExitCode:
@@ -192,6 +132,8 @@ def _demo(out: Path, store: str, device: str) -> ExitCode:
     from resurgence_harness.gate.delivery import Delivery
     from resurgence_harness.gate.models import prepare
     from resurgence_harness.gate.release_policy import resolve
+    from resurgence_harness.library.gating import console, show
+    from resurgence_harness.library.progress_bar import shown_progress
     from resurgence_harness.storing import Store, check_writable
     from resurgence_harness.tasks import TASKS
 
@@ -201,7 +143,7 @@ def _demo(out: Path, store: str, device: str) -> ExitCode:
         running.make(out / one.name)
     with demo_store.here.writing():
         paths = demo.build(Bench(demo_store, device=device), Path(demo_store.root) / "demo", print)
-    console, odd, delivery = _console(), [], Delivery(ExitCode.DONE)
+    screen, odd, delivery = console(), [], Delivery(ExitCode.DONE)
     for one in demo.CANDIDATES:
         policy = resolve(demo.policy(one), Path.cwd(), tasks=TASKS)
         candidate, parent = [str(paths[one.name])], str(paths["unlearned"])
@@ -214,7 +156,7 @@ def _demo(out: Path, store: str, device: str) -> ExitCode:
         with shown_progress(gate.set_progress):
             found, sheets = running.run(gate, progress=lambda group, record: None)
         delivery.part(partial(running.write, found, out / one.name, models, sheets))
-        delivery.part(partial(show, found, console))
+        delivery.part(partial(show, found, screen))
         verdicts = [cell["verdict"] for cell in found["cells"]]
         if verdicts != [one.expected]:
             odd.append(f"{one.name}: expected {one.expected}, got {', '.join(verdicts) or 'no verdict'}")
@@ -231,7 +173,7 @@ def policy_init_command(
     to: Annotated[Path, typer.Option("--to", metavar="FILE", help="Where to write it.")] = Path("policy.yaml"),
 ) -> None:
     """Write a commented policy file; an existing file is not overwritten."""
-    text = Path(gate_package.__file__).with_name("policy-template.yaml").read_text(encoding="utf-8")
+    text = (files("resurgence_harness.gate") / "policy-template.yaml").read_text(encoding="utf-8")
     _write_new(to, text)
     print(f"Written: {to}. Name the erased concepts in it, then: resurgence gate --policy {to} --candidate …")
 
@@ -304,10 +246,3 @@ def _store(given: str | None) -> str:
     from resurgence_harness.storing import default_root
 
     return given or default_root()
-
-
-def _console() -> Console:
-    from rich.console import Console
-
-    console = Console(highlight=False)
-    return console if console.is_terminal else Console(width=200, highlight=False)

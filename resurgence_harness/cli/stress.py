@@ -3,20 +3,19 @@
 resurgence stress --unlearned ./my-erased --base sd14 --task celebrity --concepts erased.txt --finetune lora,full
 resurgence stress --demo
 
-It runs the suite in `resurgence_harness/stress` with pytest, in this process, so cells, store, limits, acceptances and
+It runs the suite in `resurgence_harness/suite` with pytest, in this process, so cells, store, limits, acceptances and
 reports are those of any suite; settings files and conftest.py of the working directory are not read.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from resurgence_harness.errors import UserError, sentence, shown
+from resurgence_harness.errors import UserError, sentence
 from resurgence_harness.process import ExitCode, one_line
 
 OUT = Path("reports/stress")
@@ -83,8 +82,15 @@ def stress_command(
     ] = False,
 ) -> None:
     """Test whether an unlearned model stays unlearned when it is fine-tuned: a verdict per fine-tuning, and a curve."""
-    own = ["--resurgence-device", device, *_value("--resurgence-store", store), "-n", str(workers)]
-    own += ["--resurgence-fresh"] * fresh
+    from resurgence_harness.library import stress_demo
+    from resurgence_harness.library.given import options
+    from resurgence_harness.library.suites import run_suite, stressed
+
+    place = options(device=device, store=store, fresh=fresh)
+
+    def suite(given: Sequence[str]) -> ExitCode:
+        return run_suite([*place, "-n", str(workers), *given], out=out)
+
     if demo:
         given: dict[str, object] = {
             "--unlearned": unlearned,
@@ -97,84 +103,27 @@ def stress_command(
         also = [name for name, value in given.items() if value]
         if also:
             raise UserError(sentence(f"--demo takes no {also[0]}.", do="Leave it out: the demo has its own models."))
-        from resurgence_harness.stress import demo as shown_demo
-
-        def suite(options: Sequence[str]) -> ExitCode:
-            return _run([*own, *options], out)
-
-        raise typer.Exit(shown_demo.run(suite, out=out, store=store, device=device))
+        raise typer.Exit(stress_demo.run(suite, out=out, store=store, device=device))
     for name, value in (("--unlearned", unlearned), ("--base", base), ("--concepts", concepts)):
         if not value:
-            raise UserError(
-                sentence(
-                    f"resurgence stress needs {name}.",
-                    do="Give --unlearned MODEL --base NAME --concepts FILE; --demo shows an example.",
-                )
-            )
-    own += [f"--resurgence-unlearned={word}" for word in named(unlearned or ())]
-    own += [f"--resurgence-base={base}", f"--resurgence-task={task}", f"--resurgence-concepts={concepts}"]
-    own += [f"--resurgence-finetune={finetune}", *_steps(steps, finetune)]
-    own += [f"--resurgence-set={one}" for one in settings or ()]
-    for option, one in (("methods", methods), ("data", data), ("limits", limits), ("seeds", seeds), ("engine", engine)):
-        own += _value(f"--resurgence-{option}", one)
-    own += ["--resurgence-partial"] * partial
-    raise typer.Exit(_run(own, out))
-
-
-def named(words: Sequence[str]) -> list[str]:
-    """NAME=MODEL for every model; one given without a name has that of its file or folder."""
-    found = []
-    for word in words:
-        name, equals, rest = word.partition("=")
-        if equals and re.fullmatch(r"[A-Za-z0-9_-]+", name, re.ASCII) and not _number(rest):
-            found.append(word)
-            continue
-        model = word.rpartition("=")[0] if _number(word.rpartition("=")[2]) and "=" in word else word
-        stem = Path(model.partition("@")[0].rstrip("/")).name.removesuffix(".safetensors")
-        stem = stem or Path(model).resolve().name
-        name = re.sub(r"[^A-Za-z0-9_-]+", "-", stem, flags=re.ASCII).strip("-_")[:40]
-        found.append(f"{name or 'given'}={word}")
-    return found
-
-
-def _number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
-
-
-def _steps(text: str | None, finetune: str) -> list[str]:
-    """The options for these steps: every fine-tuning ends with the last. UserError unless they are rising numbers."""
-    if text is None:
-        return []
-    parts = [part.strip() for part in text.split(",")]
-    numbers = [int(part) if part.isascii() and part.isdecimal() else 0 for part in parts]
-    if min(numbers) < 1 or numbers != sorted(set(numbers)):
-        raise UserError(
-            sentence(
-                f"The steps {shown(text)} are not rising.", do="Give rising whole numbers of 1 or more: --steps 20,100."
-            )
-        )
-    lengths = [f"--resurgence-set={one.strip()}.steps={numbers[-1]}" for one in finetune.split(",") if one.strip()]
-    return [f"--resurgence-steps={','.join(map(str, numbers))}", *lengths]
-
-
-def _value(option: str, value: object) -> list[str]:
-    return [] if value is None else [f"{option}={value}"]
-
-
-def _run(options: Sequence[str], out: Path) -> ExitCode:
-    """Run the suite of this package with pytest, and return its exit code."""
-    import pytest
-
-    from resurgence_harness import stress
-
-    folder = Path(stress.__file__).parent
-    shown = ["--no-header", "--tb=no", "-rN", "--disable-warnings"]
-    alone = ["-p", "no:cacheprovider", "-p", "no:randomly", "--import-mode=importlib", *shown]
-    where = ["-c", str(folder / "stress.ini"), f"--rootdir={folder}", f"--confcutdir={folder}"]
-    code = pytest.main([str(folder / "test_stress.py"), *where, *alone, f"--resurgence-out={out}", *options])
-    known = {int(one): one for one in ExitCode}
-    return known.get(int(code), ExitCode.HARNESS_ERROR)  # pytest's own 3 and 5: it failed, or collected nothing
+            first = f"resurgence stress needs {name}."
+            do = "Give --unlearned MODEL --base NAME --concepts FILE; --demo shows an example."
+            raise UserError(sentence(first, do=do))
+    tested = stressed(unlearned or (), finetune=finetune, steps=steps)
+    changed = [f"--resurgence-set={name}={value}" for name, value in tested.lengths.items()]
+    changed += [f"--resurgence-set={one}" for one in settings or ()]
+    chosen = options(
+        unlearned=tested.models,
+        base=base,
+        task=task,
+        concepts=concepts,
+        finetune=finetune,
+        steps=steps,
+        methods=methods,
+        data=data,
+        limits=limits,
+        seeds=seeds,
+        engine=engine,
+        partial=partial,
+    )
+    raise typer.Exit(suite([*chosen, *changed]))

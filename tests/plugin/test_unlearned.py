@@ -146,7 +146,7 @@ def test_stress_gives_a_verdict_per_fine_tuning_and_the_curve(
     for cell in found.values():
         assert cell.along is not None and (cell.along.claims, cell.along.alpha) == (8, pytest.approx(cell.alpha / 16))
         assert [one.step for one in cell.along.rates] == [0, 1, 2]
-        assert cell.nodeid.startswith("test_stress.py::")
+        assert cell.nodeid.startswith("test_cells.py::")
     keeps, weak = found["keeps-1-lora"], found["weak-1-lora"]
     assert keeps.along is not None and keeps.along.first is None
     # Two steps of ESD erase nothing: a regression by the order of decision, and no mistake of the user.

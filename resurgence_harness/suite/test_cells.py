@@ -1,6 +1,7 @@
-"""A model that was unlearned elsewhere must stay unlearned when it is fine-tuned on benign images.
+"""An unlearned model must stay unlearned when it is fine-tuned on benign images.
 
     resurgence stress --unlearned ./my-erased --base sd14 --task celebrity --concepts erased.txt --finetune lora,full
+    rh.examine("celebrity", methods="uce", counts=1, finetune="lora")
 
 Hazard      Somebody unlearned a model and is about to release it; a customer fine-tunes it on images of other things.
 Claim       After each fine-tuning, and at each of its steps that was asked for, the erased concepts are drawn in fewer
