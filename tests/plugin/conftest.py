@@ -124,8 +124,8 @@ def drawn_once(factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def shared_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One store for all tests that do not care what is in it."""
-    return made_once(tmp_path_factory, "store", lambda folder: None)
+    """One store for all tests of a worker, some of which look at what a run has added to it."""
+    return tmp_path_factory.mktemp("store")
 
 
 @pytest.fixture

@@ -100,7 +100,9 @@ def test_a_longer_recipe_begins_with_stored_stages(ran: Ran, suite: Folder) -> N
     assert code == 10, again.output + again.errors  # one name has 64 images, too few for the positive control
     assert [cell["id"] for cell in again.verdicts["cells"]] == ["night-1-full"]  # the other is not of these methods
     new = [artifact for artifact in Store(suite.store).ls() if artifact.key not in before]
-    assert [artifact.label for artifact in new if artifact.kind == "checkpoint"] == ["tiny → uce(1) → lora → full"]
+    assert [artifact.label for artifact in new if artifact.kind == "checkpoint"] == [
+        f"{suite.base.name} → uce(1) → lora → full"
+    ]
     before |= {artifact.key for artifact in new}
     assert suite.run("-n", "0", *FEW, "--resurgence-methods=uce").code == code
     assert {artifact.key for artifact in Store(suite.store).ls()} == before
