@@ -116,7 +116,7 @@ def test_an_interrupted_run_ends_its_command(suite: Folder, way: str) -> None:
         _until(lambda: started.exists() and started.read_text() != "", seconds=120)
         child = int(started.read_text())
         process.send_signal(signal.SIGINT if way == "interrupt" else signal.SIGKILL)
-        code = process.wait(60)
+        code = process.wait(300)
     finally:
         process.kill()
     _until(lambda: not _alive(child), seconds=20)
