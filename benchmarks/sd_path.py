@@ -31,11 +31,14 @@ from importlib.metadata import entry_points, version
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from benchmarks import sd_path_judge
 from benchmarks.random_bases import tokenizer, write_base
 from benchmarks.sd_path_judge import SETTINGS, Settings, judged_by_clip
 from resurgence_harness.judging.weights import digest_of
 from resurgence_harness.planning import checkpoint_key, held_out_probe, images_key, judgments_key, probes_of, training
 from resurgence_harness.presets import parse_change
+from resurgence_harness.registry import Origin, register
+from resurgence_harness.registry.origins import source_of_class
 from resurgence_harness.selection import CellPlan, Selection, cells, plan_cell
 from resurgence_harness.specs import Base, Recipe, SampleRequest
 from resurgence_harness.storing import Artifact, Store
@@ -197,6 +200,12 @@ def stages(plan: CellPlan, ledger: Ledger, settings: Settings) -> Iterator[Stage
     yield from ledger.line("judge", method, judged, "images")
 
 
+def register_judge(settings: Settings) -> None:
+    """Register the judge as the run of pytest does, which is in the keys of its judgments."""
+    origin, file = Origin(kind="plugin", name=sd_path_judge.__name__), Path(sd_path_judge.__file__)
+    register("judge", settings.judge, origin, source=source_of_class(type(settings.judge), file))
+
+
 def table(args: argparse.Namespace, work: Path) -> Iterator[Stage]:
     """Every stage, timed."""
     began = time.perf_counter()
@@ -208,6 +217,7 @@ def table(args: argparse.Namespace, work: Path) -> Iterator[Stage]:
     began = time.perf_counter()
     settings = write_judge(work, tiny=args.tiny)
     yield Stage("judge written", "", 1, "judges", time.perf_counter() - began)
+    register_judge(settings)
     changes = [f"sampler.steps={args.steps}", f"sampler.batch={args.batch}", f"benign.names={args.benign}"]
     changes += ["benign.seeds=2", f"lora.steps={args.lora_steps}", *(TINY if args.tiny else ()), *args.set]
     selection = Selection(

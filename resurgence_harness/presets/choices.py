@@ -121,12 +121,13 @@ def checked(key: str, value: object) -> Any:
 
 
 def kinds_of(group: str, name: str) -> list[str]:
-    """Names of the kinds that a field can take; empty for a field that is a number, text or a list."""
+    """Names of this package's kinds that a field can take; empty for a field that is a number, text or a list."""
     hint = chosen_fields(group)[name]
     options = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
     if CaptionSample in options or not all(_is_kind(option) for option in options):
         return []
-    return sorted(_name(kind) for option in options for kind in _kinds(option))
+    kinds = [kind for option in options for kind in _kinds(option)]
+    return sorted(_name(kind) for kind in kinds if kind.__module__.startswith("resurgence_harness."))
 
 
 def plain(value: object) -> Any:
