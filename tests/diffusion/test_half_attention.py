@@ -10,6 +10,8 @@ from resurgence_harness.diffusion import moves
 from resurgence_harness.diffusion.half_attention import attend, half_attention
 from resurgence_harness.diffusion.model import StableDiffusion
 
+pytestmark = pytest.mark.slow
+
 TF32 = 2.0**-10
 """Bound on the relative rounding of a factor."""
 

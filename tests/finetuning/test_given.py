@@ -20,6 +20,8 @@ from resurgence_harness.testing import check_finetuning
 from tests.finetuning.pictures import captions_for, rows_of, write_folder, write_pictures, write_rows
 from tests.tiny import tiny_run
 
+pytestmark = pytest.mark.slow
+
 KINDS = {"lora": LoRA, "full": Full}
 
 

@@ -21,6 +21,8 @@ from tests.plugin.conftest import Folder, Ran
 from tests.plugin.test_mistakes import refused
 from tests.warm_python import python
 
+pytestmark = pytest.mark.slow
+
 UCE = "--resurgence-methods=uce"
 WORKERS = pytest.mark.parametrize("workers", ["0", "2"])
 

@@ -18,6 +18,8 @@ from tests.plugin.test_options import collected
 from tests.plugin.test_strangers import METHOD, plan
 from tests.warm_python import python
 
+pytestmark = pytest.mark.slow
+
 STEP = METHOD.partition("def pytest_resurgence_unlearnings")[0].lstrip()
 """The method without the hook that registers it."""
 UNLEARNINGS = "[resurgence.unlearnings]\nshrink = acme_erasure.shrinking:Shrink\n"

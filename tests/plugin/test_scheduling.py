@@ -11,6 +11,8 @@ from resurgence_harness.pytest_plugin.scheduling import work_unit
 from resurgence_harness.pytest_plugin.workers import give_way, gpu_for, number, share_cores, visible_gpus
 from tests.plugin.conftest import Folder
 
+pytestmark = pytest.mark.slow
+
 
 def test_cells_of_a_checkpoint_are_one_group() -> None:
     """Fine-tunings of one checkpoint share a group; methods, counts, runs and files do not."""

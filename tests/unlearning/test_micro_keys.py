@@ -10,10 +10,14 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
+import pytest
+
 from resurgence_harness.planning import checkpoint_key, images_key
 from resurgence_harness.selection import CellPlan, Selection, plan_cell
 from resurgence_harness.specs import Base, Cell
 from resurgence_harness.tasks import TASKS
+
+pytestmark = pytest.mark.slow
 
 KEYS = Path(__file__).with_name("micro_keys.txt")
 BASE = Base(digest="ab" * 32, name="micro")
