@@ -200,21 +200,36 @@ def results_of(code: ExitCode, out: Path, *, printed: str = "") -> Results:
     last = [line.removeprefix("ERROR: ") for line in printed.splitlines() if line.strip()]
     if code is ExitCode.USER_ERROR:
         raise UserError("\n".join(last[-8:]) or "The run was refused.")
-    if not (out / "verdict.json").is_file():
-        raise HarnessError(
-            sentence(f"The run ended with {int(code)} and has no verdict.", printed=" / ".join(last[-5:]))
-        )
-    return load(out)
+    found = load(out) if (out / "verdict.json").is_file() else None
+    if found is None or found.exit_code is not code:  # it judged nothing, or failed after its verdict
+        first = f"The run ended with {int(code)}, and verdict.json is missing or says otherwise."
+        raise HarnessError(sentence(first, printed=" / ".join(last[-5:])))
+    return found
 
 
 def run_suite(given: Sequence[str], *, out: Path) -> ExitCode:
-    """Run the suite of this package with these options of pytest, and return the exit code."""
+    """Run the suite of this package with these options of pytest, and return the exit code.
+
+    11 instead of 0 if the run has written no verdict.json of its own: with --help or --collect-only in PYTEST_ADDOPTS
+    pytest ends with 0, and results of an earlier run may be in the folder.
+    """
     import pytest
 
     from resurgence_harness import suite
 
     folder = Path(suite.__file__).parent
     where = ["-c", str(folder / "suite.ini"), f"--rootdir={folder}", f"--confcutdir={folder}"]
+    before = _content(out / "verdict.json")
     code = pytest.main([str(folder / "test_cells.py"), *where, *ALONE, f"--resurgence-out={out}", *given])
     known = {int(one): one for one in ExitCode}
-    return known.get(int(code), ExitCode.HARNESS_ERROR)  # pytest's own 3 and 5: it failed, or collected nothing
+    found = known.get(int(code), ExitCode.HARNESS_ERROR)  # pytest's own 3 and 5: it failed, or collected nothing
+    after = _content(out / "verdict.json")
+    return ExitCode.INCOMPLETE if found is ExitCode.DONE and after in (None, before) else found
+
+
+def _content(file: Path) -> bytes | None:
+    """A file's bytes, None without it; two runs never write the same verdict.json, which has a random id."""
+    try:
+        return file.read_bytes()
+    except OSError:
+        return None

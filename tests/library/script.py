@@ -6,6 +6,7 @@ python tests/library/script.py base gallery.npz store files.json > answers.json
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -50,6 +51,13 @@ def main(base: str, gallery: str, store: str, files: dict[str, str]) -> dict[str
         return results
 
     cells = {"methods": "uce", "finetune": "lora", "counts": 1, **usual, "settings": settings}
+    first = ask("examine", lambda: rh.examine("tiny", **cells, out="first"))
+    assert first is not None
+    ask("loaded", lambda: rh.load("first"))
+    for word in ("--help", "--collect-only"):
+        os.environ["PYTEST_ADDOPTS"] = word
+        ask(word, lambda: rh.examine("tiny", **cells, out="first"))
+    os.environ["PYTEST_ADDOPTS"] = ""
     first = ask("examine", lambda: rh.examine("tiny", **cells, out="first"))
     assert first is not None
     ask("loaded", lambda: rh.load("first"))

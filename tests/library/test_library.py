@@ -115,6 +115,12 @@ def test_pictures_of_another_run_are_not_shown(said: Said) -> None:
     assert said["stale"] == {"sheets": []}
 
 
+@pytest.mark.parametrize("option", ["--help", "--collect-only"])
+def test_a_run_that_judged_nothing_gives_no_earlier_results(said: Said, option: str) -> None:
+    """pytest ends with 0 there, and the folder may hold an earlier run that passed."""
+    assert said[option]["error"] == "HarnessError"
+
+
 def test_results_are_neither_true_nor_false(said: Said) -> None:
     """`if rh.gate(…):` would pass every model."""
     assert "ask for .passed" in said["truth"]
