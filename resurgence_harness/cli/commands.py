@@ -12,6 +12,7 @@ from resurgence_harness.cli import (
     build,
     fetch,
     gate,
+    label,
     listing,
     new,
     paper,
@@ -32,7 +33,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(store.store_app, name="store")
-for part in (fetch, gate, stress, plan, build, theory, validate, report, paper, listing, new):
+for part in (fetch, label, gate, stress, plan, build, theory, validate, report, paper, listing, new):
     part.register(app)
 
 _Unreadable: Any = typer.BadParameter.__mro__[2]

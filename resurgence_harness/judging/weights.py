@@ -91,7 +91,7 @@ class Weights:
         raise UserError(
             sentence(
                 f"The weights {self.file} are missing.",
-                do=f"Put them there (`resurgence fetch` lists where they come from), or name another directory with {VARIABLE}.",
+                do=f"Put them there, or set {VARIABLE}; `resurgence fetch` lists where they come from.",
                 **facts,
             )
         )
