@@ -10,6 +10,7 @@ import typer
 import resurgence_harness
 from resurgence_harness.cli import (
     build,
+    calibration,
     fetch,
     gate,
     label,
@@ -33,7 +34,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(store.store_app, name="store")
-for part in (fetch, label, gate, stress, plan, build, theory, validate, report, paper, listing, new):
+for part in (fetch, label, calibration, gate, stress, plan, build, theory, validate, report, paper, listing, new):
     part.register(app)
 
 _Unreadable: Any = typer.BadParameter.__mro__[2]
