@@ -11,6 +11,7 @@ import resurgence_harness
 from resurgence_harness.cli import (
     build,
     calibration,
+    doctor,
     fetch,
     gate,
     label,
@@ -19,6 +20,7 @@ from resurgence_harness.cli import (
     paper,
     plan,
     report,
+    setup,
     store,
     stress,
     theory,
@@ -34,7 +36,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(store.store_app, name="store")
-for part in (fetch, label, calibration, gate, stress, plan, build, theory, validate, report, paper, listing, new):
+STARTING = (setup, doctor, fetch, label, calibration)
+for part in (*STARTING, gate, stress, plan, build, theory, validate, report, paper, listing, new):
     part.register(app)
 
 _Unreadable: Any = typer.BadParameter.__mro__[2]

@@ -8,6 +8,7 @@ resurgence fetch owner/name@<commit>
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -51,7 +52,7 @@ def fetch_command(
     if not names and not given:
         _list()
         return
-    paths = _paths(given or ())
+    paths = paths_given(given or ())
     items = items_named([*(names or ()), *(name for name in paths if name not in (names or ()))])
     unused = sorted(set(paths) - {item.name for item in items})
     if unused:
@@ -65,7 +66,7 @@ def fetch_command(
     hub = Hub()
     steps = plan([item for item in items if item.name not in paths], hub)
     if dry_run:
-        show_plan(steps, prepared={item: paths[item.name] for item in items if item.name in paths})
+        show_plan(steps, prepared=[(item, paths[item.name]) for item in items if item.name in paths])
         return
     for item in items:
         if item.name in paths:
@@ -73,11 +74,9 @@ def fetch_command(
     fetch(steps, hub, agreements=Agreements.here(), agreed=agree or (), ask=asked if sys.stdin.isatty() else None)
 
 
-def show_plan(steps: tuple[Step, ...], *, prepared: dict[Item, Path] | None = None) -> None:
+def show_plan(steps: tuple[Step, ...], *, prepared: Sequence[tuple[Item, Path]] = ()) -> None:
     """Print what a fetch would do."""
-    rows = [
-        (shown(item.name), "prepare", "", f"{path}", item.licence.name, "") for item, path in (prepared or {}).items()
-    ]
+    rows = [(shown(item.name), "prepare", "", f"{path}", item.licence.name, "") for item, path in prepared]
     for step in steps:
         state = "here" if step.ready else "first: see below" if step.obstacle else "download"
         size = format_size(step.size) if step.size else ""
@@ -111,7 +110,7 @@ def _list() -> None:
     print("; ".join(f"{name} is {' and '.join(parts)}" for name, parts in TOGETHER.items()))
 
 
-def _paths(given: list[str] | tuple[()]) -> dict[str, Path]:
+def paths_given(given: Sequence[str]) -> dict[str, Path]:
     """Item → path; UserError for something else than NAME=PATH."""
     found = {}
     for one in given:
