@@ -99,7 +99,7 @@ def draw(wish: Wish, bench: Bench, folder: Path, *, references: Mapping[str, np.
     sampler = Sampler(**settings_of(wish.base, wish.selection.changed, task=wish.task.name)["sampler"])
     seeds = iter(range(FIRST_SEED, FIRST_SEED + 10 * wish.pictures))
     base = Recipe(wish.base)
-    unlearned, tuned = _models(wish, erased)
+    unlearned, tuned = models(wish, erased)
     by_models = wish.pictures // 3
     portions = [
         (base, BY_BASE, wish.pictures - by_models),
@@ -136,7 +136,7 @@ def draw(wish: Wish, bench: Bench, folder: Path, *, references: Mapping[str, np.
     )
 
 
-def _models(wish: Wish, erased: Sequence[Concept]) -> tuple[Recipe, Recipe]:
+def models(wish: Wish, erased: Sequence[Concept]) -> tuple[Recipe, Recipe]:
     """The unlearned model and its fine-tuning: the user's own model if one is given."""
     from dataclasses import replace
 

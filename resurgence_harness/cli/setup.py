@@ -100,7 +100,7 @@ def setup_command(
             _check(base, task)
     with _stage("verdict", minutes):
         words = _cells(base, task, unlearned or [], concepts, settings or [])
-        print(f"  pytest {' '.join(words)}")
+        print(f"  {' '.join(word.removeprefix('--resurgence-') for word in words)}")
         code = ExitCode.DONE if dry_run else _judge(words, out=out, device=device, store=store)
     if not dry_run:
         print(f"\nTime: {', '.join(f'{name} {format_time(seconds)}' for name, seconds in minutes.items())}")

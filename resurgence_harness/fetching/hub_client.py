@@ -267,14 +267,14 @@ def _check(listing: Listing, file: RemoteFile, part: Path) -> None:
             total = hashlib.sha1(f"blob {part.stat().st_size}\0".encode(), usedforsecurity=False)
             total.update(stream.read())
             found = total.hexdigest()
-    if wanted and found != wanted:
+    if found != wanted:
         part.unlink()
         raise UserError(
             sentence(
                 f"{shown(file.name)} is not the file that the hub lists for this commit, so it was removed.",
                 repository=f"{listing.repo}@{listing.commit[:8]}",
                 found=found,
-                listed=wanted,
+                listed=wanted or "no digest",
                 do="Run the command again; if it differs again, do not use this mirror.",
             )
         )

@@ -10,7 +10,7 @@ import pytest
 
 from resurgence_harness.bench import Bench
 from resurgence_harness.calibration import Wish, choices_of, draw
-from resurgence_harness.calibration.drawing import BY_BASE, BY_MODELS
+from resurgence_harness.calibration.drawing import BY_BASE, BY_MODELS, models
 from resurgence_harness.calibration.seen import FIRST_SEED, prompts_of
 from resurgence_harness.errors import UserError
 from resurgence_harness.judging import judge_by_name
@@ -56,6 +56,27 @@ def test_a_third_is_drawn_by_models_and_no_suite_samples_any(folder: Path) -> No
         assert (
             shown & erased & set(found.choices) and (shown - erased) & set(found.choices) and shown - set(found.choices)
         )
+
+
+def test_a_model_of_the_users_own_draws_its_third(folder: Path, tmp_path: Path) -> None:
+    """Given with what was erased from it: that is what the labeller chooses among; without the list it is refused."""
+    from safetensors.torch import save_file
+
+    wanted = wish()
+    erased, _ = choices_of(wanted)
+    unet = Bench(Store(folder / "store")).model(models(wanted, erased)[0]).unet
+    save_file(
+        {name: value.detach().contiguous() for name, value in unet.state_dict().items()}, tmp_path / "u.safetensors"
+    )
+    (tmp_path / "erased.txt").write_text(f"{erased[1].name}\n", encoding="utf-8")
+    given = {"base": "micro", "task": "celebrity", "pictures": 24, "unlearned": [f"mine={tmp_path}/u.safetensors"]}
+    mine = wish_for(**given, concepts=tmp_path / "erased.txt", changed=QUICK, store=str(tmp_path / "store"))
+
+    own = choices_of(mine)[0]
+    assert [one.name for one in own] == [erased[1].name]
+    assert [recipe.label for recipe in models(mine, own)] == ["micro → given", "micro → given → lora"]
+    with pytest.raises(UserError, match="concepts"):
+        wish_for(**given)
 
 
 def test_pictures_that_are_there_are_used_and_others_refused(folder: Path, tmp_path: Path) -> None:
