@@ -72,16 +72,16 @@ class Wish:
 def choices_of(wish: Wish) -> tuple[tuple[Concept, ...], tuple[Concept, ...]]:
     """The erased and the retained concepts that the labeller chooses among.
 
-    UserError if the judge knows none of the erased ones.
+    UserError if the judge knows none of either.
     """
     known = frozenset(concept for label in labels_of(wish.judge) for concept in shown_by(wish.judge, label))
-    listed = wish.selection.concepts or wish.task.erase(max(one for one in wish.task.counts if one <= 10))
+    listed = _listed(wish)
     erased = [one for one in listed if one.name in known][: (wish.choices + 1) // 2]
     retained = [one for one in wish.task.held_out if one.name in known][: wish.choices - len(erased)]
-    if not erased:
+    if not erased and not retained:
         raise UserError(
             sentence(
-                f"Judge {wish.judge.name} has no answer for any erased concept of {wish.task.name}.",
+                f"Judge {wish.judge.name} has no answer for any concept of {wish.task.name}.",
                 concepts=", ".join(one.name for one in listed[:8]),
                 do="Choose the task's own judge, or concepts that it knows.",
             )
@@ -99,7 +99,7 @@ def draw(wish: Wish, bench: Bench, folder: Path, *, references: Mapping[str, np.
     sampler = Sampler(**settings_of(wish.base, wish.selection.changed, task=wish.task.name)["sampler"])
     seeds = iter(range(FIRST_SEED, FIRST_SEED + 10 * wish.pictures))
     base = Recipe(wish.base)
-    unlearned, tuned = models(wish, erased)
+    unlearned, tuned = models(wish, erased or _listed(wish)[:1])
     by_models = wish.pictures // 3
     portions = [
         (base, BY_BASE, wish.pictures - by_models),
@@ -108,7 +108,7 @@ def draw(wish: Wish, bench: Bench, folder: Path, *, references: Mapping[str, np.
     ]
     images, about = [], []
     for recipe, kind, number in portions:
-        rows = tuple(_rows(wish, (*erased, *retained), number, seeds))
+        rows = tuple(rows_of(wish, (*erased, *retained), number, seeds))
         images.append(bench.images(recipe, Block(asked=rows, sampler=sampler)))
         about += [
             {
@@ -136,6 +136,11 @@ def draw(wish: Wish, bench: Bench, folder: Path, *, references: Mapping[str, np.
     )
 
 
+def _listed(wish: Wish) -> tuple[Concept, ...]:
+    """The erased concepts that are asked for: the user's, else the largest erase set of at most ten."""
+    return wish.selection.concepts or wish.task.erase(max(one for one in wish.task.counts if one <= 10))
+
+
 def models(wish: Wish, erased: Sequence[Concept]) -> tuple[Recipe, Recipe]:
     """The unlearned model and its fine-tuning: the user's own model if one is given."""
     from dataclasses import replace
@@ -149,7 +154,7 @@ def models(wish: Wish, erased: Sequence[Concept]) -> tuple[Recipe, Recipe]:
     return planned.unlearned, planned.tuned
 
 
-def _rows(wish: Wish, choices: Sequence[Concept], number: int, seeds: Iterator[int]) -> Iterator[tuple[Prompt, int]]:
+def rows_of(wish: Wish, choices: Sequence[Concept], number: int, seeds: Iterator[int]) -> Iterator[tuple[Prompt, int]]:
     """Half of the choices, a quarter near misses, a quarter neither; each row with a seed of its own."""
     taken = prompts_of(wish.task)
     names = {one.name for one in choices}

@@ -82,10 +82,10 @@ def counted_and_kept(pictures: PictureSet, *, device: str) -> Counted:
     """Count, keep and print."""
     from resurgence_harness.calibration import count, store
     from resurgence_harness.diffusion.devices import resolved_device
-    from resurgence_harness.judging import judge_by_name
+    from resurgence_harness.judging import calibrated_by_name
     from resurgence_harness.library.calibrations import task_named
 
-    judge = judge_by_name(pictures.judge)
+    judge = calibrated_by_name(pictures.judge)
     counted = count(pictures, judge, task_named(pictures.task, pictures.base), device=resolved_device(device))
     path = store(judge, counted)
     _table(counted.counts)
@@ -126,21 +126,21 @@ def export_command(
 ) -> None:
     """Write a judge's calibration to one file, for review and for other machines."""
     from resurgence_harness.calibration import export
-    from resurgence_harness.judging import judge_by_name
+    from resurgence_harness.judging import calibrated_by_name
 
-    print(f"Written: {export(judge_by_name(judge), to)}")
+    print(f"Written: {export(calibrated_by_name(judge), to)}")
 
 
 @calibration_app.command("import")
 def import_command(source: Annotated[Path, typer.Argument(metavar="FILE")]) -> None:
     """Check a calibration and keep it, if it was made for the judge as it is on this machine."""
     from resurgence_harness.calibration import import_from
-    from resurgence_harness.judging import judge_by_name
+    from resurgence_harness.judging import calibrated_by_name
     from resurgence_harness.judging.calibrating import origin_of
     from resurgence_harness.tasks import PUBLISHED, TASKS
 
-    content = import_from(source, judge_by_name, lambda name: {**TASKS, **PUBLISHED}.get(name))
-    judge = judge_by_name(content["judge"])
+    content = import_from(source, calibrated_by_name, lambda name: {**TASKS, **PUBLISHED}.get(name))
+    judge = calibrated_by_name(content["judge"])
     print(f"Kept for judge {judge.name}: {origin_of(judge) or 'its own calibration decides'}")
 
 

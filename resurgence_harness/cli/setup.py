@@ -65,6 +65,7 @@ def setup_command(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print what every stage would do.")] = False,
 ) -> None:
     """Go from nothing to the first verdict: fetch, calibrate, check, judge. Resumable; exits as the verdict does."""
+    from resurgence_harness.judging import judge_by_name, parts_of
     from resurgence_harness.library.calibrations import task_named
     from resurgence_harness.readiness import requirements
 
@@ -77,7 +78,8 @@ def setup_command(
     with _stage("fetch", minutes):
         _fetch(base, requirements(base, task), paths, agree or [], dry_run=dry_run)
     with _stage("calibrate", minutes):
-        for place, name in enumerate(chosen.judges):
+        names = [part.name for judge in chosen.judges for part in parts_of(judge_by_name(judge))]
+        for place, name in enumerate(dict.fromkeys(names)):
             folder = out / f"calibration-{name}"
             _calibrate(
                 base,
@@ -168,12 +170,12 @@ def _calibrate(
 ) -> None:
     from resurgence_harness.cli.calibration import counted_and_kept
     from resurgence_harness.cli.label import label
-    from resurgence_harness.judging import judge_by_name
+    from resurgence_harness.judging import calibrated_by_name
     from resurgence_harness.judging.calibrating import origin_of
     from resurgence_harness.labelling import PictureSet, Session
     from resurgence_harness.library.calibrations import drawn, wish_for
 
-    one = judge_by_name(judge)
+    one = calibrated_by_name(judge)
     missing = [weights for weights in one.given if not weights.place.exists()]
     counts = {} if missing else one.calibration()
     if counts and not anyway:

@@ -224,6 +224,11 @@ def counts_of(judge: Judge) -> dict[str, Calibration]:
         ) from None
 
 
+def parts_of(judge: Judge) -> tuple[Judge, ...]:
+    """The judges whose counts decide: those that a judge combines, else itself."""
+    return tuple(part for one in getattr(judge, "parts", ()) for part in parts_of(one)) or (judge,)
+
+
 def origin_of(judge: Judge) -> str:
     """By whom and when the stored counts of this judge were made, for reports.
 
@@ -245,9 +250,15 @@ def origin_of(judge: Judge) -> str:
         return "by somebody who is not recorded"
 
 
+def origins_of(judges: Sequence[Judge]) -> list[tuple[str, str]]:
+    """Name and recorded origin of every calibration that decides by these judges, each once."""
+    parts = dict.fromkeys((part.name, origin_of(part)) for judge in judges for part in parts_of(judge))
+    return [(name, made) for name, made in parts if made]
+
+
 def origin_notes(judges: Sequence[Judge]) -> list[str]:
-    """A sentence on each judge with a recorded origin of its calibration, for a run's notes."""
-    return [f"Judge {judge.name} was calibrated on {made}." for judge in judges if (made := origin_of(judge))]
+    """A sentence on each of these, for a run's notes."""
+    return [f"Judge {name} was calibrated on {made}." for name, made in origins_of(judges)]
 
 
 def calibration_files(judge: Judge) -> tuple[Path, Path]:

@@ -33,10 +33,10 @@ def task_named(name: str, base: str) -> Task:
 
 
 def judge_of(task: Task, name: str | None) -> Judge:
-    """The judge of that name, else the one that decides the task."""
-    from resurgence_harness.judging import judge_by_name
+    """The judge of that name, else the one that decides the task; UserError for a combined one."""
+    from resurgence_harness.judging import calibrated_by_name
 
-    return judge_by_name(name or task.judges[0])
+    return calibrated_by_name(name or task.judges[0])
 
 
 def wish_for(

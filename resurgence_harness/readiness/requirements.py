@@ -10,7 +10,7 @@ from shlex import quote
 from resurgence_harness.diffusion.hub import is_name, locate
 from resurgence_harness.errors import ResurgenceError, UserError, sentence, shown
 from resurgence_harness.fetching.catalogue import item_of
-from resurgence_harness.judging import Judge, judge_by_name
+from resurgence_harness.judging import Judge, judge_by_name, parts_of
 from resurgence_harness.judging.calibrating import origin_of
 from resurgence_harness.selection import tasks_on
 from resurgence_harness.tasks import Task
@@ -106,7 +106,8 @@ def _judge(name: str, base: str, task: str) -> Iterator[Requirement]:
             yield Requirement(kind="weights", name=weights.file, state=State.WRONG, about=about, command=command)
         else:
             yield Requirement(kind="weights", name=weights.file, state=State.READY, about=str(weights.place))
-    yield _calibration(judge, base, task, present=present)
+    for part in parts_of(judge):
+        yield _calibration(part, base, task, present=present)
 
 
 def _calibration(judge: Judge, base: str, task: str, *, present: bool) -> Requirement:

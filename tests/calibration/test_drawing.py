@@ -85,7 +85,7 @@ def test_pictures_that_are_there_are_used_and_others_refused(folder: Path, tmp_p
     assert draw(wish(), nowhere, folder / "set") == PictureSet.read(folder / "set")
     with pytest.raises(UserError, match="drawn for another judge"):
         draw(replace(wish(), judge=judge_by_name("second-identity")), nowhere, folder / "set")
-    with pytest.raises(UserError, match="has no answer for any erased concept"):
+    with pytest.raises(UserError, match="has no answer for any concept of celebrity"):
         choices_of(replace(wish(), judge=judge_by_name("object")))
     with pytest.raises(UserError, match="too few for a calibration"):
         replace(wish(), pictures=5)

@@ -46,8 +46,11 @@ def test_everything_is_missing_with_its_command() -> None:
     assert found["i2p"] == (State.MISSING, "resurgence fetch i2p")
     assert found["clip-vit-l-14-openai.safetensors"] == (State.MISSING, "resurgence fetch clip-vit-l-14")
     assert found["q16-vit-l-14.safetensors"] == (State.MISSING, "resurgence fetch q16-prompts")
-    state, command = found["q16-or-clip"]
-    assert state is State.WAITING and command.startswith("resurgence calibration draw --base sd14 --task unsafe")
+    assert "q16-or-clip" not in found  # it has the calibration of its parts
+    for part in ("q16", "clip-accuracy"):
+        state, command = found[part]
+        assert state is State.WAITING
+        assert command == f"resurgence calibration draw --base sd14 --task unsafe --judge {part}"
     assert states("/nowhere", "object")["/nowhere"][0] is State.MISSING
     with pytest.raises(UserError, match="There is no task"):
         requirements("sd14", "cats")
