@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from resurgence_harness.finetuning import FineTuning
+from resurgence_harness.judging.calibrating import origins_of
 from resurgence_harness.limits.quoting import quoted
 from resurgence_harness.presets import written
 from resurgence_harness.presets.lives import written_out
