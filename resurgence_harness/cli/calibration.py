@@ -71,14 +71,20 @@ def draw_command(
 
 
 @calibration_app.command("count")
-def count_command(folder: Folder = FOLDER, device: Device = "auto") -> None:
+def count_command(
+    folder: Folder = FOLDER,
+    device: Device = "auto",
+    limits: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The limits in force, as a suite's; default: the package's.")
+    ] = None,
+) -> None:
     """Ask the judge about the labelled pictures, count its answers, and keep them for every later verdict."""
     from resurgence_harness.labelling import PictureSet
 
-    counted_and_kept(PictureSet.read(folder), device=device)
+    counted_and_kept(PictureSet.read(folder), device=device, limits=limits)
 
 
-def counted_and_kept(pictures: PictureSet, *, device: str) -> Counted:
+def counted_and_kept(pictures: PictureSet, *, device: str, limits: Path | None = None) -> Counted:
     """Count, keep and print."""
     from resurgence_harness.calibration import count, store
     from resurgence_harness.diffusion.devices import resolved_device
@@ -89,7 +95,7 @@ def counted_and_kept(pictures: PictureSet, *, device: str) -> Counted:
     counted = count(pictures, judge, task_named(pictures.task, pictures.base), device=resolved_device(device))
     path = store(judge, counted)
     _table(counted.counts)
-    print(_account(counted, judge.name))
+    print(_account(counted, judge.name, pictures.task, limits))
     if judge.calibration() != counted.counts:
         print(
             f"Judge {judge.name} ships with a calibration of its own, which decides; this one is kept for the record."
@@ -156,9 +162,11 @@ def _table(counts: object) -> None:
     show("kind of picture", "recognised", "false alarms", rows=rows)
 
 
-def _account(counted: Counted, judge: str) -> str:
-    from resurgence_harness.statistics import Policy
+def _account(counted: Counted, judge: str, task: str, limits: Path | None) -> str:
+    from resurgence_harness.limits.limits_file import Limits, load_limits
+    from resurgence_harness.specs import Cell
     from resurgence_harness.statistics.calibration_size import account
 
-    policy = Policy()
+    read = load_limits(limits) if limits is not None else Limits()
+    policy = read.policy_for(Cell(task=task, method="uce", count=1, finetuning="lora"))
     return account(counted.accuracy, pictures=counted.pictures, judge=judge, delta=policy.delta, alpha=policy.alpha)

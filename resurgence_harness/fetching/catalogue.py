@@ -16,6 +16,7 @@ from resurgence_harness.errors import UserError, sentence, shown
 from resurgence_harness.judging.clip_accuracy import VIT_B_32
 from resurgence_harness.judging.gcd import GCD_WEIGHTS
 from resurgence_harness.judging.q16 import PROMPTS, VIT_L_14
+from resurgence_harness.judging.vision_language import QWEN_2_5_VL
 from resurgence_harness.judging.weights import Weights
 from resurgence_harness.tasks.published.i2p import place as place_of_prompts
 
@@ -53,6 +54,8 @@ class Item:
     """File of the repository → sha256."""
     weights: Weights | None = None
     """The judge's weights that it becomes; None for a base."""
+    folder: bool = False
+    """Whether the weights are a folder with the repository's files: a model of transformers."""
     place: Path | None = None
     """Where a file belongs that is no weights."""
     search: str = ""
@@ -72,6 +75,8 @@ class Item:
         """Whether a file of the repository belongs to it."""
         if self.file:
             return file == self.file
+        if self.folder:
+            return "/" not in file and file.endswith((*_FLAT, ".txt", ".jinja", ".model"))
         known = any(fnmatch(file, pattern) for pattern in _INCLUDED) or (file.count("/") == 0 and file.endswith(_FLAT))
         return known and not any(fnmatch(file, pattern) for pattern in _EXCLUDED)
 
@@ -132,6 +137,14 @@ def catalogue() -> dict[str, Item]:
             mirrors=(Mirror(repo="timm/vit_large_patch14_clip_224.openai"),),
             file="open_clip_model.safetensors",
             weights=VIT_L_14.weights,
+        ),
+        Item(
+            name="qwen2.5-vl-7b",
+            about="Qwen2.5-VL 7B, for the copyright task",
+            licence=Licence(tag="apache-2.0", name="Apache-2.0"),
+            mirrors=(Mirror(repo="Qwen/Qwen2.5-VL-7B-Instruct"),),
+            folder=True,
+            weights=QWEN_2_5_VL,
         ),
         Item(
             name="q16-prompts",

@@ -14,6 +14,7 @@ import errno
 import hashlib
 import os
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -230,6 +231,18 @@ def put(source: Path, target: Path) -> None:
         os.replace(draft, target)
     finally:
         draft.unlink(missing_ok=True)
+
+
+def put_folder(sources: Mapping[str, Path], target: Path) -> None:
+    """Make `target` a folder with these files, by name; it gets its name when it is complete."""
+    draft = target.with_name(f".{target.name}.{os.getpid()}")
+    shutil.rmtree(draft, ignore_errors=True)
+    try:
+        for name, source in sources.items():
+            put(source, draft / name)
+        os.replace(draft, target)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
 
 
 def _default_cache() -> Path:

@@ -12,7 +12,7 @@ from resurgence_harness.diffusion.tensor_files import sha256_of
 from resurgence_harness.errors import UserError, sentence, shown
 from resurgence_harness.fetching.agreements import UNSTATED, Agreements, unmet
 from resurgence_harness.fetching.catalogue import Item
-from resurgence_harness.fetching.hub_client import Hub, Listing, RemoteFile, Unavailable, check_space, put
+from resurgence_harness.fetching.hub_client import Hub, Listing, RemoteFile, Unavailable, check_space, put, put_folder
 from resurgence_harness.judging.weights import digest_of
 
 LOGIN = "`hf auth login`, or HF_TOKEN"
@@ -175,7 +175,10 @@ def _placed(step: Step, paths: dict[str, Path], hub: Hub) -> str:
     if target is None:
         return f"{hub.snapshot(listing)}, {len(paths)} files, {pinned}"
     try:
-        put(paths[item.file], target)
+        if item.folder:
+            put_folder(paths, target)
+        else:
+            put(paths[item.file], target)
     except OSError as problem:
         raise UserError(
             sentence(f"{target} cannot be written.", problem=problem, do="Make room, or set RESURGENCE_WEIGHTS.")
@@ -209,11 +212,11 @@ def _offline(item: Item) -> str:
 
 def _unpinned(step: Step) -> str:
     assert step.listing is not None
-    file = step.files[0]
+    file = step.files[-1]
     return sentence(
         f"No commit of {step.listing.repo} is pinned, so what the hub has today is not taken unseen.",
         commit=f"{step.listing.commit} today",
-        file=f"{file.name}, {file.size:,} bytes",
+        files=f"{file.name}{' and others' if len(step.files) > 1 else ''}, {step.size:,} bytes",
         sha256=file.sha256 or "the hub lists none",
         do=f"Check it, then: resurgence fetch {step.item.name}@{step.listing.commit}",
     )

@@ -41,6 +41,8 @@ class LocalHub:
     """The status of downloads after the last cut; 0: they go on."""
     sent: dict[str, bytes] = field(default_factory=dict)
     """File → other bytes than the listed ones."""
+    unlisted: bool = False
+    """Whether large files are listed without their sha256."""
     claimed: dict[str, int] = field(default_factory=dict)
     """File → another size than it has."""
     address: str = ""
@@ -112,7 +114,7 @@ class _Handler(BaseHTTPRequestHandler):
         for file, content in repository.files.items():
             size = self.hub.claimed.get(file, len(content))
             one: dict[str, Any] = {"rfilename": file, "size": size, "blobId": _git(content)}
-            if _large(file):
+            if _large(file) and not self.hub.unlisted:
                 one["lfs"] = {"sha256": hashlib.sha256(content).hexdigest(), "size": size, "pointerSize": 134}
             files.append(one)
         tags = [f"license:{repository.licence}"] if repository.licence else []

@@ -152,6 +152,38 @@ def test_a_mirror_with_other_weights_is_passed_over(served: LocalHub, tmp_path: 
     assert message.startswith("No mirror has sd14") and message.count(f"lists another {UNET}") == 2
 
 
+def test_pins_are_compared_with_the_bytes_if_the_hub_lists_none(
+    served: LocalHub, tmp_path: Path, files: dict[str, bytes]
+) -> None:
+    """Another file is removed after its download, and never found by the base's name."""
+    served.unlisted = True
+    served.repositories["first/model"].files[UNET] = files[UNET][:-1] + b"?"
+    message = refused(served, tmp_path, "sd14")
+    assert "is not the published file, so it was removed" in message
+    assert hashlib.sha256(files[UNET]).hexdigest() in message
+    with pytest.raises(UserError):
+        locate("sd14", cache=tmp_path / "hub")
+    served.repositories["first/model"].files[UNET] = files[UNET]
+    got(served, tmp_path, "sd14")
+
+
+def test_a_judge_that_is_a_folder_is_there_when_it_is_complete(served: LocalHub, tmp_path: Path) -> None:
+    """Weights in shards with their settings; the README stays out; its digest is that of the files."""
+    contents = {
+        "model-1.safetensors": save({"a": np.ones(2)}),
+        "config.json": b"{}",
+        "README.md": b"x",
+        "x/y.json": b"",
+    }
+    repo = catalogue()["qwen2.5-vl-7b"].mirrors[0].repo
+    served.repositories[repo] = Repository(contents, licence="apache-2.0")
+    assert "and others" in refused(served, tmp_path, "qwen2.5-vl-7b", agreed=("apache-2.0",))
+    got(served, tmp_path, f"qwen2.5-vl-7b@{COMMIT}", agreed=("apache-2.0",))
+    folder = tmp_path / "weights" / "Qwen2.5-VL-7B-Instruct"
+    assert sorted(path.name for path in folder.iterdir()) == ["config.json", "model-1.safetensors"]
+    assert not list((tmp_path / "weights").glob(".Qwen*"))
+
+
 def test_a_moved_mirror_is_followed(served: LocalHub, tmp_path: Path) -> None:
     """The hub redirects an old name; the cache keeps the name that is known here."""
     served.repositories["third/model"] = served.repositories.pop("first/model")
