@@ -199,7 +199,7 @@ def _calibrate(
     session = Session(found, by)
     whole = [file for file in (session.file, *session.others) if len(file.labels) == len(found.pictures)]
     if not whole:
-        if not (sys.stdin.isatty() or browser):
+        if not sys.stdin.isatty():  # nobody is there to label: CI would wait for ever
             raise UserError(
                 sentence(
                     f"The pictures for judge {judge} are not labelled yet.",
