@@ -6,6 +6,7 @@ import hashlib
 import json
 import re
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -37,6 +38,8 @@ class LocalHub:
     """Old name → new name."""
     cuts: list[int] = field(default_factory=list)
     """After how many bytes the next downloads end; once used they are gone."""
+    held: threading.Event | None = None
+    """If given: a download is kept waiting in place of being cut, and this is set."""
     then: int = 0
     """The status of downloads after the last cut; 0: they go on."""
     sent: dict[str, bytes] = field(default_factory=dict)
@@ -146,6 +149,9 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(content[: self.hub.cuts.pop(0)])
             self.wfile.flush()
             self.close_connection = True
+            if self.hub.held is not None:
+                self.hub.held.set()
+                time.sleep(5)
         else:
             self.wfile.write(content)
 

@@ -9,6 +9,8 @@ import resource
 import shutil
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -305,6 +307,32 @@ def test_files_of_ones_own_are_converted_and_checked(
         prepare(q16, tmp_path / "prompts.p")
     with pytest.raises(UserError, match="There is nothing at"):
         prepare(q16, tmp_path / "none")
+
+
+@pytest.mark.slow
+def test_a_killed_download_continues(served: LocalHub, tmp_path: Path) -> None:
+    """A process that is killed leaves what it had received; the next one asks for the rest."""
+    content = save({"a": np.arange(6_000_000, dtype=np.float32)})
+    served.repositories["owner/lora"] = Repository({"style.safetensors": content}, licence="mit")
+    served.cuts, served.held = [15_000_000], threading.Event()
+    env = {**os.environ, "HF_ENDPOINT": served.address, "HF_HUB_OFFLINE": "0", "HF_HOME": str(tmp_path / "hf")}
+    words = [sys.executable, "-m", "resurgence_harness.cli", "fetch", f"owner/lora@{COMMIT}", "--agree", "mit"]
+    killed = subprocess.Popen(words, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    assert served.held.wait(60)
+    time.sleep(0.5)
+    killed.kill()
+    killed.wait()
+    served.held, cache = None, tmp_path / "hf" / "hub"
+    (part,) = cache.rglob("*.part")
+    have = part.stat().st_size
+    assert 0 < have < len(content) and content.startswith(part.read_bytes())
+
+    hub = Hub(endpoint=served.address, cache=cache)
+    (step,) = plan(items_named([f"owner/lora@{COMMIT}"]), hub)
+    assert step.missing == len(content) - have
+    fetch([step], hub, agreements=Agreements.here(), tell=lambda text: None)
+    assert f"bytes={have}-" in [asked[2] for asked in served.asked]
+    assert (locate(f"owner/lora@{COMMIT}", cache=cache).directory / "style.safetensors").read_bytes() == content
 
 
 @pytest.mark.slow
