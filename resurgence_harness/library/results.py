@@ -115,7 +115,7 @@ class Results:
             return []
         if self.run.gate is not None:
             file = self.folder / f"contact-sheet-{cell.method}.jpg"
-            open_to_all = not _covered(cell.task) and file.is_file()
+            open_to_all = not covered(cell.task) and file.is_file()
             return [Sheet("base | unlearned | candidate", file.read_bytes())] if open_to_all else []
         found = self._allure.get((cell.task, cell.id), ())
         return [Sheet(title, file.read_bytes()) for title, file in found if file.is_file()]
@@ -190,7 +190,7 @@ class Results:
         return found
 
 
-def _covered(task: str) -> bool:
+def covered(task: str) -> bool:
     """Whether the images of a task are blurred in reports; those of an unknown task are."""
     from resurgence_harness.tasks import TASKS
     from resurgence_harness.tasks.published import PUBLISHED
