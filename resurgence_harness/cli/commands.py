@@ -11,6 +11,7 @@ import resurgence_harness
 from resurgence_harness.cli import (
     build,
     compare,
+    export,
     gate,
     listing,
     new,
@@ -32,7 +33,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(store.store_app, name="store")
-for part in (gate, compare, stress, plan, build, theory, validate, report, paper, listing, new):
+for part in (gate, compare, export, stress, plan, build, theory, validate, report, paper, listing, new):
     part.register(app)
 
 _Unreadable: Any = typer.BadParameter.__mro__[2]

@@ -7,9 +7,10 @@
     rh.compare("reports/a", "reports/b")                                    two runs of the same cells
 
 The first four return `Results`: the content of the run's verdict.json, typed, which a notebook shows as table, curves
-and worst images; `compare` returns a `Comparison`. They do what the command line does: `resurgence gate` and `resurgence stress` run the same functions, and
-`examine` runs the suite that is in the package with pytest, in this process. So stores, limits, reports, completeness
-and exit codes are the same. A mistake of the caller is a `UserError`, a failure of the harness a `HarnessError`.
+and worst images; `compare` returns a `Comparison`. They do what the command line does: `resurgence gate` and
+`resurgence stress` run the same functions, and `examine` runs the suite that is in the package with pytest, in this
+process. So stores, limits, reports, completeness and exit codes are the same. A mistake of the caller is a
+`UserError`, a failure of the harness a `HarnessError`.
 """
 
 from __future__ import annotations

@@ -20,7 +20,6 @@ import resurgence_harness
 from resurgence_harness.errors import UserError, sentence, shown
 from resurgence_harness.process import ExitCode, combined
 from resurgence_harness.reporting.comparing.document import (
-    SCHEMA_VERSION,
     CellAlone,
     CellCompared,
     ChangedImage,
@@ -118,7 +117,7 @@ def compare_runs(first: Side, second: Side, *, alpha: float | None = None) -> Fo
     code = combined(CODES[one] for one in results)
     result = next(name for name, one in CODES.items() if one is code)
     document = ComparisonDocument(
-        schema_version=SCHEMA_VERSION,
+        schema_version=1,
         tool=f"resurgence-harness {resurgence_harness.__version__}",
         made=datetime.now(UTC).isoformat(timespec="seconds"),
         first=_run(first),

@@ -13,7 +13,6 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from resurgence_harness.reporting.verdict_json import Moment, RateResult
 
-SCHEMA_VERSION = 1
 SCHEMA_FILE = Path(__file__).with_name("compare.schema.json")
 """The JSON schema that is shipped with the package."""
 Verdict = Literal["HOLDS", "KNOWN", "VIOLATED", "UNDECIDED"]

@@ -79,15 +79,16 @@ def sheet(found: Found, cell: str, pairs: Sequence[Pair]) -> bytes | None:
 
 
 def _changes(document: ComparisonDocument) -> str:
-    rows, marked = [], []
+    rows: list[tuple[str, ...]] = []
+    marked: list[int] = []
     for cell in document.cells:
-        name, verdict, result = f"{cell.task}/{cell.id}", verdict_change(cell), cell.result
+        head = (f"{cell.task}/{cell.id}", verdict_change(cell), str(cell.result))
         for change in cell.changes:
             rates, interval, how, shown = change_columns(change)
             if shown == "worse":
                 marked.append(len(rows))
-            rows.append((name, verdict, result, change.name, how, shown, rates, interval))
-            name, verdict, result = "", "", ""
+            rows.append((*head, change.name, how, shown, rates, interval))
+            head = ("", "", "")
     header = ("cell", "verdict", "result", "rate", "compared", "shown", "% of images", "change, points")
     return pages.table(header, rows, marked=marked, text=6)
 
