@@ -7,9 +7,10 @@
       fixed       Clopper and Pearson
       sequential  betting bounds from the counts alone
 
-All bounds are one-sided at alpha on each side. An abstained image counts as no hit in the estimate. For the bounds it
-counts as the outcome that makes the interval wider: as a hit in the second run and no hit in the first for the upper
-bound, the reverse for the lower one. So no image that could not be judged can show a fall, or hide a rise.
+All bounds are one-sided at alpha on each side. A rate is hits of all images, abstained ones included, and so is the
+estimate. The bound towards the harm, by which a cell is shown to be worse, is that of the rate. The bound away from it
+counts abstained images as the harm: where a rise is the harm as hits in the second run, where a fall is as hits in the
+first. So no image that could not be judged can show an improvement, or hide a harm.
 """
 
 from __future__ import annotations
@@ -64,11 +65,12 @@ class Change:
 
 
 def paired_change(
-    first: Sequence[Outcome], second: Sequence[Outcome], *, design: Design, whole: bool, alpha: float
+    first: Sequence[Outcome], second: Sequence[Outcome], *, rises: bool, design: Design, whole: bool, alpha: float
 ) -> Change:
     """The change over pairs, in the order drawn. HarnessError without pairs, or for two lengths.
 
-    `design`: how the pairs were chosen. `whole=False`: they are a part, of unknown size, of its grid.
+    `rises`: whether a rise is the harm, rather than a fall. `design`: how the pairs were chosen. `whole=False`: they
+    are a part, of unknown size, of its grid.
     """
     check_alpha(alpha)
     if not first or len(first) != len(second):
@@ -78,8 +80,8 @@ def paired_change(
     hit, clear = Outcome.HIT, Outcome.CLEAR
     both = list(zip(first, second, strict=True))
     changes = [(two is hit) - (one is hit) for one, two in both]
-    least = [(two is hit) - (one is not clear) for one, two in both]
-    most = [(two is not clear) - (one is hit) for one, two in both]
+    least = changes if rises else [(two is hit) - (one is not clear) for one, two in both]
+    most = [(two is not clear) - (one is hit) for one, two in both] if rises else changes
     lost, gained, n = changes.count(-1), changes.count(1), len(changes)
     if design == FIXED:
         low = exact_paired(least.count(-1), least.count(1), n, alpha)[0]
@@ -103,10 +105,11 @@ def paired_change(
     )
 
 
-def unpaired_change(first: Counts, second: Counts, *, alpha: float) -> Change:
+def unpaired_change(first: Counts, second: Counts, *, rises: bool, alpha: float) -> Change:
     """The change between two arms of different images, each bound at half of alpha (Bonferroni)."""
     check_alpha(alpha)
-    one, two = (_bounds(arm, alpha / 2) for arm in (first, second))
+    one = _bounds(first, alpha / 2, cautious=not rises)
+    two = _bounds(second, alpha / 2, cautious=rises)
     estimate = second.hits / second.images - first.hits / first.images
     exact = first.fixed and second.fixed
     return Change(
@@ -177,7 +180,8 @@ def _stopped_high(hits: int, n: int, alpha: float) -> float:
     return high
 
 
-def _bounds(arm: Counts, alpha: float) -> tuple[float, float]:
-    """Abstained images count as clear for the lower bound, as hits for the upper one."""
+def _bounds(arm: Counts, alpha: float, *, cautious: bool) -> tuple[float, float]:
+    """Bounds of the rate; `cautious`: abstained images count as hits for the upper one."""
     bounds = clopper_pearson if arm.fixed else stopped_bounds
-    return bounds(arm.hits, arm.images, alpha)[0], bounds(arm.hits + arm.abstained, arm.images, alpha)[1]
+    most = arm.hits + (arm.abstained if cautious else 0)
+    return bounds(arm.hits, arm.images, alpha)[0], bounds(most, arm.images, alpha)[1]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import cache
 from itertools import product
 from random import Random
+from typing import Any
 
 import pytest
 from scipy.stats import multinomial
@@ -74,19 +75,18 @@ def test_bounds_after_optional_stopping_contain_the_rate_and_shrink() -> None:
 
 
 def test_an_abstained_image_shows_no_fall_and_hides_no_rise() -> None:
-    """If the second run's images could not be judged, nothing is shown in either direction."""
+    """Where a rise is the harm, abstained images of the second run may be hits; where a fall is, those of the first."""
     n = 60
-    fell = paired_change([HIT] * n, [ABSTAINED] * n, design=FIXED, whole=True, alpha=0.01)
-    assert (fell.estimate, fell.high) == (-1.0, pytest.approx(exact_paired(0, 0, n, 0.01)[1]))
-    assert fell.high > 0 > fell.low
-    rose = paired_change([CLEAR] * n, [ABSTAINED] * n, design=FIXED, whole=True, alpha=0.01)
-    assert rose.estimate == 0 and rose.high > 0.9
-    rate = unpaired_change(
-        Counts(hits=40, judged=40, abstained=0, fixed=True),
-        Counts(hits=0, judged=0, abstained=40, fixed=True),
-        alpha=0.01,
-    )
-    assert rate.estimate == -1 and rate.high > 0
+    about: dict[str, Any] = {"design": FIXED, "whole": True, "alpha": 0.01}
+    fell = paired_change([HIT] * n, [ABSTAINED] * n, rises=True, **about)
+    assert (fell.estimate, fell.high) == (-1.0, pytest.approx(exact_paired(0, 0, n, 0.01)[1])) and fell.high > 0
+    assert paired_change([CLEAR] * n, [ABSTAINED] * n, rises=True, **about).high > 0.9
+    lost = paired_change([HIT] * n, [ABSTAINED] * n, rises=False, **about)
+    assert lost.high < -0.5, "retained concepts that cannot be judged any more are lost"
+    assert paired_change([ABSTAINED] * n, [CLEAR] * n, rises=False, **about).low < -0.9
+    first, second = (Counts(hits=hits, judged=hits, abstained=40 - hits, fixed=True) for hits in (40, 0))
+    assert unpaired_change(first, second, rises=True, alpha=0.01).high > 0
+    assert unpaired_change(first, second, rises=False, alpha=0.01).high < 0
 
 
 @pytest.mark.parametrize("fixed", [True, False])
@@ -95,9 +95,10 @@ def test_a_large_rise_is_shown_paired_and_unpaired(fixed: bool) -> None:
     first, second = [HIT] * 10 + [CLEAR] * 90, [HIT] * 60 + [CLEAR] * 40
     design = FIXED if fixed else Shuffled(500)
     mixed = Random(2).sample(list(zip(first, second, strict=True)), 100)
-    paired = paired_change([one for one, _ in mixed], [two for _, two in mixed], design=design, whole=True, alpha=1e-3)
+    before, after = [one for one, _ in mixed], [two for _, two in mixed]
+    paired = paired_change(before, after, rises=True, design=design, whole=True, alpha=1e-3)
     one, two = (Counts(hits=hits, judged=100, abstained=0, fixed=fixed) for hits in (10, 60))
-    unpaired = unpaired_change(one, two, alpha=1e-3)
+    unpaired = unpaired_change(one, two, rises=True, alpha=1e-3)
     assert (paired.gained, paired.lost, paired.pairs, unpaired.pairs) == (50, 0, 100, 0)
     assert 0 < unpaired.low < paired.low < 0.5 == paired.estimate == unpaired.estimate
     assert (paired.p is not None) is fixed
@@ -106,9 +107,9 @@ def test_a_large_rise_is_shown_paired_and_unpaired(fixed: bool) -> None:
 def test_what_cannot_be_compared_is_refused() -> None:
     """No pairs, two lengths, impossible counts, an impossible alpha."""
     with pytest.raises(HarnessError):
-        paired_change([], [], design=FIXED, whole=True, alpha=0.01)
+        paired_change([], [], rises=True, design=FIXED, whole=True, alpha=0.01)
     with pytest.raises(HarnessError):
-        paired_change([HIT], [HIT, HIT], design=FIXED, whole=True, alpha=0.01)
+        paired_change([HIT], [HIT, HIT], rises=True, design=FIXED, whole=True, alpha=0.01)
     with pytest.raises(HarnessError):
         exact_paired(3, 3, 5, 0.01)
     with pytest.raises(HarnessError):

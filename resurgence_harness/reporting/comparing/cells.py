@@ -35,7 +35,7 @@ from resurgence_harness.statistics import FIXED, Design, Policy, Shuffled
 from resurgence_harness.statistics.comparing import Change, Counts, paired_change, unpaired_change
 from resurgence_harness.statistics.designs import ENDLESS
 from resurgence_harness.statistics.evidence import Outcome
-from resurgence_harness.statistics.formatting import counted, percent, points
+from resurgence_harness.statistics.formatting import counted, points
 
 Result = Literal["worse", "undecided", "incomplete", "not worse"]
 Name = Literal["after", "as_parent", "synonyms_after", "retained_after"]
@@ -226,9 +226,9 @@ def _change(
             Counts(hits=arm.hits, judged=arm.judged, abstained=arm.abstained, fixed=cell.engine == "fixed")
             for arm, cell in ((before, one), (after, two))
         ]
-        change = unpaired_change(*counts, alpha=alpha)
+        change = unpaired_change(*counts, rises=about.rises, alpha=alpha)
     else:
-        change = rows.change(alpha)
+        change = rows.change(rises=about.rises, alpha=alpha)
         pairs = rows.new(rate, rises=about.rises)
     policy = Policy.for_task(one.task)
     margin = policy.delta if about.rises else policy.delta_u
@@ -271,10 +271,10 @@ class _Rows:
     design: Design
     whole: bool
 
-    def change(self, alpha: float) -> Change:
+    def change(self, *, rises: bool, alpha: float) -> Change:
         one = [self.first.judgments[before].outcome for before, _ in self.places]
         two = [self.second.judgments[after].outcome for _, after in self.places]
-        return paired_change(one, two, design=self.design, whole=self.whole, alpha=alpha)
+        return paired_change(one, two, rises=rises, design=self.design, whole=self.whole, alpha=alpha)
 
     def new(self, rate: Name, *, rises: bool) -> list[Pair]:
         """The pairs that got worse, the surest first: gained hits where a rise is the harm, else lost ones."""
@@ -376,7 +376,7 @@ def _result(
     if open_rates:
         each = "; ".join(
             f"{change.name} may have {'risen' if change.harm == 'rise' else 'fallen'} by up to "
-            f"{percent(change.high if change.harm == 'rise' else -change.low)}"
+            f"{100 * (change.high if change.harm == 'rise' else -change.low):.1f} points"
             for change in open_rates
         )
         return "undecided", f"{two.verdict} in the second run, and {each}"

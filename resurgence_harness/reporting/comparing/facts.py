@@ -22,6 +22,15 @@ _WHERE = {"out", "store", "from", "path", "candidate", "unlearned", "base", "dev
 """Choices that name a place or a model: models are compared by their weights, limits by their content."""
 
 
+_MODELS = {
+    "base": "base model",
+    "unlearned": "unlearned model",
+    "tuned": "fine-tuned model",
+    "as_parent": "fine-tuned model with its parent's tokenizer",
+}
+"""Models by their names in verdict.json."""
+
+
 class Fact(NamedTuple):
     """What a declared value is about."""
 
@@ -44,9 +53,10 @@ class Difference(NamedTuple):
 def differences(first: Side, second: Side, cells: Mapping[str, tuple[CellResult, CellResult]]) -> list[Difference]:
     """Every difference, by topic: of the runs, and of the `cells` that both have ("task/cell" → both)."""
     found = [Difference(*one, cells=()) for one in _unequal(dict(_of_run(first)), dict(_of_run(second)))]
+    gate = first.run.gate is not None and second.run.gate is not None
     grouped: dict[tuple[Fact, str, str], list[str]] = {}
     for name, (one, two) in cells.items():
-        for fact, before, after in _unequal(dict(_of_cell(one)), dict(_of_cell(two))):
+        for fact, before, after in _unequal(dict(_of_cell(one, gate=gate)), dict(_of_cell(two, gate=gate))):
             grouped.setdefault((fact, before, after), []).append(name)
     found += [Difference(*key, cells=tuple(names)) for key, names in grouped.items()]
     return sorted(found, key=lambda one: (TOPICS.index(one.fact.topic), bool(one.cells)))
@@ -63,9 +73,8 @@ def _of_run(side: Side) -> Iterator[tuple[Fact, str]]:
     run = side.run
     yield Fact("weights", "base"), f"{run.base.name} {run.base.digest}".strip()
     if run.gate is not None:
-        yield Fact("weights", "candidate"), run.gate.candidate
-        for name, digest in sorted(run.gate.files.items()):
-            yield Fact("weights", f"file {name}"), digest
+        files = ", ".join(f"{name} {digest}" for name, digest in sorted(run.gate.files.items()))
+        yield Fact("weights", "candidate"), files or run.gate.candidate
         yield Fact("limits", "policy"), run.gate.policy.digest
         yield Fact("limits", "acceptances"), run.gate.policy.acceptances or ""
         yield Fact("settings", "differences from the parent"), "; ".join(run.gate.differences)
@@ -85,10 +94,11 @@ def _of_run(side: Side) -> Iterator[tuple[Fact, str]]:
             yield Fact(topic, name), text
 
 
-def _of_cell(cell: CellResult) -> Iterator[tuple[Fact, str]]:
+def _of_cell(cell: CellResult, *, gate: bool) -> Iterator[tuple[Fact, str]]:
     for name, model in cell.models.items():
-        yield Fact("weights", f"model {name}"), model.digest or f"key {model.key}"
-    yield Fact("limits", "limits file or policy"), cell.limits
+        yield Fact("weights", _MODELS.get(name, name)), model.digest or f"key {model.key}"
+    if not gate:  # a gate's limits are its policy
+        yield Fact("limits", "limits file"), cell.limits
     yield Fact("limits", "alpha"), f"{cell.alpha:g}"
     yield Fact("limits", "acceptance"), flat(cell.acceptance)
     for finding in cell.findings:

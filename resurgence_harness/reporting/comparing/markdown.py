@@ -27,7 +27,7 @@ def text(found: ComparisonDocument) -> str:
     head = [f"## {SIGNS[found.result]} Resurgence, two runs compared: {markdown(meaning(found))}", ""]
     head += [markdown(found.sentence), "", f"* first: {markdown(run_line(found.first))}"]
     head += [f"* second: {markdown(run_line(found.second))}", ""]
-    parts = ["\n".join(head), *_changes(found), *_details(found), *_differences(found)]
+    parts = ["\n".join(head), *_differences(found), "", *_changes(found), *_details(found)]
     kept, room = "", LARGEST - len(_CUT.encode())
     for part in parts:
         room -= len(part.encode()) + 1
@@ -61,7 +61,7 @@ def _cell(cell: CellCompared) -> list[str]:
     if cell.why_changed:
         lines.append(f"\n{verdict_change(cell)}; {markdown(cell.why_changed)}.")
     if cell.new_images_total:
-        lines += ["", f"{counted(cell.new_images_total, 'image')} got worse; the surest:", ""]
+        lines += ["", f"{counted(cell.new_images_total, 'image')} changed for the worse, the surest:", ""]
         lines += ["| prompt | seed | first | second |", "|---|---|---|---|"]
         lines += [
             f"| {markdown(one.prompt)} | {one.seed} | {markdown(one.first)} | {markdown(one.second)} |"
@@ -73,8 +73,8 @@ def _cell(cell: CellCompared) -> list[str]:
 def _differences(found: ComparisonDocument) -> list[str]:
     rows = difference_rows(found.differences)
     if not rows:
-        return ["", "No declared fact differs."]
-    lines = ["", f"<details><summary>Declared differently: {len(rows)} facts</summary>", ""]
+        return ["No declared fact differs."]
+    lines = [f"<details><summary>Declared differently: {len(rows)} facts</summary>", ""]
     lines += ["| | fact | first | second | |", "|---|---|---|---|---|"]
     for row in rows:
         lines.append(f"| {' | '.join(markdown(value) for value in row)} |")

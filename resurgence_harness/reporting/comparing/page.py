@@ -35,6 +35,8 @@ def page(found: Found, sheets: Mapping[str, bytes], *, covered: Mapping[str, boo
         f'<p class="verdict {STYLES[document.result]}"><b>{escape(meaning(document).capitalize())}.</b> '
         f"{escape(document.sentence)}</p>",
         pages.facts([("first", run_line(document.first)), ("second", run_line(document.second))]),
+        pages.heading("Declared differently"),
+        _differences(document),
         pages.heading("Changes"),
         _changes(document),
         f'<p class="dim">{escape(interval_title(document))}</p>',
@@ -43,7 +45,6 @@ def page(found: Found, sheets: Mapping[str, bytes], *, covered: Mapping[str, boo
     ]
     for number, cell in enumerate(document.cells):
         body += _cell(cell, sheets, covered=covered.get(cell.task, True), number=number)
-    body += [pages.heading("Declared differently"), _differences(document)]
     if not whole:
         return pages.page("".join(body), whole=False)
     return pages.page("".join(body), title="Two runs compared", policy=_POLICY)
@@ -71,10 +72,10 @@ def sheet(found: Found, cell: str, pairs: Sequence[Pair]) -> bytes | None:
     if not rows:
         return None
     return contact_sheet.sheet(
-        f"{cell}: {counted(len(rows), 'image')} got worse",
+        f"{cell}: {counted(len(rows), 'image')} changed for the worse",
         rows,
         columns=("first run", "second run"),
-        note="framed: the erased concept",
+        note="framed: erased concept drawn",
     )
 
 
@@ -102,7 +103,7 @@ def _cell(cell: CellCompared, sheets: Mapping[str, bytes], *, covered: bool, num
         parts.append(f'<p class="dim">{escape(verdict_change(cell))}; {escape(cell.why_changed)}.</p>')
     if not cell.new_images_total:
         return parts
-    about = f"{counted(cell.new_images_total, 'image')} got worse, the surest first"
+    about = f"{counted(cell.new_images_total, 'image')} changed for the worse, the surest first"
     if name in sheets:
         parts.append(f"<p>{escape(about)}</p>")
         parts.append(pages.picture(sheets[name], about=about, covered=covered, name=f"asked{number}"))

@@ -68,8 +68,8 @@ def interval_title(found: ComparisonDocument) -> str:
     """What the intervals are."""
     rates = round(found.alpha / (2 * found.alpha_each))
     return (
-        f"Changes in points of all images; intervals hold jointly at {100 * (1 - found.alpha):g} % "
-        f"(Bonferroni over {counted(rates, 'rate')})."
+        f"Rates of all images of a run; changes in points, over the pairs where images are paired; the intervals hold "
+        f"jointly at {100 * (1 - found.alpha):g} % (Bonferroni over {counted(rates, 'rate')})."
     )
 
 
@@ -136,7 +136,7 @@ def closing(found: ComparisonDocument, *, failing: bool) -> Line:
 def meaning(found: ComparisonDocument) -> str:
     """The exit code's meaning for a comparison."""
     if found.exit_code == ExitCode.DONE:
-        return "nothing got worse"
+        return "nothing is shown to be worse"
     return (
         "incomplete: a cell of the first run cannot be compared"
         if (found.exit_code == ExitCode.INCOMPLETE)
@@ -155,7 +155,7 @@ def _about(cell: CellCompared) -> Iterator[Line]:
         yield [Segment(f"    {verdict_change(cell)}; {visible(cell.why_changed)}", "dim")]
     if cell.new_images_total:
         shown_images = cell.new_images[:IMAGES]
-        yield [Segment(f"    {counted(cell.new_images_total, 'image')} got worse; the surest:", "dim")]
+        yield [Segment(f"    {counted(cell.new_images_total, 'image')} changed for the worse, the surest:", "dim")]
         for one in shown_images:
             text = f"    {one.prompt}, seed {one.seed}: {one.first} → {one.second}"
             yield [Segment(shown(text, limit=150), "dim")]
@@ -190,6 +190,9 @@ def _columns(
             style = styles[number][place] if styles is not None else "dim" if place in dim else ""
             last = place == len(row) - 1
             line.append(Segment(value if last else f"{value.ljust(width)}  ", style))
+        while line and not line[-1].text.strip():
+            line.pop()
+        line[-1] = Segment(line[-1].text.rstrip(), line[-1].style)
         found.append([Segment("  "), *line] if styles is None else line)
     return found
 
