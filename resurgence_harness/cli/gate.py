@@ -180,9 +180,8 @@ def policy_init_command(
     _write_new(to, text)
     name = SCHEMAS["policy"]
     write_set(to.parent, {name: (files("resurgence_harness.gate") / name).read_bytes()})
-    print(
-        f"Written: {to}, and {name} for editors. Name the erased concepts in it, then: resurgence gate --policy {to} --candidate …"
-    )
+    print(f"Written: {to}, and {name} for editors.")
+    print(f"Name the erased concepts in it, then: resurgence gate --policy {to} --candidate …")
 
 
 @policy_app.command("check")

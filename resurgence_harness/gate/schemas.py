@@ -13,6 +13,7 @@ from typing import Any
 
 from resurgence_harness.errors import UserError, sentence, shown
 from resurgence_harness.gate.release_policy import PolicyFile, load_policy, resolve
+from resurgence_harness.limits.acceptances import Entry
 from resurgence_harness.limits.limits_file import LimitsFile, load_limits
 from resurgence_harness.selection import tasks_on
 from resurgence_harness.statistics.policies import day_in_utc
@@ -50,10 +51,11 @@ def check_file(path: Path) -> str:
 
 def schema(kind: str) -> dict[str, Any]:
     """The JSON schema of the files that this version reads; `kind`: a name in `SCHEMAS`."""
-    model, title = {
+    models: dict[str, tuple[type[Entry], str]] = {
         "policy": (PolicyFile, "Policy of a release gate (resurgence-harness)"),
         "limits": (LimitsFile, "Limits and acceptances (resurgence-harness)"),
-    }[kind]
+    }
+    model, title = models[kind]
     found = model.model_json_schema()
     if kind == "policy":  # a section whose lines are all comments is null
         sections = found["properties"]
