@@ -218,6 +218,7 @@ def test_a_cell_that_vanished_is_incomplete(tmp_path: Path, runs: Runs) -> None:
         (shutil.rmtree, "There is no run at"),
         (lambda run: (run / "verdict.json").unlink(), "There is no verdict file"),
         (lambda run: (run / "verdict.json").write_text("[]"), "is not a verdict file"),
+        (lambda run: as_store(run), "is a store, not a run"),
         (lambda run: edit(run, schema_version=1), "has schema 1; this version reads schema 2"),
         (lambda run: edit(run, run_id="00000000-0000-4000-8000-000000000001"), "Both are the same run"),
         (lambda run: edit(run, cells=[]), "has no judged cell"),
@@ -225,7 +226,7 @@ def test_a_cell_that_vanished_is_incomplete(tmp_path: Path, runs: Runs) -> None:
         (lambda run: edit_cell(run, id="uce-1-lora"), "no cell in common"),
         (lambda run: edit_cell(run, erased=["zoe"]), "erase different concepts"),
     ],
-    ids=["folder", "file", "another file", "schema", "same run", "empty", "task", "cells", "concepts"],
+    ids=["folder", "file", "another file", "store", "schema", "same run", "empty", "task", "cells", "concepts"],
 )
 def test_what_cannot_be_compared_is_exit_code_4(
     tmp_path: Path,
@@ -257,6 +258,13 @@ def test_what_cannot_be_compared_is_exit_code_4(
     printed = capsys.readouterr()
     assert left.value.code == 4 and says in printed.err and "Traceback" not in printed.err
     assert not list((tmp_path / "out").iterdir())
+
+
+def as_store(run: Path) -> None:
+    """Leave only the store, in place of the run."""
+    shutil.move(run / "store", run.with_name("moved"))
+    shutil.rmtree(run)
+    shutil.move(run.with_name("moved"), run)
 
 
 def edit(run: Path, **change: object) -> None:

@@ -102,6 +102,13 @@ def read_side(given: str | Path, store: str | None) -> Side:
         raise UserError(
             sentence(f"There is no run at {shown(str(given))}.", do="Give a run's folder, or its verdict.json.")
         )
+    if path.is_dir() and not file.exists() and any(path.glob("[0-9a-f][0-9a-f]/*/manifest.json")):
+        raise UserError(
+            sentence(
+                f"{shown(str(given))} is a store, not a run: it has judgments, but no cells and no verdicts.",
+                do="Give the run's folder or verdict.json, and name its store with --store or --second-store.",
+            )
+        )
     run = read(file)
     if not run.cells:
         raise UserError(
