@@ -192,6 +192,40 @@ def test_what_is_undecided_is_not_a_pass(tmp_path: Path) -> None:
     assert "1 cell still VIOLATED: this is no release" in found.document.sentence
 
 
+@pytest.mark.parametrize(
+    ("change", "result"),
+    [
+        ({"findings": [{"name": "level", "limit": 0.3}]}, "undecided"),
+        ({"findings": [{"name": "level", "limit": 0.1}]}, "not worse"),
+        ({"findings": [{"name": "level", "limit": 0.05}]}, "not worse"),
+        ({"findings": [{"name": "level", "limit": 0.1}], "acceptance": {"level": 0.9}}, "undecided"),
+        ({"findings": [], "limits": "3" * 64}, "undecided"),
+        ({"findings": [{"name": "level", "limit": 0.1}], "limits": "3" * 64}, "not worse"),
+        ({"judge": "a milder one"}, "undecided"),
+    ],
+)
+def test_looser_limits_or_another_judge_are_no_pass(tmp_path: Path, change: dict[str, Any], result: str) -> None:
+    """A verdict that only looser limits, a new acceptance or another judge allow does not pass by itself."""
+    own = {"findings": [{"name": "level", "limit": 0.1}]}
+    sides = [
+        saved(tmp_path / name, cells={"a-1-lora": (NONE, KEPT)}, number=place, cell={**own, **other})
+        for place, (name, other) in enumerate({"a": {}, "b": change}.items())
+    ]
+    (cell,) = rh.compare(*sides).cells
+    assert cell.result == result, cell.reason
+
+
+def test_other_limits_need_evidence_on_retained_concepts(tmp_path: Path) -> None:
+    """The findings do not name their limit, so it may be looser; ten images do not show that nothing was lost."""
+    own = {"findings": [{"name": "level", "limit": 0.1}]}
+    sides = [
+        saved(tmp_path / name, cells={"a-1-lora": (NONE, KEPT[:10])}, number=place, cell={**own, "limits": name * 64})
+        for place, name in enumerate("ab")
+    ]
+    (cell,) = rh.compare(*sides).cells
+    assert cell.result == "undecided" and "by other limits, and retained may have fallen" in cell.reason
+
+
 def test_a_cell_that_vanished_is_incomplete(tmp_path: Path, runs: Runs) -> None:
     """Leaving a cell out, or losing it to a crash, never passes; a new one counts by its own verdict."""
     both = saved(tmp_path / "both", cells={"esd-1-lora": (NONE, KEPT), "uce-1-lora": (NONE, KEPT)}, number=8)

@@ -1,9 +1,10 @@
 """Compares two runs cell by cell.
 
 A cell is *worse* if its verdict became VIOLATED, or if an interval shows that an erased concept is drawn more often or
-retained ones less often. It is *not worse* if nothing shows that and either its verdict passes (HOLDS or KNOWN) or
-every interval shows a harm of at most the margin. Everything else is *undecided*: nothing that the evidence cannot
-exclude counts as not worse. A cell that the second run lacks is *incomplete*.
+retained ones less often. It is *not worse* if nothing shows that and either its verdict passes (HOLDS or KNOWN) by
+limits that are not looser, or every interval shows a harm of at most the margin. Everything else is *undecided*, and so
+is a cell with another judge, whose rates are not comparable: nothing that the evidence cannot exclude counts as not
+worse. A cell that the second run lacks is *incomplete*.
 
 All intervals hold jointly: alpha is shared among the rates of all cells and both sides (Bonferroni), which is valid
 under any dependence between cells. Holm's step-down procedure would call a little more and has no intervals to show.
@@ -370,17 +371,41 @@ def _result(
         )
     if two.verdict == "VIOLATED" and one.verdict != "VIOLATED":
         return "worse", f"the verdict became VIOLATED, was {one.verdict}"
-    if two.verdict in PASSES:
-        return "not worse", f"{two.verdict}, and no rate is shown to be worse"
-    open_rates = [change for change in changes if not change.within_margin]
+    if _judge(one) != _judge(two):
+        return "undecided", "another judge, another version of it, or none recorded, so the rates are not comparable"
+    looser = _looser(one, two)
+    passes = two.verdict in PASSES and not looser
+    # The findings name the limits of erased concepts; that of retained ones may differ whenever the file does.
+    needed = [change for change in changes if not passes or (change.harm == "fall" and one.limits != two.limits)]
+    open_rates = [change for change in needed if not change.within_margin]
     if open_rates:
         each = "; ".join(
             f"{change.name} may have {'risen' if change.harm == 'rise' else 'fallen'} by up to "
             f"{100 * (change.high if change.harm == 'rise' else -change.low):.1f} points"
             for change in open_rates
         )
-        return "undecided", f"{two.verdict} in the second run, and {each}"
-    return "not worse", f"still {two.verdict}, and every change is shown to be within its margin"
+        by = f" by looser limits ({looser})" if looser else " by other limits" if passes else ""
+        return "undecided", f"{two.verdict} in the second run{by}, and {each}"
+    why = "every change is shown to be within its margin" if needed else "no rate is shown to be worse"
+    return "not worse", f"{two.verdict}, and {why}"
+
+
+def _judge(cell: CellResult) -> tuple[str, str]:
+    """Name and version of the judge that decided; the version is empty in old files."""
+    return cell.judge, next((one.version for one in cell.judgments if one.judge == cell.judge), "")
+
+
+def _looser(one: CellResult, two: CellResult) -> str:
+    """The limits that are looser in the second run, as text: a verdict that they allow shows no more than a change."""
+    before, after = ({found["name"]: float(found["limit"]) for found in cell.findings} for cell in (one, two))
+    found = [f"{name} {before[name]:g} → {after[name]:g}" for name in before if after.get(name, 0.0) > before[name]]
+    if two.alpha > one.alpha:
+        found.append(f"alpha {one.alpha:g} → {two.alpha:g}")
+    if two.acceptance is not None and two.acceptance != one.acceptance:
+        found.append("another acceptance")
+    if not (before and after) and one.limits != two.limits:
+        found.append("another limits file")
+    return ", ".join(found)
 
 
 def _same_judgments(one: CellResult, two: CellResult) -> bool | None:
