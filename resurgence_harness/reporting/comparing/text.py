@@ -145,7 +145,7 @@ def meaning(found: ComparisonDocument) -> str:
 
 
 def _about(cell: CellCompared) -> Iterator[Line]:
-    if cell.result != "not worse" or cell.first != cell.second:
+    if cell.result != "not worse" or cell.first != cell.second or cell.new_images_total:
         yield [
             Segment(f"{cell.task}/{cell.id}  "),
             Segment(cell.result, STYLES[cell.result]),
