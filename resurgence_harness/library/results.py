@@ -106,6 +106,22 @@ class Results:
             found.append({**row, "reason": cell["reason"], "images": cell["images"], "seconds": cell["seconds"]})
         return found
 
+    def judgments(self, store: str | None = None) -> list[dict[str, Any]]:
+        """A row per image and judge, as `resurgence export` writes them (docs/compare.md), for `pandas.DataFrame(…)`.
+
+        `store`: where the judgments are; default: a folder `store` beside verdict.json, else the usual store. UserError
+        if some of them are not there.
+        """
+        from resurgence_harness.reporting import judgments_csv
+        from resurgence_harness.reporting.comparing.sides import read_side
+
+        rows, unread = judgments_csv.read(read_side(self.folder, store))
+        if unread:
+            one = unread[0]
+            first = f"The judgments of {one.cell}, {one.arm}, cannot be read."
+            raise UserError(sentence(first, reason=one.why, arms=len(unread), do="Name the run's store."))
+        return rows
+
     def sheets(self, cell: CellResult) -> list[Sheet]:
         """The contact sheets of a cell, the worst images first.
 

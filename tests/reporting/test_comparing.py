@@ -18,7 +18,7 @@ from resurgence_harness import cli
 from resurgence_harness.errors import UserError
 from resurgence_harness.reporting.comparing import document, markdown
 from tests.reporting.compared import saved
-from tests.reporting.records import UNRUN
+from tests.reporting.records import UNRUN, rate
 
 pytestmark = pytest.mark.slow
 
@@ -213,6 +213,19 @@ def test_looser_limits_or_another_judge_are_no_pass(tmp_path: Path, change: dict
     ]
     (cell,) = rh.compare(*sides).cells
     assert cell.result == result, cell.reason
+
+
+@pytest.mark.parametrize("arm", ["as_parent", "synonyms_after"])
+def test_every_rate_of_the_model_is_compared(tmp_path: Path, arm: str) -> None:
+    """With its parent's tokenizer, and for synonyms, a rise is a regression, too; alpha is shared among all rates."""
+    sides = [
+        saved(tmp_path / name, cells={"a-1-lora": (NONE, KEPT)}, number=place, cell={arm: rate(hits)})
+        for place, (name, hits) in enumerate({"a": 1, "b": 90}.items())
+    ]
+    found = rh.compare(*sides)
+    change = next(one for one in found.cells[0].changes if one.rate == arm)
+    assert (change.shown, change.paired, found.cells[0].result) == ("worse", False, "worse")
+    assert found.document.alpha_each == pytest.approx(0.01 / 6)
 
 
 def test_other_limits_need_evidence_on_retained_concepts(tmp_path: Path) -> None:

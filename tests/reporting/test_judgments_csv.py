@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+import resurgence_harness as rh
 from resurgence_harness import cli
 from resurgence_harness.reporting import judgments_csv
 from tests.plugin.conftest import ROOT
@@ -53,6 +54,10 @@ def test_every_image_has_a_row_of_the_dictionary(tmp_path: Path, export: Any) ->
     read: dict[str, Any] = {"integer": int, "number": float, "string": str, "boolean": ["true", "false"].index}
     for field in fields:
         assert all(read[field["type"]](row[field["name"]]) is not None for row in rows)
+    again = rh.load(run).judgments()
+    assert [{name: str(value) for name, value in row.items()} for row in again] == [
+        {**row, "decides": row["decides"].capitalize()} for row in rows
+    ]
     assert {row["decides"] for row in rows} == {"true"} and {row["model"] for row in rows} == {"micro"}
 
 
@@ -64,6 +69,8 @@ def test_judgments_that_are_gone_are_incomplete(tmp_path: Path, export: Any) -> 
     shutil.rmtree(run / "store" / lost[:2] / lost)
     code, out, _ = export("--from", run, "--to", tmp_path / "out.csv")
     assert code == 11 and "8 judgments" in out and "Left out: celebrity/esd-1-lora, after" in out
+    with pytest.raises(rh.UserError, match="cannot be read"):
+        rh.load(run).judgments()
     old = saved(tmp_path / "old", cells={"esd-1-lora": ("....", "hh")}, keep=False)
     code, _, err = export("--from", old, "--to", tmp_path / "old.csv")
     assert code == 4 and "nothing was written" in err and not (tmp_path / "old.csv").exists()
