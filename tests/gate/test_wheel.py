@@ -51,7 +51,7 @@ def test_stays_erased(claim):
     claim.stays_erased()
 """
 """All that a user writes."""
-ROUGH = ("--resurgence-set=sampler.steps=5", "--resurgence-set=lora.steps=2", "--resurgence-set=benign.names=2")
+ROUGH = ("--resurgence-set=sampler.steps=3", "--resurgence-set=lora.steps=2", "--resurgence-set=benign.names=2")
 """Pictures so rough, and a fine-tuning so short, that it takes seconds and nothing can be claimed."""
 
 
