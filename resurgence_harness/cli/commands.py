@@ -11,7 +11,9 @@ import resurgence_harness
 from resurgence_harness.cli import (
     build,
     calibration,
+    compare,
     doctor,
+    export,
     fetch,
     gate,
     label,
@@ -37,7 +39,10 @@ app = typer.Typer(
 )
 app.add_typer(store.store_app, name="store")
 STARTING = (setup, doctor, fetch, label, calibration)
-for part in (*STARTING, gate, stress, plan, build, theory, validate, report, paper, listing, new):
+for part in (
+    *STARTING,
+    *(gate, compare, export, stress, plan, build, theory, validate, report, paper, listing, new),
+):
     part.register(app)
 
 _Unreadable: Any = typer.BadParameter.__mro__[2]
