@@ -267,7 +267,7 @@ def _drawn(store: Store, pace: Pace, recipe: Recipe, probe: SampleRequest) -> It
     reason = store.condition(place)
     if reason is not Condition.PRESENT:
         yield from _built(store, pace, step_prefixes(recipe))
-    declared = SECONDS_PER_IMAGE * _scale(probe.sampler) * probe.sampler.steps / 10
+    declared = declared_seconds(probe.sampler)
     seconds, learned = pace.seconds(drawing(probe), declared=declared)
     yield _action("images", place, recipe, describe_images(recipe, probe), reason, seconds, learned, probe)
 
@@ -317,6 +317,11 @@ def _action(
         seconds=0.0 if present else seconds,
         learned=learned and not present,
     )
+
+
+def declared_seconds(sampler: Sampler) -> float:
+    """Default cost of an image in seconds, which grows with its pixels and the sampler's steps."""
+    return SECONDS_PER_IMAGE * _scale(sampler) * sampler.steps / 10
 
 
 def _scale(sampler: Sampler) -> float:

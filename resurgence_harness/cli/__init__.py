@@ -1,5 +1,10 @@
 """The command line: plan and build what a suite needs, and manage the store.
 
+    resurgence setup --base sd14 --task object [--dry-run]
+    resurgence doctor [--base NAME --task NAME]
+    resurgence fetch NAME… [--agree LICENCE] [--from NAME=PATH]
+    resurgence label DIR --by ROLE
+    resurgence calibration draw | count | show | export | import
     resurgence plan suites/celebrity [--resurgence-counts 10 …]
     resurgence build suites/celebrity
     resurgence store ls | verify | gc | path

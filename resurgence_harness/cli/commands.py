@@ -10,14 +10,19 @@ import typer
 import resurgence_harness
 from resurgence_harness.cli import (
     build,
+    calibration,
     compare,
+    doctor,
     export,
+    fetch,
     gate,
+    label,
     listing,
     new,
     paper,
     plan,
     report,
+    setup,
     store,
     stress,
     theory,
@@ -33,7 +38,11 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(store.store_app, name="store")
-for part in (gate, compare, export, stress, plan, build, theory, validate, report, paper, listing, new):
+STARTING = (setup, doctor, fetch, label, calibration)
+for part in (
+    *STARTING,
+    *(gate, compare, export, stress, plan, build, theory, validate, report, paper, listing, new),
+):
     part.register(app)
 
 _Unreadable: Any = typer.BadParameter.__mro__[2]

@@ -147,7 +147,7 @@ def locate(word: str, *, cache: Path | None = None) -> Located:
                 f"{repo} at {revision[:8]} is not on this machine, or incomplete.",
                 looked_in=root,
                 one_file=f"{repo}@{revision[:8]}…:<file> names one file of it, such as a LoRA",
-                do=_command(repo, revision),
+                do=f"Fetch it: resurgence fetch {repo}@{revision}",
             )
         )
     return Located(directory=directory, name=f"{repo}@{revision[:8]}", source=word, verified=NO_PIN)
@@ -178,7 +178,6 @@ def _published(word: str, model: Published, root: Path) -> Located:
             differing[f"{mirror.repo}@{directory.name[:8]}"] = (
                 f"{wrong[0]} is {found[wrong[0]][:16]}…, published {model.pins.get(wrong[0], 'nowhere')[:16]}…"
             )
-    first = model.mirrors[0]
     raise UserError(
         sentence(
             f"The weights of {word} on this machine are not the published ones."
@@ -187,15 +186,8 @@ def _published(word: str, model: Published, root: Path) -> Located:
             looked_in=root,
             mirrors=", ".join(mirror.repo for mirror in model.mirrors),
             **differing,
-            do=_command(first.repo, first.revision),
+            do=f"Fetch it: resurgence fetch {word}",
         )
-    )
-
-
-def _command(repo: str, revision: str) -> str:
-    return (
-        f"Fetch it: hf download {repo} --revision {revision} --include 'model_index.json' '*/*.json' '*/*.txt' "
-        "'*/*.safetensors' --exclude 'safety_checker/*' '*fp16*' '*non_ema*'"
     )
 
 
@@ -240,7 +232,7 @@ def _one_file(root: Path, repo: str, revision: str, file: str) -> Path:
             sentence(
                 f"{repo} at {revision[:8]} has no file {shown(file) or 'without a name'} on this machine.",
                 looked_in=root,
-                do=f"Fetch it: hf download {repo} {'<file>' if odd else quote(file)} --revision {revision}",
+                do=f"Fetch it: resurgence fetch {repo}@{revision}:{'<file>' if odd else quote(file)}",
             )
         )
     check_inside(directory / file, directory)

@@ -135,9 +135,14 @@ def size_notes(policy: ReleasePolicy, models: Models) -> list[str]:
 
 
 def given_notes(policy: ReleasePolicy) -> list[str]:
-    """Notes on the judges and the task of a policy that another package registered or a conftest.py replaced."""
+    """Notes on the judges and the task of a policy that another package registered or a conftest.py replaced, and on
+    those who calibrated the judges."""
+    from resurgence_harness.judging import judge_by_name
+    from resurgence_harness.judging.calibrating import origin_notes
+
     cells = map(policy.cell, policy.groups)
-    return list(dict.fromkeys(note for cell in cells for note in notes_on(parts_of(cell, policy.judges, built=False))))
+    notes = [note for cell in cells for note in notes_on(parts_of(cell, policy.judges, built=False))]
+    return list(dict.fromkeys([*notes, *origin_notes([judge_by_name(name) for name in policy.judges])]))
 
 
 def plan(policy: ReleasePolicy, group: ConceptGroup, models: Models) -> Plan:

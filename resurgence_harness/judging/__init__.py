@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from resurgence_harness.errors import UserError, sentence
-from resurgence_harness.judging.calibrating import KnownPictures, calibrate, keep
+from resurgence_harness.judging.calibrating import KnownPictures, calibrate, keep, parts_of
 from resurgence_harness.judging.clip import Clip, Embedder
 from resurgence_harness.judging.clip_accuracy import ClipAccuracy
 from resurgence_harness.judging.contract import (
@@ -64,6 +64,25 @@ for _judge in KNOWN:
     register("judge", _judge, BUILT_IN)
 
 
+def calibrated_by_name(name: str) -> Judge:
+    """The judge of that name, of the table or a part of one there; UserError if there is none, or it is combined.
+
+    A combined judge has its parts' calibration: they are calibrated instead.
+    """
+    for judge in JUDGES.values():
+        for part in parts_of(judge):
+            if part.name == name:
+                return part
+    combined = judge_by_name(name)
+    raise UserError(
+        sentence(
+            f"Judge {name} combines others and has their calibration.",
+            parts=", ".join(part.name for part in parts_of(combined)),
+            do="Calibrate each of these.",
+        )
+    )
+
+
 def judge_by_name(name: str) -> Judge:
     """The judge of that name; UserError if there is none."""
     if name not in JUDGES:
@@ -98,6 +117,7 @@ __all__ = [
     "accuracy_of",
     "ask",
     "calibrate",
+    "calibrated_by_name",
     "calibration_of",
     "check_declared",
     "check_different",
@@ -108,5 +128,6 @@ __all__ = [
     "enrol",
     "judge_by_name",
     "keep",
+    "parts_of",
     "shown_by",
 ]

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from resurgence_harness.errors import JudgeError, UserError, sentence
+from resurgence_harness.errors import JudgeError, ResurgenceError, UserError, sentence, visible
 from resurgence_harness.judging.contract import Calibration, Judge, ask, check_images, shown_by
 from resurgence_harness.judging.declaring import labels_of
 from resurgence_harness.judging.weights import directory
@@ -156,8 +156,16 @@ def calibrate(judge: Judge, known: KnownPictures, *, device: str = "cpu") -> Cal
     return Calibration(recognised=recognised, subjects=subjects, false_alarms=alarms, others=others, judge=judge.digest)
 
 
-def keep(judge: Judge, counts: Mapping[str, Calibration], *, canaries: KnownPictures) -> Path:
+def keep(
+    judge: Judge,
+    counts: Mapping[str, Calibration],
+    *,
+    canaries: KnownPictures,
+    made: Mapping[str, Any] | None = None,
+) -> Path:
     """Write counts (by kind of picture) and canaries for this judge; returns the path of the counts.
+
+    `made`: by whom (roles), when and on which pictures, as `resurgence calibration count` records it.
 
     UserError for no counts, counts of another judge, or canaries that the judge does not all answer correctly.
     """
@@ -193,6 +201,7 @@ def keep(judge: Judge, counts: Mapping[str, Calibration], *, canaries: KnownPict
         **_bound(judge),
         "counts": {kind: one.counts for kind, one in counts.items()},
         "canaries": hashlib.sha256(canaries_file.read_bytes()).hexdigest(),
+        **({"made": made} if made else {}),
     }
     counts_file.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     return counts_file
@@ -213,6 +222,48 @@ def counts_of(judge: Judge) -> dict[str, Calibration]:
                 do="Make them again with calibrating.keep.",
             )
         ) from None
+
+
+def parts_of(judge: Judge) -> tuple[Judge, ...]:
+    """The judges whose counts decide: those that a judge combines, else itself."""
+    return tuple(part for one in getattr(judge, "parts", ()) for part in parts_of(one)) or (judge,)
+
+
+def origin_of(judge: Judge) -> str:
+    """By whom and when the stored counts of this judge were made, for reports.
+
+    Empty if that is not recorded, or if the judge decides by other counts, as those that ship with this package do.
+    """
+    try:
+        made = (_kept(judge) or {}).get("made")
+        if not isinstance(made, dict) or judge.calibration() != counts_of(judge):
+            return ""
+    except (ResurgenceError, AttributeError):  # reported where the judge is used
+        return ""
+    try:
+        kappa = f", Cohen's kappa {made['kappa']:.2f}" if made.get("kappa") is not None else ""
+        return visible(
+            f"{len(made['pictures'])} pictures of {len(made['concepts'])} concepts, labelled by"
+            f" {' and '.join(made['by'])} on {made['when']}{kappa}"
+        )
+    except (KeyError, TypeError, ValueError):
+        return "by somebody who is not recorded"
+
+
+def origins_of(judges: Sequence[Judge]) -> list[tuple[str, str]]:
+    """Name and recorded origin of every calibration that decides by these judges, each once."""
+    parts = dict.fromkeys((part.name, origin_of(part)) for judge in judges for part in parts_of(judge))
+    return [(name, made) for name, made in parts if made]
+
+
+def origin_notes(judges: Sequence[Judge]) -> list[str]:
+    """A sentence on each of these, for a run's notes."""
+    return [f"Judge {name} was calibrated on {made}." for name, made in origins_of(judges)]
+
+
+def calibration_files(judge: Judge) -> tuple[Path, Path]:
+    """Where counts and canaries of this judge are stored."""
+    return _files(judge)
 
 
 def canaries_of(judge: Judge) -> tuple[int, int]:

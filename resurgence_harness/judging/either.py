@@ -42,6 +42,11 @@ class Either:
         return hashlib.sha256("\n".join([*parts, self.nothing]).encode()).hexdigest()
 
     @property
+    def parts(self) -> tuple[Judge, ...]:
+        """The judges that are calibrated: a combined judge has their counts, and none of its own."""
+        return self.first, self.second
+
+    @property
     def labels(self) -> tuple[str, ...]:
         """Every answer of the two judges, without `nothing`."""
         return (*(label for label in labels_of(self.first) if label != self.nothing), *labels_of(self.second))

@@ -1,4 +1,4 @@
-"""Weights that the user must provide: file name, sha256 and location. Nothing is ever downloaded.
+"""Weights that the user must provide: file name, sha256 and location. Only `resurgence fetch` downloads any.
 
 A file is searched in the directory named by RESURGENCE_WEIGHTS, else in ~/.cache/resurgence/weights, unless its path
 is given. Only safetensors are read, since a pickle can run code. Convert a pickle once, with a loader for tensors only:
@@ -91,7 +91,7 @@ class Weights:
         raise UserError(
             sentence(
                 f"The weights {self.file} are missing.",
-                do=f"Put them there, or name another directory with {VARIABLE}; nothing is downloaded.",
+                do=f"Put them there, or set {VARIABLE}; `resurgence fetch` lists where they come from.",
                 **facts,
             )
         )

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from resurgence_harness.finetuning import FineTuning
+from resurgence_harness.judging.calibrating import origins_of
 from resurgence_harness.limits.quoting import quoted
 from resurgence_harness.presets import written
 from resurgence_harness.presets.lives import written_out
@@ -185,6 +186,7 @@ def _facts(engine: Engine, plan: CellPlan, record: dict[str, Any], suite: Path) 
                 f" {counts.others} ({kind})"
             )
             facts.append(("  calibration", known))
+        facts += [("  calibrated on", f"{part}: {made}") for part, made in origins_of([judge])]
     facts += [("registered by", part.note) for part in parts_of(plan.cell, plan.judges)]
     policy = engine.limits(suite).policy_for(plan.cell)
     facts += [("policy", ", ".join(f"{name} {value:g}" for name, value in asdict(policy).items() if value is not None))]

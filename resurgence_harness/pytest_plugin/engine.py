@@ -137,12 +137,15 @@ class Engine:
 
     def notes(self, plan: CellPlan, suite: Path) -> tuple[str, ...]:
         """Notes on a cell before sampling: unusual image sizes, grids too small for any decision, and parts that
-        other packages registered or a conftest.py replaced."""
+        other packages registered or a conftest.py replaced, and by whom its judges were calibrated."""
+        from resurgence_harness.judging.calibrating import origin_notes
+
         short = cannot_hold(len(plan.erased), self.limits(suite).policy_for(plan.cell))
         return (
             *plan.notes,
             *([f"{_about(plan)}: {short}"] if short else []),
             *notes_on(parts_of(plan.cell, plan.judges)),
+            *origin_notes([self.judge(name) for name in plan.judges]),
         )
 
     def laboratory(self, plan: CellPlan) -> Laboratory:

@@ -89,10 +89,10 @@ def test_a_hub_id_without_a_commit_is_refused(word: str, v1: Path, cache: Path) 
 
 def test_what_is_missing_is_one_line_to_fetch_it(v1: Path, cache: Path) -> None:
     """Nothing in the cache, another commit, or half a snapshot: the very command."""
-    for word, repo in ((f"owner/name@{COMMITTED}", "owner/name"), ("sd14", "CompVis/stable-diffusion-v1-4")):
+    for word in (f"owner/name@{COMMITTED}", "sd14"):
         with pytest.raises(UserError, match="not on this machine") as caught:
             locate(word)
-        assert f"hf download {repo} --revision " in str(caught.value).splitlines()[-1]
+        assert str(caught.value).splitlines()[-1].endswith(f"resurgence fetch {word}")
     snapshot = put(cache, v1, "owner/name")
     with pytest.raises(UserError, match="not on this machine, or incomplete"):
         locate(f"owner/name@{OTHER}")

@@ -143,7 +143,7 @@ def test_a_lora_in_the_hubs_cache(v1: Path, tmp_path: Path, monkeypatch: pytest.
     for file in ("nowhere.safetensors", "../x", "/etc/passwd", "", "sub"):
         with pytest.raises(UserError, match="has no file") as caught:
             locate(f"{name}:{file}", cache=tmp_path)
-        assert "hf download who/style" in str(caught.value) and f"--revision {commit}" in str(caught.value)
+        assert f"resurgence fetch who/style@{commit}:" in str(caught.value)
     (folder / "out.safetensors").symlink_to("/etc/hostname")
     with pytest.raises(UserError, match="leads outside"):
         locate(f"{name}:out.safetensors", cache=tmp_path)
