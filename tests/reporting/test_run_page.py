@@ -80,6 +80,7 @@ def test_the_matrix_has_a_row_for_every_planned_cell() -> None:
     assert (unrun["method"], unrun["concepts"], unrun["after"], unrun["verdict"]) == ("esd", "100", "", "NO VERDICT")
 
 
+@pytest.mark.slow
 def test_figures_are_written_as_png_and_svg(tmp_path: Path) -> None:
     """The matrix and one figure per task and fine-tuning; words are words, axes have units, the same bytes again."""
     told = run(
@@ -112,6 +113,7 @@ def test_a_run_without_any_verdict_has_its_matrix() -> None:
     assert list(figures.figures(run())) == []
 
 
+@pytest.mark.slow
 def test_a_long_run_is_several_figures(tmp_path: Path) -> None:
     """No axis has more rows than can be read."""
     told = run(*(record(f"esd-{count}-lora") for count in range(1, 100)))

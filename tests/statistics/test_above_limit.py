@@ -118,6 +118,7 @@ def test_nobody_is_named_where_nothing_is_claimed(make):
     assert verdict.kind is VerdictKind.UNDECIDED and verdict.culprits is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("design", [FIXED, Shuffled(400)], ids=["fixed", "shuffled"])
 def test_a_false_name_is_as_rare_as_is_stated(design):
     """One name truly came back; nine are drawn exactly as often as is allowed. Any of them is said in at most α."""

@@ -147,6 +147,7 @@ def test_the_first_is_the_first_of_those_whose_bound_is_beyond(hits: list[int], 
         assert wide[0] <= narrow[0] and narrow[1] <= wide[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("design", "runs"), [(FIXED, 200), (Shuffled(5000), 40)], ids=["fixed", "shuffled"])
 def test_any_false_step_is_named_in_at_most_alpha_of_runs(make: Make, design: Design, runs: int) -> None:
     """Six steps, all exactly at the level, correlated through their noise; without sharing it would be several times

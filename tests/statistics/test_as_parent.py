@@ -154,6 +154,7 @@ def of_grid(make, hits: int, dice: random.Random, seen: int) -> Evidence:
     return replace(make.evidence("".join(order[:seen]), f"model {dice.random()}"), design=Shuffled(GRID))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("own", "parents"), [(0, 20), (20, 0), (20, 20)], ids=["parent's", "own", "both"])
 def test_at_the_limit_it_errs_no_more_often_than_is_said(make, own, parents):
     """HOLDS in at most alpha of orders where either rate is at its limit; VIOLATED in at most alpha for each of them.

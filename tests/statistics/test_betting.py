@@ -210,6 +210,7 @@ def median_pairs(
     return float(np.median(found))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("before", "after", "r", "most"),
     [(0.042, 0.391, 0.7, 40), (0.042, 0.042, 0.5, 300), (0.023, 0.030, 0.5, 300)],

@@ -37,6 +37,7 @@ def error_at(n, delta, alpha, lost, *, rise=None):
     return dict(zip(Side, ((weight * flags).sum() for flags in claims(b, c, n, delta, alpha)), strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("n", "delta", "alpha"), [(7, 0.2, 0.05), (33, 0.05, 0.05), (90, 0.05, 0.01), (126, 0.05, 0.01), (60, 0.4, 0.2)]
 )

@@ -133,6 +133,7 @@ def test_a_template_filled_with_what_is_erased_is_an_error(make):
         alone(make, *twice)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("templates", [1, 4])
 def test_a_template_at_its_floor_passes_in_at_most_alpha_of_orders(make, templates):
     """One of several shows exactly the floor, the others everything; looked at after every block, at alpha .05."""

@@ -122,6 +122,7 @@ def test_an_empty_store_that_may_not_be_written_is_a_mistake(tmp_path: Path, bou
     assert f"check_usable The store at {root} is read-only." in said.stdout, said.stderr
 
 
+@pytest.mark.slow
 def test_the_commands_read_it(warm: Path, bound: Run) -> None:
     """ls and verify end with 0; gc, which must write, in a sentence."""
     code = "import sys; from resurgence_harness.cli import main; sys.argv[0] = 'resurgence'; main()"
