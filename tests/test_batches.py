@@ -21,7 +21,11 @@ def peaks(way: str) -> dict[int, float]:
     with (ROOT / "reports/performance/half.csv").open(encoding="utf-8") as file:
         rows = {row["what"]: row["median"] for row in csv.DictReader(file)}
     start, end = f"this project, {way}, batch ", ", peak memory"
-    return {int(what[len(start) : -len(end)]): float(n) for what, n in rows.items() if what.startswith(start) and end in what}
+    return {
+        int(what[len(start) : -len(end)]): float(n)
+        for what, n in rows.items()
+        if what.startswith(start) and end in what
+    }
 
 
 @pytest.mark.parametrize(("way", "batches"), [("float16", {8, 16, 32, 64}), ("float32", {8})])

@@ -50,11 +50,7 @@ def batch_for(memory: float | None, *, height: int, width: int, arithmetic: Arit
     """Images at once for a GPU of so many GiB, or for a CPU (None); 1 if not even one should fit."""
     if memory is None:
         return ON_CPU
-    fits = [
-        one
-        for one in SIZES
-        if needed(one, height=height, width=width, arithmetic=arithmetic) <= USABLE * memory
-    ]
+    fits = [one for one in SIZES if needed(one, height=height, width=width, arithmetic=arithmetic) <= USABLE * memory]
     return max(fits, default=SIZES[0])
 
 
