@@ -122,7 +122,8 @@ class Bench:
         """From now on, float16 images that were computed otherwise than this process computes them count as absent.
 
         Whether Triton or plain modules computed them is not in their key, since it depends on the machine and on the
-        loaded model; so an arm may be in the store one way while another is drawn the other way, which cannot be paired.
+        loaded model. So the store may hold images of one model by Triton when another's are drawn by plain modules, and
+        these two cannot be paired.
         """
         self._drawn_one_way = True
 
