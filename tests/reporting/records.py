@@ -61,6 +61,7 @@ def record(name: str = "esd-10-lora", verdict: str = "VIOLATED", **other: Any) -
         "e_value": 1e6 if verdict == "VIOLATED" else 1.0,
         "limits": "0" * 64,
         "judge": "identity",
+        "judgments": [],
         "models": {"base": model, "unlearned": model, "tuned": model},
         "engine": "sequential",
         "looks": 3,
