@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import ceil
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal, get_args
 
 from resurgence_harness.errors import SpecError, sentence
 
@@ -28,6 +28,22 @@ def not_in_key(default: Any) -> Any:
 ADDED: Mapping[str, str] = {"key": "unless default"}
 """Metadata of a dataclass field added after keys were stored. Its default is the earlier behaviour and is left out of
 the key, so existing artifacts keep their keys; every other value changes the key."""
+
+Arithmetic = Literal["float32", "float16"]
+"""The arithmetic of the U-Net and the autoencoder's decoder while images are drawn, or of a training's passes. Weights
+and what is stored are float32 with both. It is never chosen by the device, so equal specs mean equal arithmetic."""
+
+
+def check_arithmetic(owner: str, value: object) -> None:
+    """SpecError unless the value is one of `Arithmetic`."""
+    if value not in get_args(Arithmetic):
+        raise SpecError(
+            sentence(
+                f"{owner}.arithmetic is {value!r}.",
+                known=", ".join(get_args(Arithmetic)),
+                do='Write arithmetic="float32" or arithmetic="float16".',
+            )
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,6 +152,12 @@ class Sampler:
     """Pixels."""
     batch: int = 32
     """Images per forward pass; fixed (the last batch is padded) because a batch's shape changes rounding."""
+    arithmetic: Arithmetic = field(default="float32", metadata=ADDED)
+    """Of the U-Net and the decoder; text states and the sampler's own sums are float32 with both."""
+
+    def __post_init__(self) -> None:
+        """SpecError for an unknown arithmetic."""
+        check_arithmetic("Sampler", self.arithmetic)
 
 
 @dataclass(frozen=True, kw_only=True)

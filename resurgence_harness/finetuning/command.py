@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from abc import ABC
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -20,7 +20,7 @@ from resurgence_harness.diffusion.parameters import Parameters
 from resurgence_harness.finetuning.benign import check_tokens
 from resurgence_harness.finetuning.contract import FineTuning, TrainingData
 from resurgence_harness.finetuning.given import GivenSet
-from resurgence_harness.specs import not_in_key
+from resurgence_harness.specs import Arithmetic, not_in_key
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -46,6 +46,8 @@ class CommandFineTuning(FineTuning, ABC):
     learning_rate: float = not_in_key(1.0)
     """Not used."""
     batch: int = not_in_key(1)
+    """Not used."""
+    arithmetic: Arithmetic = field(default="float32", compare=False, metadata={"key": False})
     """Not used."""
 
     @property

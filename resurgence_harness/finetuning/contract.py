@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 from resurgence_harness.diffusion import moves
 from resurgence_harness.diffusion.examples import Examples, Noised, noised
 from resurgence_harness.diffusion.parameters import Parameters, selected
-from resurgence_harness.diffusion.ranges import at_least, positive, whole
+from resurgence_harness.diffusion.ranges import at_least, check_trained_in, positive, whole
 from resurgence_harness.diffusion.training import batches, descend, passes
 from resurgence_harness.errors import SpecError, sentence
 from resurgence_harness.finetuning.augmenting import Flip, NoFlip, RandomFlip
@@ -39,7 +39,7 @@ from resurgence_harness.finetuning.benign import BenignSet, examples
 from resurgence_harness.finetuning.given import GivenSet, given_examples
 from resurgence_harness.finetuning.schedules import Constant, Schedule
 from resurgence_harness.finetuning.weighting import MinSNR, Unweighted, Weighting
-from resurgence_harness.specs import ADDED, Step, not_in_key
+from resurgence_harness.specs import ADDED, Arithmetic, Step, not_in_key
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
@@ -77,12 +77,15 @@ class FineTuning(Step, ABC):
     """Weights of the timesteps in the loss."""
     noise_offset: float = field(default=0.0, metadata=ADDED)
     """Standard deviation of the noise that all positions of a channel share, ≥ 0; 0: none."""
+    arithmetic: Arithmetic = field(default="float32", metadata=ADDED)
+    """Of the passes whose gradients are taken; the trained weights and AdamW's moments are float32 with both."""
     save_at: tuple[int, ...] = not_in_key(())
     """Steps after which an intermediate model is passed to `run.save`, increasing, within 1 … steps. Not in the key,
     since it changes nothing: the model at step k is identical to the result of `at(k)`."""
 
     def __post_init__(self) -> None:
         """SpecError for values out of range."""
+        check_trained_in(type(self).__name__, self.arithmetic)
         whole(type(self).__name__, 1, steps=self.steps, batch=self.batch)
         whole(type(self).__name__, 0, seed=self.seed)
         positive(type(self).__name__, learning_rate=self.learning_rate)

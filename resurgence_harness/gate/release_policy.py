@@ -31,7 +31,7 @@ from resurgence_harness.limits.limits_file import Limits, PolicyEntry, load_limi
 from resurgence_harness.limits.mistakes import as_written
 from resurgence_harness.limits.names import same_name, same_names
 from resurgence_harness.reviewed_text import check_inside, read_reviewed
-from resurgence_harness.specs import Cell, Concept, Prompt, Sampler
+from resurgence_harness.specs import Arithmetic, Cell, Concept, Prompt, Sampler
 from resurgence_harness.statistics import Acceptance, Policy
 from resurgence_harness.statistics.intervals import check_alpha
 from resurgence_harness.tasks import Task
@@ -149,6 +149,7 @@ class SamplerEntry(Entry):
     height: Annotated[int, Field(strict=True, ge=64, le=1024, multiple_of=8)] | None = None
     width: Annotated[int, Field(strict=True, ge=64, le=1024, multiple_of=8)] | None = None
     batch: Some | None = None
+    arithmetic: Arithmetic | None = None
 
     def over(self, sampler: Sampler) -> Sampler:
         """`sampler` with the values that are set here."""

@@ -19,7 +19,7 @@ from functools import cache
 from inspect import isabstract
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from resurgence_harness.errors import SpecError, UserError, sentence
 from resurgence_harness.finetuning import FINETUNINGS
@@ -123,6 +123,8 @@ def checked(key: str, value: object) -> Any:
 def kinds_of(group: str, name: str) -> list[str]:
     """Names of this package's kinds that a field can take; empty for a field that is a number, text or a list."""
     hint = chosen_fields(group)[name]
+    if get_origin(hint) is Literal:
+        return list(get_args(hint))
     options = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
     if CaptionSample in options or not all(_is_kind(option) for option in options):
         return []
@@ -169,6 +171,10 @@ def _read(hint: Any, value: Any, place: str, folder: Path) -> Any:
     origin, inner = get_origin(hint), get_args(hint)
     if hint in (int, float, str, bool):
         return _scalar(hint, value, place)
+    if origin is Literal:
+        if value not in inner:
+            raise Wrong(place, value, f"one of {', '.join(inner)}")
+        return value
     if origin in (Union, UnionType) or _is_kind(hint):
         options = inner if origin in (Union, UnionType) else (hint,)
         if CaptionSample in options:

@@ -102,6 +102,7 @@ def _protocol() -> Iterator[str]:
         ("sampler.guidance", sampler["guidance"], "paper's authors"),
         ("sampler.height, sampler.width", "the base's own", "v1.4, v2.1-base: 512; v2.1: 768; others give a warning"),
         ("sampler.batch", sampler["batch"], "ours: memory; in the key, since a batch's shape changes rounding"),
+        ("sampler.arithmetic", sampler["arithmetic"], "ours: as people draw; float32 is slower (docs/performance.md)"),
         (
             "benign.names × benign.seeds",
             f"{benign['names']} × {benign['seeds']}",

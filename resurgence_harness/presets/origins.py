@@ -10,6 +10,7 @@ from resurgence_harness.presets import choices
 from resurgence_harness.presets.finetune_recipes import FINETUNE_RECIPES
 from resurgence_harness.presets.methods import METHODS
 from resurgence_harness.presets.recipes import RECIPES, Recipe
+from resurgence_harness.presets.sd import TRAINING
 from resurgence_harness.presets.values import FILLED_IN
 
 SEED = ("the cell's run", "theirs: 2024 (MACE), 42 (SDD), 1337 (fine-tuning), none (others)")
@@ -21,6 +22,7 @@ FILLED: dict[str, tuple[str, str]] = {
     "save_at": ("--resurgence-steps", "ours"),
     "sampler": ("those of the run", "ours"),
     "seed": SEED,
+    "arithmetic": (TRAINING, "ours: one for every method (docs/performance.md)"),
 }
 """Fields that a cell fills in → (with what, its origin)."""
 FILLED_FOR: dict[str, dict[str, tuple[str, str]]] = {

@@ -9,13 +9,21 @@ from typing import Any
 
 from resurgence_harness.presets.finetune_recipes import FINETUNE_RECIPES
 from resurgence_harness.presets.recipes import FAMILY, RECIPES
+from resurgence_harness.specs import Arithmetic
+
+TRAINING: Arithmetic = "float32"
+"""Arithmetic of every unlearning and fine-tuning that takes gradients."""
+SAMPLING: Arithmetic = "float16"
+"""Arithmetic of images: as people draw them, and several times faster on a GPU (docs/performance.md)."""
+
+_TRAINED: dict[str, dict[str, Any]] = {"uce": {}}  # a closed form, in float32
 
 PRESET: dict[str, dict[str, Any]] = {
-    "sampler": {"steps": 50, "guidance": 7.5, "batch": 8},
+    "sampler": {"steps": 50, "guidance": 7.5, "batch": 32, "arithmetic": SAMPLING},
     "benign": {"names": 50, "seeds": 5},
     "pictures": {"forget": 800, "retain": 800},
-    **{step: own[FAMILY].settings for step, own in RECIPES.items()},
-    **{step: own.settings for step, own in FINETUNE_RECIPES.items()},
+    **{step: {**own[FAMILY].settings, **_TRAINED.get(step, {"arithmetic": TRAINING})} for step, own in RECIPES.items()},
+    **{step: {**own.settings, "arithmetic": TRAINING} for step, own in FINETUNE_RECIPES.items()},
 }
 """By step (fields of its class), `sampler`, `benign` and `pictures`; also for users' own tasks."""
 

@@ -175,6 +175,10 @@ class Evidence:
         return tuple(dict.fromkeys(self.asked))
 
 
+class DrawnDifferently(HarnessError):
+    """Images of two models were drawn with other devices, libraries or kernels, so they cannot be compared."""
+
+
 def judgments_digest(judgments: Sequence[Judgment]) -> str:
     """sha256 over what was judged and decided, in the order drawn: a record of judgments that can be checked."""
     rows = [[one.concept, one.prompt, one.seed, one.outcome.value, one.answer] for one in judgments]
@@ -182,13 +186,13 @@ def judgments_digest(judgments: Sequence[Judgment]) -> str:
 
 
 def check_same_means(first: Evidence, second: Evidence) -> None:
-    """Raise HarnessError if images are known to be drawn on different devices or with different libraries.
+    """Raise DrawnDifferently if images are known to be drawn on different devices or with different libraries.
 
     A difference between two models could then be one between two machines.
     """
     ways = first.drawn_with | second.drawn_with
     if first.drawn_with and second.drawn_with and len(ways) > 1:
-        raise HarnessError(
+        raise DrawnDifferently(
             sentence(
                 "Two models cannot be compared: their images were drawn with different devices or libraries.",
                 models=f"{first.recipe}; {second.recipe}",

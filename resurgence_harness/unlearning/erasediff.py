@@ -36,9 +36,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, final
 from resurgence_harness.diffusion import moves
 from resurgence_harness.diffusion.examples import Examples, Noised, drawn_examples, noised
 from resurgence_harness.diffusion.parameters import Everything, Parameters, selected
-from resurgence_harness.diffusion.ranges import at_least, positive, whole
+from resurgence_harness.diffusion.ranges import at_least, check_trained_in, positive, whole
 from resurgence_harness.diffusion.training import batches, descend, passes
-from resurgence_harness.specs import Concept, Probe
+from resurgence_harness.specs import ADDED, Arithmetic, Concept, Probe
 from resurgence_harness.unlearning.contract import Unlearning, check_concepts, check_pictures
 from resurgence_harness.unlearning.redirection import NameReplaced, TextReplaced, pseudo_texts, redirected
 
@@ -122,9 +122,12 @@ class EraseDiff(Unlearning):
     """Adam's, without weight decay, schedule or clipping; > 0."""
     seed: int = 0
     """Seed of the orders of the images, the timesteps and the noise."""
+    arithmetic: Arithmetic = field(default="float32", metadata=ADDED)
+    """Of the passes whose gradients are taken."""
 
     def __post_init__(self) -> None:
         """SpecError for contradictory sets, missing anchors, and values out of range."""
+        check_trained_in("EraseDiff", self.arithmetic)
         check_concepts("EraseDiff", self.concepts)
         check_pictures("EraseDiff", self.concepts, forget=self.forget, retain=self.retain)
         whole("EraseDiff", 0, seed=self.seed, iterations_per_concept=self.iterations_per_concept)

@@ -67,6 +67,7 @@ def record(name: str = "esd-10-lora", verdict: str = "VIOLATED", **other: Any) -
         "looks": 3,
         "images": 700,
         "grids": {name: {"rows": 500, "order": 0, "block": 25} for name in ("erased", "retained")},
+        "drawn_with": ["cpu, torch 2.11.0, float32"],
         "given": [],
         "seconds": 61.5,
         **other,
