@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from resurgence_harness.diffusion.precision import exact_products
+from resurgence_harness.diffusion.precision import exact_products, half_training
 from resurgence_harness.errors import SpecError, UserError, sentence
 
 if TYPE_CHECKING:
@@ -205,6 +205,8 @@ def target(model: StableDiffusion, x_0: Tensor, noise: Tensor, t: Tensor) -> Ten
 
 def predict(model: StableDiffusion, x_t: Tensor, t: Tensor | int, states: Tensor) -> Tensor:
     """f_θ(x_t, t, c): ε or v, [n, 4, h, w]."""
+    if (training := half_training()) is not None:
+        return training.predict(model.unet, x_t, t, states)
     value: Tensor = model.unet(x_t, t, encoder_hidden_states=states, return_dict=False)[0]
     return value
 

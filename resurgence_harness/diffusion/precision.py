@@ -10,7 +10,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from typing import TYPE_CHECKING
 
+if TYPE_CHECKING:
+    from resurgence_harness.diffusion.half.training import HalfTraining
+
+HALF: ContextVar[HalfTraining | None] = ContextVar("training in float16", default=None)
+"""The training in float16 that is going on (half/training.py); None in float32."""
 _EXACT: ContextVar[bool] = ContextVar("exact products", default=False)
 
 
@@ -19,9 +25,14 @@ def exact() -> bool:
     return _EXACT.get()
 
 
+def half_training() -> HalfTraining | None:
+    """The training in float16 that predictions are part of now; None in float32, and within `exact_products`."""
+    return None if exact() else HALF.get()
+
+
 @contextmanager
 def exact_products() -> Iterator[None]:
-    """Within the context neither products (TF32) nor attention (half_attention.py) are rounded. Also a decorator."""
+    """Within the context nothing is rounded: no products (TF32, float16), no attention. Also a decorator."""
     import torch
 
     before, token = torch.backends.cuda.matmul.allow_tf32, _EXACT.set(True)

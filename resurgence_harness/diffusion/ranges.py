@@ -5,7 +5,7 @@ from __future__ import annotations
 from resurgence_harness.errors import SpecError, sentence
 from resurgence_harness.specs import Arithmetic, check_arithmetic
 
-TRAINED_IN: tuple[Arithmetic, ...] = ("float32",)
+TRAINED_IN: tuple[Arithmetic, ...] = ("float32", "float16")
 """The arithmetics in which steps can be trained."""
 
 

@@ -32,7 +32,7 @@ from resurgence_harness.diffusion import moves
 from resurgence_harness.diffusion.examples import Examples, Noised, noised
 from resurgence_harness.diffusion.parameters import Parameters, selected
 from resurgence_harness.diffusion.ranges import at_least, check_trained_in, positive, whole
-from resurgence_harness.diffusion.training import batches, descend, passes
+from resurgence_harness.diffusion.training import batches, descend, gradients, passes
 from resurgence_harness.errors import SpecError, sentence
 from resurgence_harness.finetuning.augmenting import Flip, NoFlip, RandomFlip
 from resurgence_harness.finetuning.benign import BenignSet, examples
@@ -179,6 +179,7 @@ def train(
         clip=CLIP,
         progress=run.progress,
         after=after,
+        kept=step.save_at,
     )
     run.record("images", len(data.mean) // (1 + mirrored))
     run.record("samples seen", step.steps * step.batch)
@@ -279,9 +280,8 @@ def train_selected(
     step: FineTuning, model: StableDiffusion, run: Run, *, caption: str = "", prior: Prior | None = None
 ) -> StableDiffusion:
     """Train the tensors of the UNet that `step.moves` selects, in a copy of the model. Options as for `train`."""
-    import torch
 
-    with torch.inference_mode(False), torch.enable_grad():
+    with gradients(model, step.arithmetic, run):
         changed = model.copy()
         named = {f"unet.{name}": parameter for name, parameter in changed.unet.named_parameters()}
         trained = [named[name].requires_grad_(True) for name in selected(step.moves, named)]

@@ -37,7 +37,7 @@ from resurgence_harness.diffusion import moves
 from resurgence_harness.diffusion.examples import Examples, Noised, drawn_examples, noised
 from resurgence_harness.diffusion.parameters import Everything, Parameters, selected
 from resurgence_harness.diffusion.ranges import at_least, check_trained_in, positive, whole
-from resurgence_harness.diffusion.training import batches, descend, passes
+from resurgence_harness.diffusion.training import batches, descend, gradients, passes
 from resurgence_harness.specs import ADDED, Arithmetic, Concept, Probe
 from resurgence_harness.unlearning.contract import Unlearning, check_concepts, check_pictures
 from resurgence_harness.unlearning.redirection import NameReplaced, TextReplaced, pseudo_texts, redirected
@@ -153,7 +153,7 @@ class EraseDiff(Unlearning):
         """Train a copy of the model."""
         import torch
 
-        with torch.inference_mode(False), torch.enable_grad():
+        with gradients(model, self.arithmetic, run):
             # 1. Forget images with their pseudo prompts; retain images.
             pseudo = redirected(model, self.forget, self._pseudo_texts())
             forget, retain = drawn_examples(model, run, self.forget), drawn_examples(model, run, self.retain)

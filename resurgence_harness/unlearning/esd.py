@@ -33,7 +33,7 @@ from typing import TYPE_CHECKING, ClassVar, final
 from resurgence_harness.diffusion import moves
 from resurgence_harness.diffusion.parameters import CrossAttention, Parameters, selected
 from resurgence_harness.diffusion.ranges import at_least, check_trained_in, positive, whole
-from resurgence_harness.diffusion.training import batches, descend
+from resurgence_harness.diffusion.training import batches, descend, gradients
 from resurgence_harness.specs import ADDED, Arithmetic, Concept
 from resurgence_harness.unlearning.contract import Unlearning, check_concepts, check_templates
 from resurgence_harness.unlearning.trajectories import Trajectories, draw
@@ -115,7 +115,7 @@ class ESD(Unlearning):
         """Train a copy of the model; the model itself is f*."""
         import torch
 
-        with torch.inference_mode(False), torch.enable_grad():
+        with gradients(model, self.arithmetic, run):
             pool = self._pool(model, run)
             # 1. c, and the fixed target.
             states = moves.encode_texts(model, self.texts)

@@ -41,7 +41,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, final
 from resurgence_harness.diffusion.examples import Examples, drawn_examples
 from resurgence_harness.diffusion.parameters import AnyOf, Everything, Parameters, TwoSelfAttentions, selected
 from resurgence_harness.diffusion.ranges import at_least, check_trained_in, positive, whole
-from resurgence_harness.diffusion.training import descend
+from resurgence_harness.diffusion.training import descend, gradients
 from resurgence_harness.errors import BuildError, SpecError, sentence
 from resurgence_harness.specs import ADDED, Arithmetic, Concept, Probe
 from resurgence_harness.unlearning.contract import Unlearning, check_concepts, check_pictures
@@ -203,7 +203,7 @@ class SHS(Unlearning):
         """Trim a copy of the model, then repair it."""
         import torch
 
-        with torch.inference_mode(False), torch.enable_grad():
+        with gradients(model, self.arithmetic, run):
             forget, retain = drawn_examples(model, run, self.forget), drawn_examples(model, run, self.retain)
             generator = torch.Generator("cpu").manual_seed(self.seed)
             rows = balanced([prompt.concept for prompt, _ in self.forget.rows()], self.looks, generator=generator)

@@ -36,7 +36,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, final
 from resurgence_harness.diffusion import moves
 from resurgence_harness.diffusion.parameters import CrossAttention, Parameters, selected
 from resurgence_harness.diffusion.ranges import at_least, check_trained_in, positive, whole
-from resurgence_harness.diffusion.training import descend
+from resurgence_harness.diffusion.training import descend, gradients
 from resurgence_harness.errors import SpecError, sentence
 from resurgence_harness.specs import ADDED, Arithmetic, Concept
 from resurgence_harness.unlearning.contract import Unlearning, check_concepts, check_templates
@@ -147,7 +147,7 @@ class SDD(Unlearning):
         """Train a student and its EMA teacher; return one of them."""
         import torch
 
-        with torch.inference_mode(False), torch.enable_grad():
+        with gradients(model, self.arithmetic, run):
             # 1. Trajectories of the teacher, which initially is the given model.
             spec = self._trajectories(run.parent_digest)
             first = run.cached("trajectories", spec, lambda: draw(model, spec))
