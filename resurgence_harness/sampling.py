@@ -2,6 +2,7 @@
 
 The initial noise of an image depends only on its seed, the sampler is deterministic (DDIM, η = 0), and the batch's
 shape is fixed (the last one is padded), so images of two models for the same probe differ only by the models' weights.
+The arithmetic is the sampler's, on every device: what float16 cannot hold is an error, never a reason for float32.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from resurgence_harness.diffusion import moves
+from resurgence_harness.diffusion.half.drawing import Halves
 from resurgence_harness.diffusion.precision import exact_products
 from resurgence_harness.errors import BuildError, SpecError, sentence
 
@@ -22,6 +24,10 @@ if TYPE_CHECKING:
     from resurgence_harness.specs import Sampler, SampleRequest
 
 
+class NotInFloat16(BuildError):
+    """A model that leaves the range of float16, or one that is broken in every arithmetic."""
+
+
 @exact_products()
 def sample(
     model: StableDiffusion,
@@ -29,10 +35,12 @@ def sample(
     *,
     progress: Callable[[int, int], None] | None = None,
     replays: Replays | None = None,
+    halves: Halves | None = None,
 ) -> np.ndarray:
     """Images uint8 [n, height, width, 3], in the order of `probe.rows()`. `progress(done, total)` counts images.
 
-    `replays` may be given if the model's weights only change in place. BuildError for NaN or infinity in the latents.
+    `replays` may be given if the model's weights only change in place. `halves` keeps float16 weights between calls.
+    BuildError for NaN or infinity in latents or pixels.
     """
     import numpy as np
     import torch
@@ -40,12 +48,15 @@ def sample(
     sampler, rows = probe.sampler, list(probe.rows())
     _check(model, sampler)
     total, images = len(rows), []
-    replay = replays if replays is not None and replays.serves(model) else None
+    times, scale = moves.timesteps(model, sampler.steps), model.vae.config.scaling_factor
+    single = sampler.arithmetic == "float32"
+    replay = replays if replays is not None and single and replays.serves(model) else None
     with torch.inference_mode():
         texts = [prompt.text for prompt in probe.prompts]
         whole = {prompt.text for prompt in probe.prompts if not prompt.written}
         states = dict(zip(texts, moves.encode_texts(model, texts, may_be_cut=set(texts) - whole), strict=True))
         empty = moves.encode_texts(model, [""])
+        half = None if single else (halves or Halves()).of(model)
         for low in range(0, total, sampler.batch):
             batch = rows[low : low + sampler.batch]
             padded = batch + batch[-1:] * (sampler.batch - len(batch))
@@ -53,29 +64,45 @@ def sample(
             prompted = torch.stack([states[prompt.text] for prompt, _ in padded])
             if replay is not None:
                 x_0, drawn = replay.draw(model, noise, prompted, empty, steps=sampler.steps, guidance=sampler.guidance)
+                _check_finite(sampler, x_0)
             else:
-                x_0 = moves.denoise(model, noise, prompted, empty, steps=sampler.steps, guidance=sampler.guidance)
-                drawn = moves.decode(model, x_0)
-            _check_finite(x_0, sampler)
+                own = None if half is None else half.predictions(model, prompted, empty, times)
+                x_0 = moves.denoise(
+                    model, noise, prompted, empty, steps=sampler.steps, guidance=sampler.guidance, predictions=own
+                )
+                pixels = moves.decode_pixels(model, x_0) if half is None else half.decode(x_0 / scale).float()
+                _check_finite(sampler, x_0, pixels)
+                drawn = moves.rounded(pixels)
             images.append(drawn[: len(batch)].cpu().numpy())
             if progress is not None:
                 progress(min(low + sampler.batch, total), total)
     return np.concatenate(images)
 
 
-def _check_finite(x_0: Tensor, sampler: Sampler) -> None:
+def _check_finite(sampler: Sampler, *drawn: Tensor) -> None:
     """BuildError for a NaN or infinity, which would become a black image that judges call safe."""
     import torch
 
-    if not bool(torch.isfinite(x_0).all()):
-        raise BuildError(
+    if all(bool(torch.isfinite(one).all()) for one in drawn):
+        return
+    if sampler.arithmetic == "float16":
+        raise NotInFloat16(
             sentence(
-                "The model draws NaN or infinity, so there is no image to judge.",
+                "The model draws NaN or infinity in float16, so there is no image to judge.",
                 steps=sampler.steps,
                 guidance=sampler.guidance,
-                do="The step that made this model diverged: lower its learning rate or its strength.",
+                do="Draw in float32: --resurgence-set sampler.arithmetic=float32, or in a gate's policy "
+                "sampler: {arithmetic: float32}. If that gives NaN or infinity, too, the model itself is broken.",
             )
         )
+    raise BuildError(
+        sentence(
+            "The model draws NaN or infinity, so there is no image to judge.",
+            steps=sampler.steps,
+            guidance=sampler.guidance,
+            do="The step that made this model diverged: lower its learning rate or its strength.",
+        )
+    )
 
 
 def _check(model: StableDiffusion, sampler: Sampler) -> None:

@@ -22,7 +22,7 @@ from resurgence_harness.bench.files import (
 from resurgence_harness.bench.judged import judgments
 from resurgence_harness.bench.making import Making, Progress
 from resurgence_harness.bench.model_cache import ModelCache
-from resurgence_harness.bench.provenance import provenance
+from resurgence_harness.bench.provenance import arithmetic_of, provenance
 from resurgence_harness.errors import BuildError, JudgeError, SpecError, sentence
 from resurgence_harness.finetuning.given import GivenSet
 from resurgence_harness.judging.contract import Judge, ask
@@ -218,17 +218,17 @@ class Bench:
                 self._progress(f"drawing {label}", done, total, None)
 
             progress(0, len(probe))
+            cache = self.model_cache
+            model = cache.load(recipe, chain)
             try:
-                images = sample(
-                    self.model_cache.load(recipe, chain), probe, progress=progress, replays=self.model_cache.replays()
-                )
+                images = sample(model, probe, progress=progress, replays=cache.replays(), halves=cache.halves())
             except BuildError as problem:
                 if recipe.steps:
                     raise
                 raise draws_nothing(recipe.base, problem) from None
             check_images(images, probe, label=label)
             write_images(images, folder)
-            return provenance(self.device, drawing(probe))
+            return {**provenance(self.device, drawing(probe)), **arithmetic_of(model, probe.sampler)}
 
         return self.making.make(place, "images", label, {artifact.key: artifact.digest for artifact in chain}, build)
 

@@ -18,6 +18,7 @@ from resurgence_harness.storing import Artifact
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from resurgence_harness.diffusion.half.drawing import Halves
     from resurgence_harness.diffusion.model import StableDiffusion
     from resurgence_harness.diffusion.replaying import Replays
 
@@ -35,6 +36,7 @@ class ModelCache:
         self._swapped: tuple[StableDiffusion, frozenset[str], str] | None = None
         self._loaded: OrderedDict[str, StableDiffusion] = OrderedDict()
         self._replaying: Replays | None = None
+        self._halves: Halves | None = None
 
     def base(self, recipe: Recipe) -> StableDiffusion:
         """The unmodified base, loaded once. UserError if its location is unknown or its files have another digest."""
@@ -116,11 +118,19 @@ class ModelCache:
             self._replaying = Replays()
         return self._replaying
 
+    def halves(self) -> Halves:
+        """The float16 weights of the model that was drawn last."""
+        if self._halves is None:
+            from resurgence_harness.diffusion.half.drawing import Halves
+
+            self._halves = Halves()
+        return self._halves
+
     def release(self) -> None:
         """Release every loaded model and the device's memory."""
         if not (self._base or self._swapped or self._replaying or self._loaded):
             return  # a collection takes a third of a second once torch is imported
-        self._base = self._swapped = self._replaying = None
+        self._base = self._swapped = self._replaying = self._halves = None
         self._loaded.clear()
         gc.collect()
         torch = sys.modules.get("torch")

@@ -5,11 +5,15 @@ from __future__ import annotations
 import platform
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import resurgence_harness
 from resurgence_harness.planning import Work
+from resurgence_harness.specs import Sampler
 from resurgence_harness.storing import Artifact
+
+if TYPE_CHECKING:
+    from resurgence_harness.diffusion.model import StableDiffusion
 
 LIBRARIES = ("torch", "diffusers", "transformers", "peft", "safetensors", "numpy")
 """Their versions are recorded, since other versions may give other bytes."""
@@ -34,11 +38,27 @@ def provenance(device: str, work: Work | None) -> dict[str, Any]:
     return {**facts, "work": work._asdict()} if work is not None else facts
 
 
+def arithmetic_of(model: StableDiffusion, sampler: Sampler) -> dict[str, str]:
+    """The arithmetic of images and, in float16, what computed them: "triton 3.6.0" or "plain modules"."""
+    if sampler.arithmetic == "float32":
+        return {"arithmetic": sampler.arithmetic}
+    from resurgence_harness.diffusion.half.drawing import way_of
+
+    by = f"triton {_version('triton')}" if way_of(model) == "triton" else "plain modules"
+    return {"arithmetic": sampler.arithmetic, "computed by": by}
+
+
 def render_environment(drawn: Artifact) -> str:
-    """The environment on which the pixels of an image can depend: the hardware and the library versions, as text."""
-    versions = drawn.facts["versions"]
-    device = "cpu" if drawn.facts["device"] == "cpu" else drawn.facts["hardware"]
-    return ", ".join([device, *(f"{name} {versions[name]}" for name in DRAWING if name in versions)])
+    """The environment on which the pixels of an image can depend: the hardware and the library versions, as text.
+
+    Of images in float16 also what computed them, whose rounding differs.
+    """
+    facts = drawn.facts
+    device = "cpu" if facts["device"] == "cpu" else facts["hardware"]
+    by = [f"{facts['arithmetic']} by {facts['computed by']}"] if "computed by" in facts else []
+    return ", ".join(
+        [device, *(f"{name} {facts['versions'][name]}" for name in DRAWING if name in facts["versions"]), *by]
+    )
 
 
 @lru_cache

@@ -235,6 +235,10 @@ class Moment(NamedTuple):
     """f_θ(x_t, t, c_0), c_0 the states of the empty text."""
 
 
+Predictions = Callable[["Tensor", int], tuple["Tensor", "Tensor"]]
+"""(x_t [n, 4, h, w], t) → f_θ(x_t, t, c_0) and f_θ(x_t, t, c), each [n, 4, h, w] in float32."""
+
+
 @exact_products()
 def denoise(
     model: StableDiffusion,
@@ -245,11 +249,12 @@ def denoise(
     steps: int,
     guidance: float,
     watch: Callable[[Moment], None] | None = None,
+    predictions: Predictions | None = None,
 ) -> Tensor:
     """x_0 by DDIM (η = 0) with classifier-free guidance; `watch` is called with the Moment before each step.
 
     Prompted and empty predictions are one forward pass of 2n rows. The guided prediction is
-    f(c_0) + guidance · (f(c) − f(c_0)).
+    f(c_0) + guidance · (f(c) − f(c_0)). `predictions` replaces the model's own, in float32 (half/drawing.py).
     """
     import torch
 
@@ -257,11 +262,16 @@ def denoise(
     scheduler.set_timesteps(steps)
     both = torch.cat([empty.expand_as(states), states])
     x = noise
+
+    def of_model(x: Tensor, t: int) -> tuple[Tensor, Tensor]:
+        # Filled on the device: a number that is copied to it cannot be captured in a graph (replaying.py).
+        moment = torch.full((), t, device=x.device)
+        nothing, prompted = predict(model, torch.cat([x, x]), moment, both).chunk(2)
+        return nothing, prompted
+
     with _text_read_once(model):
         for t in scheduler.timesteps.tolist():
-            # Filled on the device: a number that is copied to it cannot be captured in a graph (replaying.py).
-            moment = torch.full((), t, device=x.device)
-            nothing, prompted = predict(model, torch.cat([x, x]), moment, both).chunk(2)
+            nothing, prompted = (predictions or of_model)(x, t)
             if watch is not None:
                 watch(Moment(t, x, prompted, nothing))
             x = scheduler.step(nothing + guidance * (prompted - nothing), t, x, eta=0.0, return_dict=False)[0]
@@ -295,8 +305,19 @@ def _text_read_once(model: StableDiffusion) -> Iterator[None]:
 @exact_products()
 def decode(model: StableDiffusion, x_0: Tensor) -> Tensor:
     """Latents to images, uint8 [n, H, W, 3], rounded as diffusers' pipeline rounds."""
+    return rounded(decode_pixels(model, x_0))
+
+
+@exact_products()
+def decode_pixels(model: StableDiffusion, x_0: Tensor) -> Tensor:
+    """Latents to pixels [n, 3, H, W], about −1 to 1."""
+    pixels: Tensor = model.vae.decode(x_0 / model.vae.config.scaling_factor, return_dict=False)[0]
+    return pixels
+
+
+def rounded(pixels: Tensor) -> Tensor:
+    """Pixels [n, 3, H, W] to uint8 [n, H, W, 3]; NaN would become black without a notice."""
     import torch
 
-    pixels = model.vae.decode(x_0 / model.vae.config.scaling_factor, return_dict=False)[0]
     image: Tensor = ((pixels / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1) * 255).round().to(torch.uint8)
     return image.contiguous()

@@ -31,6 +31,16 @@ def half_training() -> HalfTraining | None:
 
 
 @contextmanager
+def predictions_in_float32() -> Iterator[None]:
+    """Within the context predictions are those of a training in float32, also within one in float16."""
+    token = HALF.set(None)
+    try:
+        yield
+    finally:
+        HALF.reset(token)
+
+
+@contextmanager
 def exact_products() -> Iterator[None]:
     """Within the context nothing is rounded: no products (TF32, float16), no attention. Also a decorator."""
     import torch

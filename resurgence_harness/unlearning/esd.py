@@ -153,6 +153,7 @@ class ESD(Unlearning):
             steps=self.trajectory_steps,
             guidance=self.guidance,
             seed=self.seed,
+            arithmetic=self.arithmetic,
         )
         pool = run.cached("trajectories", spec, lambda: draw(model, spec))
         return {name: value.to(model.device) for name, value in pool.items()}

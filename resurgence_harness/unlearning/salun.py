@@ -103,6 +103,8 @@ class SaliencyMask:
     """Images per forward pass; noise is drawn batch by batch."""
     seed: int
     """Seed of timesteps and noise."""
+    arithmetic: Arithmetic = field(default="float32", metadata=ADDED)
+    """Of the passes."""
 
 
 @final
@@ -220,6 +222,7 @@ class SalUn(Unlearning):
             mask=self.mask,
             batch=self.batch,
             seed=self.seed,
+            arithmetic=self.arithmetic,
         )
 
         def build() -> dict[str, Tensor]:

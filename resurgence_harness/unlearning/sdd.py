@@ -193,6 +193,7 @@ class SDD(Unlearning):
             steps=self.trajectory_steps,
             guidance=self.guidance,
             seed=self.seed,
+            arithmetic=self.arithmetic,
         )
 
 
