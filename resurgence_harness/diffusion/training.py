@@ -183,7 +183,7 @@ class _Waiting:
         import torch
 
         self.done = done
-        given = torch.cat([torch.as_tensor(value, device=half.device).reshape(1).float(), half.found])
+        given = torch.cat([torch.as_tensor(value, device=half.device).reshape(1).float(), half.found.reshape(1)])
         self._event = torch.cuda.Event() if half.device.type == "cuda" else None
         if self._event is None:
             self._numbers = given

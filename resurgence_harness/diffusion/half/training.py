@@ -54,7 +54,7 @@ class HalfTraining:
     def __init__(self, device: torch.device, *, graphs: bool, dtype: torch.dtype) -> None:
         """`graphs`: capture repeated passes where the device is a GPU."""
         self.device, self.dtype, self.graphs = device, dtype, graphs and device.type == "cuda"
-        self.found = torch.zeros(1, device=device)
+        self.found = torch.zeros((), device=device)
         """1 once a gradient was not finite."""
         self.ways: set[str] = set()
         """KERNELS or PLAIN, or both, as passes were made."""
