@@ -24,6 +24,7 @@ import pytest
 
 for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(name, "1")
+os.environ.setdefault("TRITON_INTERPRET", "1")  # kernels of diffusion/half on a CPU; read when triton is imported
 if os.environ.pop("PYTHONDONTWRITEBYTECODE", None):
     compiled = os.environ["PYTHONPYCACHEPREFIX"] = sys.pycache_prefix = tempfile.mkdtemp(prefix="compiled")
     sys.dont_write_bytecode = False

@@ -372,6 +372,7 @@ class _WithXdist:
             "involved": session.sight.uses or session.gate,
             "allure": session.allure,
             "base": asdict(session.base) if session.base is not None else None,
+            "batch": dict(session.options.selection.changed).get("sampler.batch") if session.sight.uses else None,
             "data": sent_images(session.options.selection) if session.sight.uses else {},
             "folder": str(session.folder),
             "gate": gating_in(config).sent() if session.gate else None,

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
-from resurgence_harness.diffusion.devices import check_device_name
+from resurgence_harness.diffusion.devices import check_device_name, resolved_device, visible_gpus
 from resurgence_harness.errors import UserError, sentence, shown
 
 if TYPE_CHECKING:
@@ -166,6 +166,8 @@ class Options:
     """Names of the options that differ from their defaults."""
     tasks: Mapping[str, Task]
     """Tasks of this run by name: the suite's own, and those of the package for this base."""
+    notes: tuple[str, ...] = ()
+    """What was resolved automatically, for the lines that are printed."""
 
     @property
     def store(self) -> str:
@@ -241,7 +243,6 @@ def chosen_out(config: pytest.Config, given: Any) -> Path:
 
 def read_options(config: pytest.Config) -> Options:
     """Read all options: command line before environment before ini file before defaults."""
-    from resurgence_harness.presets import parse_change
     from resurgence_harness.presets.lives import parse_life
     from resurgence_harness.selection import Selection, allowed_counts, not_listed, tasks_on
 
@@ -287,6 +288,7 @@ def read_options(config: pytest.Config) -> Options:
     listed = _concepts(concepts)
     if words and not listed:  # before large models are read
         raise not_listed(words[0].partition("=")[0].strip())
+    changed, notes = _changed(config, changes, base, values["device"])
     models, resolved = _given(config, words, folder, base=base, place=place, run=run)
     data = _path(values["data"], places["data"]) if values["data"] else None
     selection = Selection(
@@ -298,7 +300,7 @@ def read_options(config: pytest.Config) -> Options:
         engine=values["engine"],
         runs=_whole("runs", values["runs"]) if values["runs"] else None,
         steps=_list("steps", values["steps"], _whole),
-        changed=tuple({**dict(own_settings.changed), **dict(map(parse_change, changes))}.items()),
+        changed=tuple({**dict(own_settings.changed), **changed}.items()),
         settings=own_settings.digest,
         data=_images(config, data, values["caption_column"]) if data is not None else None,
         lives=lives,
@@ -325,7 +327,37 @@ def read_options(config: pytest.Config) -> Options:
         out=_path(values["out"], places["out"]),
         given=frozenset(given),
         tasks=tasks,
+        notes=notes,
     )
+
+
+def _changed(
+    config: pytest.Config, changes: list[str], base: str, device: str
+) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """The values of --resurgence-set, and a note on an automatic batch, which a worker gets from the controller."""
+    from resurgence_harness.presets import parse_change, settings_of
+    from resurgence_harness.presets.batches import AUTO, batch_for, gpu_memory
+    from resurgence_harness.specs import Base
+
+    found: dict[str, Any] = {}
+    for change in changes:
+        found |= dict([("sampler.batch", AUTO) if "".join(change.split()) == AUTO else parse_change(change)])
+    if found.get("sampler.batch") != AUTO:
+        return found, ()
+    sent = (getattr(config, "workerinput", None) or {}).get("resurgence", {}).get("batch")
+    if sent is None:
+        others = [(name, value) for name, value in found.items() if name != "sampler.batch"]
+        sampler = settings_of(Base(digest="", name=base, location=base), others)["sampler"]
+        memory = None
+        if resolved_device(device) != "cpu":
+            index = device.partition(":")[2]
+            gpus = visible_gpus()
+            chosen = (gpus[int(index)],) if index and int(index) < len(gpus) else gpus
+            workers = len(getattr(config.option, "tx", None) or []) or 1
+            memory = gpu_memory(chosen, workers=workers)
+        arithmetic = sampler.get("arithmetic", "float32")
+        sent = batch_for(memory, height=sampler["height"], width=sampler["width"], arithmetic=arithmetic)
+    return found | {"sampler.batch": sent}, (f"{AUTO} is {sent} on this machine, as part of every key.",)
 
 
 def _recipes(config: pytest.Config) -> list[str]:

@@ -68,25 +68,26 @@ class Slots:
 
     def __init__(self, dtype: torch.dtype = torch.float16) -> None:
         self.dtype = dtype
-        self._weights: dict[str, Tensor] = {}
+        self.slots: dict[str, Tensor] = {}
+        """Weights in `dtype`, and biases and norms in float32."""
         self._norms: dict[str, tuple[float, int]] = {}
 
     def __getitem__(self, name: str) -> Tensor:
         """A weight in `dtype`, or a bias in float32."""
-        return self._weights[name]
+        return self.slots[name]
 
     def __contains__(self, name: str) -> bool:
-        return name in self._weights
+        return name in self.slots
 
     def put(self, name: str, value: Tensor, dtype: torch.dtype | None = None) -> None:
         """Fill a slot, which is made when its name is new."""
         value = value.detach()
-        if name not in self._weights:
+        if name not in self.slots:
             layout = torch.channels_last if value.ndim == 4 else torch.contiguous_format
-            self._weights[name] = torch.empty(
+            self.slots[name] = torch.empty(
                 value.shape, device=value.device, dtype=dtype or self.dtype, memory_format=layout
             )
-        self._weights[name].copy_(value)
+        self.slots[name].copy_(value)
 
     def put_whole(self, name: str, value: Tensor) -> None:
         """Fill a slot of float32: biases, norms, and what is summed."""
