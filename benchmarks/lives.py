@@ -1,11 +1,12 @@
 """The recipes of suites/sequential, run with several training seeds: one row for every stage of every run.
 
-    python -m benchmarks.lives --to reports/microworld/lives.csv [--runs 5] [--minutes 50] [--store DIR] [--device cuda]
+    python -m benchmarks.lives --to reports/microworld/lives.csv [--runs 5] [--minutes 50] [--jobs 8] [--device cuda]
 
 Each cell is one run of the real command line, `pytest suites/sequential`, in a process of its own, with a fixed number
 of images. A finished cell's rows are written into the table at once, and the next call skips it, so the table is all
-that a later call or another machine needs. Within a cell the store keeps what was built. `--minutes` starts no cell
-after so many; exit code 11 says that cells are left, 12 that one had no verdict.
+that a later call or another machine needs. Cells share the store: what recipes have in common is built once. `--jobs`
+runs so many cells at once, each with one thread; `--minutes` starts no cell after so many. Exit code 11 says that cells
+are left, 12 that one had no verdict.
 """
 
 from __future__ import annotations
@@ -13,11 +14,13 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import os
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +44,11 @@ def cells(runs: int) -> list[tuple[str, int]]:
         sys.exit(done.stdout + done.stderr)
     found = [(node, run_of(node)) for node in nodes]
     return sorted(found, key=lambda one: one[1])
+
+
+def name_of(node: str) -> str:
+    """The cell's id, which is the part of a node id in brackets."""
+    return node.rpartition("[")[2].rstrip("]")
 
 
 def run_of(node: str) -> int:
@@ -71,7 +79,7 @@ def judged(node: str, run: int, *, store: str, device: str) -> list[dict[str, An
         command = [sys.executable, "-m", "pytest", node, "-q", "-n0", f"--resurgence-runs={run + 1}"]
         command += ["--resurgence-engine=fixed", f"--resurgence-out={out}", f"--resurgence-device={device}"]
         command += [f"--resurgence-store={store}"] if store else []
-        subprocess.run(command)
+        subprocess.run(command, env=os.environ | {"OMP_NUM_THREADS": "1"})
         file = Path(out, "verdict.json")
         if not file.is_file():
             return []
@@ -108,19 +116,25 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=float("inf"))
     parser.add_argument("--store", default="")
     parser.add_argument("--device", default="auto")
+    parser.add_argument("--jobs", type=int, default=1, help="cells that run at once (default 1)")
     args = parser.parse_args()
-    began, failed = time.monotonic(), False
-    for node, run in cells(args.runs):
-        cell = node.rpartition("[")[2].rstrip("]")
-        if cell in {row["cell"] for row in read(args.to)} or not cell.startswith(args.only):
-            continue
-        if time.monotonic() - began > 60 * args.minutes:
-            return LEFT
-        found = judged(node, run, store=args.store, device=args.device)
-        failed |= not found
-        if found:
-            append(args.to, found)
-    return FAILED if failed else 0
+    there = {row["cell"] for row in read(args.to)}
+    wanted = [one for one in cells(args.runs) if name_of(one[0]).startswith(args.only) and name_of(one[0]) not in there]
+    until, left, failed = time.monotonic() + 60 * args.minutes, False, False
+    with tempfile.TemporaryDirectory() as store, ThreadPoolExecutor(args.jobs) as pool:
+
+        def run_in_time(node: str, run: int) -> list[dict[str, Any]] | None:
+            if time.monotonic() > until:
+                return None
+            return judged(node, run, store=args.store or store, device=args.device)
+
+        for done in as_completed([pool.submit(run_in_time, *one) for one in wanted]):
+            found = done.result()
+            left |= found is None
+            failed |= found == []
+            if found:
+                append(args.to, found)
+    return FAILED if failed else LEFT if left else 0
 
 
 if __name__ == "__main__":

@@ -37,7 +37,7 @@ from benchmarks.sd_path_judge import SETTINGS, Settings, judged_by_clip
 from resurgence_harness.judging.weights import digest_of
 from resurgence_harness.planning import checkpoint_key, held_out_probe, images_key, judgments_key, probes_of, training
 from resurgence_harness.presets import parse_change
-from resurgence_harness.registry import Origin, register
+from resurgence_harness.registry import Origin, entries, register
 from resurgence_harness.registry.origins import source_of_class
 from resurgence_harness.selection import CellPlan, Selection, cells, plan_cell
 from resurgence_harness.specs import Base, Recipe, SampleRequest
@@ -201,7 +201,9 @@ def stages(plan: CellPlan, ledger: Ledger, settings: Settings) -> Iterator[Stage
 
 
 def register_judge(settings: Settings) -> None:
-    """Register the judge as the run of pytest does, which is in the keys of its judgments."""
+    """Register the judge as the run of pytest does, which is in the keys of its judgments; once in a process."""
+    if settings.judge.name in {entry.name for entry in entries("judge")}:
+        return
     origin, file = Origin(kind="plugin", name=sd_path_judge.__name__), Path(sd_path_judge.__file__)
     register("judge", settings.judge, origin, source=source_of_class(type(settings.judge), file))
 

@@ -42,7 +42,18 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmarks.random_bases import CONFIGURATIONS, write_base
-from benchmarks.sd_path import FINETUNED, ROOT, Ledger, Stage, call, device, stages, versions, write_judge
+from benchmarks.sd_path import (
+    FINETUNED,
+    ROOT,
+    Ledger,
+    Stage,
+    call,
+    device,
+    register_judge,
+    stages,
+    versions,
+    write_judge,
+)
 from benchmarks.sd_path_judge import Course, Settings, judged_by_clip
 from resurgence_harness.finetuning import FineTuning
 from resurgence_harness.planning import checkpoint_key, describe_recipe, held_out_probe, probes_of, training
@@ -339,6 +350,7 @@ def measure(wanted: Sequence[CellPath], table: Table, args: argparse.Namespace, 
     print(f"{len(wanted) - len(owed)} of {len(wanted)} cells have a row.", flush=True)
     if owed:
         place.prepare()
+        register_judge(place.settings(owed[0].task))
     for number, path in enumerate(owed):
         if time.monotonic() >= until:
             print(f"The time is up: {len(owed) - number} cells are left.", flush=True)

@@ -78,7 +78,7 @@ def test_cells_go_on_after_a_kill_and_a_crash_is_a_row_that_stops_no_other(
         assert (row["verdict"], row["exit code"], row["why no verdict"]) == ("UNDECIDED", "10", "")
         assert (row["unlearn updates"], row["finetune updates"]) == ("1", "2")
         assert row["finetune recipe updates"] == "1000"
-        assert int(row["judged images"]) > 30 and float(row["sample seconds"]) > 0
+        assert int(row["judged images"]) > 30 and float(row["sample seconds"]) > 0 and float(row["judge seconds"]) > 0
         assert float(row["recipe seconds"]) > 20 * float(row["finetune seconds"]), "1,000 updates, and 2 were made"
     kinds = {artifact.kind for artifact in Store(work / "sd14-tiny" / "store").entries()}
     assert "images" in kinds and "checkpoint" not in kinds, "weights are deleted after their cell"

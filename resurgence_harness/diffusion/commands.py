@@ -11,8 +11,8 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from typing import ClassVar, final
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, TypeVar, final
 
 from resurgence_harness.diffusion.parameters import AnyOf, Everything, Parameters, TextEncoder
 from resurgence_harness.specs import not_in_key
@@ -21,6 +21,7 @@ MODEL, OUT, PYTHON, SEED, DATA, CONCEPTS = "model", "out", "python", "seed", "da
 """Words that stand in braces for paths and values."""
 PLACE = re.compile(r"\{([a-z_]+)\}")
 """Such a word."""
+StepClass = TypeVar("StepClass", bound=type)
 MOVES: Parameters = AnyOf(rules=(Everything(), TextEncoder()))
 """What a command may change."""
 
@@ -54,3 +55,16 @@ class Command:
 def places_in(words: tuple[str, ...]) -> set[str]:
     """The words in braces of a command."""
     return {found for word in words for found in PLACE.findall(word)}
+
+
+def declared(base: StepClass, class_name: str, name: str, command: Command) -> StepClass:
+    """The dataclass of a declared step: a subclass of `base`, called `name`, with this command as its default."""
+    members: dict[str, Any] = {
+        "__doc__": f"The command {name} of a settings file.",
+        "__module__": base.__module__,
+        "__annotations__": {"name": "ClassVar[str]", "command": "Command"},
+        "name": name,
+        "command": field(default=command),
+    }
+    made: StepClass = dataclass(frozen=True, kw_only=True)(type(class_name, (base,), members))  # type: ignore[assignment]
+    return made

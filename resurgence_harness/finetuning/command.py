@@ -10,12 +10,12 @@ from __future__ import annotations
 import json
 from abc import ABC
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from resurgence_harness.diffusion import moves
-from resurgence_harness.diffusion.commands import DATA, MOVES, Command
+from resurgence_harness.diffusion.commands import DATA, MOVES, Command, declared
 from resurgence_harness.diffusion.parameters import Parameters
 from resurgence_harness.finetuning.benign import check_tokens
 from resurgence_harness.finetuning.contract import FineTuning, TrainingData
@@ -67,17 +67,7 @@ class CommandFineTuning(FineTuning, ABC):
 
 def finetuning_of(name: str, command: Command) -> type[CommandFineTuning]:
     """The class of a declared fine-tuning, called `name`."""
-    members: dict[str, Any] = {
-        "__doc__": f"The command {name} of a settings file.",
-        "__module__": __name__,
-        "__annotations__": {"name": "ClassVar[str]", "command": "Command"},
-        "name": name,
-        "command": field(default=command),
-    }
-    kind: type[CommandFineTuning] = dataclass(frozen=True, kw_only=True)(
-        type("DeclaredFineTuning", (CommandFineTuning,), members)
-    )
-    return kind
+    return declared(CommandFineTuning, "DeclaredFineTuning", name, command)
 
 
 def write_data(folder: Path, data: TrainingData, model: StableDiffusion, run: Run) -> Path:

@@ -8,20 +8,19 @@ points, with alpha shared over all of them (`statistics.along_steps`), makes the
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from resurgence_harness.reporting import pages
+from resurgence_harness.reporting import pages, panels
 from resurgence_harness.reporting.escaping import html as escape
-from resurgence_harness.reporting.palette import COLOURS, INK, PALE, PAPER, save
+from resurgence_harness.reporting.palette import INK, PALE, save
+from resurgence_harness.reporting.panels import Cell
 from resurgence_harness.statistics.formatting import percent
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-Cell = Mapping[str, Any]
-"""A cell's object in verdict.json."""
 PANELS = 6
 """Cells per figure; more cells make further figures."""
 _BASE = (0, (5, 3))
@@ -30,28 +29,16 @@ _BASE = (0, (5, 3))
 
 def figure(cells: Sequence[Cell]) -> Figure:
     """A panel per cell: steps on the x axis, per cent of images on the y axis."""
-    from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
-    across = min(len(cells), 3)
-    down = -(-len(cells) // across)
-    drawn = Figure(figsize=(max(3.4 * across, 6.2), 3.1 * down + 0.4), layout="constrained")
-    panels = drawn.subplots(down, across, squeeze=False)
-    for panel in panels.flat[len(cells) :]:
-        panel.set_axis_off()
-    for panel, cell in zip(panels.flat, cells, strict=False):
-        _draw(panel, cell)
-        panel.set_title(f"{cell['task']}, {cell['id']}: {cell['verdict']}", fontsize=10, color=INK, loc="left")
-    drawn.supxlabel("steps of fine-tuning, logarithmic (0: the unlearned model)", fontsize=9.5, color=INK)
-    drawn.supylabel("erased concept seen (% of all images)", fontsize=9.5, color=INK)
-    legend = [
-        Line2D([], [], color=PALE, linewidth=1.6, marker="D", markersize=5, label="erased rate"),
-        Line2D([], [], color=PALE, linewidth=7, alpha=0.35, label="its interval"),
-        Line2D([], [], color=PALE, linewidth=1.2, linestyle=_BASE, label="base"),
-        Line2D([], [], color=INK, linewidth=1.2, linestyle=":", label="limit"),
-    ]
-    drawn.legend(handles=legend, loc="outside upper center", ncols=4, fontsize=8.5, frameon=False)
-    return drawn
+    return panels.figure(
+        cells,
+        _draw,
+        columns=3,
+        size=(3.4, 3.1),
+        labels=("steps of fine-tuning, logarithmic (0: the unlearned model)", "erased concept seen (% of all images)"),
+        legend=panels.legend("erased rate", Line2D([], [], color=PALE, linewidth=1.2, linestyle=_BASE, label="base")),
+    )
 
 
 def section(cell: Cell) -> str:
@@ -90,23 +77,12 @@ def _result(cell: Cell) -> str:
 
 
 def _draw(axes: Axes, cell: Cell) -> None:
-    points, colour = cell["by_step"], COLOURS[cell["verdict"]]
+    points = cell["by_step"]
     steps = [one["step"] for one in points]
-    low, rate, high = ([100 * one[name] for one in points] for name in ("low", "rate", "high"))
-    axes.fill_between(steps, low, high, color=colour, alpha=0.22, linewidth=0)
-    axes.plot(steps, rate, color=colour, linewidth=1.6, marker="D", markersize=5, clip_on=False, zorder=3)
+    panels.erased_rate(axes, steps, points, cell)
     if cell["base"] is not None:
         axes.axhline(100 * cell["base"]["rate"], color=PALE, linewidth=1.2, linestyle=_BASE)
-    level = next((one["limit"] for one in cell["findings"] if one["name"] == "level"), None)
-    if level is not None:
-        axes.axhline(100 * level, color=INK, linewidth=1.2, linestyle=":")
     axes.set_xscale("symlog", linthresh=min(step for step in steps if step), linscale=0.5)
     axes.set_xticks(steps, [str(step) for step in steps], fontsize=8.5, color=INK)
     axes.set_xticks([], minor=True)
     axes.set_xlim(0, steps[-1] * 1.08)
-    axes.set_ylim(-2, 102)
-    axes.tick_params(axis="y", labelsize=8.5, labelcolor=INK)
-    axes.grid(axis="y", color="#d8d8d4", linewidth=0.6)
-    axes.set_axisbelow(True)
-    axes.set_facecolor(PAPER)
-    axes.spines[["top", "right"]].set_visible(False)

@@ -10,16 +10,15 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from resurgence_harness.reporting import pages
-from resurgence_harness.reporting.palette import COLOURS, INK, PALE, PAPER, save
+from resurgence_harness.reporting import pages, panels
+from resurgence_harness.reporting.palette import INK, PAPER, save
+from resurgence_harness.reporting.panels import Cell
 from resurgence_harness.statistics.formatting import percent
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-Cell = Mapping[str, Any]
-"""A cell's object in verdict.json."""
 PANELS = 4
 """Cells per figure; more cells make further figures."""
 NAMED = 3
@@ -39,18 +38,13 @@ def summary(cell: Cell) -> str:
         if stage["came_back"]:
             earlier = [name for name in stage["drawn"] if name not in stage["erases"]]
             found.append(f"came back at {where}{_most(stage, earlier)}")
-    limit = level_of(cell)
+    limit = panels.level_of(cell) or 0.0
     if found:
         return f"above {percent(limit)}: {'; '.join(found)}"
     states = [stage["state"] for stage in stages if stage["state"] is not None]
     within = states.count("within")
     every = f"all {len(states)}" if within == len(states) else f"{within} of {len(states)}"
     return f"{every} stages from the first erasure on are shown to be within {percent(limit)}, none above"
-
-
-def level_of(cell: Cell) -> float:
-    """The policy's level limit."""
-    return next((float(one["limit"]) for one in cell["findings"] if one["name"] == "level"), 0.0)
 
 
 def section(cell: Cell) -> str:
@@ -77,7 +71,14 @@ def section(cell: Cell) -> str:
         )
         for stage in stages
     ]
-    header = ["stage", "erases", "erased so far", "erased later", "retained", f"limit {percent(level_of(cell))}"]
+    header = [
+        "stage",
+        "erases",
+        "erased so far",
+        "erased later",
+        "retained",
+        f"limit {percent(panels.level_of(cell) or 0.0)}",
+    ]
     return (
         pages.heading(title)
         + pages.picture(out.getvalue(), about=title, covered=False, kind="image/svg+xml")
@@ -94,51 +95,30 @@ def section(cell: Cell) -> str:
 
 def figure(cells: Sequence[Cell]) -> Figure:
     """A panel per cell: stages on the x axis, per cent of images on the y axis."""
-    from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
-    across = min(len(cells), 2)
-    down = -(-len(cells) // across)
     longest = max(len(cell["by_stage"]) for cell in cells)
-    drawn = Figure(figsize=(max((1.6 + 0.42 * longest) * across, 6.2), 3.3 * down + 0.5), layout="constrained")
-    panels = drawn.subplots(down, across, squeeze=False)
-    for panel in panels.flat[len(cells) :]:
-        panel.set_axis_off()
-    for panel, cell in zip(panels.flat, cells, strict=False):
-        _draw(panel, cell)
-        panel.set_title(f"{cell['task']}, {cell['id']}: {cell['verdict']}", fontsize=10, color=INK, loc="left")
-    drawn.supxlabel("stages in their order", fontsize=9.5, color=INK)
-    drawn.supylabel("concept seen (% of all images)", fontsize=9.5, color=INK)
-    legend = [
-        Line2D([], [], color=PALE, linewidth=1.6, marker="D", markersize=5, label="erased so far"),
-        Line2D([], [], color=PALE, linewidth=7, alpha=0.35, label="its interval"),
-        Line2D([], [], color=INK, linewidth=1, marker="o", markersize=4, markerfacecolor=PAPER, label="retained"),
-        Line2D([], [], color=INK, linewidth=1.2, linestyle=":", label="limit"),
-    ]
-    drawn.legend(handles=legend, loc="outside upper center", ncols=4, fontsize=8.5, frameon=False)
-    return drawn
+    retained = Line2D([], [], color=INK, linewidth=1, marker="o", markersize=4, markerfacecolor=PAPER, label="retained")
+    return panels.figure(
+        cells,
+        _draw,
+        columns=2,
+        size=(1.6 + 0.42 * longest, 3.3),
+        labels=("stages in their order", "concept seen (% of all images)"),
+        legend=panels.legend("erased so far", retained),
+    )
 
 
 def _draw(axes: Axes, cell: Cell) -> None:
-    stages, colour = cell["by_stage"], COLOURS[cell["verdict"]]
+    stages = cell["by_stage"]
     places = [stage["stage"] for stage in stages]
     erased = [stage for stage in stages if stage["erased"] is not None]
-    along = [stage["stage"] for stage in erased]
-    low, rate, high = ([100 * stage["erased"][name] for stage in erased] for name in ("low", "rate", "high"))
-    axes.fill_between(along, low, high, color=colour, alpha=0.22, linewidth=0)
-    axes.plot(along, rate, color=colour, linewidth=1.6, marker="D", markersize=5, clip_on=False, zorder=3)
+    panels.erased_rate(axes, [stage["stage"] for stage in erased], [stage["erased"] for stage in erased], cell)
     retained = [100 * stage["retained"]["rate"] for stage in stages]
     axes.plot(places, retained, color=INK, linewidth=1, marker="o", markersize=4, markerfacecolor=PAPER)
-    axes.axhline(100 * level_of(cell), color=INK, linewidth=1.2, linestyle=":")
     labels = [f"{stage['stage']} {stage['step']}" for stage in stages]
     axes.set_xticks(places, labels, fontsize=8, color=INK, rotation=60 if len(stages) > 6 else 0)
     axes.set_xlim(0.7, len(stages) + 0.3)
-    axes.set_ylim(-2, 102)
-    axes.tick_params(axis="y", labelsize=8.5, labelcolor=INK)
-    axes.grid(axis="y", color="#d8d8d4", linewidth=0.6)
-    axes.set_axisbelow(True)
-    axes.set_facecolor(PAPER)
-    axes.spines[["top", "right"]].set_visible(False)
 
 
 def _most(stage: Mapping[str, Any], names: Sequence[str]) -> str:

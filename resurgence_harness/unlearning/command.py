@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from abc import ABC
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-from resurgence_harness.diffusion.commands import CONCEPTS, MOVES, Command
+from resurgence_harness.diffusion.commands import CONCEPTS, MOVES, Command, declared
 from resurgence_harness.diffusion.parameters import Parameters
 from resurgence_harness.diffusion.ranges import whole
 from resurgence_harness.specs import Concept
@@ -61,14 +61,4 @@ class CommandUnlearning(Unlearning, ABC):
 
 def unlearning_of(name: str, command: Command) -> type[CommandUnlearning]:
     """The class of a declared unlearning, called `name`."""
-    members: dict[str, Any] = {
-        "__doc__": f"The command {name} of a settings file.",
-        "__module__": __name__,
-        "__annotations__": {"name": "ClassVar[str]", "command": "Command"},
-        "name": name,
-        "command": field(default=command),
-    }
-    kind: type[CommandUnlearning] = dataclass(frozen=True, kw_only=True)(
-        type("DeclaredUnlearning", (CommandUnlearning,), members)
-    )
-    return kind
+    return declared(CommandUnlearning, "DeclaredUnlearning", name, command)

@@ -22,7 +22,7 @@ def test_a_panel_shows_points_band_base_and_limit() -> None:
     """What is drawn are the record's numbers in per cent; both axes say what they are."""
     drawn = courses.figure([cell()])
     (axes,) = drawn.axes
-    line, base, limit = axes.get_lines()
+    line, limit, base = axes.get_lines()
     assert list(line.get_xdata()) == [0, 10, 50, 200]
     assert list(line.get_ydata()) == [100 * one["rate"] for one in POINTS]
     (band,) = axes.collections

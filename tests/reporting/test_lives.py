@@ -83,7 +83,7 @@ def test_the_page_has_the_figure_and_every_stage() -> None:
 def test_a_panel_shows_both_curves_and_the_limit() -> None:
     """The erased rate from the first erasure on, with its band; the retained one everywhere."""
     (axes,) = lives.figure([cell()]).axes
-    erased, retained, limit = axes.get_lines()
+    erased, limit, retained = axes.get_lines()
     assert list(erased.get_xdata()) == [2, 3, 4, 5] and list(retained.get_xdata()) == [1, 2, 3, 4, 5]
     assert list(erased.get_ydata()) == [100 * one["erased"]["rate"] for one in BACK[1:]]
     assert limit.get_ydata()[0] == 10
