@@ -180,12 +180,22 @@ def initial_noise(model: StableDiffusion, seeds: Sequence[int], *, height: int, 
     return torch.stack(noise).to(model.device)
 
 
+def on_device(value: Tensor, device: Any) -> Tensor:
+    """The tensor there. A GPU that still computes is not waited for, as it would be without pinned memory.
+
+    A training that waits at every copy of indices or noise leaves the GPU idle while Python prepares the next step.
+    """
+    if value.device.type == "cpu" and getattr(device, "type", device) == "cuda":
+        return value.pin_memory().to(device, non_blocking=True)
+    return value.to(device)
+
+
 # Diffusion
 
 
 def signal(model: StableDiffusion, t: Tensor) -> Tensor:
     """a_t = √ᾱ_t as [n, 1, 1, 1]."""
-    value: Tensor = model.scheduler.alphas_cumprod.to(t.device)[t].sqrt().view(-1, 1, 1, 1)
+    value: Tensor = on_device(model.scheduler.alphas_cumprod, t.device)[t].sqrt().view(-1, 1, 1, 1)
     return value
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from resurgence_harness.diffusion.precision import half_training
@@ -46,11 +47,12 @@ def gradients(model: StableDiffusion, arithmetic: Arithmetic, run: Run) -> Itera
         if arithmetic == "float32":
             yield
             return
-        from resurgence_harness.diffusion.half.training import half_training
+        from resurgence_harness.diffusion.half.training import KERNELS, half_training
 
         with half_training(model.device) as training:
             yield
-        run.record("computed in float16 by", sorted(training.ways))
+        ways = [f"{way} {version(way)}" if way == KERNELS else way for way in sorted(training.ways)]
+        run.record("computed in float16 by", ways)
 
 
 @contextmanager
@@ -119,7 +121,7 @@ def descend(
                 torch.nn.utils.clip_grad_norm_(group["params"], clip)
         optimizer.step()
         if half is None:
-            ends.told(done, float(value))
+            ends.made(done, float(value))
         else:
             if waiting is not None:
                 ends.arrived(*waiting.read())
@@ -164,7 +166,7 @@ class _Ends:
                 )
             )
 
-    def told(self, done: int, value: float) -> None:
+    def made(self, done: int, value: float) -> None:
         """A step that is done."""
         self.last = value
         self.first = value if done == 1 else self.first
@@ -173,7 +175,7 @@ class _Ends:
     def arrived(self, done: int, value: float, found: float) -> None:
         """What a GPU said of a step."""
         self.check(done, value, found=bool(found))
-        self.told(done, value)
+        self.made(done, value)
 
 
 class _Waiting:

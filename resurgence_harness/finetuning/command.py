@@ -47,7 +47,7 @@ class CommandFineTuning(FineTuning, ABC):
     """Not used."""
     batch: int = not_in_key(1)
     """Not used."""
-    arithmetic: Arithmetic = field(default="float32", compare=False, metadata={"key": False})
+    arithmetic: Arithmetic = not_in_key("float32")
     """Not used."""
 
     @property

@@ -247,7 +247,7 @@ def _noised_batches(
         if sides is not None:
             rows = rows + images * torch.randint(2, (len(rows),), generator=sides)
         seen = noised(model, data, rows, generator=generator, offset=offset)
-        yield seen, data.text[rows.to(data.text.device)]
+        yield seen, data.text[moves.on_device(rows, data.text.device)]
 
 
 def _terms(

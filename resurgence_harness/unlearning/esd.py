@@ -129,7 +129,8 @@ class ESD(Unlearning):
 
             # 3. One forward and one backward pass per step.
             def losses() -> Iterator[Tensor]:
-                for rows in batches(len(aim), self.batch, generator=torch.Generator("cpu").manual_seed(self.seed)):
+                for order in batches(len(aim), self.batch, generator=torch.Generator("cpu").manual_seed(self.seed)):
+                    rows = moves.on_device(order, model.device)
                     predicted = moves.predict(changed, pool["x_t"][rows], pool["t"][rows], states[pool["text"][rows]])
                     error = (predicted - aim[rows]) ** 2
                     yield (error if weight is None else weight[rows] * error).mean()

@@ -163,7 +163,8 @@ class SDD(Unlearning):
 
             # 3. Two forward passes and one backward pass per step.
             def losses() -> Iterator[Tensor]:
-                for text, moment in in_turn(t.shape[0], t.shape[1], self.batch, seed=self.seed):
+                for places in in_turn(t.shape[0], t.shape[1], self.batch, seed=self.seed):
+                    text, moment = (moves.on_device(place, model.device) for place in places)
                     at, when = x_t[text, moment], t[text, moment]
                     with torch.no_grad():
                         aim = moves.predict(student, at, when, empty.expand(self.batch, -1, -1))

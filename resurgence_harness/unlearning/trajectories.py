@@ -6,6 +6,7 @@ Both methods share one cached set.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from math import ceil
 from typing import TYPE_CHECKING, ClassVar, final
 
 from resurgence_harness.diffusion import moves
@@ -42,8 +43,14 @@ class Trajectories:
     """Of the predictions."""
 
 
+HALF_BATCH = 32
+"""Most trajectories at a time in float16."""
+
+
 def draw(model: StableDiffusion, spec: Trajectories, *, batch: int = 16) -> dict[str, Tensor]:
     """Sample the trajectories, `batch` at a time, and return every step of each: rows are trajectory × step.
+
+    In float16 they are sampled in equal parts of at most HALF_BATCH: libraries choose algorithms for every new shape.
 
     `x_t`, `prompted` and `empty` are [rows, 4, h, w], `t` and `text` [rows]. `spec.model` is only part of the cache
     key; `model` is sampled. BuildError for a prediction that float16 cannot hold.
@@ -62,6 +69,8 @@ def draw(model: StableDiffusion, spec: Trajectories, *, batch: int = 16) -> dict
         moments: list[moves.Moment] = []
         which: list[Tensor] = []
         size = model.sample_size
+        if half is not None:
+            batch = ceil(len(text) / ceil(len(text) / HALF_BATCH))
         for low in range(0, len(text), batch):
             part = text[low : low + batch]
             noise = moves.initial_noise(model, seeds[low : low + batch], height=size, width=size)

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from importlib.util import find_spec
 from typing import Any, NamedTuple
 from weakref import ref
 
@@ -26,6 +25,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from resurgence_harness.diffusion.attention import Watched
+from resurgence_harness.diffusion.half.drawing import LEAST_CAPABILITY, has_triton
 from resurgence_harness.diffusion.precision import HALF
 
 NORM = 256.0
@@ -33,13 +33,19 @@ NORM = 256.0
 RANGE = (2.0**-24, 2.0**40)
 """Smallest and largest s."""
 KINDS = ("to_k", "to_v")
-KERNELS, PLAIN = "own kernels", "plain modules under autocast"
+KERNELS, PLAIN = "triton", "plain modules under autocast"
+"""How passes are computed."""
 
 
 @contextmanager
-def half_training(device: Any, *, graphs: bool = True, dtype: torch.dtype = torch.float16) -> Iterator[HalfTraining]:
-    """Within the context `moves.predict` computes in `dtype`; float32 is for tests of the passes themselves."""
-    training = HalfTraining(torch.device(device), graphs=graphs, dtype=dtype)
+def half_training(
+    device: Any, *, graphs: bool = True, dtype: torch.dtype = torch.float16, kernels: bool | None = None
+) -> Iterator[HalfTraining]:
+    """Within the context `moves.predict` computes in `dtype`; float32 is for tests of the passes themselves.
+
+    `kernels`: whether U-Nets that `training_forward` knows are computed by it; None: where Triton compiles.
+    """
+    training = HalfTraining(torch.device(device), graphs=graphs, dtype=dtype, kernels=kernels)
     token = HALF.set(training)
     try:
         yield training
@@ -51,9 +57,10 @@ def half_training(device: Any, *, graphs: bool = True, dtype: torch.dtype = torc
 class HalfTraining:
     """The passes of one training, by U-Net."""
 
-    def __init__(self, device: torch.device, *, graphs: bool, dtype: torch.dtype) -> None:
-        """`graphs`: capture repeated passes where the device is a GPU."""
+    def __init__(self, device: torch.device, *, graphs: bool, dtype: torch.dtype, kernels: bool | None = None) -> None:
+        """`graphs`: capture repeated passes where the device is a GPU; `kernels` as in `half_training`."""
         self.device, self.dtype, self.graphs = device, dtype, graphs and device.type == "cuda"
+        self.kernels = _kernels_run(device) if kernels is None else kernels
         self.found = torch.zeros((), device=device)
         """1 once a gradient was not finite."""
         self.ways: set[str] = set()
@@ -83,7 +90,7 @@ class _Passes:
         self.training, self.unet, self.dtype = training, unet, training.dtype
         self.parameters = list(unet.parameters())
         self.layers = [layer for layer in unet.modules() if hasattr(layer, "processor")]
-        self.way = KERNELS if _kernels_run(training.device) and _fits(unet) else PLAIN
+        self.way = KERNELS if training.kernels and _fits(unet) else PLAIN
         self.turned = [p for p in self.parameters if p.ndim == 4 and p.requires_grad and not _last(p)]
         for parameter in self.turned:  # so that weights, gradients, moments and copies have one order
             parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
@@ -300,14 +307,8 @@ class _Captured:
 
 
 def _kernels_run(device: torch.device) -> bool:
-    """Whether Triton is there and can compile for the device, or interprets."""
-    if find_spec("triton") is None:
-        return False
-    import triton
-
-    if device.type != "cuda":
-        return bool(triton.knobs.runtime.interpret)
-    return torch.cuda.get_device_capability(device) >= (7, 0)
+    """Whether Triton compiles for the device."""
+    return device.type == "cuda" and has_triton() and torch.cuda.get_device_capability(device) >= LEAST_CAPABILITY
 
 
 def _fits(unet: Any) -> bool:

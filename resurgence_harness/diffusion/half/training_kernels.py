@@ -12,6 +12,7 @@ normalised values, which the backward pass computes again. Also runs on a CPU, w
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -22,9 +23,11 @@ from torch.autograd.function import once_differentiable
 
 PLACES, CHANNELS = 64, 64
 """Positions and channels of a block."""
+_kernel = partial(triton.jit, do_not_specialize=("P", "CHUNK", "chunks", "M", "LOOPS"))
+"""Sizes that do not change the code are not specialised: every variant is compiled before its first use."""
 
 
-@triton.jit
+@_kernel
 def _add_sums(x, y, bias, part, P, C, CHUNK, chunks, ADD: tl.constexpr, BP: tl.constexpr, BC: tl.constexpr):
     """x += y + bias in place (ADD); per-channel sums of x and x² of each chunk of positions: part [n, chunks, 2, C]."""
     chunk, cb, n = tl.program_id(0), tl.program_id(1), tl.program_id(2)
@@ -67,7 +70,7 @@ def _group_totals(part, n, chunks, C, c, m, BG: tl.constexpr, BCH: tl.constexpr)
     return s, q
 
 
-@triton.jit
+@_kernel
 def _group_statistics(part, moved, gamma, beta, scale, shift, total, mean_, rstd_, C, chunks, P, eps, CG, G,
                       MOVED: tl.constexpr, BG: tl.constexpr, BCH: tl.constexpr):  # fmt: skip
     """μ_g and 1/σ_g [n, G]; the norm as x · scale + shift, and Σ (x + e), [n, C]."""
@@ -93,7 +96,7 @@ def _group_statistics(part, moved, gamma, beta, scale, shift, total, mean_, rstd
     tl.store(rstd_ + n * G + g, r)
 
 
-@triton.jit
+@_kernel
 def _group_apply(x, scale, shift, out, P, C, SILU: tl.constexpr, BP: tl.constexpr, BC: tl.constexpr):
     """out = act(x · scale + shift)."""
     pb, cb, n = tl.program_id(0), tl.program_id(1), tl.program_id(2)
@@ -120,7 +123,7 @@ def _through_act(d, u, SILU: tl.constexpr):
         return d
 
 
-@triton.jit
+@_kernel
 def _group_back_sums(x, dy, scale, shift, part, P, C, CHUNK, chunks, SILU: tl.constexpr, BP: tl.constexpr,
                      BC: tl.constexpr):  # fmt: skip
     """With d the gradient before the activation: Σ d and Σ d x of each channel and chunk."""
@@ -144,7 +147,7 @@ def _group_back_sums(x, dy, scale, shift, part, P, C, CHUNK, chunks, SILU: tl.co
     tl.store(o + C, tl.sum(q, 0), mask=mc)
 
 
-@triton.jit
+@_kernel
 def _group_back_statistics(part, moved, total, gamma, mean_, rstd_, slope, level, dgamma, dbeta, dmoved, C, chunks, P,
                            CG, G, MOVED: tl.constexpr, BG: tl.constexpr, BCH: tl.constexpr):  # fmt: skip
     """dx = d · scale + x · slope + level; ∂L/∂γ, ∂L/∂β and ∂L/∂e of each image."""
@@ -173,7 +176,7 @@ def _group_back_statistics(part, moved, total, gamma, mean_, rstd_, slope, level
     tl.store(dbeta + n * C + c, s, mask=m)
 
 
-@triton.jit
+@_kernel
 def _group_back_apply(x, dy, scale, shift, slope, level, dx, P, C, CG, G, SILU: tl.constexpr, BP: tl.constexpr,
                       BC: tl.constexpr):  # fmt: skip
     pb, cb, n = tl.program_id(0), tl.program_id(1), tl.program_id(2)
@@ -191,7 +194,7 @@ def _group_back_apply(x, dy, scale, shift, slope, level, dx, P, C, CG, G, SILU: 
     tl.store(dx + at, (d * k[None, :] + v * b[None, :] + z[None, :]).to(dx.dtype.element_ty), mask=m)
 
 
-@triton.jit
+@_kernel
 def _layer_norm(x, y, bias, gamma, beta, out, M, C, eps, ADD: tl.constexpr, BIAS: tl.constexpr, BM: tl.constexpr,
                 BC: tl.constexpr):  # fmt: skip
     """x += y + bias in place (ADD), then out = LayerNorm(x), of rows [M, C]."""
@@ -215,7 +218,7 @@ def _layer_norm(x, y, bias, gamma, beta, out, M, C, eps, ADD: tl.constexpr, BIAS
     tl.store(out + at, (v * rstd[:, None] * g[None, :] + b[None, :]).to(out.dtype.element_ty), mask=m)
 
 
-@triton.jit
+@_kernel
 def _layer_back(x, dy, more, gamma, dx, dg, M, C, eps, LOOPS, MORE: tl.constexpr, NEED: tl.constexpr,
                 BM: tl.constexpr, BC: tl.constexpr):  # fmt: skip
     """dx = more + ∂L/∂x; NEED: dg [programs, 3, C] = the program's Σ of dy x̂, dy and dx."""
@@ -264,7 +267,7 @@ def _phi(g):
     return tl.where(g >= 0, 1.0 - 0.5 * y, 0.5 * y), e
 
 
-@triton.jit
+@_kernel
 def _geglu(x, out, M, F, BM: tl.constexpr, BF: tl.constexpr):
     r = tl.program_id(0) * BM + tl.arange(0, BM)
     c = tl.program_id(1) * BF + tl.arange(0, BF)
@@ -276,7 +279,7 @@ def _geglu(x, out, M, F, BM: tl.constexpr, BF: tl.constexpr):
     tl.store(out + r[:, None].to(tl.int64) * F + c[None, :], (h * g * phi).to(out.dtype.element_ty), mask=m)
 
 
-@triton.jit
+@_kernel
 def _geglu_back(x, dy, dx, M, F, BM: tl.constexpr, BF: tl.constexpr):
     r = tl.program_id(0) * BM + tl.arange(0, BM)
     c = tl.program_id(1) * BF + tl.arange(0, BF)
