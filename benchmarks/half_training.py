@@ -209,7 +209,9 @@ def part_numbers(report: Report) -> None:
         report.row("gradient against IEEE", "float16, replayed", distance(gradient(model, inputs), exact), "relative")
         worst = max((distance([a], [b]), n) for a, b, n in zip(found, exact, names(model), strict=True))
         report.row("tensor furthest away", worst[1], worst[0], "relative")
-        report.row("computed by", "float16", ", ".join(training.ways), f"gradients beyond float16: {training.found.item():.0f}")
+        report.row(
+            "computed by", "float16", ", ".join(training.ways), f"gradients beyond float16: {training.found.item():.0f}"
+        )
     with report.caught("gradient, TF32"), tf32():
         report.row("gradient against IEEE", "TF32", distance(gradient(model, inputs), exact), "relative")
     with report.caught("gradient, the project's"), fast_products(model):

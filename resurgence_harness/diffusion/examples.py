@@ -57,6 +57,7 @@ def noised(
 
     device = data.mean.device
     shape = (len(rows), *data.mean.shape[1:])
+
     def drawn(*size: int) -> Tensor:
         return moves.on_device(torch.randn(size, generator=generator), device)
 

@@ -10,10 +10,26 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from resurgence_harness.diffusion.half.training import HalfTraining
+    from torch import Tensor
+
+
+class HalfTraining(Protocol):
+    """A training in float16 (half/training.py)."""
+
+    @property
+    def device(self) -> Any:
+        """Where it computes."""
+
+    @property
+    def found(self) -> Tensor:
+        """1 once a gradient was not finite, [] float32."""
+
+    def predict(self, unet: Any, x_t: Tensor, t: Tensor | int, states: Tensor) -> Tensor:
+        """f_θ(x_t, t, c) [n, 4, h, w] in float32."""
+
 
 HALF: ContextVar[HalfTraining | None] = ContextVar("training in float16", default=None)
 """The training in float16 that is going on (half/training.py); None in float32."""

@@ -8,14 +8,13 @@ from contextlib import contextmanager, nullcontext
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from resurgence_harness.diffusion.precision import half_training
+from resurgence_harness.diffusion.precision import HalfTraining, half_training
 from resurgence_harness.errors import BuildError, sentence
 from resurgence_harness.specs import Arithmetic
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
 
-    from resurgence_harness.diffusion.half.training import HalfTraining
     from resurgence_harness.diffusion.model import StableDiffusion
     from resurgence_harness.diffusion.run import Run
 
@@ -186,7 +185,7 @@ class _Waiting:
 
         self.done = done
         given = torch.cat([torch.as_tensor(value, device=half.device).reshape(1).float(), half.found.reshape(1)])
-        self._event = torch.cuda.Event() if half.device.type == "cuda" else None
+        self._event: Any = torch.cuda.Event() if half.device.type == "cuda" else None  # type: ignore[no-untyped-call]
         if self._event is None:
             self._numbers = given
             return

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from abc import ABC
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -47,7 +47,7 @@ class CommandFineTuning(FineTuning, ABC):
     """Not used."""
     batch: int = not_in_key(1)
     """Not used."""
-    arithmetic: Arithmetic = not_in_key("float32")
+    arithmetic: Arithmetic = field(default="float32", compare=False, metadata={"key": False})
     """Not used."""
 
     @property

@@ -13,6 +13,8 @@ training with an error. Nothing is repeated in another arithmetic. Where Triton 
 `training_forward` does not know, passes are diffusers' modules under autocast, and `way` says so.
 """
 
+# mypy: disable-error-code="no-untyped-call"
+
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
@@ -114,12 +116,12 @@ class _Passes:
     def __call__(self, x: Tensor, t: Tensor, c: Tensor) -> Tensor:
         """The prediction; maps are given to the watching processors."""
         watching = [layer.processor for layer in self.layers if isinstance(layer.processor, Watched)]
-        adding = [processor for processor in watching if processor.added is not None]
-        inputs = [x, t, c, *(one.added(f"{one.name}.{kind}.weight", c) for one in adding for kind in KINDS)]
+        adding = [(one.name, one.added) for one in watching if one.added is not None]
+        inputs = [x, t, c, *(added(f"{name}.{kind}.weight", c) for name, added in adding for kind in KINDS)]
         trained = tuple(place for place, p in enumerate(self.parameters) if p.requires_grad)
         learning = torch.is_grad_enabled() and bool(trained or any(value.requires_grad for value in inputs))
         shapes = tuple((tuple(value.shape), value.requires_grad) for value in inputs)
-        call = _Call(learning, trained if learning else (), tuple(one.name for one in adding), len(watching), shapes)
+        call = _Call(learning, trained if learning else (), tuple(name for name, _ in adding), len(watching), shapes)
         if learning:
             own = [self.parameters[place] for place in trained]
             prediction, *maps = _Pass.apply(self, call, *inputs, *own)
@@ -236,7 +238,7 @@ class _Pass(torch.autograd.Function):
     """The pass as an operation on the inputs and the trained weights."""
 
     @staticmethod
-    def forward(ctx: Any, passes: _Passes, call: _Call, *tensors: Tensor) -> tuple[Tensor, ...]:  # type: ignore[override]
+    def forward(ctx: Any, passes: _Passes, call: _Call, *tensors: Tensor) -> tuple[Tensor, ...]:
         ctx.passes, ctx.state, ctx.count = passes, _State(), len(tensors)
         ctx.sought = [place for place, value in enumerate(tensors) if value.requires_grad]
         return tuple(passes.forward(ctx.state, call, tensors[: len(call.inputs)]))

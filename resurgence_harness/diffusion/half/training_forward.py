@@ -5,6 +5,8 @@ float16 for products, float32 (`kept_whole`) for norms and the sums of residuals
 attention's projections are part of it, and the cross-attention maps that `attention.watched` reads.
 """
 
+# mypy: disable-error-code="no-untyped-call"
+
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
@@ -67,7 +69,7 @@ class _Adapted(torch.autograd.Function):
     """x [M, in] → x Wᵀ + x Aᵀ Bᵀ for the row blocks W_i of a frozen W [Σ out_i, in], each with its A_i, B_i."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, w: Tensor, *adapters: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(ctx: Any, x: Tensor, w: Tensor, *adapters: Tensor) -> Tensor:
         half = len(adapters) // 2
         rank = sum(len(a) for a in adapters[:half])
         down = x.new_zeros(rank + -rank % PADDED, x.shape[1])
@@ -113,7 +115,8 @@ class Forward:
 
         `added`: what to add to the key or value that a weight of a watched cross-attention computes, by its name.
         """
-        unet, self.maps, self.added = self.unet, [], added or {}
+        unet, self.added = self.unet, added or {}
+        self.maps: list[Tensor] = []
         n, _, height, width = x.shape
         c, at = c.to(self.dtype), (height, width)
         shifts = self._times(t)
@@ -221,7 +224,8 @@ class Forward:
             y: Tensor = _Adapted.apply(x, weight, *self._adapters(layers))
         else:
             y = functional.linear(x, weight)
-        return y.split([len(one) for one in weights], 1)
+        parts: tuple[Tensor, ...] = y.split([len(one) for one in weights], 1)
+        return parts
 
     def _linear(self, x: Tensor, layer: Any, *, bias: bool = True) -> Tensor:
         """A linear layer or a convolution of 1 × 1 of rows [M, in], with its adapter if it has one."""
