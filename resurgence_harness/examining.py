@@ -30,6 +30,7 @@ from resurgence_harness.statistics import (
     AlongSteps,
     CellEvidence,
     Differs,
+    DrawnDifferently,
     Evidence,
     ImageGroup,
     JudgeAccuracy,
@@ -153,6 +154,12 @@ class Laboratory:
             arm, block = inquiry.plan.arms[question.arm], inquiry.block(question)
             inquiry.answer(question, [self._judged(arm, block, judge) for judge in self.judges])
 
+    def draw_one_way(self, plan: Asking) -> None:
+        """Redraw float16 images that were computed otherwise than here, as soon as they are requested again."""
+        for arm in plan.arms.values():
+            for recipe in arm.recipes:
+                self.bench_of(recipe).draw_one_way()
+
     def read(self, inquiry: Inquiry[Planned], tuned: Recipe) -> bool:
         """Load the open blocks from the store; False if any of them or the controls is missing. Builds nothing."""
         for question in inquiry.open:
@@ -219,7 +226,19 @@ def examine(
     *,
     budget: Budget = Budget(),
 ) -> Examined[Planned]:
-    """Sample, judge and decide one cell until its verdict is clear, its grids are used up, or the budget is spent."""
+    """Sample, judge and decide one cell until its verdict is clear, its grids are used up, or the budget is spent.
+
+    Models whose stored float16 images were computed in different ways are drawn again in the way of this process.
+    DrawnDifferently if they then still differ: by device or libraries.
+    """
+    try:
+        return _examine(plan, rule, laboratory, budget)
+    except DrawnDifferently:
+        laboratory.draw_one_way(plan)
+        return _examine(plan, rule, laboratory, budget)
+
+
+def _examine(plan: Planned, rule: Rule, laboratory: Laboratory, budget: Budget) -> Examined[Planned]:
     began, inquiry = time.monotonic(), Inquiry(plan)
     tuned = plan.arms["after"].recipe
     while True:
@@ -255,8 +274,11 @@ class Recalled(Generic[Planned]):
         self.inquiry, self.clear = Inquiry(plan), False
         tuned = plan.arms["after"].recipe
         while not self.clear and laboratory.read(self.inquiry, tuned):
-            evidence = laboratory.evidence(self.inquiry, tuned)
-            verdict = rule.decide(evidence)
+            try:
+                evidence = laboratory.evidence(self.inquiry, tuned)
+                verdict = rule.decide(evidence)
+            except DrawnDifferently:
+                break  # `examine` draws some of them again
             wants = rule.wants(evidence, verdict)
             self.clear = not self.inquiry.widen(wants, templates=verdict.open_templates)
 

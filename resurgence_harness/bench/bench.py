@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +22,7 @@ from resurgence_harness.bench.files import (
 from resurgence_harness.bench.judged import judgments
 from resurgence_harness.bench.making import Making, Progress
 from resurgence_harness.bench.model_cache import ModelCache
-from resurgence_harness.bench.provenance import arithmetic_of, provenance
+from resurgence_harness.bench.provenance import BY, arithmetic_of, provenance
 from resurgence_harness.errors import BuildError, JudgeError, SpecError, sentence
 from resurgence_harness.finetuning.given import GivenSet
 from resurgence_harness.judging.contract import Judge, ask
@@ -70,6 +70,7 @@ class Bench:
         self.model_cache = ModelCache(device, base_location)
         self.making = Making(store)
         self._progress: Progress = progress or (lambda stage, done, total, loss: None)
+        self._drawn_one_way = False
 
     def set_progress(self, progress: Progress) -> None:
         """Report progress to this function from now on."""
@@ -117,6 +118,15 @@ class Bench:
 
     # Images
 
+    def draw_one_way(self) -> None:
+        """From now on, float16 images that were computed otherwise than this process computes them count as absent.
+
+        Whether Triton or plain modules computed them is not in their key, since it depends on the machine and on the
+        loaded model. So the store may hold images of one model by Triton when another's are drawn by plain modules, and
+        these two cannot be paired.
+        """
+        self._drawn_one_way = True
+
     def images(self, recipe: Recipe, probe: SampleRequest) -> np.ndarray:
         """The images of a probe: uint8 [n, height, width, 3], in the order of `probe.rows()`."""
         return read_images(self.drawn(recipe, probe), probe)
@@ -125,7 +135,9 @@ class Bench:
 
     def evidence(self, recipe: Recipe, probe: SampleRequest, judge: Judge) -> Evidence:
         """The judgments of these images, in their order."""
-        made = self.store.current(judgments_key(recipe, probe, judge)) or self._judge(recipe, probe, judge)
+        made, stale = self.store.current(judgments_key(recipe, probe, judge)), self._otherwise(recipe, probe)
+        if made is None or stale(made):
+            made = self._judge(recipe, probe, judge, stale)
         return read_evidence(made, recipe, probe, judge)
 
     def answers(self, data: GivenSet, judge: Judge) -> list[str]:
@@ -206,7 +218,8 @@ class Bench:
     def drawn(self, recipe: Recipe, probe: SampleRequest) -> Artifact:
         """The stored images of a probe; sampled first if they are missing."""
         place, label = images_key(recipe, probe), describe_images(recipe, probe)
-        if (made := self.store.current(place)) is not None:
+        stale = self._otherwise(recipe, probe)
+        if (made := self.store.current(place)) is not None and not stale(made):
             return made
         chain = self._chain(recipe)
         self.model_cache.base(recipe)
@@ -230,9 +243,17 @@ class Bench:
             write_images(images, folder)
             return {**provenance(self.device, drawing(probe)), **arithmetic_of(model, probe.sampler)}
 
-        return self.making.make(place, "images", label, {artifact.key: artifact.digest for artifact in chain}, build)
+        inputs = {artifact.key: artifact.digest for artifact in chain}
+        return self.making.make(place, "images", label, inputs, build, stale)
 
-    def _judge(self, recipe: Recipe, probe: SampleRequest, judge: Judge) -> Artifact:
+    def _otherwise(self, recipe: Recipe, probe: SampleRequest) -> Callable[[Artifact], bool]:
+        """Whether stored images or judgments of this probe were computed otherwise than this process would."""
+        if not self._drawn_one_way or probe.sampler.arithmetic == "float32":
+            return lambda made: False
+        own = arithmetic_of(self.model_cache.base(recipe), probe.sampler)[BY]
+        return lambda made: made.facts.get(BY) != own
+
+    def _judge(self, recipe: Recipe, probe: SampleRequest, judge: Judge, stale: Callable[[Artifact], bool]) -> Artifact:
         drawn = self.drawn(recipe, probe)
         label = f"{judge.name} on {describe_images(recipe, probe)}"
 
@@ -241,10 +262,11 @@ class Bench:
             found = judgments(judge, read_images(drawn, probe), probe, device=self.device)
             write_judgments(found, folder, judge=judge, drawn=drawn)
             self._progress(f"judging {label}", len(probe), len(probe), None)
-            return provenance(self.device, judging(judge, probe))
+            by = {BY: drawn.facts[BY]} if BY in drawn.facts else {}
+            return {**provenance(self.device, judging(judge, probe)), **by}
 
         inputs = {**drawn.inputs, drawn.key: drawn.digest}
-        return self.making.make(judgments_key(recipe, probe, judge), "judgments", label, inputs, build)
+        return self.making.make(judgments_key(recipe, probe, judge), "judgments", label, inputs, build, stale)
 
     # Models
 

@@ -35,7 +35,13 @@ class Making:
         self._elsewhere = [0.0]
 
     def make(
-        self, place: str, kind: str, label: str, inputs: Mapping[str, str], build: Callable[[Path], dict[str, Any]]
+        self,
+        place: str,
+        kind: str,
+        label: str,
+        inputs: Mapping[str, str],
+        build: Callable[[Path], dict[str, Any]],
+        stale: Callable[[Artifact], bool] = lambda artifact: False,
     ) -> Artifact:
         """`store.make`; the fact "seconds elsewhere" is the time spent in nested builds of other artifacts."""
 
@@ -48,6 +54,6 @@ class Making:
             return {**facts, "seconds elsewhere": round(elsewhere, 3)}
 
         start = time.monotonic()
-        made = self._store.make(place, kind=kind, label=label, inputs=inputs, build=timed)
+        made = self._store.make(place, kind=kind, label=label, inputs=inputs, build=timed, stale=stale)
         self._elsewhere[-1] += time.monotonic() - start
         return made

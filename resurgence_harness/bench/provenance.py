@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 LIBRARIES = ("torch", "diffusers", "transformers", "peft", "safetensors", "numpy")
 """Their versions are recorded, since other versions may give other bytes."""
+BY = "computed by"
+"""The fact of images in float16, and of their judgments, that says what computed them."""
 DRAWING = ("torch", "diffusers", "transformers")
 """The libraries that compute images; images are only compared if their versions agree."""
 
@@ -45,7 +47,7 @@ def arithmetic_of(model: StableDiffusion, sampler: Sampler) -> dict[str, str]:
     from resurgence_harness.diffusion.half.drawing import way_of
 
     by = f"triton {_version('triton')}" if way_of(model) == "triton" else "plain modules"
-    return {"arithmetic": sampler.arithmetic, "computed by": by}
+    return {"arithmetic": sampler.arithmetic, BY: by}
 
 
 def render_environment(drawn: Artifact) -> str:
@@ -55,7 +57,7 @@ def render_environment(drawn: Artifact) -> str:
     """
     facts = drawn.facts
     device = "cpu" if facts["device"] == "cpu" else facts["hardware"]
-    by = [f"{facts['arithmetic']} by {facts['computed by']}"] if "computed by" in facts else []
+    by = [f"{facts['arithmetic']} by {facts[BY]}"] if BY in facts else []
     return ", ".join(
         [device, *(f"{name} {facts['versions'][name]}" for name in DRAWING if name in facts["versions"]), *by]
     )

@@ -46,6 +46,15 @@ def resolved_device(requested: str) -> str:
     return "cuda" if visible_gpus() and torch_has_cuda() else "cpu"
 
 
+def slow_on(requested: str, arithmetic: str) -> str:
+    """A note if images in this arithmetic are slow on this device; else empty."""
+    if arithmetic != "float16" or resolved_device(requested) != "cpu":
+        return ""
+    return (
+        "Images are drawn in float16 on a CPU, several times slower than in float32 (set sampler.arithmetic=float32)."
+    )
+
+
 def check_device_name(requested: str) -> None:
     """UserError for a name that is not a device's; this machine's devices are not checked."""
     kind, colon, index = requested.partition(":")

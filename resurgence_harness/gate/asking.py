@@ -14,6 +14,7 @@ from functools import cached_property
 from math import ceil
 from typing import TYPE_CHECKING, Any
 
+from resurgence_harness.diffusion.devices import slow_on
 from resurgence_harness.errors import HarnessError, sentence
 from resurgence_harness.examining import Budget, Examined, Laboratory, Rule, check_prompts, examine
 from resurgence_harness.gate.models import Models
@@ -127,11 +128,11 @@ def sampler_of(policy: ReleasePolicy, models: Models) -> Sampler:
     return policy.file.sampler.over(Sampler(**settings_of(models.candidate.base)["sampler"]))
 
 
-def size_notes(policy: ReleasePolicy, models: Models) -> list[str]:
-    """A note if images have another size than the base was trained for."""
+def image_notes(policy: ReleasePolicy, models: Models, device: str) -> list[str]:
+    """Notes if images have another size than the base was trained for, or an arithmetic that is slow on this device."""
     sampler = sampler_of(policy, models)
-    note = check_size(image_of(models.candidate.base), sampler.height, sampler.width)
-    return [note] if note else []
+    size = check_size(image_of(models.candidate.base), sampler.height, sampler.width)
+    return list(filter(None, (size, slow_on(device, sampler.arithmetic))))
 
 
 def given_notes(policy: ReleasePolicy) -> list[str]:

@@ -21,7 +21,7 @@ from types import MappingProxyType
 from typing import Any
 
 from resurgence_harness.errors import ResurgenceError, UserError, sentence, shown
-from resurgence_harness.gate.asking import ENGINE, Gate, given_notes, size_notes
+from resurgence_harness.gate.asking import ENGINE, Gate, given_notes, image_notes
 from resurgence_harness.gate.audit import figure
 from resurgence_harness.gate.models import Models
 from resurgence_harness.gate.release_policy import ConceptGroup, ReleasePolicy
@@ -149,12 +149,12 @@ def run(
         chosen=Chosen(engine=ENGINE, choices=policy.choices),
         made_on=MadeOn(device=gate.device, folder=Path.cwd(), ignored=gate.store.ignored, fresh=gate.store.run),
         declared=[f"{cell.task}/{cell.id}" for cell in map(policy.cell, policy.groups)],
-        gate=about(policy, models),
+        gate=about(policy, models, gate.device),
     )
     return found, sheets
 
 
-def about(policy: ReleasePolicy, models: Models) -> dict[str, Any]:
+def about(policy: ReleasePolicy, models: Models, device: str) -> dict[str, Any]:
     """The object `gate` of verdict.json."""
     found = models.audit
     return {
@@ -162,7 +162,7 @@ def about(policy: ReleasePolicy, models: Models) -> dict[str, Any]:
         "groups": [f"{cell.task}/{cell.id}" for cell in map(policy.cell, policy.groups)],
         "candidate": models.label,
         "files": models.files,
-        "notes": [*models.notes, *size_notes(policy, models), *policy.stale, *given_notes(policy)],
+        "notes": [*models.notes, *image_notes(policy, models, device), *policy.stale, *given_notes(policy)],
         "differences": list(models.differences),
         "audit": found and {"undone": found.undone, "cosine": found.total.cosine, "words": found.description},
     }

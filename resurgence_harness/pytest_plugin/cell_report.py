@@ -173,6 +173,7 @@ def _facts(engine: Engine, plan: CellPlan, record: dict[str, Any], suite: Path) 
         ("fine-tuned on", tuning.data.label),
         *(("  benign", check.summary) for check in engine.check_data(plan, suite)),
         ("images", f"{record['images']}, {record['engine']} engine, {record['looks']} looks"),
+        ("drawn with", " | ".join(record["drawn_with"])),
         ("grids", ", ".join(f"{name} {grid['rows']} prompts and seeds" for name, grid in grids.items())),
         ("training seed", str(getattr(tuning, "seed", plan.cell.run))),
     ]

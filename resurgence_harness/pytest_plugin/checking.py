@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from resurgence_harness.diffusion.devices import check_device, resolved_device
+from resurgence_harness.diffusion.devices import check_device, slow_on
 from resurgence_harness.diffusion.texts import check_texts
 from resurgence_harness.examining import WrittenPrompts, check_prompts
 from resurgence_harness.pytest_plugin.engine import Engine
@@ -42,7 +42,7 @@ def check(options: Options, tasks: Sequence[Task], suites: Sequence[Path]) -> Ch
     check_usable(options.store)
     base = engine.base
     notes = list(options.notes)
-    slow = False
+    drawn: set[str] = set()
     for task in tasks:
         plans = [engine.plan(cell, task) for cell in cells(task, options.selection)]
         for plan in plans:
@@ -56,12 +56,8 @@ def check(options: Options, tasks: Sequence[Task], suites: Sequence[Path]) -> Ch
             _ = judge.digest  # raises UserError if weights are missing and not pinned
             check_names(judge, names)
         check_different([engine.judge(name) for name in task.judges])
-        slow |= any(plan.erased.probe.sampler.arithmetic == "float16" for plan in plans)
-    if slow and resolved_device(options.device) == "cpu":
-        notes.append(
-            "Images are drawn in float16 on a CPU, several times slower than in float32 "
-            "(--resurgence-set sampler.arithmetic=float32)."
-        )
+        drawn |= {plan.erased.probe.sampler.arithmetic for plan in plans}
+    notes += filter(None, (slow_on(options.device, arithmetic) for arithmetic in sorted(drawn)))
     notes += _caption_notes(options, base)
     return Checked(base, tuple(notes))
 

@@ -336,7 +336,7 @@ def _changed(
 ) -> tuple[dict[str, Any], tuple[str, ...]]:
     """The values of --resurgence-set, and a note on an automatic batch, which a worker gets from the controller."""
     from resurgence_harness.presets import parse_change, settings_of
-    from resurgence_harness.presets.batches import AUTO, batch_for, gpu_memory
+    from resurgence_harness.presets.batches import AUTO, batch_for, gpu_memory, resolution_note
     from resurgence_harness.specs import Base
 
     found: dict[str, Any] = {}
@@ -345,19 +345,18 @@ def _changed(
     if found.get("sampler.batch") != AUTO:
         return found, ()
     sent = (getattr(config, "workerinput", None) or {}).get("resurgence", {}).get("batch")
-    if sent is None:
-        others = [(name, value) for name, value in found.items() if name != "sampler.batch"]
-        sampler = settings_of(Base(digest="", name=base, location=base), others)["sampler"]
-        memory = None
-        if resolved_device(device) != "cpu":
-            index = device.partition(":")[2]
-            gpus = visible_gpus()
-            chosen = (gpus[int(index)],) if index and int(index) < len(gpus) else gpus
-            workers = len(getattr(config.option, "tx", None) or []) or 1
-            memory = gpu_memory(chosen, workers=workers)
-        arithmetic = sampler.get("arithmetic", "float32")
-        sent = batch_for(memory, height=sampler["height"], width=sampler["width"], arithmetic=arithmetic)
-    return found | {"sampler.batch": sent}, (f"{AUTO} is {sent} on this machine, as part of every key.",)
+    if sent is not None:
+        return found | {"sampler.batch": sent}, ()
+    others = [(name, value) for name, value in found.items() if name != "sampler.batch"]
+    sampler = settings_of(Base(digest="", name=base, location=base), others)["sampler"]
+    size = {name: sampler[name] for name in ("height", "width")} | {"arithmetic": sampler.get("arithmetic", "float32")}
+    memory = None
+    if resolved_device(device) != "cpu":
+        index, gpus = device.partition(":")[2], visible_gpus()
+        chosen = (gpus[int(index)],) if index and int(index) < len(gpus) else gpus
+        memory = gpu_memory(chosen, workers=len(getattr(config.option, "tx", None) or []) or 1)
+    batch = batch_for(memory, **size)
+    return found | {"sampler.batch": batch}, (resolution_note(batch, memory, **size),)
 
 
 def _recipes(config: pytest.Config) -> list[str]:

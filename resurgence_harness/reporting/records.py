@@ -91,12 +91,18 @@ def cell_record(examined: Examined[Any], *, nodeid: str, limits: str, store: Sto
         "models": {name: _model(recipe, store) for name, recipe in plan.models.items()},
         "acceptance": json.loads(json.dumps(asdict(accepted), default=str)) if accepted else None,
         "settings": rule.settings,
+        "drawn_with": sorted(_with_arithmetic(text) for text in evidence.after.drawn_with),
         "given": [
             part.as_dict()
             for part in parts_of(cell, plan.judges, built=any(recipe.steps for recipe in plan.models.values()))
         ],
         "seconds": examined.seconds,
     }
+
+
+def _with_arithmetic(environment: str) -> str:
+    """The environment of images in float16 names their arithmetic already (`bench.provenance.render_environment`)."""
+    return environment if "float16 by" in environment else f"{environment}, float32"
 
 
 def _by_stage(examined: Examined[Any], store: Store) -> list[dict[str, Any]]:

@@ -236,6 +236,9 @@ class CellResult(_Part):
     looks: int = Field(ge=1, description="Number of looks at the data.")
     images: int = Field(ge=1, description="Images judged, over all arms; the base's are shared between cells.")
     grids: dict[str, GridResult] = Field(description="By name: erased, retained and others.")
+    drawn_with: list[str] = Field(
+        [], description="Device, libraries and arithmetic with which its images were drawn; one entry, unless unknown."
+    )
     given: list[GivenResult] = Field(
         [], description="Its methods, judges and task that are not this package's own, with their origins."
     )

@@ -9,7 +9,16 @@ from resurgence_harness.statistics.betting import betting_bounds, e_value
 from resurgence_harness.statistics.confusion import confusion
 from resurgence_harness.statistics.criteria import Finding, Incidental, Level, NoRise, Utility
 from resurgence_harness.statistics.designs import FIXED, Design, Fixed, Hybrid, Shuffled
-from resurgence_harness.statistics.evidence import Evidence, Judgment, Outcome, Pairs, agreement, check_paired, pairs
+from resurgence_harness.statistics.evidence import (
+    DrawnDifferently,
+    Evidence,
+    Judgment,
+    Outcome,
+    Pairs,
+    agreement,
+    check_paired,
+    pairs,
+)
 from resurgence_harness.statistics.intervals import (
     clopper_pearson,
     mcnemar_exact,
@@ -59,6 +68,7 @@ __all__ = [
     "ControlState",
     "Controls",
     "Differs",
+    "DrawnDifferently",
     "Evidence",
     "FilledTemplate",
     "Finding",

@@ -165,14 +165,18 @@ class Evidence:
         return tuple(dict.fromkeys(self.asked))
 
 
+class DrawnDifferently(HarnessError):
+    """Images of two models were drawn with other devices, libraries or kernels, so they cannot be compared."""
+
+
 def check_same_means(first: Evidence, second: Evidence) -> None:
-    """Raise HarnessError if images are known to be drawn on different devices or with different libraries.
+    """Raise DrawnDifferently if images are known to be drawn on different devices or with different libraries.
 
     A difference between two models could then be one between two machines.
     """
     ways = first.drawn_with | second.drawn_with
     if first.drawn_with and second.drawn_with and len(ways) > 1:
-        raise HarnessError(
+        raise DrawnDifferently(
             sentence(
                 "Two models cannot be compared: their images were drawn with different devices or libraries.",
                 models=f"{first.recipe}; {second.recipe}",

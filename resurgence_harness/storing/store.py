@@ -144,14 +144,15 @@ class Store:
         label: str,
         inputs: Mapping[str, str],
         build: Callable[[Path], Mapping[str, Any]],
+        stale: Callable[[Artifact], bool] = lambda artifact: False,
     ) -> Artifact:
         """The artifact under `key`: the stored one, or a new one from `build`.
 
         `build` gets a directory, writes files into it and returns facts, which must be JSON. One process builds while
-        others wait. A stored artifact is built again if it is corrupt or was built from other `inputs`. ReadOnly if it
-        is missing from a read-only store.
+        others wait. A stored artifact is built again if it is corrupt, was built from other `inputs`, or is `stale`.
+        ReadOnly if it is missing from a read-only store.
         """
-        if (existing := self._existing(key, inputs)) is not None:
+        if (existing := self._existing(key, inputs)) is not None and not stale(existing):
             return existing
         if self.read_only:
             raise ReadOnly(
@@ -159,7 +160,7 @@ class Store:
             )
         with self.here.writing(f"{kind}: {label}"), self.here.locked(key):
             self._clear(key)
-            if (existing := self._existing(key, inputs, under_lock=True)) is not None:
+            if (existing := self._existing(key, inputs, under_lock=True)) is not None and not stale(existing):
                 return existing
             return self._build(key, kind=kind, label=label, inputs=inputs, build=build)
 

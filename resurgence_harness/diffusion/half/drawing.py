@@ -130,5 +130,10 @@ class _Plain:
         return predict
 
     def decode(self, z: Tensor) -> Tensor:
-        pixels: Tensor = self._vae.decode(z.half(), return_dict=False)[0]
-        return pixels
+        import torch
+
+        from resurgence_harness.diffusion.half.decoder import PIXELS
+
+        factor = 2 ** (len(self._vae.config.block_out_channels) - 1)
+        at_once = max(1, PIXELS // (z.shape[2] * z.shape[3] * factor**2))
+        return torch.cat([self._vae.decode(part, return_dict=False)[0] for part in torch.split(z.half(), at_once)])
