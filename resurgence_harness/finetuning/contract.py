@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 from resurgence_harness.diffusion import moves
 from resurgence_harness.diffusion.examples import Examples, Noised, noised
 from resurgence_harness.diffusion.parameters import Parameters, selected
-from resurgence_harness.diffusion.ranges import at_least, check_trained_in, positive, whole
+from resurgence_harness.diffusion.ranges import at_least, positive, whole
 from resurgence_harness.diffusion.training import batches, descend, gradients, passes
 from resurgence_harness.errors import SpecError, sentence
 from resurgence_harness.finetuning.augmenting import Flip, NoFlip, RandomFlip
@@ -39,7 +39,7 @@ from resurgence_harness.finetuning.benign import BenignSet, examples
 from resurgence_harness.finetuning.given import GivenSet, given_examples
 from resurgence_harness.finetuning.schedules import Constant, Schedule
 from resurgence_harness.finetuning.weighting import MinSNR, Unweighted, Weighting
-from resurgence_harness.specs import ADDED, Arithmetic, Step, not_in_key
+from resurgence_harness.specs import ADDED, Arithmetic, Step, check_arithmetic, not_in_key
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
@@ -85,7 +85,7 @@ class FineTuning(Step, ABC):
 
     def __post_init__(self) -> None:
         """SpecError for values out of range."""
-        check_trained_in(type(self).__name__, self.arithmetic)
+        check_arithmetic(type(self).__name__, self.arithmetic)
         whole(type(self).__name__, 1, steps=self.steps, batch=self.batch)
         whole(type(self).__name__, 0, seed=self.seed)
         positive(type(self).__name__, learning_rate=self.learning_rate)

@@ -32,9 +32,9 @@ from typing import TYPE_CHECKING, ClassVar, final
 
 from resurgence_harness.diffusion import moves
 from resurgence_harness.diffusion.parameters import CrossAttention, Parameters, selected
-from resurgence_harness.diffusion.ranges import at_least, check_trained_in, positive, whole
+from resurgence_harness.diffusion.ranges import at_least, positive, whole
 from resurgence_harness.diffusion.training import batches, descend, gradients
-from resurgence_harness.specs import ADDED, Arithmetic, Concept
+from resurgence_harness.specs import ADDED, Arithmetic, Concept, check_arithmetic
 from resurgence_harness.unlearning.contract import Unlearning, check_concepts, check_templates
 from resurgence_harness.unlearning.trajectories import Trajectories, draw
 
@@ -82,7 +82,7 @@ class ESD(Unlearning):
 
     def __post_init__(self) -> None:
         """SpecError for empty or repeated sets and values out of range."""
-        check_trained_in("ESD", self.arithmetic)
+        check_arithmetic("ESD", self.arithmetic)
         check_concepts("ESD", self.concepts)
         check_templates("ESD", self.templates)
         at_least("ESD", 0, away=self.away, guidance=self.guidance)

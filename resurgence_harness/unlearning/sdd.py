@@ -35,10 +35,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, final
 
 from resurgence_harness.diffusion import moves
 from resurgence_harness.diffusion.parameters import CrossAttention, Parameters, selected
-from resurgence_harness.diffusion.ranges import at_least, check_trained_in, positive, whole
+from resurgence_harness.diffusion.ranges import at_least, positive, whole
 from resurgence_harness.diffusion.training import descend, gradients
 from resurgence_harness.errors import SpecError, sentence
-from resurgence_harness.specs import ADDED, Arithmetic, Concept
+from resurgence_harness.specs import ADDED, Arithmetic, Concept, check_arithmetic
 from resurgence_harness.unlearning.contract import Unlearning, check_concepts, check_templates
 from resurgence_harness.unlearning.trajectories import Trajectories, draw
 
@@ -117,7 +117,7 @@ class SDD(Unlearning):
 
     def __post_init__(self) -> None:
         """SpecError for empty or repeated sets and values out of range."""
-        check_trained_in("SDD", self.arithmetic)
+        check_arithmetic("SDD", self.arithmetic)
         check_concepts("SDD", self.concepts)
         check_templates("SDD", self.templates)
         at_least("SDD", 0, guidance=self.guidance, ema=self.ema)
