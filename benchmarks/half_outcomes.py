@@ -60,7 +60,9 @@ def wanted(cells: Sequence[str], runs: int) -> Iterator[tuple[str, int, str]]:
                 yield cell, run, arithmetic
 
 
-def measured(bench: Any, base: Any, name: str, run: int, arithmetic: str, changed: Sequence[Any]) -> dict[str, Any]:
+def measured(
+    bench: Any, base: Any, name: str, run: int, arithmetic: str, *, seeds: int | None, changed: Sequence[Any]
+) -> dict[str, Any]:
     """One row."""
     from resurgence_harness.judging import judge_by_name
     from resurgence_harness.selection import Selection, plan_cell
@@ -70,7 +72,7 @@ def measured(bench: Any, base: Any, name: str, run: int, arithmetic: str, change
     began = time.monotonic()
     method, count, finetuning = name.split("-")
     own = [(f"{step}.arithmetic", arithmetic) for step in (method, finetuning)]
-    selection = Selection(changed=(*changed, *own))
+    selection = Selection(seeds=seeds, changed=(*changed, *own))
     cell = Cell(task="celebrity", method=method, count=int(count), finetuning=finetuning, run=run)
     plan, judge = plan_cell(cell, base, task=CELEBRITY, selection=selection), judge_by_name(CELEBRITY.judges[0])
     row: dict[str, Any] = {"cell": name, "run": run, "arithmetic": arithmetic}
@@ -123,6 +125,7 @@ def main(given: Sequence[str] | None = None) -> int:
     parser.add_argument("--to", type=Path, required=True, help="the table")
     parser.add_argument("--cells", default=CELLS, help=f"METHOD-COUNT-FINETUNING, …; {CELLS} by default")
     parser.add_argument("--runs", type=int, default=5, help="training seeds, 5 by default")
+    parser.add_argument("--seeds", type=int, help="image seeds a prompt; the suite's by default")
     parser.add_argument("--store", type=Path, help="where artifacts are kept; a temporary folder by default")
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--minutes", type=float, default=1e9, help="start no row after so many")
@@ -151,7 +154,9 @@ def main(given: Sequence[str] | None = None) -> int:
             if time.monotonic() - began > 60 * args.minutes:
                 print("Rows are left: call again with the same table.")
                 return LEFT
-            row = measured(bench, base, cell, run, arithmetic, changed) | {"commit": args.commit}
+            row = measured(bench, base, cell, run, arithmetic, seeds=args.seeds, changed=changed) | {
+                "commit": args.commit
+            }
             append(args.to, row)
             print(", ".join(f"{name} {row[name]}" for name in ("cell", "run", "arithmetic", "seconds")), flush=True)
     return 0

@@ -18,7 +18,7 @@ def test_rows_of_both_arithmetics_are_measured_once(
 ) -> None:
     """The trainings alone differ; a second call measures nothing."""
     table = tmp_path / "outcomes.csv"
-    command = ["--to", str(table), "--cells", "esd-1-lora", "--runs", "1", "--device", "cpu"]
+    command = ["--to", str(table), "--cells", "esd-1-lora", "--runs", "1", "--device", "cpu", "--seeds", "1"]
     command += [part for one in FEW for part in ("--set", one)]
 
     assert half_outcomes.main([*command, "--minutes", "-1"]) == half_outcomes.LEFT
@@ -36,7 +36,7 @@ def test_rows_of_both_arithmetics_are_measured_once(
     for rate in half_outcomes.RATES:
         assert rows[0][f"{rate} images"] == rows[1][f"{rate} images"] != "0"
 
-    monkeypatch.setattr(half_outcomes, "measured", lambda *_: pytest.fail("a known row is measured again"))
+    monkeypatch.setattr(half_outcomes, "measured", lambda *_, **__: pytest.fail("a known row is measured again"))
     assert half_outcomes.main(command) == 0
     assert half_outcomes.main(["--to", str(table), "--compare"]) == 0
     assert capsys.readouterr().out.count("fewer than two training seeds") == len(half_outcomes.RATES)
