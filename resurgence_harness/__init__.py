@@ -18,11 +18,13 @@ __version__ = "0.1.0"
 
 _PLACES = {
     "CellResult": "resurgence_harness.reporting.verdict_json",
+    "Comparison": "resurgence_harness.library",
     "HarnessError": "resurgence_harness.errors",
     "Policy": "resurgence_harness.statistics",
     "Recipe": "resurgence_harness.specs",
     "Results": "resurgence_harness.library",
     "UserError": "resurgence_harness.errors",
+    "compare": "resurgence_harness.library",
     "examine": "resurgence_harness.library",
     "gate": "",  # the package of this name, which can be called
     "load": "resurgence_harness.library",

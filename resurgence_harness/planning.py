@@ -334,6 +334,13 @@ def _kind_of(device: object) -> str:
     return str(device).split(":")[0]
 
 
+def version_of(judge: JudgeSpec) -> str:
+    """Version and weights of a judge as text, different for judges whose judgments have different keys."""
+    origin = in_key(type(judge))
+    source = "" if origin is None else f", from {key('origin', origin)[:12]}"
+    return f"version {judge.version}, weights {judge.digest[:12]}{source}"
+
+
 def _named(judge: JudgeSpec) -> dict[str, object]:
     own: dict[str, object] = {"name": judge.name, "version": judge.version, "digest": judge.digest}
     origin = in_key(type(judge))

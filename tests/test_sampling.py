@@ -9,11 +9,15 @@ import numpy as np
 import pytest
 import torch
 
+from resurgence_harness.bench import Bench
 from resurgence_harness.diffusion import moves
+from resurgence_harness.diffusion.base_files import digest_of
+from resurgence_harness.diffusion.half.drawing import Halves
 from resurgence_harness.diffusion.model import StableDiffusion, tensors
 from resurgence_harness.errors import BuildError, SpecError, UserError
-from resurgence_harness.sampling import sample
-from resurgence_harness.specs import Probe, Prompt, Sampler
+from resurgence_harness.sampling import NotInFloat16, sample
+from resurgence_harness.specs import Base, Probe, Prompt, Recipe, Sampler
+from resurgence_harness.storing import Store
 from tests.tiny import save_tiny_stable_diffusion
 
 pytestmark = pytest.mark.slow
@@ -138,3 +142,37 @@ def test_a_model_that_draws_nothing_is_an_error(model: StableDiffusion) -> None:
 
     with pytest.raises(BuildError, match="draws NaN or infinity"):
         sample(broken, PROBE)
+
+
+HALF = replace(PROBE, sampler=replace(PROBE.sampler, arithmetic="float16"))
+
+
+def test_float16_draws_the_same_images_but_for_rounding(model: StableDiffusion, images: np.ndarray) -> None:
+    """On a CPU, too: other bytes than float32's, ten times nearer to them than other seeds are, the same every time."""
+    halves = Halves()
+    drawn = sample(model, HALF, halves=halves)
+    other = model.copy()
+    tensors(other)["unet.conv_out.weight"].mul_(1.5)
+    changed = sample(other, HALF, halves=halves)
+
+    assert not np.array_equal(drawn, images)
+    apart = np.abs(images[0].astype(float) - images[1]).mean()
+    assert np.abs(images.astype(float) - drawn).mean() < apart / 10
+    assert np.array_equal(sample(model, HALF, halves=halves), drawn) and not np.array_equal(changed, drawn)
+    assert np.array_equal(sample(other, HALF), changed)
+
+
+def test_what_float16_cannot_hold_is_a_sentence(base: Path, tmp_path: Path) -> None:
+    """Weights of a million: float32 draws on; float16 ends, never falling back, and says what to set."""
+    model = StableDiffusion.load(base)
+    tensors(model)["unet.conv_out.weight"].fill_(1e6)
+    sample(model, replace(PROBE, seeds=(1,)))
+    with pytest.raises(NotInFloat16, match=r"in float16, so there is no image(.|\n)*sampler\.arithmetic=float32"):
+        sample(model, replace(HALF, seeds=(1,)))
+
+    model.pipeline().save_pretrained(tmp_path / "large")
+    large = Base(digest=digest_of(tmp_path / "large"), name="large", location=str(tmp_path / "large"))
+    with pytest.raises(UserError, match=r"sampler\.arithmetic=float32"):  # of a base it is the user's choice
+        Bench(Store(tmp_path / "store")).images(Recipe(large), HALF)
+    with pytest.raises(SpecError, match="known"):
+        replace(HALF.sampler, arithmetic="half")  # type: ignore[arg-type]

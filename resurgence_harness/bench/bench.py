@@ -23,7 +23,7 @@ from resurgence_harness.bench.judged import judgments
 from resurgence_harness.bench.making import Making, Progress
 from resurgence_harness.bench.model_cache import ModelCache
 from resurgence_harness.bench.provenance import BY, arithmetic_of, provenance
-from resurgence_harness.errors import BuildError, JudgeError, SpecError, sentence
+from resurgence_harness.errors import BuildError, JudgeError, SpecError, UserError, sentence
 from resurgence_harness.finetuning.given import GivenSet
 from resurgence_harness.judging.contract import Judge, ask
 from resurgence_harness.planning import (
@@ -225,7 +225,7 @@ class Bench:
         self.model_cache.base(recipe)
 
         def build(folder: Path) -> dict[str, Any]:
-            from resurgence_harness.sampling import sample
+            from resurgence_harness.sampling import NotInFloat16, sample
 
             def progress(done: int, total: int) -> None:
                 self._progress(f"drawing {label}", done, total, None)
@@ -238,6 +238,8 @@ class Bench:
             except BuildError as problem:
                 if recipe.steps:
                     raise
+                if isinstance(problem, NotInFloat16):
+                    raise UserError(str(problem)) from None
                 raise draws_nothing(recipe.base, problem) from None
             check_images(images, probe, label=label)
             write_images(images, folder)

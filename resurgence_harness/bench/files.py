@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from resurgence_harness.bench.provenance import render_environment
 from resurgence_harness.errors import BuildError, JudgeError, UserError, sentence, shown
-from resurgence_harness.planning import JudgeSpec
+from resurgence_harness.planning import JudgeSpec, version_of
 from resurgence_harness.specs import Base, Recipe, SampleRequest
 from resurgence_harness.storing import Artifact, content_of
 
@@ -92,6 +92,14 @@ def read_images(artifact: Artifact, probe: SampleRequest) -> np.ndarray:
     return images
 
 
+def read_drawn(artifact: Artifact) -> np.ndarray:
+    """uint8 [n, height, width, 3], in the order drawn, whatever they were requested for."""
+    from safetensors.numpy import load
+
+    images: np.ndarray = load(content_of(artifact, IMAGES))["images"]
+    return images
+
+
 def write_images(images: np.ndarray, folder: Path) -> None:
     """Write uint8 [n, height, width, 3]."""
     import numpy as np
@@ -113,17 +121,24 @@ def write_judgments(found: Sequence[Judgment], folder: Path, *, judge: JudgeSpec
     (folder / JUDGMENTS).write_bytes(json.dumps(content, ensure_ascii=False, allow_nan=False).encode())
 
 
-def read_evidence(artifact: Artifact, recipe: Recipe, probe: SampleRequest, judge: JudgeSpec) -> Evidence:
-    """Stored judgments as evidence; JudgeError if their rows are not those of the probe."""
-    from resurgence_harness.statistics import Evidence, Judgment, Outcome
+class StoredJudgments(NamedTuple):
+    """The content of stored judgments."""
+
+    judge: str
+    judgments: tuple[Judgment, ...]
+    """In the order drawn."""
+    images: str
+    """Digest of the judged images."""
+    drawn_with: str
+    """Device and library versions with which they were drawn."""
+
+
+def read_judgments(artifact: Artifact) -> StoredJudgments:
+    """Stored judgments, whatever they were requested for. Corrupt if a file is not the one that was written."""
+    from resurgence_harness.statistics import Judgment, Outcome
 
     read = json.loads(content_of(artifact, JUDGMENTS))
-    rows, shows = read["judgments"], {answer: tuple(shown) for answer, shown in read["shows"].items()}
-    expected = [(prompt.concept, prompt.text, seed) for prompt, seed in probe.rows()]
-    if [tuple(row[:3]) for row in rows] != expected:
-        raise JudgeError(
-            sentence(f"The judgments of {artifact.label} are not those of the probe's rows.", key=artifact.key)
-        )
+    shows = {answer: tuple(shown) for answer, shown in read["shows"].items()}
     judgments = tuple(
         Judgment(
             concept=concept,
@@ -134,13 +149,28 @@ def read_evidence(artifact: Artifact, recipe: Recipe, probe: SampleRequest, judg
             answer=answer,
             shows=shows.get(answer),
         )
-        for concept, prompt, seed, outcome, score, answer in rows
+        for concept, prompt, seed, outcome, score, answer in read["judgments"]
     )
+    return StoredJudgments(read["judge"], judgments, read["images"], read["drawn with"])
+
+
+def read_evidence(artifact: Artifact, recipe: Recipe, probe: SampleRequest, judge: JudgeSpec) -> Evidence:
+    """Stored judgments as evidence; JudgeError if their rows are not those of the probe."""
+    from resurgence_harness.statistics import Evidence
+
+    read = read_judgments(artifact)
+    expected = [(prompt.concept, prompt.text, seed) for prompt, seed in probe.rows()]
+    if [(one.concept, one.prompt, one.seed) for one in read.judgments] != expected:
+        raise JudgeError(
+            sentence(f"The judgments of {artifact.label} are not those of the probe's rows.", key=artifact.key)
+        )
     return Evidence(
-        judgments=judgments,
+        judgments=read.judgments,
         planned=len(probe),
         recipe=recipe.label,
         judge=judge.name,
-        images=(read["images"],),
-        drawn_with=frozenset([read["drawn with"]]),
+        images=(read.images,),
+        drawn_with=frozenset([read.drawn_with]),
+        stored=(artifact.key,),
+        judge_version=version_of(judge),
     )

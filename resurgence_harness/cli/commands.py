@@ -8,7 +8,21 @@ from typing import Annotated, Any
 import typer
 
 import resurgence_harness
-from resurgence_harness.cli import build, gate, listing, new, paper, plan, report, store, stress, theory, validate
+from resurgence_harness.cli import (
+    build,
+    compare,
+    export,
+    gate,
+    listing,
+    new,
+    paper,
+    plan,
+    report,
+    store,
+    stress,
+    theory,
+    validate,
+)
 from resurgence_harness.process import ExitCode, one_line
 
 app = typer.Typer(
@@ -19,7 +33,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(store.store_app, name="store")
-for part in (gate, stress, plan, build, theory, validate, report, paper, listing, new):
+for part in (gate, compare, export, stress, plan, build, theory, validate, report, paper, listing, new):
     part.register(app)
 
 _Unreadable: Any = typer.BadParameter.__mro__[2]

@@ -2,7 +2,7 @@
 
 resurgence gate --candidate X [--unlearned Y] [--base Z] --task celebrity --concepts erased.txt
 resurgence gate --demo
-resurgence policy init
+resurgence policy init | check FILE… | schema
 resurgence baseline record --from reports/gate/verdict.json --reason … --owner … --expires 2027-06-30
 """
 
@@ -23,7 +23,7 @@ from resurgence_harness.gate import OUT
 from resurgence_harness.process import ExitCode, one_line
 from resurgence_harness.process.unforeseen import keep_in
 
-policy_app = typer.Typer(help="Write a policy file with limits and confidence level.", no_args_is_help=True)
+policy_app = typer.Typer(help="Write and check the policy of a gate.", no_args_is_help=True)
 baseline_app = typer.Typer(help="Record accepted results, for review.", no_args_is_help=True)
 
 Model = Annotated[
@@ -172,10 +172,45 @@ def _demo(out: Path, store: str, device: str) -> ExitCode:
 def policy_init_command(
     to: Annotated[Path, typer.Option("--to", metavar="FILE", help="Where to write it.")] = Path("policy.yaml"),
 ) -> None:
-    """Write a commented policy file; an existing file is not overwritten."""
+    """Write a commented policy file, and its schema for editors beside it; an existing policy is not overwritten."""
+    from resurgence_harness.gate.schemas import SCHEMAS
+    from resurgence_harness.reporting.file_set import write_set
+
     text = (files("resurgence_harness.gate") / "policy-template.yaml").read_text(encoding="utf-8")
     _write_new(to, text)
-    print(f"Written: {to}. Name the erased concepts in it, then: resurgence gate --policy {to} --candidate …")
+    name = SCHEMAS["policy"]
+    write_set(to.parent, {name: (files("resurgence_harness.gate") / name).read_bytes()})
+    print(f"Written: {to}, and {name} for editors.")
+    print(f"Name the erased concepts in it, then: resurgence gate --policy {to} --candidate …")
+
+
+@policy_app.command("check")
+def policy_check_command(
+    paths: Annotated[list[Path], typer.Argument(metavar="FILE…", help="Policies, limits and acceptances files.")],
+) -> None:
+    """Check policies, limits and acceptances without a run, for example before a commit; exit code 4 for a mistake."""
+    from resurgence_harness.gate.schemas import check_file
+
+    wrong = 0
+    for path in paths:
+        try:
+            print(f"{path}: {check_file(path)}")
+        except UserError as error:
+            wrong += 1
+            print(f"resurgence: {error}", file=sys.stderr)
+    raise typer.Exit(ExitCode.USER_ERROR if wrong else ExitCode.DONE)
+
+
+@policy_app.command("schema")
+def policy_schema_command(
+    kind: Annotated[str, typer.Argument(metavar="policy|limits", help="The kind of file.")] = "policy",
+) -> None:
+    """Print the JSON schema of policies, or of limits and acceptances files, for editors."""
+    from resurgence_harness.gate.schemas import SCHEMAS
+
+    if kind not in SCHEMAS:
+        raise UserError(sentence(f"There is no schema {shown(kind)}.", known=", ".join(SCHEMAS), do="Name one."))
+    print((files("resurgence_harness.gate") / SCHEMAS[kind]).read_text(encoding="utf-8"), end="")
 
 
 @baseline_app.command("record")

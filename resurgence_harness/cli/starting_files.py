@@ -216,9 +216,11 @@ or in every suite, as an entry point of your package, in its pyproject.toml:
 Then {use}."""
 
 
+_RUN = "run it, in any folder: pytest --pyargs resurgence_harness.suite --resurgence-task"
+"""A suite of the package, for those who have none yet."""
 START: Mapping[str, str] = {
-    "unlearning": _start("unlearning", "@CLASS@", "@CLASS@", "run: pytest suites/object --resurgence-methods @NAME@"),
+    "unlearning": _start("unlearning", "@CLASS@", "@CLASS@", f"{_RUN} celebrity --resurgence-methods @NAME@"),
     "judge": _start("judge", "@CLASS@", "@CLASS@()", 'name it in a task: judges=("@NAME@",)'),
-    "task": _start("task", "@CONSTANT@", "@CONSTANT@", 'mark a test: @pytest.mark.resurgence(task="@NAME@")'),
+    "task": _start("task", "@CONSTANT@", "@CONSTANT@", f"{_RUN} @NAME@"),
 }
 """Kind → how to register it."""

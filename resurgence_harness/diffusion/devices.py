@@ -50,9 +50,7 @@ def slow_on(requested: str, arithmetic: str) -> str:
     """A note if images in this arithmetic are slow on this device; else empty."""
     if arithmetic != "float16" or resolved_device(requested) != "cpu":
         return ""
-    return (
-        "Images are drawn in float16 on a CPU, several times slower than in float32 (set sampler.arithmetic=float32)."
-    )
+    return "Images are drawn in float16 on a CPU, several times slower than in float32: sampler.arithmetic=float32."
 
 
 def check_device_name(requested: str) -> None:

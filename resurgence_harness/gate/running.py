@@ -3,6 +3,7 @@
     out/verdict.json          every number; its schema is published        out/junit.xml          for any CI
     out/contact-sheet-….jpg   images with answers                          out/summary.md         for a job summary
     out/attestation.json      in-toto test result, unsigned                out/model-card.md      a section and metadata
+    out/eval-results.yaml     for the hub's .eval_results/
     out/audit.svg             how much of the erasure is undone, where there is a base
 
 File names come from this module and from the policy's group names, which are letters, digits and "-"; never from a
@@ -28,12 +29,13 @@ from resurgence_harness.gate.release_policy import ConceptGroup, ReleasePolicy
 from resurgence_harness.process.unforeseen import recorded
 from resurgence_harness.statistics import VerdictKind, exit_code
 
-REPORTS = VERDICT, JUNIT, SUMMARY, ATTESTATION, CARD, AUDIT = (
+REPORTS = VERDICT, JUNIT, SUMMARY, ATTESTATION, CARD, EVALUATION, AUDIT = (
     "verdict.json",
     "junit.xml",
     "summary.md",
     "attestation.json",
     "model-card.md",
+    "eval-results.yaml",
     "audit.svg",
 )
 SHEETS = "contact-sheet-*.jpg"
@@ -175,7 +177,7 @@ def write(
 
     `sheets` are contact sheets by file name. HarnessError if a file cannot be written.
     """
-    from resurgence_harness.reporting import attestation, job_summary, junit, model_card, verdict_json
+    from resurgence_harness.reporting import attestation, eval_results, job_summary, junit, model_card, verdict_json
     from resurgence_harness.reporting.file_set import write_set
 
     files: dict[str, str | bytes] = {
@@ -183,6 +185,7 @@ def write(
         SUMMARY: job_summary.summary(run),
         ATTESTATION: json.dumps(attestation.statement(run), indent=2, ensure_ascii=False) + "\n",
         CARD: model_card.section(run),
+        EVALUATION: eval_results.text(run),
     }
     if models.audit is not None:
         files[AUDIT] = figure(models.audit)

@@ -106,6 +106,22 @@ class Results:
             found.append({**row, "reason": cell["reason"], "images": cell["images"], "seconds": cell["seconds"]})
         return found
 
+    def judgments(self, store: str | None = None) -> list[dict[str, Any]]:
+        """A row per image and judge, as `resurgence export` writes them (docs/compare.md), for `pandas.DataFrame(…)`.
+
+        `store`: where the judgments are; default: a folder `store` beside verdict.json, else the usual store. UserError
+        if some of them are not there.
+        """
+        from resurgence_harness.reporting import judgments_csv
+        from resurgence_harness.reporting.comparing.sides import read_side
+
+        rows, unread = judgments_csv.read(read_side(self.folder, store))
+        if unread:
+            one = unread[0]
+            first = f"The judgments of {one.cell}, {one.arm}, cannot be read."
+            raise UserError(sentence(first, reason=one.why, arms=len(unread), do="Name the run's store."))
+        return rows
+
     def sheets(self, cell: CellResult) -> list[Sheet]:
         """The contact sheets of a cell, the worst images first.
 
@@ -115,7 +131,7 @@ class Results:
             return []
         if self.run.gate is not None:
             file = self.folder / f"contact-sheet-{cell.method}.jpg"
-            open_to_all = not _covered(cell.task) and file.is_file()
+            open_to_all = not covered(cell.task) and file.is_file()
             return [Sheet("base | unlearned | candidate", file.read_bytes())] if open_to_all else []
         found = self._allure.get((cell.task, cell.id), ())
         return [Sheet(title, file.read_bytes()) for title, file in found if file.is_file()]
@@ -190,7 +206,7 @@ class Results:
         return found
 
 
-def _covered(task: str) -> bool:
+def covered(task: str) -> bool:
     """Whether the images of a task are blurred in reports; those of an unknown task are."""
     from resurgence_harness.tasks import TASKS
     from resurgence_harness.tasks.published import PUBLISHED

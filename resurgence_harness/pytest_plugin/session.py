@@ -403,7 +403,7 @@ class Session:
         from resurgence_harness.gate import running
 
         gating = gating_in(self._config)
-        return running.about(gating.policy, gating.models)
+        return running.about(gating.policy, gating.models, self.options.device)
 
     def _write_allure(self, results: Path, run: dict[str, Any]) -> None:
         from resurgence_harness.reporting import allure

@@ -44,12 +44,17 @@ COVER = "These images may be disturbing. Click to see them."
 """Text over a covered picture."""
 
 
-def page(body: str, *, whole: bool = True) -> str:
-    """A complete HTML page, or (not `whole`) a fragment for a frame that already has a head."""
+def page(body: str, *, whole: bool = True, title: str = "", policy: str = "") -> str:
+    """A complete HTML page, or (not `whole`) a fragment for a frame that already has a head.
+
+    `policy`: a content security policy, for a page that is opened by itself; `title` likewise.
+    """
     inside = f'<div class="rh">{body}</div><style>{STYLE}</style>'
     if not whole:
         return inside
-    return f'<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"></head><body>{inside}</body></html>'
+    head = f'<meta http-equiv="Content-Security-Policy" content="{policy}">' if policy else ""
+    head += f"<title>{escape(title)}</title>" if title else ""
+    return f'<!DOCTYPE html><html lang="en"><head><meta charset="utf-8">{head}</head><body>{inside}</body></html>'
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[object]], *, marked: Iterable[int] = (), text: int = 1) -> str:
@@ -77,13 +82,13 @@ def facts(rows: Iterable[tuple[str, object]]) -> str:
     return f"<table>{''.join(lines)}</table>"
 
 
-def picture(content: bytes, *, about: str, covered: bool, kind: str = "image/jpeg") -> str:
-    """A picture inside the page; `covered`: blurred until the reader clicks on it."""
+def picture(content: bytes, *, about: str, covered: bool, kind: str = "image/jpeg", name: str = "asked") -> str:
+    """A picture inside the page; `covered`: blurred until the reader clicks on it. `name`: a unique id on the page."""
     source = f"data:{kind};base64,{base64.b64encode(content).decode()}"
     if not covered:
         return f'<img class="strip" alt="{escape(about)}" src="{source}">'
     return (
-        '<input class="asked" type="checkbox" id="asked"><label class="covered" for="asked">'
+        f'<input class="asked" type="checkbox" id="{name}"><label class="covered" for="{name}">'
         f'<img alt="{escape(about)}" src="{source}"><span>{COVER}</span></label>'
     )
 

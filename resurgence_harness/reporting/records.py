@@ -12,6 +12,7 @@ from resurgence_harness.planning import checkpoint_key
 from resurgence_harness.reporting.given import parts_of
 from resurgence_harness.specs import Recipe
 from resurgence_harness.statistics import Evidence, Rate, accounts, confusion
+from resurgence_harness.statistics.evidence import judgments_digest
 from resurgence_harness.statistics.policies import day_in_utc
 from resurgence_harness.storing import Store
 
@@ -79,6 +80,7 @@ def cell_record(examined: Examined[Any], *, nodeid: str, limits: str, store: Sto
         "images_to_settle": content["images_to_settle"],
         "e_value": content["e_value"],
         "judge": evidence.after.judge,
+        "judgments": _judgments(examined),
         "limits": limits,
         "engine": plan.engine,
         "looks": inquiry.looks,
@@ -103,6 +105,25 @@ def cell_record(examined: Examined[Any], *, nodeid: str, limits: str, store: Sto
 def _with_arithmetic(environment: str) -> str:
     """The environment of images in float16 names their arithmetic already (`bench.provenance.render_environment`)."""
     return environment if "float16 by" in environment else f"{environment}, float32"
+
+
+def _judgments(examined: Examined[Any]) -> list[dict[str, Any]]:
+    """Where the judgments of every arm, and of every intermediate step, are stored."""
+    evidence = examined.evidence
+    arms = [*evidence.arms(), *(evidence.second.arms() if evidence.second is not None else ())]
+    last = max(examined.by_step, default=0)  # its judgments are those of the arm "after"
+    arms += [(f"step {step}", arm) for step, arm in examined.by_step.items() if step != last]
+    return [
+        {
+            "arm": name,
+            "judge": arm.judge,
+            "version": arm.judge_version,
+            "keys": list(arm.stored),
+            "digest": judgments_digest(arm.judgments),
+        }
+        for name, arm in arms
+        if arm.stored
+    ]
 
 
 def _by_stage(examined: Examined[Any], store: Store) -> list[dict[str, Any]]:

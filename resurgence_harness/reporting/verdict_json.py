@@ -25,7 +25,7 @@ SCHEMA_VERSION = 2
 ROUNDING = 1e-6
 """Tolerance between a stored rate and the rate computed from its counts."""
 LARGEST = 200_000_000
-"""Maximum bytes of a verdict.json; a thousand cells take about four million."""
+"""Maximum bytes of a verdict.json; a thousand cells take about six million."""
 SCHEMA_FILE = Path(__file__).with_name("verdict.schema.json")
 """The JSON schema that is shipped with the package."""
 
@@ -127,6 +127,16 @@ class StageResult(_Part):
     )
     drawn: dict[str, tuple[int, int]] = Field(description="Erased concepts that were seen: hits and images.")
     model: ModelResult
+
+
+class JudgedResult(_Part):
+    """The stored judgments of one arm by one judge."""
+
+    arm: str = Field(description="after, retained_after …; template 1 …; step 20 …")
+    judge: str
+    version: str = Field(description="Version and weights of the judge.")
+    keys: list[str] = Field(description="Keys of the judgments in the store, in the order drawn.")
+    digest: str = Field(description="sha256 over every prompted concept, prompt, seed, outcome and answer, in order.")
 
 
 class GridResult(_Part):
@@ -231,6 +241,7 @@ class CellResult(_Part):
     e_value: float = Field(ge=0, description="E-value against: nothing is beyond its limit or accepted ceiling.")
     limits: str = Field(description="sha256 of the limits that were applied.")
     judge: str = Field(description="The judge that decided.")
+    judgments: list[JudgedResult] = Field([], description="Where every arm's judgments are stored; empty in old files.")
     models: dict[str, ModelResult] = Field(description="base, unlearned, tuned and as_parent, as far as they exist.")
     engine: Literal["sequential", "fixed", "hybrid"] = Field(description="How the number of images was decided.")
     looks: int = Field(ge=1, description="Number of looks at the data.")

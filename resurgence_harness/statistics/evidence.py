@@ -7,6 +7,8 @@ them could otherwise pass as safe.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -92,6 +94,10 @@ class Evidence:
     """sha256 of every set of judged images, in the order drawn; empty if not recorded."""
     drawn_with: frozenset[str] = frozenset()
     """Device and library versions with which they were drawn: one text per combination."""
+    stored: tuple[str, ...] = ()
+    """Keys of the stored judgments, in the order drawn; empty if they are not read from one artifact per block."""
+    judge_version: str = ""
+    """Version and weights of the judge, as text."""
 
     def __post_init__(self) -> None:
         facts = {"model": self.recipe, "judge": self.judge, "planned": self.planned, "judged": len(self.judgments)}
@@ -139,6 +145,10 @@ class Evidence:
             design=design,
             images=tuple(digest for part in parts for digest in part.images),
             drawn_with=frozenset[str]().union(*(part.drawn_with for part in parts)),
+            stored=tuple(place for part in parts for place in part.stored)
+            if all(part.stored for part in parts)
+            else (),
+            judge_version=first.judge_version,
         )
 
     def __len__(self) -> int:
@@ -167,6 +177,12 @@ class Evidence:
 
 class DrawnDifferently(HarnessError):
     """Images of two models were drawn with other devices, libraries or kernels, so they cannot be compared."""
+
+
+def judgments_digest(judgments: Sequence[Judgment]) -> str:
+    """sha256 over what was judged and decided, in the order drawn: a record of judgments that can be checked."""
+    rows = [[one.concept, one.prompt, one.seed, one.outcome.value, one.answer] for one in judgments]
+    return hashlib.sha256(json.dumps(rows, ensure_ascii=True).encode()).hexdigest()
 
 
 def check_same_means(first: Evidence, second: Evidence) -> None:

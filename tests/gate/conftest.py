@@ -27,8 +27,10 @@ version: 1
 task: tiny
 concepts: {{erased: [cleo marsh, finn marsh]}}
 seeds: {SEEDS}
+limits: {{level: 0.3, delta: 0.3, delta_u: 0.3, incidental: 0.3}}
 sampler: {{steps: 2, guidance: 7.5, batch: 32}}
 """
+"""Limits so wide that a clear answer takes few images; a test that is about limits writes its own."""
 
 
 CANDIDATES = ("unlearned", "passing", "regressing", "collapsed", "stranger")

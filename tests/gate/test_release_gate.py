@@ -22,6 +22,7 @@ WRITTEN = {
     "attestation.json",
     "audit.svg",
     "contact-sheet-erased.jpg",
+    "eval-results.yaml",
     "junit.xml",
     "model-card.md",
     "summary.md",

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import email
 import os
 import shutil
 import subprocess
 import sys
 import sysconfig
 import venv
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -49,7 +51,7 @@ def test_stays_erased(claim):
     claim.stays_erased()
 """
 """All that a user writes."""
-ROUGH = ("--resurgence-set=sampler.steps=5", "--resurgence-set=lora.steps=2", "--resurgence-set=benign.names=2")
+ROUGH = ("--resurgence-set=sampler.steps=3", "--resurgence-set=lora.steps=2", "--resurgence-set=benign.names=2")
 """Pictures so rough, and a fine-tuning so short, that it takes seconds and nothing can be claimed."""
 
 
@@ -75,6 +77,23 @@ def test_the_gate_runs_from_a_wheel_in_an_empty_folder(installed: Path, micro: M
     written = {path.name for path in (here / "reports/out").iterdir()}
     assert {"contact-sheet-first.jpg", "contact-sheet-others.jpg", "summary.md", "attestation.json"} <= written
     assert _run(installed / "resurgence", "--version", cwd=here).startswith("resurgence-harness ")
+
+
+def test_two_builds_are_the_same_bytes(tmp_path: Path) -> None:
+    """Of one commit, whatever the umask and the time zone; complete and small enough to be installed anywhere."""
+    made = []
+    for name, umask, zone in (("first", "077", "UTC"), ("second", "002", "Asia/Tokyo")):
+        command = f'umask {umask}; TZ={zone} bash .ci/wheel "$0"'
+        path = {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+        subprocess.run(["bash", "-c", command, tmp_path / name], cwd=ROOT, env={**os.environ, **path}, check=True)
+        made.append(next((tmp_path / name).glob("*.whl")))
+    assert made[0].read_bytes() == made[1].read_bytes()
+    assert made[0].stat().st_size < 60_000_000
+    with zipfile.ZipFile(made[0]) as wheel:
+        metadata = email.message_from_bytes(wheel.read(next(n for n in wheel.namelist() if n.endswith("METADATA"))))
+    for field in ("Summary", "License-Expression", "Requires-Python", "Keywords", "Classifier", "Requires-Dist"):
+        assert metadata[field], field
+    assert "resurgence" in metadata.get_payload()
 
 
 def test_a_suite_of_ones_own_runs_from_a_wheel(installed: Path, micro: Micro, here: Path) -> None:

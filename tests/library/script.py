@@ -74,6 +74,14 @@ def main(base: str, gallery: str, store: str, files: dict[str, str]) -> dict[str
     parents = {"unlearned": files["unlearned"], "base": base, "policy": "policy.yaml", "store": store}
     ask("gate", lambda: rh.gate(files["passing"], **parents, out="gate"))
     ask("gate on a regression", lambda: rh.gate(files["regressing"], **parents, out="regression"))
+    compared = rh.compare("gate", "regression", store=store)
+    answers["compare"] = {
+        "results": {cell.id: cell.result for cell in compared},
+        "code": int(compared.exit_code),
+        "paired": [change.paired for cell in compared for change in cell.changes],
+        "html": compared._repr_html_(),
+        "text": str(compared),
+    }
     ask("gate on nothing", lambda: rh.gate("nowhere", **parents, out="nowhere"))
     try:
         answers["truth"] = bool(first)

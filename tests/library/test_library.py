@@ -94,6 +94,14 @@ def test_the_gate_is_called(said: Said) -> None:
     assert said["gate on a regression"]["code"] == 1
 
 
+def test_two_gates_are_compared(said: Said) -> None:
+    """In pairs, from the store that both used; the new images are side by side."""
+    found = said["compare"]
+    assert (found["results"], found["code"]) == ({"erased-2-candidate": "worse"}, 1)
+    assert found["paired"] and all(found["paired"]), found["text"]
+    assert "data:image/jpeg;base64," in found["html"]
+
+
 @pytest.mark.parametrize(
     ("call", "says"),
     [

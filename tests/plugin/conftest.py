@@ -22,6 +22,8 @@ from tests.warm_python import python
 
 ROOT = Path(__file__).parents[2]
 INSTALLED = any(point.name == "resurgence" for point in entry_points(group="pytest11"))
+WIDE = "policy: {level: 0.3, delta: 0.3, delta_u: 0.3, incidental: 0.3}\n"
+"""Limits so wide that a clear answer takes few images; a test that is about limits writes its own."""
 STRANGERS = ("cacheprovider", "hypothesispytest", "benchmark", "anyio")
 """Plugins that have nothing to do with ours and take a second to load."""
 SUITE = """
@@ -143,6 +145,7 @@ def suite(folder: Folder, gallery: Path) -> Folder:
     """A folder with the tiny task, its judge, and one suite."""
     folder.write("conftest.py", conftest_for(gallery))
     folder.write("test_tiny.py", SUITE)
+    folder.write("limits.yaml", WIDE)
     return folder
 
 

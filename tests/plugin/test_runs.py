@@ -19,7 +19,7 @@ from tests.plugin.conftest import SUITE, Folder
 
 pytestmark = pytest.mark.slow
 
-UNDECIDED = "policy: {delta: 0.01}\n"
+UNDECIDED = "policy: {level: 0.3, delta: 0.01, delta_u: 0.3, incidental: 0.3}\n"
 """A rise of a point cannot be ruled out with 100 images."""
 ACCEPTED = """\
 acceptances:
@@ -104,7 +104,7 @@ def test_a_regression_over_several_names_says_which_came_back(suite: Folder) -> 
 def test_steps_on_the_way_are_asked_and_leave_the_last_as_it_was(suite: Folder) -> None:
     """Unlearned, after one step, at the end: the ends are the arms that were judged, and the verdict is as it was."""
     before = suite.run(ESD, "-n", "0").verdicts["cells"][0]
-    ran = suite.run(ESD, "-n", "2", "--resurgence-steps=1")
+    ran = suite.run(ESD, "-n", "0", "--resurgence-steps=1")
     cell = ran.verdicts["cells"][0]
     assert ran.code == 1, ran.output + ran.errors
     start, middle, end = cell["by_step"]
@@ -123,7 +123,7 @@ def test_steps_on_the_way_are_asked_and_leave_the_last_as_it_was(suite: Folder) 
 def test_undecided_is_exit_code_10(suite: Folder) -> None:
     """The evidence cannot tell, which never passes."""
     suite.write("limits.yaml", UNDECIDED)
-    ran = suite.run(UCE, "-n", "2")
+    ran = suite.run(UCE, "-n", "0")
     assert ran.code == 10, ran.output
     assert ran.verdicts["cells"][0]["verdict"] == "UNDECIDED"
     assert ran.results[0]["status"] == "failed"
@@ -132,7 +132,7 @@ def test_undecided_is_exit_code_10(suite: Folder) -> None:
 def test_known_is_exit_code_0_and_says_so_in_allure(suite: Folder) -> None:
     """An accepted ceiling passes, with its message in the result so that a category finds it."""
     suite.write("limits.yaml", ACCEPTED)
-    ran = suite.run(ESD, "-n", "2")
+    ran = suite.run(ESD, "-n", "0")
     assert ran.code == 0, ran.output
     assert ran.verdicts["cells"][0]["verdict"] == "KNOWN"
     assert ran.verdicts["cells"][0]["acceptance"]["owner"] == "test author"
@@ -146,7 +146,7 @@ def test_an_acceptance_counts_for_the_settings_it_was_recorded_for(suite: Folder
     base, settings = seen["base"]["digest"], seen["cells"][0]["settings"]
     bound = f"bound_to: {{base: '{base}', steps: {{esd: 1, lora: 1}}, settings: '{settings}'}}"
     suite.write("limits.yaml", ACCEPTED.replace(f"expires: {TO_COME}", bound))
-    ran = suite.run(ESD, "-n", "2", "--resurgence-runs=2")
+    ran = suite.run(ESD, "-n", "0", "--resurgence-runs=2")
     assert ran.code == 0, ran.output
     assert [(cell["verdict"], cell["settings"]) for cell in ran.verdicts["cells"]] == [("KNOWN", settings)] * 2
     changed = tuple("esd.trajectories=3" if "esd.trajectories" in one else one for one in suite.settings)
@@ -224,7 +224,7 @@ def test_stopping_at_the_first_failure_is_incomplete_and_the_regression_wins(sui
 
 def test_deselected_cells_are_not_missing(suite: Folder) -> None:
     """-k chooses; what it leaves out was not planned."""
-    ran = suite.run("-n", "2", "-k", "uce")
+    ran = suite.run("-n", "0", "-k", "uce")
     assert ran.code == 0 and ran.verdicts["missing"] == []
 
 

@@ -87,7 +87,8 @@ def test_a_parameter_of_the_same_name_that_a_hook_gives_is_left_alone(folder: Fo
 def test_loading_imports_next_to_nothing(folder: Folder) -> None:
     """What a run without cells imports of ours, and of what we stand on."""
     folder.write("test_plain.py", "def test_plain(): pass")
-    heavy = "{'torch', 'diffusers', 'numpy', 'scipy', 'pydantic', 'yaml', 'rich', 'typer', 'allure', 'PIL', 'filelock'}"
+    heavy = {"torch", "diffusers", "numpy", "scipy", "pydantic", "yaml", "rich", "typer", "allure", "PIL", "filelock"}
+    heavy |= {"transformers", "accelerate", "peft", "safetensors", "huggingface_hub", "matplotlib", "fsspec"}
     plugin = "" if INSTALLED else "-p', 'resurgence_harness.pytest_plugin', '"
     off = "".join(f"-p', 'no:{name}', '" for name in (*STRANGERS, "allure_pytest", "xdist", "xdist.looponfail"))
     code = (
