@@ -9,8 +9,8 @@ import pytest
 from benchmarks import half_outcomes
 
 pytestmark = pytest.mark.slow
-FEW = ("sampler.steps=1", "benign.names=2", "benign.seeds=1", "lora.steps=2", "lora.batch=2")
-FEW += ("esd.iterations=2", "esd.trajectories=1", "esd.trajectory_steps=2", "esd.batch=1")
+FEW = ("sampler.steps=1", "benign.names=2", "benign.seeds=1", "lora.steps=1", "lora.batch=1")
+FEW += ("esd.iterations=1", "esd.trajectories=1", "esd.trajectory_steps=2", "esd.batch=1")
 
 
 def test_rows_of_both_arithmetics_are_measured_once(

@@ -27,7 +27,8 @@ STEPS: dict[str, Any] = {
     **{word: replace(UNLEARNINGS[word], iterations=2) for word in METHODS},
 }
 """Every step that is trained, with two updates."""
-CASES = [*(("epsilon", word) for word in STEPS), ("v_prediction", "esd")]
+CASES = [*(("epsilon", word) for word in STEPS if word not in ("xattn", "dreambooth")), ("v_prediction", "esd")]
+"""Those two train as "full" does."""
 _MIDDLE = "unet.mid_block.attentions.0.transformer_blocks.0.attn1"
 SINGLE = (f"{_MIDDLE}.to_q", f"{_MIDDLE}.to_k")
 """Attention over a single position: its gradients are 0, up to rounding, which Adam makes as large as any other."""

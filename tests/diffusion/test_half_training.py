@@ -54,7 +54,7 @@ def check(
 
 
 @few
-@given(st.integers(0, 99), st.integers(1, 70), st.sampled_from([8, 24, 80]), dtypes, st.booleans(), st.booleans())
+@given(st.integers(0, 99), st.integers(1, 70), st.sampled_from([8, 24]), dtypes, st.booleans(), st.booleans())
 def test_group_norm(seed: int, places: int, channels: int, dtype: torch.dtype, silu: bool, moved: bool) -> None:
     """With the time's shift of every channel, the activation, and sizes that fill no block."""
     from resurgence_harness.diffusion.half import training_kernels as kernels
