@@ -34,14 +34,14 @@ def watched(unet: Any, watch: Watch, added: Added | None = None) -> Iterator[Non
     before = [unet.get_submodule(layer).processor for layer in layers]
     try:
         for layer in layers:
-            unet.get_submodule(layer).set_processor(_Watched(f"unet.{layer}", watch, added))
+            unet.get_submodule(layer).set_processor(Watched(f"unet.{layer}", watch, added))
         yield
     finally:
         for layer, processor in zip(layers, before, strict=True):
             unet.get_submodule(layer).set_processor(processor)
 
 
-class _Watched:
+class Watched:
     """diffusers' attention processor for a cross-attention layer, in plain operations."""
 
     def __init__(self, name: str, watch: Watch, added: Added | None) -> None:
@@ -50,6 +50,7 @@ class _Watched:
     def __call__(
         self, attn: Any, hidden_states: Tensor, encoder_hidden_states: Tensor, *_: object, **__: object
     ) -> Tensor:
+        """What the layer returns, [n, h w, C]."""
         key, value = attn.to_k(encoder_hidden_states), attn.to_v(encoder_hidden_states)
         if self.added is not None:
             key = key + self.added(f"{self.name}.to_k.weight", encoder_hidden_states)

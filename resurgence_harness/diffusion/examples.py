@@ -57,12 +57,17 @@ def noised(
 
     device = data.mean.device
     shape = (len(rows), *data.mean.shape[1:])
-    t = torch.randint(int(model.scheduler.config.num_train_timesteps), (len(rows),), generator=generator).to(device)
-    noise = torch.randn(shape, generator=generator).to(device)
-    rows = rows.to(device)
-    x_0 = data.mean[rows] + data.deviation[rows] * torch.randn(shape, generator=generator).to(device)
+
+    def drawn(*size: int) -> Tensor:
+        return moves.on_device(torch.randn(size, generator=generator), device)
+
+    times = int(model.scheduler.config.num_train_timesteps)
+    t = moves.on_device(torch.randint(times, (len(rows),), generator=generator), device)
+    noise = drawn(*shape)
+    rows = moves.on_device(rows, device)
+    x_0 = data.mean[rows] + data.deviation[rows] * drawn(*shape)
     if offset:
-        noise = noise + offset * torch.randn((*shape[:2], 1, 1), generator=generator).to(device)
+        noise = noise + offset * drawn(*shape[:2], 1, 1)
     return Noised(
         x_t=moves.add_noise(model, x_0, noise, t),
         t=t,

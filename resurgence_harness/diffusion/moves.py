@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from resurgence_harness.diffusion.precision import exact_products
+from resurgence_harness.diffusion.precision import exact_products, half_training
 from resurgence_harness.errors import SpecError, UserError, sentence
 
 if TYPE_CHECKING:
@@ -180,12 +180,22 @@ def initial_noise(model: StableDiffusion, seeds: Sequence[int], *, height: int, 
     return torch.stack(noise).to(model.device)
 
 
+def on_device(value: Tensor, device: Any) -> Tensor:
+    """The tensor there. A GPU that still computes is not waited for, as it would be without pinned memory.
+
+    A training that waits at every copy of indices or noise leaves the GPU idle while Python prepares the next step.
+    """
+    if value.device.type == "cpu" and getattr(device, "type", device) == "cuda":
+        return value.pin_memory().to(device, non_blocking=True)
+    return value.to(device)
+
+
 # Diffusion
 
 
 def signal(model: StableDiffusion, t: Tensor) -> Tensor:
     """a_t = √ᾱ_t as [n, 1, 1, 1]."""
-    value: Tensor = model.scheduler.alphas_cumprod.to(t.device)[t].sqrt().view(-1, 1, 1, 1)
+    value: Tensor = on_device(model.scheduler.alphas_cumprod, t.device)[t].sqrt().view(-1, 1, 1, 1)
     return value
 
 
@@ -205,6 +215,8 @@ def target(model: StableDiffusion, x_0: Tensor, noise: Tensor, t: Tensor) -> Ten
 
 def predict(model: StableDiffusion, x_t: Tensor, t: Tensor | int, states: Tensor) -> Tensor:
     """f_θ(x_t, t, c): ε or v, [n, 4, h, w]."""
+    if (training := half_training()) is not None:
+        return training.predict(model.unet, x_t, t, states)
     value: Tensor = model.unet(x_t, t, encoder_hidden_states=states, return_dict=False)[0]
     return value
 

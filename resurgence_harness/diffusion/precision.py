@@ -10,7 +10,29 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, Protocol
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class HalfTraining(Protocol):
+    """A training in float16 (half/training.py)."""
+
+    @property
+    def device(self) -> Any:
+        """Where it computes."""
+
+    @property
+    def found(self) -> Tensor:
+        """1 once a gradient was not finite, [] float32."""
+
+    def predict(self, unet: Any, x_t: Tensor, t: Tensor | int, states: Tensor) -> Tensor:
+        """f_θ(x_t, t, c) [n, 4, h, w] in float32."""
+
+
+HALF: ContextVar[HalfTraining | None] = ContextVar("training in float16", default=None)
+"""The training in float16 that is going on (half/training.py); None in float32."""
 _EXACT: ContextVar[bool] = ContextVar("exact products", default=False)
 
 
@@ -19,9 +41,24 @@ def exact() -> bool:
     return _EXACT.get()
 
 
+def half_training() -> HalfTraining | None:
+    """The training in float16 that predictions are part of now; None in float32, and within `exact_products`."""
+    return None if exact() else HALF.get()
+
+
+@contextmanager
+def predictions_in_float32() -> Iterator[None]:
+    """Within the context predictions are those of a training in float32, also within one in float16."""
+    token = HALF.set(None)
+    try:
+        yield
+    finally:
+        HALF.reset(token)
+
+
 @contextmanager
 def exact_products() -> Iterator[None]:
-    """Within the context neither products (TF32) nor attention (half_attention.py) are rounded. Also a decorator."""
+    """Within the context nothing is rounded: no products (TF32, float16), no attention. Also a decorator."""
     import torch
 
     before, token = torch.backends.cuda.matmul.allow_tf32, _EXACT.set(True)

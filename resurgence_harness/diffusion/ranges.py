@@ -3,19 +3,6 @@
 from __future__ import annotations
 
 from resurgence_harness.errors import SpecError, sentence
-from resurgence_harness.specs import Arithmetic, check_arithmetic
-
-TRAINED_IN: tuple[Arithmetic, ...] = ("float32",)
-"""The arithmetics in which steps can be trained."""
-
-
-def check_trained_in(step: str, arithmetic: Arithmetic) -> None:
-    """SpecError for an unknown arithmetic, and for one in which no step can be trained."""
-    check_arithmetic(step, arithmetic)
-    if arithmetic not in TRAINED_IN:
-        raise SpecError(
-            sentence(f"{step} is not trained in {arithmetic}.", known=", ".join(TRAINED_IN), do="Choose one of these.")
-        )
 
 
 def whole(step: str, low: int, /, **values: int) -> None:

@@ -31,15 +31,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 from resurgence_harness.diffusion import moves
 from resurgence_harness.diffusion.examples import Examples, Noised, noised
 from resurgence_harness.diffusion.parameters import Parameters, selected
-from resurgence_harness.diffusion.ranges import at_least, check_trained_in, positive, whole
-from resurgence_harness.diffusion.training import batches, descend, passes
+from resurgence_harness.diffusion.ranges import at_least, positive, whole
+from resurgence_harness.diffusion.training import batches, descend, gradients, passes
 from resurgence_harness.errors import SpecError, sentence
 from resurgence_harness.finetuning.augmenting import Flip, NoFlip, RandomFlip
 from resurgence_harness.finetuning.benign import BenignSet, examples
 from resurgence_harness.finetuning.given import GivenSet, given_examples
 from resurgence_harness.finetuning.schedules import Constant, Schedule
 from resurgence_harness.finetuning.weighting import MinSNR, Unweighted, Weighting
-from resurgence_harness.specs import ADDED, Arithmetic, Step, not_in_key
+from resurgence_harness.specs import ADDED, Arithmetic, Step, check_arithmetic, not_in_key
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
@@ -85,7 +85,7 @@ class FineTuning(Step, ABC):
 
     def __post_init__(self) -> None:
         """SpecError for values out of range."""
-        check_trained_in(type(self).__name__, self.arithmetic)
+        check_arithmetic(type(self).__name__, self.arithmetic)
         whole(type(self).__name__, 1, steps=self.steps, batch=self.batch)
         whole(type(self).__name__, 0, seed=self.seed)
         positive(type(self).__name__, learning_rate=self.learning_rate)
@@ -179,6 +179,7 @@ def train(
         clip=CLIP,
         progress=run.progress,
         after=after,
+        kept=step.save_at,
     )
     run.record("images", len(data.mean) // (1 + mirrored))
     run.record("samples seen", step.steps * step.batch)
@@ -246,7 +247,7 @@ def _noised_batches(
         if sides is not None:
             rows = rows + images * torch.randint(2, (len(rows),), generator=sides)
         seen = noised(model, data, rows, generator=generator, offset=offset)
-        yield seen, data.text[rows.to(data.text.device)]
+        yield seen, data.text[moves.on_device(rows, data.text.device)]
 
 
 def _terms(
@@ -279,9 +280,8 @@ def train_selected(
     step: FineTuning, model: StableDiffusion, run: Run, *, caption: str = "", prior: Prior | None = None
 ) -> StableDiffusion:
     """Train the tensors of the UNet that `step.moves` selects, in a copy of the model. Options as for `train`."""
-    import torch
 
-    with torch.inference_mode(False), torch.enable_grad():
+    with gradients(model, step.arithmetic, run):
         changed = model.copy()
         named = {f"unet.{name}": parameter for name, parameter in changed.unet.named_parameters()}
         trained = [named[name].requires_grad_(True) for name in selected(step.moves, named)]

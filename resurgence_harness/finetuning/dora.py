@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, final
 from resurgence_harness.diffusion.model import tensors
 from resurgence_harness.diffusion.parameters import Parameters, Projections
 from resurgence_harness.diffusion.ranges import whole
+from resurgence_harness.diffusion.training import gradients
 from resurgence_harness.finetuning.contract import FineTuning, train
 from resurgence_harness.finetuning.lora import ADAPTER, add_adapter
 
@@ -57,9 +58,8 @@ class DoRA(FineTuning):
 
     def apply(self, model: StableDiffusion, run: Run) -> StableDiffusion:
         """The model, fine-tuned, in plain weights."""
-        import torch
 
-        with torch.inference_mode(False), torch.enable_grad():
+        with gradients(model, self.arithmetic, run):
             adapted = model.copy()
             layers = add_adapter(adapted, rank=self.rank, seed=self.seed, decomposed=True)
             trained = [parameter for parameter in adapted.unet.parameters() if parameter.requires_grad]

@@ -24,6 +24,7 @@ from resurgence_harness.diffusion import moves
 from resurgence_harness.diffusion.model import tensors
 from resurgence_harness.diffusion.parameters import AnyOf, Parameters, Projections, TextProjections
 from resurgence_harness.diffusion.ranges import whole
+from resurgence_harness.diffusion.training import gradients
 from resurgence_harness.finetuning.contract import FineTuning, train
 from resurgence_harness.finetuning.lora import ADAPTER, add_adapter, add_text_adapter
 
@@ -59,9 +60,8 @@ class LoRATextEncoder(FineTuning):
 
     def apply(self, model: StableDiffusion, run: Run) -> StableDiffusion:
         """The model, fine-tuned, in plain weights."""
-        import torch
 
-        with torch.inference_mode(False), torch.enable_grad():
+        with gradients(model, self.arithmetic, run):
             adapted = with_own_text_encoder(model)
             layers = add_adapter(adapted, rank=self.rank, seed=self.seed)
             layers |= add_text_adapter(adapted, rank=self.rank, seed=self.seed + 1)

@@ -14,6 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, final
 
+from resurgence_harness.diffusion import moves
 from resurgence_harness.diffusion.ranges import positive
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ class MinSNR:
 
     def at(self, model: StableDiffusion, t: Tensor) -> Tensor:
         """w_t of each timestep, [n]."""
-        alpha = model.scheduler.alphas_cumprod.to(t.device)[t]
+        alpha = moves.on_device(model.scheduler.alphas_cumprod, t.device)[t]
         ratio = alpha / (1 - alpha)
         if model.prediction_type == "epsilon":
             share: Tensor = (self.gamma / ratio).clamp(max=1)

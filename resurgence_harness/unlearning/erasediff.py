@@ -36,9 +36,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, final
 from resurgence_harness.diffusion import moves
 from resurgence_harness.diffusion.examples import Examples, Noised, drawn_examples, noised
 from resurgence_harness.diffusion.parameters import Everything, Parameters, selected
-from resurgence_harness.diffusion.ranges import at_least, check_trained_in, positive, whole
-from resurgence_harness.diffusion.training import batches, descend, passes
-from resurgence_harness.specs import ADDED, Arithmetic, Concept, Probe
+from resurgence_harness.diffusion.ranges import at_least, positive, whole
+from resurgence_harness.diffusion.training import batches, descend, gradients, passes
+from resurgence_harness.specs import ADDED, Arithmetic, Concept, Probe, check_arithmetic
 from resurgence_harness.unlearning.contract import Unlearning, check_concepts, check_pictures
 from resurgence_harness.unlearning.redirection import NameReplaced, TextReplaced, pseudo_texts, redirected
 
@@ -127,7 +127,7 @@ class EraseDiff(Unlearning):
 
     def __post_init__(self) -> None:
         """SpecError for contradictory sets, missing anchors, and values out of range."""
-        check_trained_in("EraseDiff", self.arithmetic)
+        check_arithmetic("EraseDiff", self.arithmetic)
         check_concepts("EraseDiff", self.concepts)
         check_pictures("EraseDiff", self.concepts, forget=self.forget, retain=self.retain)
         whole("EraseDiff", 0, seed=self.seed, iterations_per_concept=self.iterations_per_concept)
@@ -153,7 +153,7 @@ class EraseDiff(Unlearning):
         """Train a copy of the model."""
         import torch
 
-        with torch.inference_mode(False), torch.enable_grad():
+        with gradients(model, self.arithmetic, run):
             # 1. Forget images with their pseudo prompts; retain images.
             pseudo = redirected(model, self.forget, self._pseudo_texts())
             forget, retain = drawn_examples(model, run, self.forget), drawn_examples(model, run, self.retain)

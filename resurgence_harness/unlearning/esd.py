@@ -32,9 +32,9 @@ from typing import TYPE_CHECKING, ClassVar, final
 
 from resurgence_harness.diffusion import moves
 from resurgence_harness.diffusion.parameters import CrossAttention, Parameters, selected
-from resurgence_harness.diffusion.ranges import at_least, check_trained_in, positive, whole
-from resurgence_harness.diffusion.training import batches, descend
-from resurgence_harness.specs import ADDED, Arithmetic, Concept
+from resurgence_harness.diffusion.ranges import at_least, positive, whole
+from resurgence_harness.diffusion.training import batches, descend, gradients
+from resurgence_harness.specs import ADDED, Arithmetic, Concept, check_arithmetic
 from resurgence_harness.unlearning.contract import Unlearning, check_concepts, check_templates
 from resurgence_harness.unlearning.trajectories import Trajectories, draw
 
@@ -82,7 +82,7 @@ class ESD(Unlearning):
 
     def __post_init__(self) -> None:
         """SpecError for empty or repeated sets and values out of range."""
-        check_trained_in("ESD", self.arithmetic)
+        check_arithmetic("ESD", self.arithmetic)
         check_concepts("ESD", self.concepts)
         check_templates("ESD", self.templates)
         at_least("ESD", 0, away=self.away, guidance=self.guidance)
@@ -115,7 +115,7 @@ class ESD(Unlearning):
         """Train a copy of the model; the model itself is f*."""
         import torch
 
-        with torch.inference_mode(False), torch.enable_grad():
+        with gradients(model, self.arithmetic, run):
             pool = self._pool(model, run)
             # 1. c, and the fixed target.
             states = moves.encode_texts(model, self.texts)
@@ -129,7 +129,8 @@ class ESD(Unlearning):
 
             # 3. One forward and one backward pass per step.
             def losses() -> Iterator[Tensor]:
-                for rows in batches(len(aim), self.batch, generator=torch.Generator("cpu").manual_seed(self.seed)):
+                for order in batches(len(aim), self.batch, generator=torch.Generator("cpu").manual_seed(self.seed)):
+                    rows = moves.on_device(order, model.device)
                     predicted = moves.predict(changed, pool["x_t"][rows], pool["t"][rows], states[pool["text"][rows]])
                     error = (predicted - aim[rows]) ** 2
                     yield (error if weight is None else weight[rows] * error).mean()
@@ -153,6 +154,7 @@ class ESD(Unlearning):
             steps=self.trajectory_steps,
             guidance=self.guidance,
             seed=self.seed,
+            arithmetic=self.arithmetic,
         )
         pool = run.cached("trajectories", spec, lambda: draw(model, spec))
         return {name: value.to(model.device) for name, value in pool.items()}

@@ -45,10 +45,10 @@ from resurgence_harness.diffusion import moves
 from resurgence_harness.diffusion.examples import drawn_examples
 from resurgence_harness.diffusion.model import tensors
 from resurgence_harness.diffusion.parameters import Parameters, StrictKeyValue, selected
-from resurgence_harness.diffusion.ranges import at_least, check_trained_in, positive, whole
-from resurgence_harness.diffusion.training import Losses
+from resurgence_harness.diffusion.ranges import at_least, positive, whole
+from resurgence_harness.diffusion.training import Losses, gradients
 from resurgence_harness.errors import SpecError, sentence
-from resurgence_harness.specs import ADDED, Arithmetic, Concept, Probe
+from resurgence_harness.specs import ADDED, Arithmetic, Concept, Probe, check_arithmetic
 from resurgence_harness.unlearning.closed_form import (
     CaptionFile,
     CaptionSample,
@@ -163,7 +163,7 @@ class MACE(Unlearning):
 
     def __post_init__(self) -> None:
         """SpecError for contradictory sets, missing anchors or names, and values out of range."""
-        check_trained_in("MACE", self.arithmetic)
+        check_arithmetic("MACE", self.arithmetic)
         check_concepts("MACE", self.concepts, self.preserve)
         check_templates("MACE", self.templates)
         check_anchors("MACE", self.concepts, self.anchor)
@@ -201,7 +201,7 @@ class MACE(Unlearning):
         """Refine, train and fuse in one copy of the model."""
         import torch
 
-        with torch.inference_mode(False), torch.enable_grad():
+        with gradients(model, self.arithmetic, run):
             changed = model.copy()
             old, new = tensors(model), tensors(changed)
             matrices = {name: new[name] for name in selected(self.moves, old)}

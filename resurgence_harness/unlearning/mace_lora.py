@@ -211,7 +211,7 @@ def train_together(
             for place, (concept, generator) in enumerate(zip(group, generators, strict=True))
         ]
         for several in zip(*each, strict=True):
-            yield loss(Draw(*(torch.cat(part).to(refined.device) for part in zip(*several, strict=True))))
+            yield loss(Draw(*(moves.on_device(torch.cat(part), refined.device) for part in zip(*several, strict=True))))
 
     def progress(done: int, _: int, total: float | None) -> None:
         run.progress(before + done * len(group), step.updates, None if total is None else total / len(group))

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, ClassVar, final
 from resurgence_harness.diffusion import moves, segmenting
 from resurgence_harness.diffusion.attention import grid, watched
 from resurgence_harness.diffusion.examples import drawn_examples
+from resurgence_harness.diffusion.precision import predictions_in_float32
 from resurgence_harness.diffusion.ranges import positive, whole
 from resurgence_harness.errors import BuildError, SpecError, UserError, sentence
 from resurgence_harness.specs import Probe, not_in_key
@@ -70,7 +71,8 @@ def concept_masks(run: Run, probe: Probe, source: MaskSource) -> Tensor:
     size = (probe.sampler.height // factor, probe.sampler.width // factor)
 
     def find() -> dict[str, Tensor]:
-        found = source.find(run, probe).cpu()
+        with predictions_in_float32():  # the masks' key does not hold the training's arithmetic
+            found = source.find(run, probe).cpu()
         if len(found) != len(probe) or found.dtype != torch.bool:
             raise BuildError(sentence("The masks do not match the probe.", masks=tuple(found.shape), rows=len(probe)))
         masks = resized(found, *size)

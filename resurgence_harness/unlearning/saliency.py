@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, final
 
 from resurgence_harness.diffusion import moves
 from resurgence_harness.diffusion.examples import Examples, Noised, noised
+from resurgence_harness.diffusion.precision import half_training
 from resurgence_harness.diffusion.ranges import at_least
 from resurgence_harness.diffusion.training import passes
 from resurgence_harness.errors import BuildError, sentence
@@ -82,7 +83,8 @@ def add_gradients(
 ) -> None:
     """Add the gradient of the mean loss over the images `rows` to each parameter's `.grad`, `batch` at a time.
 
-    `after()` is called after each batch, when its whole gradient has been added. BuildError for a loss not finite.
+    `after()` is called after each batch, when its whole gradient has been added. BuildError for a loss not finite, and
+    for a gradient that float16 cannot hold.
     """
     empty = moves.encode_texts(model, [""])
     for low in range(0, len(rows), batch):
@@ -99,6 +101,15 @@ def add_gradients(
                 )
             value.backward()  # type: ignore[no-untyped-call]
         after()
+    half = half_training()
+    if half is not None and bool(half.found):  # before a mask of it is stored
+        raise BuildError(
+            sentence(
+                f"A gradient of {method}'s saliency is beyond float16.",
+                images=len(rows),
+                do='Train it in float32, with arithmetic="float32".',
+            )
+        )
 
 
 def sensitivity(

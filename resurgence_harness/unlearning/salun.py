@@ -35,10 +35,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, final
 
 from resurgence_harness.diffusion.examples import Examples, drawn_examples
 from resurgence_harness.diffusion.parameters import Everything, Parameters, selected
-from resurgence_harness.diffusion.ranges import at_least, check_trained_in, positive, whole
-from resurgence_harness.diffusion.training import descend
+from resurgence_harness.diffusion.ranges import at_least, positive, whole
+from resurgence_harness.diffusion.training import descend, gradients
 from resurgence_harness.errors import BuildError, SpecError, sentence
-from resurgence_harness.specs import ADDED, Arithmetic, Concept, Probe
+from resurgence_harness.specs import ADDED, Arithmetic, Concept, Probe, check_arithmetic
 from resurgence_harness.unlearning.contract import Unlearning, check_concepts, check_pictures
 from resurgence_harness.unlearning.redirection import (
     NameReplaced,
@@ -103,6 +103,8 @@ class SaliencyMask:
     """Images per forward pass; noise is drawn batch by batch."""
     seed: int
     """Seed of timesteps and noise."""
+    arithmetic: Arithmetic = field(default="float32", metadata=ADDED)
+    """Of the passes."""
 
 
 @final
@@ -144,7 +146,7 @@ class SalUn(Unlearning):
 
     def __post_init__(self) -> None:
         """SpecError for contradictory sets, missing anchors, and values out of range."""
-        check_trained_in("SalUn", self.arithmetic)
+        check_arithmetic("SalUn", self.arithmetic)
         check_concepts("SalUn", self.concepts)
         check_pictures("SalUn", self.concepts, forget=self.forget, retain=self.retain)
         self._pseudo_texts()
@@ -167,7 +169,7 @@ class SalUn(Unlearning):
         """Compute the mask, then train the entries in it."""
         import torch
 
-        with torch.inference_mode(False), torch.enable_grad():
+        with gradients(model, self.arithmetic, run):
             forget, retain = drawn_examples(model, run, self.forget), drawn_examples(model, run, self.retain)
             pseudo = redirected(model, self.forget, self._pseudo_texts())
             changed = model.copy()
@@ -220,6 +222,7 @@ class SalUn(Unlearning):
             mask=self.mask,
             batch=self.batch,
             seed=self.seed,
+            arithmetic=self.arithmetic,
         )
 
         def build() -> dict[str, Tensor]:

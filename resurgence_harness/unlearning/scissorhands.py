@@ -40,10 +40,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, final
 
 from resurgence_harness.diffusion.examples import Examples, drawn_examples
 from resurgence_harness.diffusion.parameters import AnyOf, Everything, Parameters, TwoSelfAttentions, selected
-from resurgence_harness.diffusion.ranges import at_least, check_trained_in, positive, whole
-from resurgence_harness.diffusion.training import descend
+from resurgence_harness.diffusion.ranges import at_least, positive, whole
+from resurgence_harness.diffusion.training import descend, gradients
 from resurgence_harness.errors import BuildError, SpecError, sentence
-from resurgence_harness.specs import ADDED, Arithmetic, Concept, Probe
+from resurgence_harness.specs import ADDED, Arithmetic, Concept, Probe, check_arithmetic
 from resurgence_harness.unlearning.contract import Unlearning, check_concepts, check_pictures
 from resurgence_harness.unlearning.projection import GradientMemory, NoProjection
 from resurgence_harness.unlearning.redirection import (
@@ -168,7 +168,7 @@ class SHS(Unlearning):
 
     def __post_init__(self) -> None:
         """SpecError for contradictory sets, missing anchors, and values out of range."""
-        check_trained_in("SHS", self.arithmetic)
+        check_arithmetic("SHS", self.arithmetic)
         check_concepts("SHS", self.concepts)
         check_pictures("SHS", self.concepts, forget=self.forget, retain=self.retain)
         if isinstance(self.repair, Redirect):
@@ -203,7 +203,7 @@ class SHS(Unlearning):
         """Trim a copy of the model, then repair it."""
         import torch
 
-        with torch.inference_mode(False), torch.enable_grad():
+        with gradients(model, self.arithmetic, run):
             forget, retain = drawn_examples(model, run, self.forget), drawn_examples(model, run, self.retain)
             generator = torch.Generator("cpu").manual_seed(self.seed)
             rows = balanced([prompt.concept for prompt, _ in self.forget.rows()], self.looks, generator=generator)

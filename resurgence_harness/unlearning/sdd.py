@@ -35,10 +35,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, final
 
 from resurgence_harness.diffusion import moves
 from resurgence_harness.diffusion.parameters import CrossAttention, Parameters, selected
-from resurgence_harness.diffusion.ranges import at_least, check_trained_in, positive, whole
-from resurgence_harness.diffusion.training import descend
+from resurgence_harness.diffusion.ranges import at_least, positive, whole
+from resurgence_harness.diffusion.training import descend, gradients
 from resurgence_harness.errors import SpecError, sentence
-from resurgence_harness.specs import ADDED, Arithmetic, Concept
+from resurgence_harness.specs import ADDED, Arithmetic, Concept, check_arithmetic
 from resurgence_harness.unlearning.contract import Unlearning, check_concepts, check_templates
 from resurgence_harness.unlearning.trajectories import Trajectories, draw
 
@@ -117,7 +117,7 @@ class SDD(Unlearning):
 
     def __post_init__(self) -> None:
         """SpecError for empty or repeated sets and values out of range."""
-        check_trained_in("SDD", self.arithmetic)
+        check_arithmetic("SDD", self.arithmetic)
         check_concepts("SDD", self.concepts)
         check_templates("SDD", self.templates)
         at_least("SDD", 0, guidance=self.guidance, ema=self.ema)
@@ -147,7 +147,7 @@ class SDD(Unlearning):
         """Train a student and its EMA teacher; return one of them."""
         import torch
 
-        with torch.inference_mode(False), torch.enable_grad():
+        with gradients(model, self.arithmetic, run):
             # 1. Trajectories of the teacher, which initially is the given model.
             spec = self._trajectories(run.parent_digest)
             first = run.cached("trajectories", spec, lambda: draw(model, spec))
@@ -163,7 +163,8 @@ class SDD(Unlearning):
 
             # 3. Two forward passes and one backward pass per step.
             def losses() -> Iterator[Tensor]:
-                for text, moment in in_turn(t.shape[0], t.shape[1], self.batch, seed=self.seed):
+                for places in in_turn(t.shape[0], t.shape[1], self.batch, seed=self.seed):
+                    text, moment = (moves.on_device(place, model.device) for place in places)
                     at, when = x_t[text, moment], t[text, moment]
                     with torch.no_grad():
                         aim = moves.predict(student, at, when, empty.expand(self.batch, -1, -1))
@@ -193,6 +194,7 @@ class SDD(Unlearning):
             steps=self.trajectory_steps,
             guidance=self.guidance,
             seed=self.seed,
+            arithmetic=self.arithmetic,
         )
 
 

@@ -5,10 +5,13 @@ Both methods share one cached set.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from math import ceil
 from typing import TYPE_CHECKING, ClassVar, final
 
 from resurgence_harness.diffusion import moves
+from resurgence_harness.errors import BuildError, sentence
+from resurgence_harness.specs import ADDED, Arithmetic
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -36,16 +39,28 @@ class Trajectories:
     """Guidance scale of the sampler."""
     seed: int
     """Seed of the first trajectory's noise; the others follow it."""
+    arithmetic: Arithmetic = field(default="float32", metadata=ADDED)
+    """Of the predictions."""
+
+
+HALF_BATCH = 32
+"""Most trajectories at a time in float16."""
 
 
 def draw(model: StableDiffusion, spec: Trajectories, *, batch: int = 16) -> dict[str, Tensor]:
     """Sample the trajectories, `batch` at a time, and return every step of each: rows are trajectory × step.
 
+    In float16 they are sampled in equal parts of at most HALF_BATCH: libraries choose algorithms for every new shape.
+
     `x_t`, `prompted` and `empty` are [rows, 4, h, w], `t` and `text` [rows]. `spec.model` is only part of the cache
-    key; `model` is sampled.
+    key; `model` is sampled. BuildError for a prediction that float16 cannot hold.
     """
     import torch
 
+    from resurgence_harness.diffusion.half.drawing import Halves
+
+    half = None if spec.arithmetic == "float32" else Halves().of(model)
+    times = moves.timesteps(model, spec.steps)
     with torch.no_grad():
         states = moves.encode_texts(model, spec.texts)
         empty = moves.encode_texts(model, [""])
@@ -54,11 +69,14 @@ def draw(model: StableDiffusion, spec: Trajectories, *, batch: int = 16) -> dict
         moments: list[moves.Moment] = []
         which: list[Tensor] = []
         size = model.sample_size
+        if half is not None:
+            batch = ceil(len(text) / ceil(len(text) / HALF_BATCH))
         for low in range(0, len(text), batch):
             part = text[low : low + batch]
             noise = moves.initial_noise(model, seeds[low : low + batch], height=size, width=size)
             before = len(moments)
-            moves.denoise(
+            own = None if half is None else half.predictions(model, states[part], empty, times)
+            x_0 = moves.denoise(
                 model,
                 noise,
                 states[part],
@@ -66,7 +84,16 @@ def draw(model: StableDiffusion, spec: Trajectories, *, batch: int = 16) -> dict
                 steps=spec.steps,
                 guidance=spec.guidance,
                 watch=moments.append,
+                predictions=own,
             )
+            if half is not None and not bool(torch.isfinite(x_0).all()):
+                raise BuildError(
+                    sentence(
+                        "A trajectory has numbers beyond float16.",
+                        texts=len(spec.texts),
+                        do='Train in float32, with arithmetic="float32".',
+                    )
+                )
             which += [part] * (len(moments) - before)
     return {
         "x_t": torch.cat([moment.x_t for moment in moments]).cpu(),
