@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers.training_utils import compute_snr
 
 from resurgence_harness.diffusion import moves
 from resurgence_harness.diffusion.examples import noised
@@ -114,6 +113,8 @@ def test_passes_add_up_to_the_batch(model: StableDiffusion, monkeypatch: pytest.
 @pytest.mark.parametrize("style", ["v1", "v2"])
 def test_min_snr_is_that_of_diffusers(load: Load, style: str) -> None:
     """The weights of train_text_to_image.py from diffusers' compute_snr, at every timestep."""
+    from diffusers.training_utils import compute_snr  # takes seconds, which collecting must not
+
     model, t, gamma = load(style), torch.arange(1000), 5.0
     snr = compute_snr(model.scheduler, t)
     expected = torch.stack([snr, gamma * torch.ones_like(t)], dim=1).min(dim=1)[0]
@@ -127,6 +128,8 @@ def test_min_snr_is_that_of_diffusers(load: Load, style: str) -> None:
 
 def test_min_snr_weighs_each_image_by_its_own_timestep(model: StableDiffusion) -> None:
     """The mean over the batch of weight times error."""
+    from diffusers.training_utils import compute_snr  # takes seconds, which collecting must not
+
     data = examples(model, tiny_run(model), DATA)
     loss = next(denoising_losses(model, data, batch=4, generator=_seeded(), weighting=MinSNR()))
 

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import timm
 import torch
 
 from resurgence_harness.bench.judged import judgments
@@ -173,6 +172,8 @@ class Timm:
 
     def image_features(self, images: np.ndarray, device: str) -> torch.Tensor:
         """Mean colours are kept by any network with a mean over places."""
+        import timm  # takes seconds, which collecting must not
+
         with torch.random.fork_rng():
             torch.manual_seed(0)
             network = timm.create_model("test_resnet", pretrained=False, num_classes=0).to(device).eval()
