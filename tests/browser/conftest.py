@@ -1,4 +1,4 @@
-"""A run with one cell of every kind, its report, and a browser that looks at it.
+"""A run with one cell of every kind, its report, and a browser that looks at it and at other pages.
 
 They need Node, Allure, Chromium and playwright. On a machine without them these tests are skipped, saying what is
 missing; where CI is set, or RESURGENCE_BROWSER=1, a missing one is a failure.
@@ -96,13 +96,18 @@ EXPECTED = {
 
 
 def lacking() -> str:
-    """What these tests need and this machine lacks."""
+    """What the tests of the report need and this machine lacks."""
     try:
         generator.find_node()
     except UserError as error:
         return str(error).splitlines()[0]
     if not os.environ.get("RESURGENCE_ALLURE") and not generator.cache().is_dir():
         return "Allure is not there: run `resurgence report` once, or set RESURGENCE_ALLURE."
+    return no_browser()
+
+
+def no_browser() -> str:
+    """Why no browser can be started; empty if one can."""
     if CHROMIUM is None:
         return "There is no Chromium."
     return "" if find_spec("playwright") else "The package playwright is not installed."
@@ -182,8 +187,10 @@ def address(reported: Reported) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def chromium(reported: Reported) -> Iterator[Any]:
-    """A browser."""
+def chromium() -> Iterator[Any]:
+    """A browser; one for all tests of a process, in which playwright can be started only once at a time."""
+    if missing := no_browser():
+        (pytest.fail if DEMANDED else pytest.skip)(missing)
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as play:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -13,23 +12,10 @@ import pytest
 
 from resurgence_harness.labelling import NONE, LabelFile, PictureSet, Session
 from resurgence_harness.labelling.page import Server
-from tests.browser.conftest import CHROMIUM, DEMANDED, FLAGS, outside
+from tests.browser.conftest import outside
 from tests.labelling.sets import drawn
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Any]:
-    """A browser."""
-    if CHROMIUM is None or find_spec("playwright") is None:
-        (pytest.fail if DEMANDED else pytest.skip)("There is no Chromium, or the package playwright is not installed.")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as play:
-        started = play.chromium.launch(executable_path=CHROMIUM, args=list(FLAGS))
-        yield started
-        started.close()
 
 
 @contextmanager
