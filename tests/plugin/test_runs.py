@@ -40,7 +40,8 @@ WORKERS = pytest.mark.parametrize("workers", ["0", "2"])
 
 @WORKERS
 def test_a_cell_that_holds_is_exit_code_0(suite: Folder, workers: str) -> None:
-    """The table, verdict.json and Allure say so; a second run only decides, without torch."""
+    """The table, verdict.json and Allure say so, by the default limits; a second run only decides, without torch."""
+    (suite.path / "limits.yaml").unlink()
     ran = suite.run(UCE, "-n", workers)
     assert ran.code == 0, ran.output + ran.errors
     told = verdict_json.read(suite.path / "reports/out/verdict.json")
@@ -287,6 +288,7 @@ def test_a_mistake_found_late_is_exit_code_4(suite: Folder) -> None:
 
 def test_models_and_images_are_handed_over(suite: Folder) -> None:
     """The fixtures give loaded models, the benign images with their prompts, the judge, and evidence."""
+    (suite.path / "limits.yaml").unlink()
     suite.write(
         "test_tiny.py",
         """
