@@ -8,7 +8,7 @@ from typing import Any
 
 from resurgence_harness.labelling.label_file import CANNOT_TELL, NONE, LabelFile, labellers
 from resurgence_harness.labelling.picture_set import Picture, PictureSet
-from resurgence_harness.statistics.agreement import Agreement, agreement
+from resurgence_harness.statistics.kappa import Agreement, agreement
 
 AHEAD = 4
 """Pictures that the page loads ahead of the one that is shown."""

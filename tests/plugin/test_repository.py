@@ -55,3 +55,17 @@ def test_the_celebrity_limits_are_the_policy() -> None:
 
     cell = Cell(task="celebrity", method="esd", count=10, finetuning="lora")
     assert limits.policy_for(cell) == Policy.for_task("celebrity")
+
+
+def test_no_module_takes_the_name_that_its_package_exports() -> None:
+    """Importing a module sets it as an attribute of its package, in place of a function of that name there."""
+    code = (
+        "import importlib, pkgutil, types, resurgence_harness as top\n"
+        "found = [one.name for one in pkgutil.walk_packages(top.__path__, 'resurgence_harness.')\n"
+        "         if '__main__' not in one.name and '.gate.test_' not in one.name and '.suite.' not in one.name]\n"
+        "modules = [importlib.import_module(name) for name in found if not name.endswith('.gate.conftest')]\n"
+        "print([f'{one.__name__}.{name}' for one in modules for name in getattr(one, '__all__', ())\n"
+        "       if isinstance(getattr(one, name), types.ModuleType) and hasattr(one, '__path__')])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False)
+    assert (done.returncode, done.stdout.strip()) == (0, "[]"), done.stderr[-2000:]

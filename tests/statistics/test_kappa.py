@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from resurgence_harness.errors import SpecError
-from resurgence_harness.statistics.agreement import agreement
+from resurgence_harness.statistics.kappa import agreement
 
 
 def test_a_table_worked_out_by_hand() -> None:
