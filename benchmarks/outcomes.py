@@ -19,7 +19,6 @@ from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
-
 REPORTS = Path(__file__).parents[1] / "reports"
 PUBLISHED = Path(__file__).parents[1] / "resurgence_harness" / "experiments" / "published"
 METHODS = {
