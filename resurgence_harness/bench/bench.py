@@ -23,6 +23,7 @@ from resurgence_harness.bench.judged import judgments
 from resurgence_harness.bench.making import Making, Progress
 from resurgence_harness.bench.model_cache import ModelCache
 from resurgence_harness.bench.provenance import BY, arithmetic_of, provenance
+from resurgence_harness.diffusion.devices import never_spin
 from resurgence_harness.errors import BuildError, JudgeError, SpecError, UserError, sentence
 from resurgence_harness.finetuning.given import GivenSet
 from resurgence_harness.judging.contract import Judge, ask
@@ -65,6 +66,7 @@ class Bench:
         progress: Progress | None = None,
     ) -> None:
         """`base_location` gives the directory of the weights, for recipes whose base has none. Loads no model."""
+        never_spin()
         self.store = store
         self.device = device
         self.model_cache = ModelCache(device, base_location)
