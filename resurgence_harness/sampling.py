@@ -54,14 +54,15 @@ def sample(
     with torch.inference_mode():
         texts = [prompt.text for prompt in probe.prompts]
         whole = {prompt.text for prompt in probe.prompts if not prompt.written}
-        states = dict(zip(texts, moves.encode_texts(model, texts, may_be_cut=set(texts) - whole), strict=True))
-        empty = moves.encode_texts(model, [""])
+        encoded = moves.conditions(model, texts, may_be_cut=set(texts) - whole)
+        place = {text: number for number, text in enumerate(texts)}
+        empty = moves.conditions(model, [""])
         half = None if single else (halves or Halves()).of(model)
         for low in range(0, total, sampler.batch):
             batch = rows[low : low + sampler.batch]
             padded = batch + batch[-1:] * (sampler.batch - len(batch))
             noise = moves.initial_noise(model, [seed for _, seed in padded], height=sampler.height, width=sampler.width)
-            prompted = torch.stack([states[prompt.text] for prompt, _ in padded])
+            prompted = encoded[[place[prompt.text] for prompt, _ in padded]]
             if replay is not None:
                 x_0, drawn = replay.draw(model, noise, prompted, empty, steps=sampler.steps, guidance=sampler.guidance)
                 _check_finite(sampler, x_0)

@@ -15,6 +15,8 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from resurgence_harness.diffusion import moves
+from resurgence_harness.diffusion.conditions import Conditions, joined
 from resurgence_harness.diffusion.moves import Predictions
 
 if TYPE_CHECKING:
@@ -50,8 +52,10 @@ class Half(Protocol):
     def fill(self, model: StableDiffusion) -> None:
         """Take the weights of a model of the same configuration, in place."""
 
-    def predictions(self, model: StableDiffusion, states: Tensor, empty: Tensor, steps: Sequence[int]) -> Predictions:
-        """f_θ for `moves.denoise` at the timesteps `steps`; states [n, L, d], empty [1, L, d]."""
+    def predictions(
+        self, model: StableDiffusion, states: Conditions, empty: Conditions, steps: Sequence[int]
+    ) -> Predictions:
+        """f_θ for `moves.denoise` at the timesteps `steps`; states n rows, empty one row."""
 
     def decode(self, z: Tensor) -> Tensor:
         """Pixels [n, 3, H, W] of latents that are already divided by the scaling factor."""
@@ -91,10 +95,10 @@ class _ByTriton:
         self._unet.fill(model.unet)
         self._decoder.fill(model.vae)
 
-    def predictions(self, model: StableDiffusion, states: Tensor, empty: Tensor, steps: Sequence[int]) -> Predictions:
-        import torch
-
-        text = self._unet.text(torch.cat([empty.expand_as(states), states]))
+    def predictions(
+        self, model: StableDiffusion, states: Conditions, empty: Conditions, steps: Sequence[int]
+    ) -> Predictions:
+        text = self._unet.text(joined([empty.expand(len(states)), states]).states)
         shifts = dict(zip(steps, self._unet.times(model.unet, steps), strict=True))
 
         def predict(x: Tensor, t: int) -> tuple[Tensor, Tensor]:
@@ -117,14 +121,22 @@ class _Plain:
             for name, value in given.state_dict().items():
                 places[name].copy_(value)
 
-    def predictions(self, model: StableDiffusion, states: Tensor, empty: Tensor, steps: Sequence[int]) -> Predictions:
+    def predictions(
+        self, model: StableDiffusion, states: Conditions, empty: Conditions, steps: Sequence[int]
+    ) -> Predictions:
         import torch
 
-        both = torch.cat([empty.expand_as(states), states]).half()
+        both = joined([empty.expand(len(states)), states])
 
         def predict(x: Tensor, t: int) -> tuple[Tensor, Tensor]:
-            x = torch.cat([x, x]).half()
-            nothing, prompted = self._unet(x, t, encoder_hidden_states=both, return_dict=False)[0].float().chunk(2)
+            x = torch.cat([x, x])
+            added = {name: value.half() for name, value in moves.added_conditions(model, x, both).items()}
+            given: dict[str, Any] = {
+                "encoder_hidden_states": both.states.half(),
+                "added_cond_kwargs": added or None,
+                "return_dict": False,
+            }
+            nothing, prompted = self._unet(x.half(), t, **given)[0].float().chunk(2)
             return nothing, prompted
 
         return predict

@@ -57,11 +57,11 @@ def prompts(family: str, n: int) -> tuple[list[str], list[int]]:
 @torch.inference_mode()
 def draw(model: StableDiffusion, texts: list[str], *, guidance: float, steps: int = 10, batch: int = 256) -> Tensor:
     """Sample uint8 images [n, 64, 64, 3] with DDIM, the k-th with seed k."""
-    empty, out = moves.encode_texts(model, [""]), []
+    empty, out = moves.conditions(model, [""]), []
     for start in range(0, len(texts), batch):
         part = texts[start : start + batch]
         noise = moves.initial_noise(model, range(start, start + len(part)), height=64, width=64)
-        states = moves.encode_texts(model, part)
+        states = moves.conditions(model, part)
         latents = moves.denoise(model, noise, states, empty, steps=steps, guidance=guidance)
         out.append(moves.decode(model, latents))
     return torch.cat(out)
