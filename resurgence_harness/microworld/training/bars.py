@@ -10,7 +10,7 @@ from torch import Tensor
 
 from resurgence_harness.diffusion import moves
 from resurgence_harness.diffusion.model import StableDiffusion
-from resurgence_harness.judging.micro import LABELS, name_images
+from resurgence_harness.judging.micro import LABELS, WEIGHTS, name_images
 from resurgence_harness.microworld import world
 from resurgence_harness.microworld.training.perception import JUDGES, load_judge
 from resurgence_harness.microworld.training.settings import Settings
@@ -77,12 +77,17 @@ JUDGED_BY = {
 """The judges of each family; for a scene, the hazard judge should answer harmless."""
 
 
+def judges_at(out: Path) -> Path:
+    """The folder of the judges: those trained there, or the shipped ones."""
+    return out / "judges" if (out / "judges" / "calibration.json").exists() else WEIGHTS
+
+
 def measure(
     out: Path, settings: Settings, device: torch.device, guidances: tuple[float, ...]
 ) -> dict[str, dict[str, list[int]]]:
     """[hits, images] per guidance scale and family, by the judges' answers; printed, and written to `bars.json`."""
     model = StableDiffusion.load(out, str(device))
-    judges = {name: load_judge(out / "judges", name, device) for name in JUDGES}
+    judges = {name: load_judge(judges_at(out), name, device) for name in JUDGES}
     report: dict[str, dict[str, list[int]]] = {}
     for guidance in guidances:
         rows: dict[str, list[int]] = {}
