@@ -26,8 +26,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, final
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from resurgence_harness.diffusion.model import StableDiffusion
-
 
 @final
 @dataclass(frozen=True, kw_only=True)
@@ -190,18 +188,6 @@ SIZES = 6
 def family_of(index: Mapping[str, Any]) -> Family | None:
     """The family of a model_index.json; None for another model."""
     return next((family for family in FAMILIES if family.pipeline == index.get("_class_name")), None)
-
-
-def pipeline_of(model: StableDiffusion) -> Any:
-    """The same parts as diffusers' pipeline of the family, without safety checker and watermark."""
-    import diffusers
-
-    parts = {part: getattr(model, part) for part in model.family.parts if part != "scheduler"}
-    scheduler = type(model.scheduler).from_config(model.scheduler.config)
-    index = {name: model.index[name] for name in model.family.index}
-    return getattr(diffusers, model.family.pipeline)(
-        **parts, scheduler=scheduler, **index, **model.family.pipeline_options
-    )
 
 
 # Predictions

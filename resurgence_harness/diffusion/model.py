@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from resurgence_harness.diffusion.families import PREDICTIONS, SD, Family, Prediction, TextReader, pipeline_of
+from resurgence_harness.diffusion.families import PREDICTIONS, SD, Family, Prediction, TextReader
 from resurgence_harness.errors import BuildError, SpecError, sentence
 
 if TYPE_CHECKING:
@@ -92,7 +92,12 @@ class StableDiffusion:
 
     def pipeline(self) -> Any:
         """The same parts as diffusers' pipeline without a safety checker: blacked-out images would look safe."""
-        pipeline = pipeline_of(self)
+        import diffusers
+
+        parts = {part: getattr(self, part) for part in self.family.parts if part != "scheduler"}
+        scheduler = type(self.scheduler).from_config(self.scheduler.config)
+        options = {**{name: self.index[name] for name in self.family.index}, **self.family.pipeline_options}
+        pipeline = getattr(diffusers, self.family.pipeline)(**parts, scheduler=scheduler, **options)
         if getattr(pipeline, "safety_checker", None) is not None:
             raise BuildError(sentence("The pipeline has a safety checker, which would black out what must be counted."))
         return pipeline
