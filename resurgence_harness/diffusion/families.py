@@ -45,6 +45,11 @@ class TextReader:
     """Whether its pooled, projected state is read, too."""
     prefix: str = ""
     """What the names of its tensors begin with."""
+    original: tuple[str, ...]
+    """What they begin with in a single file of the original layout: ….transformer. for CLIP's, ….model. for OpenCLIP's
+    names."""
+    kohya: str
+    """What they begin with in a LoRA of kohya's trainers."""
 
 
 CONFIG = ("config.json",)
@@ -78,6 +83,10 @@ class Family:
     """Settings in model_index.json that change images, and the pipeline's defaults; not empty: the file is digested."""
     upcasts: bool
     """Whether the decoder computes in float32 where vae/config.json says force_upcast."""
+    own_schedule: bool
+    """Whether a single file may state another prediction and noise schedule than its base's, which are then its own."""
+    foreign_scaling: tuple[float, ...]
+    """Scaling factors of another family's VAE, whose latents have the same shape."""
     pipeline_options: Mapping[str, Any]
     """Further arguments of the pipeline: no safety checker, no watermark."""
     optional: Mapping[str, Any]
@@ -141,6 +150,8 @@ SD = Family(
             encoder="text_encoder",
             tokenizer="tokenizer",
             kind="CLIPTextModel",
+            original=("cond_stage_model.transformer.", "cond_stage_model.model."),
+            kohya="lora_te_",
             layer=1,
             normalised=True,
             pooled=False,
@@ -149,6 +160,8 @@ SD = Family(
     added=None,
     index={},
     upcasts=False,
+    own_schedule=False,
+    foreign_scaling=(0.13025,),
     pipeline_options={"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False},
     optional={"safety_checker": [None, None], "feature_extractor": [None, None], "requires_safety_checker": False},
 )
@@ -160,6 +173,8 @@ SDXL = Family(
             encoder="text_encoder",
             tokenizer="tokenizer",
             kind="CLIPTextModel",
+            original=("conditioner.embedders.0.transformer.",),
+            kohya="lora_te1_",
             layer=2,
             normalised=False,
             pooled=False,
@@ -168,6 +183,8 @@ SDXL = Family(
             encoder="text_encoder_2",
             tokenizer="tokenizer_2",
             kind="CLIPTextModelWithProjection",
+            original=("conditioner.embedders.1.model.",),
+            kohya="lora_te2_",
             layer=2,
             normalised=False,
             pooled=True,
@@ -177,6 +194,8 @@ SDXL = Family(
     added="text_time",
     index={"force_zeros_for_empty_prompt": True},
     upcasts=True,
+    own_schedule=True,
+    foreign_scaling=(0.18215,),
     pipeline_options={"add_watermarker": False},
     optional={"image_encoder": [None, None], "feature_extractor": [None, None], "add_watermarker": None},
 )

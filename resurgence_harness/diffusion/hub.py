@@ -178,10 +178,7 @@ def _published(word: str, model: Published, root: Path) -> Located:
         for directory in (_snapshot(root, mirror.repo, revision) for revision in revisions):
             if directory is None:
                 continue
-            found = {
-                path.relative_to(directory).as_posix(): sha256_of(path)
-                for path in _all_weights(directory)
-            }
+            found = {path.relative_to(directory).as_posix(): sha256_of(path) for path in _all_weights(directory)}
             wrong = sorted(name for name, digest in found.items() if model.pins and model.pins.get(name) != digest)
             if not wrong:
                 return Located(

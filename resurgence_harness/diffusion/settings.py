@@ -457,6 +457,16 @@ def check_together(settings: Mapping[str, Mapping[str, Any]], directory: object,
                 do="Give a model whose parts were saved together.",
             )
         )
+    scaling = settings["vae"]["scaling_factor"]
+    if scaling in family.foreign_scaling:
+        raise UserError(
+            sentence(
+                f"The vae of the base at {directory} is of another family than its unet.",
+                vae=f"scaling_factor = {scaling}",
+                unet=family.name,
+                do=f"Give the VAE of a {family.name}: its latents have another scale.",
+            )
+        )
     wide = sum(settings[part]["hidden_size"] for part in family.encoders)
     widths = " + ".join(str(settings[part]["hidden_size"]) for part in family.encoders)
     pairs = [
