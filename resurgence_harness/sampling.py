@@ -48,7 +48,7 @@ def sample(
     sampler, rows = probe.sampler, list(probe.rows())
     _check(model, sampler)
     total, images = len(rows), []
-    times, scale = moves.timesteps(model, sampler.steps), model.vae.config.scaling_factor
+    times = moves.timesteps(model, sampler.steps)
     single = sampler.arithmetic == "float32"
     replay = replays if replays is not None and single and replays.serves(model) else None
     with torch.inference_mode():
@@ -71,7 +71,7 @@ def sample(
                 x_0 = moves.denoise(
                     model, noise, prompted, empty, steps=sampler.steps, guidance=sampler.guidance, predictions=own
                 )
-                pixels = moves.decode_pixels(model, x_0) if half is None else half.decode(x_0 / scale).float()
+                pixels = moves.decode_pixels(model, x_0) if half is None else half.decode(model, x_0)
                 _check_finite(sampler, x_0, pixels)
                 drawn = moves.rounded(pixels)
             images.append(drawn[: len(batch)].cpu().numpy())
@@ -86,6 +86,15 @@ def _check_finite(sampler: Sampler, *drawn: Tensor) -> None:
 
     if all(bool(torch.isfinite(one).all()) for one in drawn):
         return
+    if sampler.arithmetic == "float16" and bool(torch.isfinite(drawn[0]).all()):
+        raise NotInFloat16(
+            sentence(
+                "The autoencoder decodes to NaN or infinity in float16, so there is no image to judge.",
+                latents="finite",
+                do="Give a VAE that was made for float16 (for SDXL: sdxl-vae-fp16-fix), or for SDXL set force_upcast "
+                "to true in vae/config.json; or draw in float32: --resurgence-set sampler.arithmetic=float32.",
+            )
+        )
     if sampler.arithmetic == "float16":
         raise NotInFloat16(
             sentence(

@@ -123,6 +123,11 @@ class StableDiffusion:
         return int(self.unet.config.sample_size) * self.latent_factor
 
     @property
+    def decodes_in_float32(self) -> bool:
+        """Whether images are decoded in float32 whatever the sampler's arithmetic: SDXL's own VAE overflows float16."""
+        return bool(self.family.upcasts and self.vae.config.get("force_upcast", True))
+
+    @property
     def large(self) -> bool:
         """Whether the UNet has at least LARGE weights."""
         return bool(sum(value.numel() for value in self.unet.parameters()) >= LARGE)

@@ -98,8 +98,8 @@ def _xl() -> Iterator[str]:
     yield "## Stable Diffusion XL\n"
     yield (
         "A base with SDXL's U-Net has the values of its authors' scripts for SDXL where there are any. UCE's code of\n"
-        "2025 takes any pipeline: it is the method `uce-last`. Nothing was published for the others; their recipes for\n"
-        "Stable Diffusion are used, which on SDXL are ours.\n"
+        "2025 takes any pipeline: it is the method `uce-last`. Nothing was published for the others; their recipes\n"
+        "for Stable Diffusion are used, which on SDXL are ours.\n"
     )
     for step, recipe in sdxl.XL_RECIPES.items():
         yield from _recipe(step, recipe, f"**{step}**: {recipe.title}")

@@ -183,7 +183,7 @@ class _Passes:
             from resurgence_harness.diffusion.half.training_forward import Forward
 
             given = {id(p): value for p, value in zip(self.parameters, values, strict=True)}
-            return list(Forward(self.unet, lambda p: given[id(p)], self.dtype)(x, t, c, added))
+            return list(Forward(self.unet, lambda p: given[id(p)], self.dtype)(x, t, c, added, further))
         own = dict(zip((name for name, _ in self.unet.named_parameters()), values, strict=True))
         maps: list[Tensor] = []
         watched = [(layer, layer.processor) for layer in self.layers if isinstance(layer.processor, Watched)]
