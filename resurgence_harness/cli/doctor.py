@@ -14,6 +14,7 @@ import typer
 from resurgence_harness.cli.formatting import format_time
 from resurgence_harness.cli.tables import show
 from resurgence_harness.process import ExitCode
+from resurgence_harness.specs import EMBEDDED
 
 if TYPE_CHECKING:
     from resurgence_harness.readiness import Requirement
@@ -54,7 +55,7 @@ def doctor_command(
             print(f"\n{expected_time(base, task, device=device, profile=profile)}")
         return
     rows = []
-    for one in [base] if base is not None else ["micro", *ALIASES]:
+    for one in [base] if base is not None else [*EMBEDDED, *ALIASES]:
         for name in [task] if task is not None else TASKS:
             found = requirements(one, name)
             missing = [row for row in found if row.state is not State.READY]

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from resurgence_harness.errors import UserError, sentence, shown
+from resurgence_harness.specs import EMBEDDED
 
 if TYPE_CHECKING:
     import numpy as np
@@ -98,7 +99,7 @@ def drawn(wish: Wish, folder: Path, *, device: str = "auto", store: str | None =
 
 def references(wish: Wish, names: Sequence[str]) -> Mapping[str, np.ndarray]:
     """A rendered picture of each of the microworld's inventions, whom nobody knows; none on other bases."""
-    if wish.base.name != "micro" or wish.task.name not in FAMILIES:
+    if wish.base.name not in EMBEDDED or wish.task.name not in FAMILIES:
         return {}
     import torch
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from resurgence_harness.finetuning import ImageFolder
     from resurgence_harness.presets import SettingsFile
     from resurgence_harness.selection import Selection
-    from resurgence_harness.specs import Base, Concept
+    from resurgence_harness.specs import EMBEDDED, Base, Concept
     from resurgence_harness.tasks import Task
     from resurgence_harness.unlearning import GivenModel
 
@@ -54,8 +54,8 @@ OPTIONS = (
         "base",
         "NAME|DIR",
         "micro",
-        'the published model: "micro" (embedded), sd14, sd21-base, sd21, owner/name@<commit> from the hub\'s cache, '
-        "or a directory in diffusers' layout",
+        'the published model: "micro" or "micro-xl" (embedded), sd14, sd21-base, sd21, sdxl, owner/name@<commit> from '
+        "the hub's cache, or a directory in diffusers' layout",
     ),
     Option(
         "methods",
@@ -261,7 +261,7 @@ def read_options(config: pytest.Config) -> Options:
         *config.getoption(_dest("set"), []),
     ]
     base = values["base"]
-    if base != "micro":
+    if base not in EMBEDDED:
         from resurgence_harness.diffusion.hub import is_name
 
         if not is_name(base, places["base"]):

@@ -13,6 +13,7 @@ from resurgence_harness.fetching.catalogue import item_of
 from resurgence_harness.judging import Judge, judge_by_name, parts_of
 from resurgence_harness.judging.calibrating import origin_of
 from resurgence_harness.selection import tasks_on
+from resurgence_harness.specs import EMBEDDED
 from resurgence_harness.tasks import Task
 
 
@@ -53,7 +54,7 @@ def requirements(base: str, task: str) -> tuple[Requirement, ...]:
 
 
 def _base(base: str) -> Requirement:
-    if base == "micro":
+    if base in EMBEDDED:
         return Requirement(kind="base", name=base, state=State.READY, about="ships with the package")
     try:
         found = locate(base)
