@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
 from resurgence_harness.cli.arguments import PASSED_ON, Arguments
@@ -17,13 +19,29 @@ def register(app: typer.Typer) -> None:
     app.command("build", context_settings=PASSED_ON)(build_command)
 
 
-def build_command(arguments: Arguments) -> None:
+def build_command(
+    arguments: Arguments,
+    shard: Annotated[
+        str | None,
+        typer.Option(
+            metavar="K/N",
+            help="Build one of N parts of about equal cost, for job arrays and CI matrices: docs/scale.md.",
+        ),
+    ] = None,
+) -> None:
     """Build everything that a suite needs, so that pytest only has to decide."""
+    from resurgence_harness.executing.shards import parse_shard
     from resurgence_harness.planning import plan
 
-    cells = collected(arguments)
+    part = parse_shard(shard) if shard is not None else None
+    cells = collected(arguments, shard=part)
     check_usable(cells.store.name)
     planned = plan(cells.store, cells.wanted)
+    if part is not None:
+        print(f"Shard {part}: {len(cells.plans)} of {format_count(cells.planned, 'cell')}.")
+        if not cells.plans:
+            print("Nothing to build: the suite has fewer groups of cells with a common checkpoint than shards.")
+            return
     if planned.needed:
         print(summary(planned))
     make_everything(cells)

@@ -17,6 +17,7 @@ from resurgence_harness.storing import Store
 if TYPE_CHECKING:
     import pytest
 
+    from resurgence_harness.executing.shards import Shard
     from resurgence_harness.planning import Wanted
     from resurgence_harness.pytest_plugin.engine import Engine
     from resurgence_harness.selection import CellPlan
@@ -34,6 +35,8 @@ class Cells:
     """Every cell's plan, and the folder of its suite."""
     beyond: int
     """Images sampled in addition if no verdict becomes clear."""
+    planned: int
+    """Number of cells of the whole suite, of which `plans` are one shard or all."""
 
     @property
     def store(self) -> Store:
@@ -41,16 +44,17 @@ class Cells:
         return self.engine.store
 
 
-def collected(arguments: Sequence[str]) -> Cells:
-    """Collect the cells for these pytest arguments.
+def collected(arguments: Sequence[str], *, shard: Shard | None = None) -> Cells:
+    """Collect the cells for these pytest arguments, those of one shard or all.
 
     UserError if there are none or a judge has no answer for a name, HarnessError if pytest fails.
     """
-    from resurgence_harness.examining import stage_questions
     from resurgence_harness.judging import check_names
-    from resurgence_harness.planning import Wanted
 
     engine, cells = _collect(list(arguments))
+    planned = len(cells)
+    if shard is not None:
+        cells = _of_shard(cells, engine, shard)
     wanted: list[Wanted] = []
     beyond: dict[tuple[Recipe, Grid], int] = {}
     for plan, suite in cells:
@@ -59,30 +63,35 @@ def collected(arguments: Sequence[str]) -> Cells:
             check_names(judge, plan.names)
         inquiry, clear = recalled.inquiry, recalled.clear
         questions = list(inquiry.expected(clear=clear))
-        wanted += [
-            Wanted(recipe, inquiry.block(question), judge)
-            for question in questions
-            for recipe in plan.arms[question.arm].recipes
-            for judge in judges
-        ]
-        wanted += [
-            Wanted(recipe, inquiry.block(question), judge)
-            for recipe in plan.checkpoints.values()
-            for question in questions
-            if question.arm == "after"
-            for judge in judges[:2]
-        ]
-        wanted += [
-            Wanted(stage.recipe, inquiry.block(question), engine.judge(plan.judges[0]))
-            for stage in plan.stages[:-1]
-            for question in stage_questions(plan, questions)
-        ]
+        wanted += recalled.wanted(judges, beyond=True)
         for name, arm in plan.arms.items():
             if arm.group is not None and not clear:
                 blocks = sum(question.arm == name for question in questions)
                 for recipe in (*arm.recipes, *(plan.checkpoints.values() if name == "after" else ())):
                     beyond[recipe, arm.grid] = max(len(arm.grid) - blocks * arm.grid.block, 0)
-    return Cells(wanted=wanted, engine=engine, plans=cells, beyond=sum(beyond.values()))
+    return Cells(wanted=wanted, engine=engine, plans=cells, beyond=sum(beyond.values()), planned=planned)
+
+
+def _of_shard(cells: list[tuple[CellPlan, Path]], engine: Engine, shard: Shard) -> list[tuple[CellPlan, Path]]:
+    """The cells of one shard; it may have none. UserError for settings that depend on the machine."""
+    from resurgence_harness.executing.shards import lineages, split
+
+    check_same_everywhere(engine)
+    cells = sorted(cells, key=lambda one: (one[0].cell.task, one[0].cell.id))  # whatever order a plugin collects in
+    plans = [plan for plan, _ in cells]
+    judges = {name: engine.judge(name) for plan in plans for name in plan.judges}
+    return [cells[place] for place in split(lineages(plans, judges), shard.of)[shard.number - 1]]
+
+
+def check_same_everywhere(engine: Engine) -> None:
+    """UserError for a batch that is resolved by each machine's GPU: machines would build different artifacts."""
+    if engine.options.batch_resolved:
+        raise UserError(
+            sentence(
+                "sampler.batch=auto depends on the machine, so shards and nodes would not build the same images.",
+                do="Give the batch as a number: --resurgence-set sampler.batch=32.",
+            )
+        )
 
 
 class _Collector:
