@@ -352,7 +352,8 @@ class _Planner:
     def _trained(self, recipe: Recipe, before: tuple[str, ...]) -> str:
         place = checkpoint_key(recipe)
         step = recipe.steps[-1]
-        if (known := self.actions.get(place)) is not None and not (known.needed and getattr(step, "save_at", ())):
+        saves = isinstance(step, FineTuning) and bool(step.save_at)
+        if (known := self.actions.get(place)) is not None and not (known.needed and saves):
             return place
         reason = self._store.condition(place)
         present = reason is Condition.PRESENT

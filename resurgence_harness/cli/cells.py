@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Sequence
 from contextlib import redirect_stderr, redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +18,7 @@ from resurgence_harness.storing import Store
 if TYPE_CHECKING:
     import pytest
 
+    from resurgence_harness.executing.builder import Opened
     from resurgence_harness.executing.shards import Shard
     from resurgence_harness.planning import Wanted
     from resurgence_harness.pytest_plugin.engine import Engine
@@ -35,8 +37,12 @@ class Cells:
     """Every cell's plan, and the folder of its suite."""
     beyond: int
     """Images sampled in addition if no verdict becomes clear."""
-    planned: int
-    """Number of cells of the whole suite, of which `plans` are one shard or all."""
+    everything: list[tuple[CellPlan, Path]]
+    """The cells of the whole suite, of which `plans` are one shard or all."""
+    each: list[list[Wanted]]
+    """`wanted` by cell."""
+    clear: list[bool]
+    """Of every cell whether stored evidence decides it."""
 
     @property
     def store(self) -> Store:
@@ -52,10 +58,11 @@ def collected(arguments: Sequence[str], *, shard: Shard | None = None) -> Cells:
     from resurgence_harness.judging import check_names
 
     engine, cells = _collect(list(arguments))
-    planned = len(cells)
+    everything = cells
     if shard is not None:
         cells = _of_shard(cells, engine, shard)
-    wanted: list[Wanted] = []
+    each: list[list[Wanted]] = []
+    decided: list[bool] = []
     beyond: dict[tuple[Recipe, Grid], int] = {}
     for plan, suite in cells:
         recalled, judges = engine.recall(plan, suite), [engine.judge(name) for name in plan.judges]
@@ -63,13 +70,34 @@ def collected(arguments: Sequence[str], *, shard: Shard | None = None) -> Cells:
             check_names(judge, plan.names)
         inquiry, clear = recalled.inquiry, recalled.clear
         questions = list(inquiry.expected(clear=clear))
-        wanted += recalled.wanted(judges, beyond=True)
+        each.append(recalled.wanted(judges, beyond=True))
+        decided.append(clear)
         for name, arm in plan.arms.items():
             if arm.group is not None and not clear:
                 blocks = sum(question.arm == name for question in questions)
                 for recipe in (*arm.recipes, *(plan.checkpoints.values() if name == "after" else ())):
                     beyond[recipe, arm.grid] = max(len(arm.grid) - blocks * arm.grid.block, 0)
-    return Cells(wanted=wanted, engine=engine, plans=cells, beyond=sum(beyond.values()), planned=planned)
+    return Cells(
+        wanted=[one for own in each for one in own],
+        engine=engine,
+        plans=cells,
+        beyond=sum(beyond.values()),
+        everything=everything,
+        each=each,
+        clear=decided,
+    )
+
+
+def open_suite(arguments: Sequence[str], folder: str, run: str) -> Opened:
+    """Collect a suite in a worker. `folder`: the driver's working directory; `run`: its fresh run, or empty."""
+    from resurgence_harness.executing.builder import Opened
+    from resurgence_harness.executing.jobs import name_of
+
+    if Path(folder).is_dir() and not all(Path(one).exists() for one in arguments if not one.startswith("-")):
+        os.chdir(folder)
+    engine, cells = _collect(list(arguments))
+    engine.options = replace(engine.options, run=run)
+    return Opened(engine, {name_of(plan): (plan, suite) for plan, suite in cells})
 
 
 def _of_shard(cells: list[tuple[CellPlan, Path]], engine: Engine, shard: Shard) -> list[tuple[CellPlan, Path]]:
