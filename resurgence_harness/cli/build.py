@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from resurgence_harness.cli.arguments import PASSED_ON, Arguments
-from resurgence_harness.cli.cells import Cells, check_same_everywhere, collected, open_suite
+from resurgence_harness.cli.cells import Cells, check_same_everywhere, collected, open_builder
 from resurgence_harness.cli.formatting import format_count
 from resurgence_harness.cli.plan import summary
 from resurgence_harness.errors import HarnessError, UserError, sentence
@@ -156,7 +156,7 @@ def _pool(engine: str, arguments: Sequence[str], cells: Cells, address: str | No
     from resurgence_harness.executing.pool import LocalPool
     from resurgence_harness.executing.ray_pool import RayPool
 
-    opening = partial(open_suite, tuple(arguments), os.getcwd(), cells.engine.options.run)
+    opening = partial(open_builder, tuple(arguments), os.getcwd(), cells.engine.options.run)
     device = cells.engine.options.device
     if engine == "ray":
         return RayPool(opening, address=address, device=device, resources=resources)

@@ -18,7 +18,7 @@ from resurgence_harness.storing import Store
 if TYPE_CHECKING:
     import pytest
 
-    from resurgence_harness.executing.builder import Opened
+    from resurgence_harness.executing.builder import Builder
     from resurgence_harness.executing.shards import Shard
     from resurgence_harness.planning import Wanted
     from resurgence_harness.pytest_plugin.engine import Engine
@@ -88,16 +88,19 @@ def collected(arguments: Sequence[str], *, shard: Shard | None = None) -> Cells:
     )
 
 
-def open_suite(arguments: Sequence[str], folder: str, run: str) -> Opened:
-    """Collect a suite in a worker. `folder`: the driver's working directory; `run`: its fresh run, or empty."""
-    from resurgence_harness.executing.builder import Opened
+def open_builder(arguments: Sequence[str], folder: str, run: str) -> Builder:
+    """Collect a suite in a worker, and check its judges.
+
+    `folder`: the driver's working directory; `run`: its fresh run, or empty.
+    """
+    from resurgence_harness.executing.builder import Builder, Opened
     from resurgence_harness.executing.jobs import name_of
 
     if Path(folder).is_dir() and not all(Path(one).exists() for one in arguments if not one.startswith("-")):
         os.chdir(folder)
     engine, cells = _collect(list(arguments))
     engine.options = replace(engine.options, run=run)
-    return Opened(engine, {name_of(plan): (plan, suite) for plan, suite in cells})
+    return Builder(Opened(engine, {name_of(plan): (plan, suite) for plan, suite in cells}))
 
 
 def _of_shard(cells: list[tuple[CellPlan, Path]], engine: Engine, shard: Shard) -> list[tuple[CellPlan, Path]]:

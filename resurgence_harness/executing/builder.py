@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import resurgence_harness
 from resurgence_harness.bench.provenance import DRAWING
@@ -45,7 +45,7 @@ class About(NamedTuple):
     sealed: str
     """Fingerprint of the store's key; empty without one."""
     seconds: float = 0.0
-    """Time from the start of the worker until it was ready."""
+    """Time in which the worker was made ready."""
 
     @property
     def kind(self) -> str:
@@ -69,25 +69,41 @@ class Opened(NamedTuple):
     """By name."""
 
 
-Opening = Callable[[], Opened]
-"""Collects the suite; it is sent to workers by name, so that they run their own code."""
+class Building(Protocol):
+    """What a worker is asked to do, whatever it builds."""
+
+    about: About
+    on_progress: Callable[[Seen], None]
+    """Called at every step of a build."""
+
+    @property
+    def seen(self) -> Seen:
+        """The present job and its progress."""
+
+    def build(self, order: Order) -> Done:
+        """Build one artifact, or find it in the store. Raises nothing but `Stopped`."""
+
+    def stop(self) -> None:
+        """End the present build at its next step, and build nothing more; may be called from another thread."""
+
+
+Opening = Callable[[], Building]
+"""Makes a worker ready; it is sent to workers by name, so that they run their own code."""
 
 
 class Builder:
     """Builds artifacts in one process, on its device."""
 
-    def __init__(self, opening: Opening, *, began: float | None = None) -> None:
-        """Collect the suite and check its judges; loads no model. `began`: when the worker was started, monotonic."""
-        start = time.monotonic() if began is None else began
-        self._suite, self._cells = opening()
+    def __init__(self, opened: Opened) -> None:
+        """Check the suite's judges; loads no model."""
+        self._suite, self._cells = opened
         for cell, _ in self._cells.values():
             self._suite.check_judges(cell)
         self._seen, self._stopping = Seen("", 0, 0), False
         self._indices: dict[str, _Index] = {}
         self.on_progress: Callable[[Seen], None] = lambda seen: None
-        """Called at every step of a build."""
         self._suite.bench.set_progress(self._progress)
-        self.about = about(self._suite, self._cells)._replace(seconds=round(time.monotonic() - start, 3))
+        self.about = about(self._suite, self._cells)
 
     @property
     def seen(self) -> Seen:

@@ -12,7 +12,7 @@ from multiprocessing.connection import Connection, wait
 from typing import Any, NamedTuple, Protocol
 
 from resurgence_harness.errors import ResurgenceError, UserError
-from resurgence_harness.executing.builder import About, Builder, Opening, Seen, Stopped, share_cores
+from resurgence_harness.executing.builder import About, Building, Opening, Seen, Stopped, share_cores
 from resurgence_harness.executing.jobs import Done, Order
 from resurgence_harness.process import unforeseen
 
@@ -185,20 +185,21 @@ def _serve(connection: Connection, opening: Opening, workers: int, gpu: str | No
             _work(connection, builder)
 
 
-def _opened(connection: Connection, opening: Opening) -> Builder | None:
+def _opened(connection: Connection, opening: Opening) -> Building | None:
+    start = time.monotonic()
     try:
-        builder = Builder(opening)
+        builder = opening()
     except ResurgenceError as error:
         connection.send(Refused("", str(error), isinstance(error, UserError)))
     except Exception as error:
         connection.send(Refused("", unforeseen.recorded(error), False))
     else:
-        connection.send(Joined("", builder.about))
+        connection.send(Joined("", builder.about._replace(seconds=round(time.monotonic() - start, 3))))
         return builder
     return None
 
 
-def _work(connection: Connection, builder: Builder) -> None:
+def _work(connection: Connection, builder: Building) -> None:
     send: Callable[[Any], None] = connection.send
     shown = 0.0
 

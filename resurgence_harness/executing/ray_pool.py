@@ -17,7 +17,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from resurgence_harness.errors import ResurgenceError, UserError, sentence, shown
-from resurgence_harness.executing.builder import Builder, Opening, Seen, Stopped
+from resurgence_harness.executing.builder import Building, Opening, Seen, Stopped
 from resurgence_harness.executing.jobs import Done, Order
 from resurgence_harness.executing.pool import GRACE, Event, Finished, Joined, Lost, Refused, Showing
 from resurgence_harness.process import unforeseen
@@ -60,17 +60,17 @@ class RayWorker:
         self._opening, self._name, self._began = opening, name, time.monotonic()
         if os.path.isdir(folder) and "working_dir" not in _runtime_environment():
             os.chdir(folder)
-        self._builder: Builder | None = None
+        self._builder: Building | None = None
 
     def open(self) -> Joined | Refused:
-        """Collect the suite; the result says what this worker is."""
+        """Make it ready; the result says what this worker is."""
         try:
-            self._builder = Builder(self._opening, began=self._began)
+            self._builder = self._opening()
         except ResurgenceError as error:
             return Refused(self._name, f"On {socket.gethostname()}: {error}", isinstance(error, UserError))
         except Exception as error:
             return Refused(self._name, f"On {socket.gethostname()}: {unforeseen.recorded(error)}", False)
-        return Joined(self._name, self._builder.about)
+        return Joined(self._name, self._builder.about._replace(seconds=round(time.monotonic() - self._began, 3)))
 
     def build(self, order: Order) -> Done:
         """Build one artifact."""
