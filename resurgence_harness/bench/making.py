@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -13,6 +14,11 @@ from resurgence_harness.storing import Artifact, Store
 
 Progress = Callable[[str, int, int, float | None], None]
 """progress(label, done, total, loss): loss is None for work without a loss."""
+
+
+BUILD_LOG = "RESURGENCE_BUILD_LOG"
+"""The environment variable with the file to which every build appends two lines: begun and built, key, process, time,
+label. Without it nothing is logged."""
 
 
 class Workshop(Protocol):
@@ -33,6 +39,7 @@ class Making:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._elsewhere = [0.0]
+        self._log = os.environ.get(BUILD_LOG, "")
 
     def make(
         self,
@@ -45,7 +52,12 @@ class Making:
     ) -> Artifact:
         """`store.make`; the fact "seconds elsewhere" is the time spent in nested builds of other artifacts."""
 
+        built = False
+
         def timed(folder: Path) -> dict[str, Any]:
+            nonlocal built
+            self._write("begun", place, label)
+            built = True
             self._elsewhere.append(0.0)
             try:
                 facts = build(folder)
@@ -56,4 +68,16 @@ class Making:
         start = time.monotonic()
         made = self._store.make(place, kind=kind, label=label, inputs=inputs, build=timed, stale=stale)
         self._elsewhere[-1] += time.monotonic() - start
+        if built:
+            self._write("built", place, label)
         return made
+
+    def _write(self, what: str, place: str, label: str) -> None:
+        """Append a line to the log of builds, if there is one; a line is written whole or not at all."""
+        if self._log:
+            line = "\t".join((what, place, str(os.getpid()), f"{time.time():.3f}", label)) + "\n"
+            descriptor = os.open(self._log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+            try:
+                os.write(descriptor, line.encode())
+            finally:
+                os.close(descriptor)

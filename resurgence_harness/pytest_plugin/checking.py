@@ -33,13 +33,16 @@ def check(options: Options, tasks: Sequence[Task], suites: Sequence[Path]) -> Ch
     """
     from resurgence_harness.judging import check_different, check_names
     from resurgence_harness.selection import cells
-    from resurgence_harness.storing import check_usable
+    from resurgence_harness.storing import check_readable, check_usable
 
     engine = Engine(options, progress=ProgressWriter(None))
     for suite in suites:
         engine.limits(suite)
     check_device(options.device)
-    check_usable(options.store)
+    if options.no_build:
+        check_readable(engine.store)
+    else:
+        check_usable(options.store)
     base = engine.base
     notes = list(options.notes)
     drawn: set[str] = set()

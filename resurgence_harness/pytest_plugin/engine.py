@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from resurgence_harness.diffusion.devices import resolved_device
-from resurgence_harness.errors import HarnessError
+from resurgence_harness.errors import HarnessError, NotBuilt, ReadOnly, sentence
 from resurgence_harness.examining import Examined, Laboratory, Recalled, Rule, examine
 from resurgence_harness.inquiry import Question
 from resurgence_harness.limits.bindings import settings_digest
@@ -75,7 +75,7 @@ class Engine:
     @cached_property
     def store(self) -> Store:
         """The store of all artifacts."""
-        return Store(self.options.store, run=self.options.run)
+        return Store(self.options.store, run=self.options.run, read_only=self.options.no_build)
 
     @cached_property
     def bench(self) -> Bench:
@@ -164,14 +164,43 @@ class Engine:
         )
 
     def examine(self, plan: CellPlan, suite: Path) -> Examined[CellPlan]:
-        """Sample and judge for a cell until its verdict is clear."""
+        """Sample and judge for a cell until its verdict is clear.
+
+        NotBuilt if something is missing and --resurgence-no-build was given.
+        """
+        laboratory = self.laboratory(plan)
+        self.check_judges(plan)
+        try:
+            self.check_data(plan, suite)
+            return examine(plan, self.rule(plan, suite), laboratory)
+        except ReadOnly:
+            if not self.options.no_build:
+                raise
+            raise self._not_built(plan, suite) from None
+
+    def check_judges(self, plan: CellPlan) -> None:
+        """Raise before anything is built if a judge could not judge: a missing weight, no label for a name."""
         from resurgence_harness.judging import check_ready
 
-        laboratory = self.laboratory(plan)
-        for judge in laboratory.judges:
-            check_ready(judge, plan.names)  # a missing member or weight is an error before anything is built
-        self.check_data(plan, suite)
-        return examine(plan, self.rule(plan, suite), laboratory)
+        for name in plan.judges:
+            check_ready(self.judge(name), plan.names)
+
+    def _not_built(self, plan: CellPlan, suite: Path) -> NotBuilt:
+        """What the store lacks for a cell."""
+        from resurgence_harness.planning import NothingStored, Pace, describe_needed
+        from resurgence_harness.planning import plan as planned_from
+
+        judges = [self.judge(name) for name in plan.judges]
+        evidence = self.recall(plan, suite).wanted(judges, beyond=True)
+        needed = describe_needed(planned_from(self.store, evidence, pace=Pace(NothingStored())))
+        return NotBuilt(
+            sentence(
+                f"Not built: the store lacks {needed or 'a control'} of this cell.",
+                cell=f"{plan.cell.task}/{plan.cell.id}",
+                store=self.store.here.name,
+                do="Build the missing shard or run `resurgence build`, or leave out --resurgence-no-build.",
+            )
+        )
 
     def check_data(self, plan: CellPlan, suite: Path) -> tuple[BenignCheck, ...]:
         """The deciding judge's checks that given fine-tuning images are benign; none for images drawn by the base.

@@ -125,6 +125,7 @@ OPTIONS = (
 FLAGS = {
     "fresh": "make everything anew that this run needs, and replace it in the store",
     "partial": "files of --resurgence-unlearned may contain only some layers, as ESD and UCE save them",
+    "no_build": "only decide: build nothing, and report cells that the store has no evidence for as missing (exit 11)",
 }
 """Options without a value."""
 
@@ -168,6 +169,10 @@ class Options:
     """Tasks of this run by name: the suite's own, and those of the package for this base."""
     notes: tuple[str, ...] = ()
     """What was resolved automatically, for the lines that are printed."""
+    batch_resolved: bool = False
+    """Whether the batch was chosen for the GPU of this machine."""
+    no_build: bool = False
+    """Whether only stored evidence counts: nothing is built, and a cell that needs more has no verdict."""
 
     @property
     def store(self) -> str:
@@ -217,8 +222,9 @@ def add_options(parser: pytest.Parser) -> None:
     parser.addini(_dest("recipe"), "like --resurgence-recipe, one per line", type="linelist", default=[])
     parser.addini(_dest("unlearned"), "like --resurgence-unlearned, one per line", type="linelist", default=[])
     for word, help_ in FLAGS.items():
-        group.addoption(f"--resurgence-{word}", dest=_dest(word), action="store_true", default=None, help=help_)
-        parser.addini(_dest(word), f"like --resurgence-{word}: true or false", type="string", default="")
+        name = f"--resurgence-{word.replace('_', '-')}"
+        group.addoption(name, dest=_dest(word), action="store_true", default=None, help=help_)
+        parser.addini(_dest(word), f"like {name}: true or false", type="string", default="")
     parser.addini(_dest("set"), "like --resurgence-set, one per line", type="linelist", default=[])
 
 
@@ -328,7 +334,22 @@ def read_options(config: pytest.Config) -> Options:
         given=frozenset(given),
         tasks=tasks,
         notes=notes,
+        batch_resolved=bool(notes),
+        no_build=_no_build(config, run),
     )
+
+
+def _no_build(config: pytest.Config, run: str) -> bool:
+    """Whether nothing is built. UserError together with a fresh run, which builds everything anew."""
+    chosen = _flag(config, "no_build")
+    if chosen and run:
+        raise UserError(
+            sentence(
+                "--resurgence-fresh builds everything anew, and --resurgence-no-build builds nothing.",
+                do="Leave out one of them.",
+            )
+        )
+    return chosen
 
 
 def _changed(
