@@ -240,6 +240,13 @@ class Store:
         except Corrupt:
             return None
 
+    def parsed_or_none(self, manifest: bytes | None, key: str) -> Artifact | None:
+        """The artifact of a manifest that was read; None if there is none, or it is damaged."""
+        try:
+            return None if manifest is None else self._parsed(manifest, key, used=time.time())
+        except Corrupt:
+            return None
+
     def replace_manifest(self, artifact: Artifact, change: Callable[[bytes], bytes]) -> None:
         """Rewrite an artifact's manifest, locally and remotely, if it is still the same artifact."""
         path = artifact.path / MANIFEST
