@@ -74,8 +74,8 @@ def show_requirements(found: tuple[Requirement, ...]) -> None:
 def expected_time(base: str, task: str, *, device: str, profile: str) -> str:
     """Measure, and estimate the quick run of the task with one worker; one sentence."""
     from resurgence_harness.cli.cells import collected
+    from resurgence_harness.cli.plan import plan_of
     from resurgence_harness.diffusion.devices import check_device, resolved_device
-    from resurgence_harness.planning import plan
     from resurgence_harness.readiness import measure
     from resurgence_harness.selection import resolve_base, tasks_on
 
@@ -85,7 +85,7 @@ def expected_time(base: str, task: str, *, device: str, profile: str) -> str:
     suite = str(files("resurgence_harness") / "suite")
     words = [f"--resurgence-base={base}", f"--resurgence-task={task}", f"--resurgence-profile={profile}"]
     cells = collected([suite, "-c", f"{suite}/suite.ini", *words])
-    planned = plan(cells.store, cells.wanted)
+    planned = plan_of(cells)
     if not planned.needed:
         return f"Everything that the {profile} run of {task} on {base} needs is in the store; it only decides."
     return (

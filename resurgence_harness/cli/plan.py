@@ -12,7 +12,7 @@ from resurgence_harness.cli.cells import Cells, collected
 from resurgence_harness.cli.formatting import format_count, format_time
 from resurgence_harness.cli.recipes import show_recipes
 from resurgence_harness.cli.tables import show
-from resurgence_harness.storing import Store
+from resurgence_harness.storing import Snapshot, Store
 
 if TYPE_CHECKING:
     from resurgence_harness.planning import Action, Plan
@@ -30,15 +30,21 @@ def plan_command(
     ] = False,
 ) -> None:
     """Print what a suite would build, why, and about how long it takes. Builds nothing and loads no model."""
-    from resurgence_harness.planning import plan
-
     cells = collected(arguments)
     open_store(cells.store.name)
-    planned = plan(cells.store, cells.wanted)
+    planned = plan_of(cells)
     show_recipes(cells)
     if planned.needed:
         show_costs(cells)
     show_plan(planned, cells=len(cells.plans), store=cells.store, every=every, beyond=cells.beyond)
+
+
+def plan_of(cells: Cells) -> Plan:
+    """The plan of a suite's cells; reads a remote store in batches."""
+    from resurgence_harness.planning import plan
+
+    snapshot = Snapshot(cells.store)
+    return snapshot.settled(lambda: plan(snapshot, cells.wanted))
 
 
 def show_plan(planned: Plan, *, cells: int, store: Store, every: bool = False, beyond: int = 0) -> None:
@@ -46,7 +52,7 @@ def show_plan(planned: Plan, *, cells: int, store: Store, every: bool = False, b
     rows = _each(planned.actions) if every else _together(planned.needed)
     if rows:
         show("kind", "artifact", "status", "estimate", rows=rows, right=[3])
-    print(f"{format_count(cells, 'cell')}; store {store.name}")
+    print(f"{format_count(cells, 'cell')}; store {store.here.name}")
     print(summary(planned))
     if beyond:
         print(f"Sampling stops when a verdict is clear; if none becomes clear, {beyond:,} more images are sampled.")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from datetime import UTC, datetime
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from typing import Annotated
 
 import typer
@@ -12,10 +13,28 @@ import typer
 from resurgence_harness.cli.arguments import StoreOption, open_store
 from resurgence_harness.cli.formatting import format_age, format_count, format_size, format_time
 from resurgence_harness.cli.tables import show
+from resurgence_harness.errors import UserError, sentence
 from resurgence_harness.process import ExitCode, one_line
-from resurgence_harness.storing import Artifact, Seal, Store, default_root, keeping
+from resurgence_harness.storing import (
+    Artifact,
+    Seal,
+    Store,
+    check_usable,
+    check_writable,
+    copying,
+    default_root,
+    keeping,
+)
+from resurgence_harness.storing.copying import Copied, Outcome
+from resurgence_harness.storing.garbage import GRACE
 from resurgence_harness.storing.keeping import Checked
 from resurgence_harness.storing.sealing import VARIABLE, store_key
+
+RemoteOption = Annotated[str, typer.Option("--remote", metavar="URL", help="The remote store, such as s3://bucket/x.")]
+VerifyOption = Annotated[
+    str | None, typer.Option("--remote", metavar="URL", help="Verify this remote store instead, at its source.")
+]
+KindOption = Annotated[list[str] | None, typer.Option("--kind", help="Only this kind; may be repeated.")]
 
 store_app = typer.Typer(help=f"Manage the store of built artifacts.\n\n{one_line()}", no_args_is_help=True)
 
@@ -50,13 +69,48 @@ def ls_command(
 
 
 @store_app.command("verify")
-def verify_command(store: StoreOption = None) -> None:
+def verify_command(store: StoreOption = None, remote: VerifyOption = None) -> None:
     """Verify the checksum of every file and list damaged artifacts; the next build repairs them.
 
-    Also reports the seals. With RESURGENCE_STORE_KEY, an entry sealed with another key counts as damaged.
+    Also reports the seals. With RESURGENCE_STORE_KEY, an entry sealed with another key counts as damaged. With --remote,
+    every byte of that store is downloaded and nothing is kept; an interrupted verification goes on where it stopped.
     """
-    found = open_store(store)
-    _print_checked(found, keeping.verify(found))
+    if remote is None:
+        found = open_store(store)
+        _print_checked(found, keeping.verify(found))
+        return
+    found = open_store(copying.remote_of(remote))
+    with _progress() as progress:
+        checked = list(copying.verify_remote(remote, progress=progress))
+    _print_checked(found, checked)
+
+
+@store_app.command("push")
+def push_command(remote: RemoteOption, store: StoreOption = None, kind: KindOption = None) -> None:
+    """Upload the artifacts of a local store to a remote one; what is there already is not sent again."""
+    found, there = open_store(store), open_store(copying.remote_of(remote))
+    if found.remote is not None:
+        raise UserError(
+            sentence("The store to upload from is itself a remote one.", do="Give a local directory with --store.")
+        )
+    check_usable(remote)
+    with _progress() as progress:
+        copied = list(copying.push(found, remote, kinds=kind or [], progress=progress))
+    _print_copied(copied, there)
+
+
+@store_app.command("pull")
+def pull_command(remote: RemoteOption, store: StoreOption = None, kind: KindOption = None) -> None:
+    """Download the artifacts of a remote store to a local one and check every byte; what is there is not fetched."""
+    found, _ = open_store(store), open_store(copying.remote_of(remote))
+    if found.remote is not None:
+        raise UserError(
+            sentence("The store to download to is itself a remote one.", do="Give a local directory with --store.")
+        )
+    check_writable(found.name)
+    with _progress() as progress:
+        copied = list(copying.pull(found, remote, kinds=kind or [], progress=progress))
+    _print_copied(copied, found)
 
 
 @store_app.command("seal")
@@ -80,11 +134,20 @@ def gc_command(
         float, typer.Option(metavar="DAYS", help="Remove artifacts last used longer ago than this.")
     ] = 30.0,
     keep: Annotated[list[str] | None, typer.Option(metavar="KIND", help="A kind to keep; may be repeated.")] = None,
+    grace: Annotated[
+        float,
+        typer.Option(
+            metavar="HOURS", help="Remote stores: keep what was written or used within this time, and its inputs."
+        ),
+    ] = GRACE.total_seconds() / 3600,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list what would be removed.")] = False,
 ) -> None:
-    """Remove artifacts that were not used recently, and leftovers of killed builds. All can be built again."""
-    found = open_store(store)
-    removed = keeping.gc(found, older_than_days=older_than, keep_kinds=keep or [], dry_run=dry_run)
+    """Remove artifacts that were not used recently, and leftovers of killed builds. All can be built again.
+
+    In a remote store, the last use is the last upload or download by any machine.
+    """
+    found, time = open_store(store), timedelta(hours=grace)
+    removed = keeping.gc(found, older_than_days=older_than, keep_kinds=keep or [], dry_run=dry_run, grace=time)
     for one in removed:
         print(f"{format_size(one.size):>9}  {one.label}  ({one.reason})")
     verb = "would be removed from" if dry_run else "removed from"
@@ -97,6 +160,31 @@ def path_command(store: StoreOption = None) -> None:
     """Print the location of the store."""
     found = Store(store or default_root())
     print(found.name if found.remote is not None else found.root)
+
+
+@contextmanager
+def _progress() -> Iterator[copying.Progress]:
+    """Show the progress of a copy."""
+    from resurgence_harness.library.progress_bar import shown_progress
+
+    shown: list[Callable[[str, int, int, float | None], None]] = []
+    with shown_progress(shown.append):
+        yield lambda label, done, total: shown[0](label, done, total, None)
+
+
+def _print_copied(copied: Sequence[Copied], destination: Store) -> None:
+    """Print the damaged artifacts and a summary; exit code 12 for damage."""
+    for one in copied:
+        if one.outcome is Outcome.DAMAGED:
+            print(f"{one.key}  {one.problem}")
+    for outcome in Outcome:
+        chosen = [one for one in copied if one.outcome is outcome]
+        if chosen or outcome is Outcome.COPIED:
+            size = format_size(sum(one.size for one in chosen))
+            print(f"{format_count(len(chosen), 'artifact')} ({size}) {outcome.value}")
+    print(f"in {destination.here.name}")
+    if any(one.outcome is Outcome.DAMAGED for one in copied):
+        raise typer.Exit(ExitCode.HARNESS_ERROR)
 
 
 def _print_checked(found: Store, every: Iterable[Checked]) -> None:

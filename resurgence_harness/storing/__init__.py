@@ -7,6 +7,7 @@ from resurgence_harness.storing.keys import canonical, key
 from resurgence_harness.storing.manifests import content_of
 from resurgence_harness.storing.places import default_root, expanded
 from resurgence_harness.storing.sealing import describe_ignored
+from resurgence_harness.storing.snapshot import Snapshot
 from resurgence_harness.storing.store import Store, StoreWarning
 from resurgence_harness.storing.usable import check_readable, check_usable, check_writable
 
@@ -14,6 +15,7 @@ __all__ = [
     "Artifact",
     "Condition",
     "Seal",
+    "Snapshot",
     "Store",
     "StoreWarning",
     "StoredFile",

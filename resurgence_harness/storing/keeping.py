@@ -13,16 +13,13 @@ from typing import TYPE_CHECKING
 from resurgence_harness.errors import StoreError, Unreachable, Unwritable, UserError, sentence
 from resurgence_harness.storing.artifacts import Seal
 from resurgence_harness.storing.disk import bytes_in
+from resurgence_harness.storing.garbage import GRACE, Removed, remote_garbage
 from resurgence_harness.storing.manifests import sealed_again
 from resurgence_harness.storing.remote import MANIFEST
 from resurgence_harness.storing.sealing import VARIABLE, store_key
 
 if TYPE_CHECKING:
     from resurgence_harness.storing.store import Store
-
-
-GRACE = timedelta(days=1)
-"""Minimum age of an unreferenced remote file before it is removed: a build may still be uploading it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,16 +33,6 @@ class Checked:
     """The state of its seal; None if its manifest cannot be read."""
     problem: str = ""
     """Empty if every file is intact."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Removed:
-    """One artifact or file that `gc` removed (or would remove)."""
-
-    place: str
-    label: str
-    size: int
-    reason: str
 
 
 def verify(store: Store) -> Iterator[Checked]:
@@ -89,18 +76,26 @@ def seal(store: Store) -> Iterator[Checked]:
 
 
 def gc(
-    store: Store, *, older_than_days: float, keep_kinds: Collection[str] = (), dry_run: bool = False
+    store: Store,
+    *,
+    older_than_days: float,
+    keep_kinds: Collection[str] = (),
+    dry_run: bool = False,
+    grace: timedelta = GRACE,
+    now: datetime | None = None,
 ) -> list[Removed]:
     """Remove artifacts last used at least `older_than_days` ago, and the leftovers of killed builds.
 
-    Everything removed can be built again. Artifacts that are being built are kept.
+    Everything removed can be built again. Artifacts that are being built are kept. In a remote store, the last use is
+    the upload or the last download by any machine, and nothing is removed that was written or used within `grace`, or
+    that such an artifact or a build under a lease is built from. `now` is for tests.
     """
     removed: list[Removed] = []
+    now = now or datetime.now(UTC)
     with store.here.writing():
         for leftover, reason in _leftovers(store):
             removed += _remove(store, leftover, key=leftover.name.split(".")[0], reason=reason, dry_run=dry_run)
-        now = datetime.now(UTC)
-        for artifact in store.entries():
+        for artifact in store.local_entries():
             days = max((now - artifact.used).total_seconds(), 0) / 86400  # a file's time may lie in the future
             if artifact.kind not in keep_kinds and days >= older_than_days:
                 removed += _remove(
@@ -108,19 +103,20 @@ def gc(
                     artifact.path,
                     key=artifact.key,
                     label=f"{artifact.kind}: {artifact.label}",
-                    reason=f"last used {days:.0f} days ago",
+                    reason=_last_used(days),
                     dry_run=dry_run,
                 )
-        removed += _orphans(store, before=now - GRACE, dry_run=dry_run)
+    if store.remote is not None:
+        age = timedelta(days=older_than_days)
+        with store.reading_ahead():
+            removed += remote_garbage(
+                store, store.remote, age=age, keep_kinds=keep_kinds, dry_run=dry_run, grace=grace, now=now
+            )
     return removed
 
 
-def _orphans(store: Store, *, before: datetime, dry_run: bool) -> Iterator[Removed]:
-    """Remote files that no manifest names: from concurrent builds, or builds killed during the upload."""
-    for path, size in store.remote.orphans(before=before) if store.remote is not None else ():
-        if not dry_run and store.remote is not None:
-            store.remote.remove_file(path)
-        yield Removed(place=path, label="unfinished", size=size, reason="no manifest names it")
+def _last_used(days: float) -> str:
+    return f"last used {days:.0f} days ago"
 
 
 def _leftovers(store: Store) -> Iterator[tuple[Path, str]]:
@@ -144,8 +140,6 @@ def _remove(
             if not dry_run:
                 (path / MANIFEST).unlink(missing_ok=True)
                 shutil.rmtree(path, ignore_errors=True)
-                if store.remote is not None and label != "unfinished":
-                    store.remote.remove(key)
             return [removed]
     except Timeout:
         return []

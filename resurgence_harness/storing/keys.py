@@ -15,10 +15,12 @@ import hashlib
 import json
 import math
 from dataclasses import Field, fields, is_dataclass
+from json.encoder import encode_basestring_ascii
 from typing import Any
 
 from resurgence_harness.errors import SpecError, sentence
 from resurgence_harness.registry import in_key
+from resurgence_harness.specs import Probe, Prompt, Sampler
 
 type_of_float = ("float", float)
 """The annotation of a float field, with and without postponed evaluation."""
@@ -36,8 +38,51 @@ def canonical_json(value: object) -> str:
 
 def key(kind: str, value: object) -> str:
     """64 hexadecimal digits: sha256 of the kind of product and the spec that it is built from."""
-    text = canonical_json({"kind": kind, "spec": canonical(value)})
+    text = f'{{"kind":{_scalar(kind)},"spec":{_text(value, place=type(value).__name__)}}}'
     return hashlib.sha256(text.encode("ascii")).hexdigest()
+
+
+def _text(value: object, *, place: str) -> str:
+    """`canonical_json` of a value, composed of its parts' texts; those of probes, which are large, are remembered."""
+    kind = type(value)
+    if kind is str:
+        return encode_basestring_ascii(value)  # type: ignore[arg-type]
+    if kind is int:
+        return int.__repr__(value)
+    if kind in _REMEMBERED:
+        known = _texts.get(id(value))
+        if known is None or known[0] is not value:
+            if len(_texts) >= _MOST:
+                _texts.clear()
+            known = _texts[id(value)] = value, _object_text(_entries(value), place=place, named=".{}")
+        return known[1]
+    if is_dataclass(value) and not isinstance(value, type):
+        return _object_text(_entries(value), place=place, named=".{}")
+    if kind in (tuple, list):
+        if all(type(item) is int for item in value):  # type: ignore[attr-defined]
+            return f"[{','.join(map(int.__repr__, value))}]"  # type: ignore[call-overload]
+        return f"[{','.join([_text(item, place=f'{place}[{index}]') for index, item in enumerate(value)])}]"  # type: ignore[arg-type,var-annotated]
+    if kind is dict:
+        _check_names(value, place=place)  # type: ignore[arg-type]
+        return _object_text(value, place=place, named="[{!r}]")  # type: ignore[arg-type]
+    return _scalar(_canonical(value, place=place))
+
+
+def _object_text(entries: dict[str, Any], *, place: str, named: str) -> str:
+    parts = [f"{_scalar(name)}:{_text(entries[name], place=place + named.format(name))}" for name in sorted(entries)]
+    return f"{{{','.join(parts)}}}"
+
+
+def _scalar(value: object) -> str:
+    if type(value) is str:
+        return encode_basestring_ascii(value)
+    return json.dumps(value, ensure_ascii=True, allow_nan=False)
+
+
+_REMEMBERED = (Prompt, Probe, Sampler)
+_MOST = 4096
+_texts: dict[int, tuple[object, str]] = {}
+"""id of a value → the value, which is kept so that no other gets its id, and its text."""
 
 
 def _canonical(value: object, *, place: str) -> Any:
@@ -66,14 +111,23 @@ def _finite(value: float, *, place: str) -> float:
     return value + 0.0  # −0.0 equals 0.0 and must have the same key
 
 
-def _mapping(value: dict[Any, Any], *, place: str) -> dict[str, Any]:
+def _check_names(value: dict[Any, Any], *, place: str) -> None:
     for name in value:
         if type(name) is not str:
             raise SpecError(sentence(f"{place} has the name {name!r}, which is not text.", do="Use text as names."))
+
+
+def _mapping(value: dict[Any, Any], *, place: str) -> dict[str, Any]:
+    _check_names(value, place=place)
     return {name: _canonical(item, place=f"{place}[{name!r}]") for name, item in value.items()}
 
 
 def _dataclass(value: Any, *, place: str) -> dict[str, Any]:
+    return {name: _canonical(item, place=f"{place}.{name}") for name, item in _entries(value).items()}
+
+
+def _entries(value: Any) -> dict[str, Any]:
+    """What a dataclass's key contains, its fields as they are."""
     kind = type(value)
     own: dict[str, Field[Any]] = {field.name: field for field in fields(value)}
     if "type" in own:
@@ -92,7 +146,7 @@ def _dataclass(value: Any, *, place: str) -> dict[str, Any]:
         if field.metadata.get("key", True):
             if field.type in type_of_float and type(item) is int:
                 item = float(item)  # guidance=7 and guidance=7.0 are equal specs
-            result[name] = _canonical(item, place=f"{place}.{name}")
+            result[name] = item
     return result
 
 

@@ -105,6 +105,15 @@ def parsed(text: bytes, *, key: str, folder: Path, used: float) -> Artifact:
     """Parse a manifest; ValueError, KeyError, TypeError, AttributeError or RecursionError if it is not valid."""
     content: dict[str, Any] = json.loads(text)
     checksum = content.pop("seal")
+    if type(content["format"]) is int and content["format"] > FORMAT and checksum == _checksum(content):
+        raise UserError(  # not Corrupt: it would be built again, and replaced, by every older version in turn
+            sentence(
+                "The store has an artifact that a newer version of resurgence-harness wrote.",
+                key=key,
+                format=f"{content['format']}; this version reads {FORMAT}",
+                do="Upgrade resurgence-harness on this machine, or choose another store.",
+            )
+        )
     if content["format"] != FORMAT:
         raise ValueError(f"its format is {content['format']}, and this version reads {FORMAT}")
     if checksum != _checksum(content):

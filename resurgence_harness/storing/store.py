@@ -6,7 +6,10 @@
     root/locks/<key>.lock             held during a build; an flock, released when its process ends
 
 The manifest contains every file's sha256, checked at every read, and a checksum of itself. One process builds an
-artifact while the others wait for it. Corrupt artifacts are reported and built again, never used.
+artifact while the others wait for it, also on other machines if the store is remote and its backend has conditional
+writes (remote/leases.py). Corrupt artifacts are reported and built again, never used.
+
+    root/unsent/<key>                 built here, but not yet in the remote store: sent by the next run that needs it
 
 With RESURGENCE_STORE_KEY, artifacts not sealed with that key count as absent. Opened for a fresh run, a store contains
 only what that run built. In both cases the old artifact stays until the new one replaces it.
@@ -21,8 +24,8 @@ import shutil
 import time
 import uuid
 import warnings
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +34,7 @@ from resurgence_harness.storing.artifacts import Artifact, Condition, Seal
 from resurgence_harness.storing.disk import make_directory, write_last
 from resurgence_harness.storing.manifests import described, manifest_bytes, parsed, verify, verify_size
 from resurgence_harness.storing.places import ANOTHER, cache, default_root, expanded
-from resurgence_harness.storing.remote import MANIFEST, Remote, discreet
+from resurgence_harness.storing.remote import MANIFEST, Damaged, Lease, Remote, discreet
 from resurgence_harness.storing.root import Root
 from resurgence_harness.storing.sealing import counts, store_key
 
@@ -39,14 +42,18 @@ _KEY = re.compile(r"[0-9a-f]{64}")
 
 
 class StoreWarning(UserWarning):
-    """A corrupt artifact was found and is built again."""
+    """A corrupt artifact was found and is built again, or two machines may build the same one."""
 
 
 class Store:
     """Artifacts under one root: a local directory, or a URL supported by fsspec, mirrored in the local cache."""
 
-    def __init__(self, root: str | Path | None = None, *, read_only: bool = False, run: str = "") -> None:
+    def __init__(
+        self, root: str | Path | None = None, *, read_only: bool = False, run: str = "", mirror: Path | None = None
+    ) -> None:
         """Open a store (default root: `default_root()`); directories are created by the first build.
+
+        `mirror` is the local directory of a remote store (default: one in the cache for each address).
 
         `run` identifies a fresh run, the same in all its processes and never used before: artifacts that it did not
         build count as absent. UserError for an invalid RESURGENCE_STORE_KEY.
@@ -59,11 +66,14 @@ class Store:
         self.ignored: dict[str, Seal] = {}
         """Requested keys whose artifacts count as absent because of their seals."""
         self.remote: Remote | None = None
+        self._ahead: dict[str, bytes | None] = {}
+        """Remote manifests that `read_ahead` has read."""
         if chosen.startswith("file://"):
             chosen = chosen.removeprefix("file://")
         if "://" in chosen:
             self.remote = Remote(chosen)
-            self.root = cache() / "resurgence-mirrors" / hashlib.sha256(self.remote.url.encode()).hexdigest()[:16]
+            name = hashlib.sha256(self.remote.url.encode()).hexdigest()[:16]
+            self.root = cache() / "resurgence-mirrors" / name if mirror is None else mirror
         else:
             self.root = expanded(chosen)
         self.name = chosen
@@ -153,6 +163,9 @@ class Store:
         ReadOnly if it is missing from a read-only store.
         """
         if (existing := self._existing(key, inputs)) is not None and not stale(existing):
+            if self._unsent(key).exists():
+                with self.here.writing(f"{kind}: {label}"), self.here.locked(key):
+                    self._send(existing)
             return existing
         if self.read_only:
             raise ReadOnly(
@@ -162,19 +175,28 @@ class Store:
             self._clear(key)
             if (existing := self._existing(key, inputs, under_lock=True)) is not None and not stale(existing):
                 return existing
-            return self._build(key, kind=kind, label=label, inputs=inputs, build=build)
+
+            def found() -> Artifact | None:
+                found = self._existing(key, inputs, under_lock=True)
+                return None if found is None or stale(found) else found
+
+            lease = self._lease(key, label=f"{kind}: {label}", inputs=inputs, instead=found)
+            if isinstance(lease, Artifact):
+                return lease
+            with lease or nullcontext():
+                if lease is not None and (existing := found()) is not None:
+                    return existing  # another machine finished it before this one got the lease
+                return self._build(key, kind=kind, label=label, inputs=inputs, build=build)
 
     # Listing and resealing
 
     def busy(self, key: str) -> bool:
-        """Whether another process is building this artifact now."""
-        return self.here.busy(key)
+        """Whether another process, or another machine that shares the remote store, is building this artifact now."""
+        return self.here.busy(key) or (self.remote is not None and self.remote.leases.busy(key))
 
     def keys(self) -> list[str]:
         """The keys of all artifacts that have a manifest, sorted."""
-        here = [path.parent.name for path in self.root.glob(f"[0-9a-f][0-9a-f]/*/{MANIFEST}")]
-        there = self.remote.keys() if self.remote is not None else []
-        return sorted({name for name in (*here, *there) if _KEY.fullmatch(name)})
+        return sorted({*self._local_keys(), *(self.remote.keys() if self.remote is not None else [])})
 
     def ls(self) -> list[Artifact]:
         """All usable artifacts, oldest first. Unreadable ones are left out; `verify` reports them."""
@@ -182,13 +204,46 @@ class Store:
 
     def entries(self) -> list[Artifact]:
         """All finished artifacts, oldest first, whatever their seal and the run that built them."""
-        found = (self.entry(key) for key in self.keys())
+        with self.reading_ahead():
+            keys = self.keys()
+            self.read_ahead(keys)
+            found = [self.entry(key) for key in keys]
         return sorted((artifact for artifact in found if artifact is not None), key=lambda artifact: artifact.made)
+
+    @contextmanager
+    def reading_ahead(self) -> Iterator[None]:
+        """While the context is open, manifests that `read_ahead` has read are not read again."""
+        before = dict(self._ahead)
+        try:
+            yield
+        finally:
+            self._ahead = before
+
+    def read_ahead(self, keys: Iterable[str]) -> None:
+        """Read the remote manifests of the keys that are not in the mirror, many at once; in `reading_ahead`."""
+        if self.remote is not None:
+            absent = [key for key in keys if key not in self._ahead and not self._usable_here(key)]
+            self._ahead.update(self.remote.manifests(absent))
+
+    def local_entries(self) -> list[Artifact]:
+        """As `entries`, of the local directory alone."""
+        found = []
+        for key in self._local_keys():
+            with suppress(Corrupt):
+                found.append(self._read_here(key))
+        return sorted((one for one in found if one is not None), key=lambda one: one.made)
 
     def entry(self, key: str) -> Artifact | None:
         """As `find`, whatever its seal and the run that built it."""
         try:
             return self._best(key)
+        except Corrupt:
+            return None
+
+    def parsed_or_none(self, manifest: bytes | None, key: str) -> Artifact | None:
+        """The artifact of a manifest that was read; None if there is none, or it is damaged."""
+        try:
+            return None if manifest is None else self._parsed(manifest, key, used=time.time())
         except Corrupt:
             return None
 
@@ -204,6 +259,10 @@ class Store:
                 self.remote.push_manifest(artifact.key, manifest)
 
     # Internals
+
+    def _local_keys(self) -> list[str]:
+        names = (path.parent.name for path in self.root.glob(f"[0-9a-f][0-9a-f]/*/{MANIFEST}"))
+        return [name for name in names if _KEY.fullmatch(name)]
 
     def _folder(self, key: str) -> Path:
         if not _KEY.fullmatch(key):
@@ -227,8 +286,15 @@ class Store:
         here = self._read_here(key)
         if self.remote is None or (here is not None and self._counts(here)):
             return here
-        text = self.remote.manifest(key)
+        text = self._ahead[key] if key in self._ahead else self.remote.manifest(key)
         return here if text is None else self._parsed(text, key, used=time.time())
+
+    def _usable_here(self, key: str) -> bool:
+        try:
+            here = self._read_here(key)
+        except Corrupt:
+            return True  # reported as such, whatever the remote store has
+        return here is not None and self._counts(here)
 
     def _read_here(self, key: str) -> Artifact | None:
         path = self._folder(key) / MANIFEST
@@ -305,6 +371,9 @@ class Store:
             manifest = manifest_bytes(
                 key=key, kind=kind, label=label, inputs=inputs, facts=facts, files=files, seconds=seconds, run=self.run
             )
+            if self.remote is not None:
+                make_directory(self._unsent(key).parent)
+                self._unsent(key).touch()
             self._put(work, folder, manifest)
         except BaseException:
             shutil.rmtree(work, ignore_errors=True)
@@ -313,27 +382,70 @@ class Store:
             raise
         artifact = parsed(manifest, key=key, folder=folder, used=time.time())
         if self.remote is not None:
-            self.remote.push(key, artifact.digest, list(files), manifest, folder)
+            self.remote.push(key, artifact.digest, files, manifest, folder)
+            self._unsent(key).unlink(missing_ok=True)
         return artifact
+
+    def _unsent(self, key: str) -> Path:
+        """Exists while an artifact that was built here is not yet in the remote store."""
+        return self.root / "unsent" / key
+
+    def _send(self, artifact: Artifact) -> None:
+        """Upload an artifact whose upload failed; another machine's may be there by now, and is kept."""
+        if self.remote is not None and self._unsent(artifact.key).exists():
+            if self.remote.manifest(artifact.key) is None:
+                manifest = (artifact.path / MANIFEST).read_bytes()
+                self.remote.push(artifact.key, artifact.digest, artifact.files, manifest, artifact.path)
+            self._unsent(artifact.key).unlink(missing_ok=True)
+
+    def _lease(
+        self, key: str, *, label: str, inputs: Mapping[str, str], instead: Callable[[], Artifact | None]
+    ) -> Lease | Artifact | None:
+        """The remote store's lease on a key, or the artifact that another machine built while this one waited.
+
+        None for a local store, and if the backend has no conditional writes: then two machines may build it at once.
+        """
+        if self.remote is None:
+            return None
+        if self.remote.leases.hold:
+            return self.remote.leases.acquire(key, label=label, inputs=inputs, instead=instead)
+        if self.remote.files.shared:
+            warnings.warn(
+                StoreWarning(
+                    f"Two machines that use {self.here.name} may build the same artifact at once: "
+                    "this kind of store has no conditional writes."
+                ),
+                stacklevel=3,
+            )
+        return None
 
     def _fetch(self, artifact: Artifact) -> None:
         """Download a remote artifact into the mirror, laid out like a build; the key's lock must be held."""
         assert self.remote is not None
         manifest = self.remote.manifest(artifact.key)
-        if self._is_here(artifact) or manifest is None:
-            return
-        now = self._parsed(manifest, artifact.key, used=time.time())
-        self._clear(artifact.key)
-        work = self._workplace(artifact.key)
-        try:
-            self.remote.pull(artifact.key, now.digest, list(now.files), work)
-            self._put(work, artifact.path, manifest)
-        except FileNotFoundError as error:
-            raise Corrupt(
-                sentence(f"A file of {artifact.label} is missing from {self.here.name}.", key=artifact.key)
-            ) from error
-        finally:
-            shutil.rmtree(work, ignore_errors=True)
+        while manifest is not None and not self._is_here(artifact):
+            now = self._parsed(manifest, artifact.key, used=time.time())
+            self._clear(artifact.key)
+            work = self._workplace(artifact.key)
+            try:
+                self.remote.pull(artifact.key, now.digest, now.files, work)
+                self._put(work, artifact.path, manifest)
+                self.remote.note_use(artifact.key)
+                return
+            except (FileNotFoundError, Damaged) as error:
+                before, manifest = manifest, self.remote.manifest(artifact.key)
+                if manifest == before:  # else another machine replaced the artifact meanwhile
+                    what = f"{type(error).__name__}: {error}" if isinstance(error, Damaged) else "a file is missing"
+                    raise Corrupt(
+                        sentence(
+                            f"{artifact.label} in {self.here.name} is not what was uploaded.",
+                            reason=shown(what),
+                            key=artifact.key,
+                            do="The next build that needs it builds it again.",
+                        )
+                    ) from error
+            finally:
+                shutil.rmtree(work, ignore_errors=True)
 
     def _put(self, work: Path, folder: Path, manifest: bytes) -> None:
         """Move a finished folder to its final place, replacing an existing one."""

@@ -3,12 +3,7 @@
 from __future__ import annotations
 
 import os
-import socket
-import subprocess
 import sys
-import textwrap
-import time
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -76,6 +71,7 @@ def kind(error: object) -> str:
 @pytest.fixture(autouse=True)
 def healthy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Everything works until a test says otherwise; each test has mirrors of its own."""
+    monkeypatch.setattr("resurgence_harness.storing.remote.retrying.PAUSES", (0.0, 0.0))
     monkeypatch.setattr(Failing, "reading", None)
     monkeypatch.setattr(Failing, "writing", None)
     monkeypatch.setattr(Failing, "store", {})
@@ -162,9 +158,11 @@ def test_a_far_side_that_may_only_be_read_serves_what_it_has(monkeypatch: pytest
 
 
 def far_files(store: Store) -> list[str]:
-    """Paths there, below the key's folder."""
+    """Paths of the artifacts' files there, below the key's folder."""
     assert store.remote is not None
-    return sorted(path.split("/", 4)[-1] for path in store.remote._files(store.remote._root))
+    files = store.remote.files
+    paths = (path.removeprefix(f"{files.root}/").split("/", 2) for path in files.listing(files.root))
+    return sorted(path[-1] for path in paths if len(path) == 3 and path[0] != "leases")
 
 
 def test_who_writes_last_leaves_no_files_of_who_came_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -196,7 +194,7 @@ def test_gc_clears_old_far_files_that_no_manifest_names(tmp_path: Path, monkeypa
     store = Store("memory://orphans-" + tmp_path.name)
     made = make(store)
     assert store.remote is not None
-    fs, root = store.remote._filesystem, store.remote._root
+    fs, root = store.remote.files.filesystem, store.remote.files.root
     old = [f"{root}/{KEY[:2]}/{KEY}/{'0' * 64}/a", f"{root}/{OTHER[:2]}/{OTHER}/{'1' * 64}/b"]
     young = f"{root}/{OTHER[:2]}/{OTHER}/{'2' * 64}/c"
     for path in (*old, young):
@@ -209,107 +207,3 @@ def test_gc_clears_old_far_files_that_no_manifest_names(tmp_path: Path, monkeypa
     assert keeping.gc(store, older_than_days=1000) == []
     assert fs.exists(young) and not any(map(fs.exists, old))
     assert [one.problem for one in keeping.verify(store)] == [""] and store.open(KEY).digest == made.digest
-
-
-# A real server
-
-
-SERVER = """
-import sys, time
-from moto.server import ThreadedMotoServer
-server = ThreadedMotoServer(ip_address="127.0.0.1", port=int(sys.argv[1]))
-server.start()
-time.sleep(600)
-"""
-
-
-@pytest.fixture
-def s3(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[bytes], dict[str, str]]]:
-    """An S3 server as a process of its own, and the environment that reaches it."""
-    pytest.importorskip("moto")
-    pytest.importorskip("s3fs")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    process = subprocess.Popen([sys.executable, "-c", SERVER, str(port)], **quiet)  # type: ignore[call-overload]
-    for _ in range(600):
-        try:
-            socket.create_connection(("127.0.0.1", port), 1).close()
-            break
-        except OSError:
-            time.sleep(0.1)
-    env = {name: value for name, value in os.environ.items() if not name.startswith(("AWS", "RESURGENCE"))}
-    env |= {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}", "AWS_DEFAULT_REGION": "us-east-1"}
-    env |= {"AWS_EC2_METADATA_DISABLED": "true", "XDG_CACHE_HOME": str(tmp_path / "cache"), "HOME": str(tmp_path)}
-    env |= {"PYTHONPATH": os.pathsep.join(sys.path)}
-    yield process, env
-    process.kill()
-    process.wait()
-
-
-ON_S3 = """
-    import os, signal, sys
-    import s3fs
-    from resurgence_harness.cli import main
-    from resurgence_harness.errors import ResurgenceError
-    from resurgence_harness.storing import Store, check_usable, key
-
-    def build(folder):
-        (folder / "a").write_bytes(b"bytes")
-        return {}
-
-    def make(word):
-        return Store("s3://there/x").make(key("thing", word), kind="thing", label="w", inputs={}, build=build)
-
-    def command(*words):
-        sys.argv = ["resurgence", *words]
-        try:
-            main()
-        except SystemExit as left:
-            print("code", left.code or 0, flush=True)
-
-    def tried(act):
-        try:
-            act()
-            print("done")
-        except ResurgenceError as error:
-            print(type(error).__name__, str(error).splitlines()[0])
-
-    for word in ("ls", "verify", "gc"):
-        command("store", word, "--store", "s3://missing/x")
-    s3fs.S3FileSystem().mkdir("s3://there")
-    tried(lambda: check_usable("s3://missing/x"))
-    tried(lambda: check_usable("s3://there/x"))
-    tried(lambda: make("one"))
-    command("store", "verify", "--store", "s3://there/x")
-    keys = {name: os.environ.pop(name) for name in list(os.environ) if "ACCESS_KEY" in name}
-    s3fs.S3FileSystem.clear_instance_cache()
-    command("store", "ls", "--store", "s3://there/x")
-    os.environ.update(keys)
-    s3fs.S3FileSystem.clear_instance_cache()
-    s3fs.S3FileSystem.retries = 1  # the library's own; its waits between tries are not what is tested
-    os.kill(int(sys.argv_server), signal.SIGKILL)
-    tried(lambda: make("two"))
-    tried(lambda: check_usable("s3://there/x"))
-    command("store", "verify", "--store", "s3://there/x")
-"""
-
-
-def test_a_real_server(s3: tuple[subprocess.Popen[bytes], dict[str, str]]) -> None:
-    """A bucket that is not there, one that is, no credentials, and a server that is killed midway."""
-    process, env = s3
-    code = f"import sys; sys.argv_server = {process.pid}\n" + textwrap.dedent(ON_S3)
-    env = {**env, "AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "y"}
-    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, timeout=900)
-    assert "Traceback" not in done.stderr and done.returncode == 0, done.stderr
-    codes = [line for line in done.stdout.splitlines() if line.startswith("code")]
-    assert codes == ["code 4"] * 3 + ["code 0", "code 4", "code 4"], done.stdout + done.stderr
-    told = [line for line in done.stdout.splitlines() if line.split()[0] in ("done", "UserError", "Unreachable")]
-    assert told == [
-        "UserError The store s3://missing/x cannot be read.",
-        "done",
-        "done",
-        "Unreachable The store s3://there/x cannot be read.",
-        "UserError The store s3://there/x cannot be read.",
-    ], done.stdout

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import subprocess
 import sys
@@ -173,3 +174,17 @@ def test_keys_are_the_same_in_every_process(hash_seed: str) -> None:
     environment = {**os.environ, "PYTHONHASHSEED": hash_seed, "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == key(*QUESTIONS["images"])
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+        lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner) | st.lists(inner).map(tuple),
+        max_leaves=20,
+    )
+)
+def test_a_key_is_the_hash_of_the_canonical_json(value: Any) -> None:
+    """The text composed of remembered parts is the one that canonical_json writes, for plain values and for specs."""
+    for one in (value, (value, PROBE), {"again": [PROBE, Recipe(BASE).then(Blur(concepts=(ADA,)))], "value": value}):
+        text = canonical_json({"kind": "thing", "spec": canonical(one)})
+        assert key("thing", one) == hashlib.sha256(text.encode()).hexdigest()

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -420,7 +421,8 @@ def test_gc_reaches_a_remote_store(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     store = Store(f"memory://gc-{tmp_path.name}")
     make(store, Building())
-    assert len(keeping.gc(store, older_than_days=-1)) == 1
+    later = datetime.now(UTC) + timedelta(days=2)
+    assert len(keeping.gc(store, older_than_days=1, now=later)) == 2  # the mirror's, and the remote one
     assert store.find(KEY) is None
     assert store.keys() == []
 
