@@ -21,6 +21,9 @@ from resurgence_harness.errors import BuildError, SpecError, sentence
 if TYPE_CHECKING:
     from torch import Tensor
 
+HUGE = 1_000_000_000
+"""Number of UNet weights above which an image's activations take about twice as much memory for each latent position:
+SDXL's blocks have up to ten transformer layers."""
 LARGE = 100_000_000
 """Number of UNet weights above which a GPU's time is spent on arithmetic; below, on launching kernels."""
 
@@ -130,7 +133,16 @@ class StableDiffusion:
     @property
     def large(self) -> bool:
         """Whether the UNet has at least LARGE weights."""
-        return bool(sum(value.numel() for value in self.unet.parameters()) >= LARGE)
+        return self._weights >= LARGE
+
+    @property
+    def huge(self) -> bool:
+        """Whether the UNet has at least HUGE weights."""
+        return self._weights >= HUGE
+
+    @property
+    def _weights(self) -> int:
+        return int(sum(value.numel() for value in self.unet.parameters()))
 
     @property
     def device(self) -> Any:

@@ -19,12 +19,13 @@ import pytest
 
 from resurgence_harness.diffusion.devices import check_device_name, resolved_device, visible_gpus
 from resurgence_harness.errors import UserError, sentence, shown
+from resurgence_harness.specs import EMBEDDED
 
 if TYPE_CHECKING:
     from resurgence_harness.finetuning import ImageFolder
     from resurgence_harness.presets import SettingsFile
     from resurgence_harness.selection import Selection
-    from resurgence_harness.specs import EMBEDDED, Base, Concept
+    from resurgence_harness.specs import Base, Concept
     from resurgence_harness.tasks import Task
     from resurgence_harness.unlearning import GivenModel
 
