@@ -72,8 +72,9 @@ def ls_command(
 def verify_command(store: StoreOption = None, remote: VerifyOption = None) -> None:
     """Verify the checksum of every file and list damaged artifacts; the next build repairs them.
 
-    Also reports the seals. With RESURGENCE_STORE_KEY, an entry sealed with another key counts as damaged. With --remote,
-    every byte of that store is downloaded and nothing is kept; an interrupted verification goes on where it stopped.
+    Also reports the seals. With RESURGENCE_STORE_KEY, an entry sealed with another key counts as damaged.
+    With --remote, every byte of that store is downloaded and nothing is kept; an interrupted verification goes on
+    where it stopped.
     """
     if remote is None:
         found = open_store(store)

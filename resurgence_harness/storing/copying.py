@@ -18,6 +18,7 @@ from resurgence_harness.errors import Corrupt, UserError, sentence, shown
 from resurgence_harness.storing.artifacts import Artifact
 from resurgence_harness.storing.keeping import Checked
 from resurgence_harness.storing.remote import MANIFEST, Damaged, Remote
+from resurgence_harness.storing.remote.packs import ENOUGH
 from resurgence_harness.storing.store import Store
 
 BATCH = 256
@@ -73,6 +74,8 @@ def push(local: Store, url: str, *, kinds: Collection[str] = (), progress: Progr
         for place, artifact in enumerate(batch, first):
             progress(f"sending {artifact.kind}: {artifact.label}", place, len(artifacts))
             yield _pushed(local, there, artifact, manifests.get(artifact.key))
+    if len(artifacts) > ENOUGH:
+        remote.packs.renew(there.packs)
 
 
 def _pushed(local: Store, there: Store, artifact: Artifact, manifest: bytes | None) -> Copied:

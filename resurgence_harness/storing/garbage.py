@@ -63,6 +63,7 @@ def remote_garbage(
     if not dry_run:
         remote.files.remove(path for path in found.leases if path not in live)
         remote.files.clear_unfinished(before=fresh)
+        remote.packs.renew(store.packs, manifests=remote.inventory().manifests)
 
 
 def _before(found: Inventory, key: str, moment: datetime) -> bool:

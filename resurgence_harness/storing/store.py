@@ -81,6 +81,11 @@ class Store:
         self.here = Root(self.root, discreet(chosen))
         """The local directory, with its locks and error messages."""
 
+    @property
+    def packs(self) -> Path | None:
+        """Where copies of a remote store's packs are kept; None if the mirror is not there yet."""
+        return self.root / "packs" if self.root.is_dir() else None
+
     # Reading
 
     def find(self, key: str) -> Artifact | None:
@@ -286,8 +291,13 @@ class Store:
         here = self._read_here(key)
         if self.remote is None or (here is not None and self._counts(here)):
             return here
-        text = self._ahead[key] if key in self._ahead else self.remote.manifest(key)
+        text = self._manifest_there(key)
         return here if text is None else self._parsed(text, key, used=time.time())
+
+    def _manifest_there(self, key: str) -> bytes | None:
+        """The remote store's manifest."""
+        assert self.remote is not None
+        return self._ahead[key] if key in self._ahead else self.remote.manifest(key)
 
     def _usable_here(self, key: str) -> bool:
         try:
@@ -393,7 +403,9 @@ class Store:
     def _send(self, artifact: Artifact) -> None:
         """Upload an artifact whose upload failed; another machine's may be there by now, and is kept."""
         if self.remote is not None and self._unsent(artifact.key).exists():
-            if self.remote.manifest(artifact.key) is None:
+            if self.remote.manifest(artifact.key) is not None:
+                self.remote.packs.note(artifact.key)
+            else:
                 manifest = (artifact.path / MANIFEST).read_bytes()
                 self.remote.push(artifact.key, artifact.digest, artifact.files, manifest, artifact.path)
             self._unsent(artifact.key).unlink(missing_ok=True)

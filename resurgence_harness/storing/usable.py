@@ -74,12 +74,8 @@ def _try_writing(store: Store, room: int) -> None:
 def _try_far(store: Store) -> None:
     if store.remote is None:
         return
-    probe, content = uuid.uuid4().hex * 2, b"{}"
     store.remote.reach()
-    store.remote.push_manifest(probe, content)
-    found = store.remote.manifest(probe)
-    store.remote.remove(probe)
-    if found != content:
+    if not store.remote.try_writing():
         raise Unreachable(
             sentence(
                 f"The store {store.here.name} does not return what was written to it.",

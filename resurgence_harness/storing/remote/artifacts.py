@@ -1,16 +1,20 @@
 """Artifacts in a remote store. Files are written before the manifest.
 
-url/ab/abcdef…/<digest>/<file>        the bytes; the digest in the path separates the files of concurrent builds
-url/ab/abcdef…/manifest.json          written last: if it exists, the artifact is complete
-url/used/<key>                        written when a machine downloads the artifact: its time is that of the last use
-url/leases/<key>/<generation>         who builds it now (leases.py)
-url/store.json                        the version of this layout
+The layout there:
+
+    url/ab/abcdef…/<digest>/<file>        the bytes; the digest in the path separates the files of concurrent builds
+    url/ab/abcdef…/manifest.json          written last: if it exists, the artifact is complete
+    url/used/<key>                        written at every download of the artifact, for the time of its last use
+    url/leases/<key>/<generation>         who builds it now (leases.py)
+    url/packs/…, url/changes/…            copies of the manifests, for plans (packs.py)
+    url/store.json                        the version of this layout
 """
 
 from __future__ import annotations
 
 import json
 import re
+import uuid
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -21,6 +25,7 @@ from resurgence_harness.errors import ResurgenceError, UserError, sentence, show
 from resurgence_harness.storing.artifacts import StoredFile
 from resurgence_harness.storing.remote.files import Files, Found
 from resurgence_harness.storing.remote.leases import Leases, inputs_in
+from resurgence_harness.storing.remote.packs import Packs
 
 MANIFEST = "manifest.json"
 """The file that marks an artifact as finished."""
@@ -58,6 +63,7 @@ class Remote:
         self.files = Files(url)
         self.url = self.files.url
         self.leases = Leases(self.files)
+        self.packs = Packs(self.files)
         self._checked = False
         self._notes_use = True
 
@@ -148,12 +154,23 @@ class Remote:
     def push_manifest(self, key: str, manifest: bytes) -> None:
         """Write only the manifest."""
         self.files.write(f"{self._folder(key)}/{MANIFEST}", manifest)
+        self.packs.note(key)
+
+    def try_writing(self) -> bool:
+        """Write, read and remove a small file; whether it came back as it was."""
+        self._mark_layout()
+        path, content = f"{self.files.root}/leases/probe-{uuid.uuid4().hex}/1", uuid.uuid4().hex.encode()
+        self.files.write(path, content)
+        found = self.files.read(path)
+        self.files.remove([path])
+        return found == content
 
     def remove(self, key: str) -> None:
         """Remove an artifact, its manifest first, so that an interrupted removal leaves no finished artifact."""
         folder = self._folder(key)
         self.files.remove([f"{folder}/{MANIFEST}"])
         self.files.remove([*self.files.listing(folder), f"{self.files.root}/used/{key}"])
+        self.packs.note(key)
 
     def _folder(self, key: str) -> str:
         return f"{self.files.root}/{key[:2]}/{key}"
@@ -166,6 +183,8 @@ class Remote:
         content = self.files.read(path)
         self._check_layout(content)
         if content is None:
+            if not self.sample():
+                self.packs.begin()
             self.files.write(path, json.dumps({"layout": LAYOUT}).encode() + b"\n")
         self._checked = True
 

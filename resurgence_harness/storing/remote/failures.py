@@ -76,6 +76,8 @@ def answer(error: BaseException) -> tuple[str, int]:
             code = str(response.get("Error", {}).get("Code", ""))
             status = response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
             return code, status if isinstance(status, int) else 0
+        if type(one).__module__ == "aiohttp.http_exceptions":
+            continue  # a broken answer, for which aiohttp invents the status 400
         code = getattr(one, "error_code", "")
         for name in ("status_code", "status", "code"):
             status = getattr(one, name, None)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -31,6 +31,8 @@ PART = 16 << 20
 """Bytes of one part of a multipart transfer; S3 allows 10,000 parts, here 156 GiB."""
 PARTS = 4
 """Parts of one file transferred at once."""
+DOWNLOADS = 3
+"""How often a file is downloaded before its bytes in the store are taken to be wrong."""
 
 _S3 = ("s3", "s3a")
 _LOCAL = ("file", "local")
@@ -73,7 +75,7 @@ class Files:
         self.filesystem: Any = filesystem
         self.root: str = root.rstrip("/")
         if self.protocol in _S3:
-            self.filesystem.retries = 1  # botocore and `persistent` retry
+            self.filesystem.retries = 2  # `persistent` repeats; five times five attempts would take minutes
 
     def reach(self) -> None:
         """Unreachable unless the backend answers and, if it has buckets, has this one. An empty store passes."""
@@ -210,16 +212,39 @@ class Files:
         `failures.Damaged` if the bytes are wrong after several attempts: they are wrong in the store.
         """
 
-        def one(name: str) -> None:
-            self.filesystem.get_file(f"{folder}/{name}", str(into / name), **self._transfer())
-            with (into / name).open("rb") as stream:
-                sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
-            if sha256 != files[name].sha256:
-                raise failures.Damaged(f"{name} has sha256 {sha256[:12]}… instead of {files[name].sha256[:12]}…")
+        def part(job: tuple[str, int, int]) -> None:
+            name, start, end = job
+            whole = end - start == files[name].size
+            limits = {} if whole else {"start": start, "end": end}
+            content = self._part(f"{folder}/{name}", limits, length=end - start)
+            with (into / name).open("r+b") as stream:
+                stream.seek(start)
+                stream.write(content)
 
         with self.reading(passing=(FileNotFoundError, failures.Damaged)):
-            for _ in self._many(lambda name: persistent(lambda: one(name)), list(files), workers=TRANSFERS):
-                pass
+            waiting = list(files)
+            for attempt in range(DOWNLOADS):
+                for name in waiting:
+                    (into / name).write_bytes(b"")
+                jobs = [(name, *limits) for name in waiting for limits in _parts(files[name].size)]
+                for _ in self._many(lambda job: persistent(lambda: part(job)), jobs, workers=TRANSFERS * PARTS):
+                    pass
+                waiting = [name for name in waiting if _sha256(into / name) != files[name].sha256]
+                if not waiting:
+                    return
+                if attempt == DOWNLOADS - 1:
+                    raise failures.Damaged(f"{waiting[0]} does not have the sha256 that it had when it was uploaded")
+
+    def _part(self, path: str, limits: Mapping[str, int], *, length: int) -> bytes:
+        try:
+            content = bytes(self.filesystem.cat_file(path, **limits))
+        except Exception as error:
+            if failures.answer(error)[1] == 416:  # the range begins after the end
+                raise failures.Damaged(f"{path.rpartition('/')[2]} is shorter than it was") from error
+            raise
+        if len(content) != length:
+            raise failures.Damaged(f"{path.rpartition('/')[2]} has another length than it had when it was uploaded")
+        return content
 
     def upload(self, files: Mapping[str, StoredFile], source: Path, folder: str) -> None:
         """Upload files; those that are there with their full size are not sent again."""
@@ -318,7 +343,7 @@ class Files:
         else:
             self.filesystem.pipe_file(path, content, mode="create")
 
-    def _many(self, act: Any, items: list[str], *, workers: int) -> Iterator[object]:
+    def _many(self, act: Any, items: Sequence[object], *, workers: int) -> Iterator[object]:
         """Call `act` for each item; side by side if the backend serves several threads, as asynchronous ones do."""
         if getattr(self.filesystem, "async_impl", False) and len(items) > 1:
             yield from side_by_side(act, items, workers=workers)
@@ -341,3 +366,13 @@ class Files:
         except (FileNotFoundError, NotImplementedError):
             return None
         return moment.replace(tzinfo=moment.tzinfo or UTC) if isinstance(moment, datetime) else None
+
+
+def _parts(size: int) -> list[tuple[int, int]]:
+    """(start, end) of the parts of a file of this size."""
+    return [(start, min(start + PART, size)) for start in range(0, size, PART)]
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -2,7 +2,7 @@
 
 Exponential backoff with jitter, so that the workers of a cluster do not come back at the same moment (M. Brooker,
 "Exponential Backoff And Jitter", AWS Architecture Blog, 2015). The libraries retry single requests themselves; this
-repeats a whole operation, such as a file's transfer, for as long as a server takes to restart.
+repeats a whole operation, such as the transfer of a part, for as long as a server takes to restart.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from resurgence_harness.storing.remote.failures import transient
 
-PAUSES: tuple[float, ...] = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
+PAUSES: tuple[float, ...] = (1.0, 2.0, 4.0, 8.0, 16.0)
 """Longest pauses in seconds between attempts; each is shortened at random by up to a half."""
 
 T = TypeVar("T")
