@@ -72,6 +72,7 @@ def judged_by_clip(task: str) -> Task:
         templates=published.templates[:1],
         counts=tuple(count for count in published.counts if count <= 10),
         paper_images={},
+        erase_sets={},
     )
 
 
