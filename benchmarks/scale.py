@@ -90,8 +90,8 @@ def gpus(args: argparse.Namespace) -> None:
                 ("idle", ran.idle, "share"),
             ):
                 table.put("gpus", what, value, unit, workers=workers)
-        first, *others = args.workers
-        for workers in others:
+        first = min(args.workers)
+        for workers in sorted(set(args.workers) - {first}):
             for what in ("whole", "working"):
                 one, many = getattr(runs[first], what) * first, getattr(runs[workers], what) * workers
                 table.put("gpus", f"efficiency, {what}", one / many, "", workers=workers)
@@ -256,7 +256,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, required=True, help="folder for scale.csv; rows are added")
     parser.add_argument("--commit", default="", help="recorded with every row")
     parser.add_argument("--tiny", action="store_true", help="gpus: a very small model on the CPU, to try the script")
-    parser.add_argument("--workers", type=int, nargs="+", default=[1, 2], help="gpus: compared with the first number")
+    parser.add_argument("--workers", type=int, nargs="+", default=[1, 2], help="gpus: compared with the least")
     parser.add_argument("--sampler-steps", type=int, default=10, help="gpus: of 50")
     parser.add_argument("--updates", type=int, default=60, help="gpus: optimiser steps of each fine-tuning, of 1,000")
     parser.add_argument("--work", type=Path, default=None, help="gpus: where base and stores are written")
