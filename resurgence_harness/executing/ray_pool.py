@@ -294,16 +294,18 @@ def _connect(ray: Any, address: str | None) -> None:
     if address is not None:
         _check_address(address)
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": True}
-    own = {} if address or os.environ.get("RAY_ADDRESS") else {"object_store_memory": OWN_STORE}
+    if address is None and not os.environ.get("RAY_ADDRESS"):
+        address = "local"  # else Ray would join whatever cluster runs on this machine
+    own = {"object_store_memory": OWN_STORE} if address == "local" else {}
     try:
         ray.init(address=address, namespace=f"resurgence-{uuid.uuid4().hex[:8]}", **own, **quiet)
     except (ConnectionError, TimeoutError, OSError) as error:
-        raise _unanswered(address or "the default address", error) from None
+        raise _unanswered(address or os.environ["RAY_ADDRESS"], error) from None
     except (RuntimeError, ValueError) as error:
         raise UserError(
             sentence(
                 "The Ray cluster cannot be used from here.",
-                address=address or "started here",
+                address=address or os.environ["RAY_ADDRESS"],
                 reason=_reason(error),
                 do="Use the same versions of Ray and Python on every node and here.",
             )
