@@ -174,7 +174,9 @@ class Store:
             return existing
         if self.read_only:
             raise ReadOnly(
-                sentence(f"{label} is not in the store, which was opened for reading only.", store=self.here.name, key=key)
+                sentence(
+                    f"{label} is not in the store, which was opened for reading only.", store=self.here.name, key=key
+                )
             )
         with self.here.writing(f"{kind}: {label}"), self.here.locked(key):
             self._clear(key)
