@@ -20,7 +20,7 @@ from typing import Any
 
 from resurgence_harness.errors import SpecError, sentence
 from resurgence_harness.registry import in_key
-from resurgence_harness.specs import Probe, Prompt, Sampler
+from resurgence_harness.specs import Block, Probe, Prompt, Sampler
 
 type_of_float = ("float", float)
 """The annotation of a float field, with and without postponed evaluation."""
@@ -54,7 +54,9 @@ def _text(value: object, *, place: str) -> str:
         if known is None or known[0] is not value:
             if len(_texts) >= _MOST:
                 _texts.clear()
-            known = _texts[id(value)] = value, _object_text(_entries(value), place=place, named=".{}")
+            rows = _rows(value, place=place) if isinstance(value, Block) else None
+            text = _object_text(_entries(value), place=place, named=".{}") if rows is None else rows
+            known = _texts[id(value)] = value, text
         return known[1]
     if is_dataclass(value) and not isinstance(value, type):
         return _object_text(_entries(value), place=place, named=".{}")
@@ -68,6 +70,14 @@ def _text(value: object, *, place: str) -> str:
     return _scalar(_canonical(value, place=place))
 
 
+def _rows(block: Block, *, place: str) -> str | None:
+    """The text of a block, without a call for each of its rows; None for seeds that are no whole numbers."""
+    rows = [f"[{_text(prompt, place=place)},{seed}]" for prompt, seed in block.asked if type(seed) is int]
+    if len(rows) < len(block.asked):
+        return None
+    return f'{{"asked":[{",".join(rows)}],"sampler":{_text(block.sampler, place=place)},"type":"Block"}}'
+
+
 def _object_text(entries: dict[str, Any], *, place: str, named: str) -> str:
     parts = [f"{_scalar(name)}:{_text(entries[name], place=place + named.format(name))}" for name in sorted(entries)]
     return f"{{{','.join(parts)}}}"
@@ -79,7 +89,7 @@ def _scalar(value: object) -> str:
     return json.dumps(value, ensure_ascii=True, allow_nan=False)
 
 
-_REMEMBERED = (Prompt, Probe, Sampler)
+_REMEMBERED = (Block, Prompt, Probe, Sampler)
 _MOST = 4096
 _texts: dict[int, tuple[object, str]] = {}
 """id of a value → the value, which is kept so that no other gets its id, and its text."""

@@ -99,7 +99,7 @@ class Store:
         """The artifact with every byte verified. StoreError if it is absent, Corrupt naming the first damaged file."""
         artifact = self._manifest(key)
         if artifact is None:
-            raise StoreError(sentence("The store does not have the requested artifact.", store=self.name, key=key))
+            raise StoreError(sentence("The store does not have the requested artifact.", store=self.here.name, key=key))
         return self.verified(artifact)
 
     def verified(self, artifact: Artifact) -> Artifact:
@@ -174,7 +174,9 @@ class Store:
             return existing
         if self.read_only:
             raise ReadOnly(
-                sentence(f"{label} is not in the store, which was opened for reading only.", store=self.name, key=key)
+                sentence(
+                    f"{label} is not in the store, which was opened for reading only.", store=self.here.name, key=key
+                )
             )
         with self.here.writing(f"{kind}: {label}"), self.here.locked(key):
             self._clear(key)

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from resurgence_harness.errors import SpecError
-from resurgence_harness.specs import Base, Concept, Probe, Prompt, Recipe, Sampler, Step, not_in_key
+from resurgence_harness.specs import Base, Block, Concept, Probe, Prompt, Recipe, Sampler, Step, not_in_key
 from resurgence_harness.storing import canonical, key
 from resurgence_harness.storing.keys import canonical_json
 
@@ -185,6 +185,13 @@ def test_keys_are_the_same_in_every_process(hash_seed: str) -> None:
 )
 def test_a_key_is_the_hash_of_the_canonical_json(value: Any) -> None:
     """The text composed of remembered parts is the one that canonical_json writes, for plain values and for specs."""
-    for one in (value, (value, PROBE), {"again": [PROBE, Recipe(BASE).then(Blur(concepts=(ADA,)))], "value": value}):
+    rows = tuple(PROBE.rows())
+    blocks = [Block(asked=rows, sampler=PROBE.sampler), Block(asked=((rows[0][0], True),), sampler=Sampler(guidance=7))]
+    for one in (
+        value,
+        (value, PROBE),
+        blocks,
+        {"again": [PROBE, Recipe(BASE).then(Blur(concepts=(ADA,)))], "value": value},
+    ):
         text = canonical_json({"kind": "thing", "spec": canonical(one)})
         assert key("thing", one) == hashlib.sha256(text.encode()).hexdigest()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import subprocess
@@ -442,3 +443,19 @@ def test_the_default_root_can_be_set(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     assert default_root() == str(tmp_path / ".cache" / "resurgence")
     monkeypatch.setenv("RESURGENCE_STORE", "/elsewhere")
     assert default_root() == "/elsewhere"
+
+
+def test_an_artifact_of_a_newer_version_is_refused_and_not_replaced(store: Store) -> None:
+    """Called corrupt, it would be built again by each version in turn; its checksum shows that it is as it was written."""
+    build = Building()
+    made = make(store, build)
+    content = json.loads((made.path / "manifest.json").read_bytes())
+    del content["seal"]
+    content |= {"format": 2, "new": True}
+    seal = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    manifest = json.dumps({**content, "seal": seal}).encode()
+    (made.path / "manifest.json").write_bytes(manifest)
+    for use in (store.find, store.open, store.condition, lambda key: make(store, build, key=key)):
+        with pytest.raises(UserError, match="newer version of resurgence-harness wrote"):
+            use(KEY)
+    assert build.times == 1 and (made.path / "manifest.json").read_bytes() == manifest

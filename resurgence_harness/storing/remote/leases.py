@@ -26,7 +26,7 @@ from datetime import UTC, datetime, timedelta
 from types import TracebackType
 from typing import Any, TypeVar
 
-from resurgence_harness.errors import ReadOnly, ResurgenceError
+from resurgence_harness.errors import ResurgenceError
 from resurgence_harness.storing.remote.files import Files
 
 SECONDS = 120.0
@@ -96,13 +96,10 @@ class Leases:
     def hold(self) -> bool:
         """Whether leases exclude other machines on this backend; found out once by trying.
 
-        False for a store that refuses writing: what it lacks cannot be stored there in any case.
+        ReadOnly or Unwritable if the store cannot be written: then nothing that is built could be stored there, either.
         """
         if self._holds is None:
-            try:
-                self._holds = self._files.conditional()
-            except ReadOnly:
-                self._holds = False
+            self._holds = self._files.conditional()
         return self._holds
 
     def acquire(self, key: str, *, label: str, inputs: Collection[str], instead: Callable[[], T | None]) -> Lease | T:
@@ -117,8 +114,9 @@ class Leases:
         while True:
             top = _highest(self._files.names(folder))
             content = self._files.read(f"{folder}/{top}") if top else None
-            if top and content is None:
-                continue  # released just now
+            if top and content is None:  # released just now
+                time.sleep(0.1)
+                continue
             if (top, content) != seen:
                 seen, since = (top, content), time.monotonic()
             if not top or _expired(content or b"", unchanged=time.monotonic() - since):

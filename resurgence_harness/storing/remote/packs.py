@@ -36,7 +36,7 @@ class Packs:
 
     def begin(self) -> None:
         """Write the first pack of a new store, an empty one: from now on packs and changes name every artifact."""
-        self._files.create(f"{self._folder}/1", gzip.compress(uuid.uuid4().hex.encode() + b" \n", mtime=0))
+        self.write(1, {})
 
     def note(self, key: str) -> None:
         """Record that a manifest was written or removed."""
@@ -77,13 +77,16 @@ class Packs:
             new = {key: (content or b"").replace(b"\n", b"") for key, content in self._manifests(keys).items()}
             merged = len(numbers) >= MANY or manifests is not None
             lines = {key: line for key, line in {**known, **new}.items() if line} if merged else new
-            text = b"".join(b"%s %s\n" % (key.encode(), line) for key, line in lines.items())
-            number = max(numbers, default=0) + 1
-            content = gzip.compress(uuid.uuid4().hex.encode() + b" \n" + text, compresslevel=6, mtime=0)
-            if self._files.create(f"{self._folder}/{number}", content):
+            if self.write(max(numbers, default=0) + 1, lines):
                 self._files.remove(f"{self._changes}/{name}" for name in names)
                 if merged:
                     self._files.remove(f"{self._folder}/{old}" for old in numbers)
+
+    def write(self, number: int, lines: Mapping[str, bytes]) -> bool:
+        """Write a pack of these manifests, each one line; False if another machine has written one of this number."""
+        text = b"".join(b"%s %s\n" % (key.encode(), line) for key, line in lines.items())
+        content = gzip.compress(uuid.uuid4().hex.encode() + b" \n" + text, compresslevel=6, mtime=0)
+        return self._files.create(f"{self._folder}/{number}", content)
 
     def _numbers(self) -> list[int]:
         return sorted(int(name) for name in self._files.names(self._folder) if name.isdecimal())
