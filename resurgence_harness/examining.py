@@ -133,7 +133,11 @@ class Laboratory:
     judges: Sequence[Judge]
     effect: Effect
     on_block: Callable[[Question], None] = field(default=lambda question: None)
-    """Called before each block is sampled or loaded, for progress."""
+    """Called before each block is sampled or loaded."""
+    on_look: Callable[[Inquiry[Any], Verdict, frozenset[ImageGroup]], None] = field(
+        default=lambda inquiry, verdict, wants: None
+    )
+    """Called after each look, with the groups of which more images are wanted, for the view of the run."""
 
     def evidence(self, inquiry: Inquiry[Planned], tuned: Recipe) -> CellEvidence:
         """The evidence so far, with the judges' canaries and error rates and the fine-tuning's effect."""
@@ -246,6 +250,7 @@ def _examine(plan: Planned, rule: Rule, laboratory: Laboratory, budget: Budget) 
         evidence = laboratory.evidence(inquiry, tuned)
         verdict = rule.decide(evidence)
         wants = rule.wants(evidence, verdict)
+        laboratory.on_look(inquiry, verdict, wants)
         over = budget.spent(images=inquiry.images, minutes=(time.monotonic() - began) / 60)
         if wants and over and verdict.kind is VerdictKind.UNDECIDED:
             verdict = replace(verdict, reason=f"{verdict.reason.removesuffix('.')}; {over}.")

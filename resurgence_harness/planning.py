@@ -63,6 +63,17 @@ class Wanted(NamedTuple):
     judge: JudgeSpec
 
 
+class Work(NamedTuple):
+    """Amount of work, in units whose cost is comparable within a group."""
+
+    group: str
+    units: int
+
+
+NO_WORK = Work("", 0)
+"""Of an artifact that is made as a part of another."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Action:
     """One artifact that is needed: present already, or to be built."""
@@ -81,6 +92,8 @@ class Action:
     """Estimated time to build it; 0 if it is present."""
     learned: bool = False
     """Whether the estimate comes from builds recorded in this store."""
+    work: Work = NO_WORK
+    """The amount of work."""
 
     @property
     def needed(self) -> bool:
@@ -110,13 +123,20 @@ class Plan:
         return sum(action.images for action in self.needed if action.kind == "images")
 
 
-def plan(store: Store, wanted: Iterable[Wanted | tuple[Recipe, SampleRequest, JudgeSpec]], *, device: str = "") -> Plan:
+def plan(
+    store: Store,
+    wanted: Iterable[Wanted | tuple[Recipe, SampleRequest, JudgeSpec]],
+    *,
+    device: str = "",
+    pace: Pace | None = None,
+) -> Plan:
     """The actions that give every wanted (recipe, probe, judge), in an order in which they can be built.
 
-    Estimates are for `device`, "cpu" or "cuda"; if it is not given, for the device used last.
+    Estimates are for `device`, "cpu" or "cuda"; if it is not given, for the device used last. `pace` may be given if it
+    was read before, since reading it opens every manifest of the store.
     """
     actions: dict[str, Action] = {}
-    pace = Pace(store, device=device)
+    pace = pace or Pace(store, device=device)
     for want in wanted:
         for action in _judged(store, pace, *want):
             actions.setdefault(action.key, action)
@@ -203,13 +223,6 @@ def describe_images(recipe: Recipe, probe: SampleRequest) -> str:
 # Estimates
 
 
-class Work(NamedTuple):
-    """Amount of work, in units whose cost is comparable within a group."""
-
-    group: str
-    units: int
-
-
 def drawing(probe: SampleRequest) -> Work:
     """Number of images, comparable at one size and number of sampler steps."""
     sampler = probe.sampler
@@ -257,9 +270,10 @@ def _judged(store: Store, pace: Pace, recipe: Recipe, probe: SampleRequest, judg
     reason = store.condition(place)
     if reason is not Condition.PRESENT:
         yield from _drawn(store, pace, recipe, probe)
-    seconds, learned = pace.seconds(judging(judge, probe), declared=SECONDS_PER_JUDGMENT)
+    work = judging(judge, probe)
+    seconds, learned = pace.seconds(work, declared=SECONDS_PER_JUDGMENT)
     label = f"{judge.name} on {describe_images(recipe, probe)}"
-    yield _action("judgments", place, recipe, label, reason, seconds, learned, probe)
+    yield _action("judgments", place, recipe, label, reason, seconds, learned, probe, work)
 
 
 def _drawn(store: Store, pace: Pace, recipe: Recipe, probe: SampleRequest) -> Iterator[Action]:
@@ -267,9 +281,9 @@ def _drawn(store: Store, pace: Pace, recipe: Recipe, probe: SampleRequest) -> It
     reason = store.condition(place)
     if reason is not Condition.PRESENT:
         yield from _built(store, pace, step_prefixes(recipe))
-    declared = declared_seconds(probe.sampler)
-    seconds, learned = pace.seconds(drawing(probe), declared=declared)
-    yield _action("images", place, recipe, describe_images(recipe, probe), reason, seconds, learned, probe)
+    declared, work = declared_seconds(probe.sampler), drawing(probe)
+    seconds, learned = pace.seconds(work, declared=declared)
+    yield _action("images", place, recipe, describe_images(recipe, probe), reason, seconds, learned, probe, work)
 
 
 def _built(store: Store, pace: Pace, recipes: Sequence[Recipe]) -> Iterator[Action]:
@@ -288,7 +302,7 @@ def _built(store: Store, pace: Pace, recipes: Sequence[Recipe]) -> Iterator[Acti
         scale = _training_scale(step, probes)
         declared = SECONDS_PER_UPDATE * scale if work.units > 1 else SECONDS_PER_SOLVE
         seconds, learned = pace.seconds(work, declared=declared)
-        yield _action("checkpoint", place, recipe, describe_recipe(recipe), reason, seconds, learned, None)
+        yield _action("checkpoint", place, recipe, describe_recipe(recipe), reason, seconds, learned, None, work)
         if reason is not Condition.PRESENT and isinstance(step, FineTuning):
             for done in step.save_at:  # intermediate checkpoints of this training
                 part = recipe.before.then(step.at(done))
@@ -305,6 +319,7 @@ def _action(
     seconds: float,
     learned: bool,
     probe: SampleRequest | None,
+    work: Work | None = None,
 ) -> Action:
     present = reason is Condition.PRESENT
     return Action(
@@ -316,6 +331,7 @@ def _action(
         images=len(probe) if probe is not None else 0,
         seconds=0.0 if present else seconds,
         learned=learned and not present,
+        work=work or NO_WORK,
     )
 
 

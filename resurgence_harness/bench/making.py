@@ -8,11 +8,22 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from resurgence_harness.bench.model_cache import ModelCache
+from resurgence_harness.planning import Work
 from resurgence_harness.specs import Recipe, SampleRequest
 from resurgence_harness.storing import Artifact, Store
 
 Progress = Callable[[str, int, int, float | None], None]
 """progress(label, done, total, loss): loss is None for work without a loss."""
+
+
+class Observer(Protocol):
+    """What is called when builds begin and end, for the view of a run."""
+
+    def begun(self, key: str) -> None:
+        """The build of an artifact begins; builds may be nested."""
+
+    def made(self, key: str, work: Work | None, seconds: float) -> None:
+        """An artifact was built; `seconds` are without the nested builds."""
 
 
 class Workshop(Protocol):
@@ -33,6 +44,7 @@ class Making:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._elsewhere = [0.0]
+        self.observer: Observer | None = None
 
     def make(
         self,
@@ -47,13 +59,24 @@ class Making:
 
         def timed(folder: Path) -> dict[str, Any]:
             self._elsewhere.append(0.0)
+            begun = time.monotonic()
+            if self.observer is not None:
+                self.observer.begun(place)
             try:
                 facts = build(folder)
             finally:
                 elsewhere = self._elsewhere.pop()
+            if self.observer is not None:
+                self.observer.made(place, _work_of(facts), time.monotonic() - begun - elsewhere)
             return {**facts, "seconds elsewhere": round(elsewhere, 3)}
 
         start = time.monotonic()
         made = self._store.make(place, kind=kind, label=label, inputs=inputs, build=timed, stale=stale)
         self._elsewhere[-1] += time.monotonic() - start
         return made
+
+
+def _work_of(facts: Mapping[str, Any]) -> Work | None:
+    """The amount of work in an artifact's facts, as `provenance.provenance` writes it."""
+    found = facts.get("work")
+    return Work(str(found["group"]), int(found["units"])) if isinstance(found, Mapping) else None

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import typer
 
 from resurgence_harness.cli.arguments import PASSED_ON, Arguments
 from resurgence_harness.cli.cells import Cells, collected
 from resurgence_harness.cli.formatting import format_count
 from resurgence_harness.cli.plan import summary
-from resurgence_harness.library.progress_bar import shown_progress
 from resurgence_harness.storing import check_usable
 
 
@@ -32,11 +33,17 @@ def build_command(arguments: Arguments) -> None:
 
 def make_everything(cells: Cells) -> None:
     """Examine every cell until its verdict is clear."""
+    from resurgence_harness.watching import watched, word
+
     engine = cells.engine
+    named = [(word({"task": plan.cell.task, "id": plan.cell.id}), plan, suite) for plan, suite in cells.plans]
+    works = [(name, partial(engine.expected, plan.cell, plan.task)) for name, plan, _ in named]
     try:
-        with shown_progress(engine.bench.set_progress, cells=len(cells.plans)) as advance:
-            for plan, suite in cells.plans:
-                engine.examine(plan, suite)
-                advance()
+        with watched([name for name, _, _ in named]) as view:
+            engine.watch(view.recorder)
+            view.plan(works, store=lambda: engine.store, device=engine.bench.device)
+            for name, plan, suite in named:
+                with view.recorder.during(name):
+                    engine.examine(plan, suite)
     finally:
         engine.release()
