@@ -13,6 +13,7 @@ import json
 import sys
 import tempfile
 import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,19 @@ class Recording:
         self.ended = time.monotonic()
 
 
+def thinned(events: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """The events without those that say less than a twentieth more of the same piece of work is done."""
+    seen: dict[str, tuple[str, float]] = {}
+    for event in events:
+        if event["e"] == "doing" and event["total"]:
+            label, share = seen.get(event["w"], ("", 0.0))
+            now = event["done"] / event["total"]
+            if event["label"] == label and 0 < now < 1 and share <= now < share + 0.05:
+                continue
+            seen[event["w"]] = (event["label"], now)
+        yield event
+
+
 def command(arguments: list[str]) -> int:
     """Run a command of `resurgence` in this process; its exit code."""
     sys.argv = ["resurgence", *arguments]
@@ -79,7 +93,7 @@ def main() -> None:
     shift = recording.began
     with Path(out).open("w", encoding="utf-8") as file:
         file.write(json.dumps(about) + "\n")
-        for event in EVENTS:
+        for event in thinned(EVENTS):
             kept = {name: value for name, value in event.items() if name not in ONLY_SHOWN}
             kept |= {"t": round(event["t"] - shift, 2), "at": round(event["at"] - shift, 2)}
             file.write(json.dumps(kept, separators=(",", ":")) + "\n")
