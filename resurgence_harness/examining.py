@@ -134,9 +134,13 @@ class Laboratory:
     judges: Sequence[Judge]
     effect: Effect
     on_block: Callable[[Question], None] = field(default=lambda question: None)
-    """Called before each block is sampled or loaded, for progress."""
+    """Called before each block is sampled or loaded."""
     without_canaries: Collection[str] = frozenset()
     """Names of the judges that are known to have no canaries, whose result is therefore never stored."""
+    on_look: Callable[[Inquiry[Any], Verdict, frozenset[ImageGroup]], None] = field(
+        default=lambda inquiry, verdict, wants: None
+    )
+    """Called after each look, with the groups of which more images are wanted, for the view of the run."""
 
     def evidence(self, inquiry: Inquiry[Planned], tuned: Recipe) -> CellEvidence:
         """The evidence so far, with the judges' canaries and error rates and the fine-tuning's effect."""
@@ -250,6 +254,7 @@ def _examine(plan: Planned, rule: Rule, laboratory: Laboratory, budget: Budget) 
         evidence = laboratory.evidence(inquiry, tuned)
         verdict = rule.decide(evidence)
         wants = rule.wants(evidence, verdict)
+        laboratory.on_look(inquiry, verdict, wants)
         over = budget.spent(images=inquiry.images, minutes=(time.monotonic() - began) / 60)
         if wants and over and verdict.kind is VerdictKind.UNDECIDED:
             verdict = replace(verdict, reason=f"{verdict.reason.removesuffix('.')}; {over}.")

@@ -65,6 +65,17 @@ class Wanted(NamedTuple):
     judge: JudgeSpec
 
 
+class Work(NamedTuple):
+    """Amount of work, in units whose cost is comparable within a group."""
+
+    group: str
+    units: int
+
+
+NO_WORK = Work("", 0)
+"""Of an artifact that is made as a part of another."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Action:
     """One artifact that is needed: present already, or to be built."""
@@ -83,6 +94,8 @@ class Action:
     """Estimated time to build it; 0 if it is present."""
     learned: bool = False
     """Whether the estimate comes from builds recorded in this store."""
+    work: Work = NO_WORK
+    """The amount of work."""
     needs: tuple[str, ...] = ()
     """Keys of the planned artifacts that it is built from; empty if it is present."""
     recipe: Recipe | None = None
@@ -263,13 +276,6 @@ def describe_images(recipe: Recipe, probe: SampleRequest) -> str:
 # Estimates
 
 
-class Work(NamedTuple):
-    """Amount of work, in units whose cost is comparable within a group."""
-
-    group: str
-    units: int
-
-
 def drawing(probe: SampleRequest) -> Work:
     """Number of images, comparable at one size and number of sampler steps."""
     sampler = probe.sampler
@@ -325,9 +331,10 @@ class _Planner:
         if place not in self.actions:
             reason = self._store.condition(place)
             needs = () if reason is Condition.PRESENT else (self.drawn(recipe, probe),)
-            cost = self._pace.seconds(judging(judge, probe), declared=SECONDS_PER_JUDGMENT)
+            work = judging(judge, probe)
+            cost = self._pace.seconds(work, declared=SECONDS_PER_JUDGMENT)
             label = f"{judge.name} on {describe_images(recipe, probe)}"
-            self._add("judgments", place, recipe, label, reason, cost, needs, probe=probe, judge=judge)
+            self._add("judgments", place, recipe, label, reason, cost, needs, work, probe=probe, judge=judge)
         return place
 
     def drawn(self, recipe: Recipe, probe: SampleRequest) -> str:
@@ -335,8 +342,9 @@ class _Planner:
         if place not in self.actions:
             reason = self._store.condition(place)
             needs = () if reason is Condition.PRESENT else self.built(recipe)
-            cost = self._pace.seconds(drawing(probe), declared=declared_seconds(probe.sampler))
-            self._add("images", place, recipe, describe_images(recipe, probe), reason, cost, needs, probe=probe)
+            work, label = drawing(probe), describe_images(recipe, probe)
+            cost = self._pace.seconds(work, declared=declared_seconds(probe.sampler))
+            self._add("images", place, recipe, label, reason, cost, needs, work, probe=probe)
         return place
 
     def built(self, recipe: Recipe) -> tuple[str, ...]:
@@ -365,7 +373,8 @@ class _Planner:
         scale = _training_scale(step, probes)
         declared = SECONDS_PER_UPDATE * scale if work.units > 1 else SECONDS_PER_SOLVE
         cost = self._pace.seconds(work, declared=declared)
-        self._add("checkpoint", place, recipe, describe_recipe(recipe), reason, cost, () if present else needs)
+        needs = () if present else needs
+        self._add("checkpoint", place, recipe, describe_recipe(recipe), reason, cost, needs, work)
         if not present and isinstance(step, FineTuning):
             for done in step.save_at:  # intermediate checkpoints of this training
                 part = recipe.before.then(step.at(done))
@@ -384,6 +393,7 @@ class _Planner:
         reason: Condition,
         cost: tuple[float, bool],
         needs: tuple[str, ...],
+        work: Work = NO_WORK,
         *,
         probe: SampleRequest | None = None,
         judge: JudgeSpec | None = None,
@@ -398,6 +408,7 @@ class _Planner:
             images=len(probe) if probe is not None else 0,
             seconds=0.0 if present else cost[0],
             learned=cost[1] and not present,
+            work=work,
             needs=() if present else tuple(dict.fromkeys(needs)),
             recipe=recipe,
             probe=probe,

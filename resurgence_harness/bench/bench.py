@@ -20,7 +20,7 @@ from resurgence_harness.bench.files import (
     write_judgments,
 )
 from resurgence_harness.bench.judged import judgments
-from resurgence_harness.bench.making import Making, Progress
+from resurgence_harness.bench.making import Making, Observer, Progress
 from resurgence_harness.bench.model_cache import ModelCache
 from resurgence_harness.bench.provenance import BY, arithmetic_of, provenance
 from resurgence_harness.diffusion.devices import never_spin
@@ -77,6 +77,10 @@ class Bench:
     def set_progress(self, progress: Progress) -> None:
         """Report progress to this function from now on."""
         self._progress = progress
+
+    def observe(self, observer: Observer | None) -> None:
+        """Report the beginning and the end of every build from now on."""
+        self.making.observer = observer
 
     # Checkpoints
 

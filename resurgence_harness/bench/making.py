@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from resurgence_harness.bench.model_cache import ModelCache
+from resurgence_harness.planning import Work
 from resurgence_harness.specs import Recipe, SampleRequest
 from resurgence_harness.storing import Artifact, Store
 
@@ -19,6 +20,16 @@ Progress = Callable[[str, int, int, float | None], None]
 BUILD_LOG = "RESURGENCE_BUILD_LOG"
 """The environment variable with the file to which every build appends two lines: begun and built, key, process, time,
 label. Without it nothing is logged."""
+
+
+class Observer(Protocol):
+    """What is called when builds begin and end, for the view of a run."""
+
+    def begun(self, key: str) -> None:
+        """The build of an artifact begins; builds may be nested."""
+
+    def made(self, key: str, work: Work | None, seconds: float) -> None:
+        """An artifact was built; `seconds` are without the nested builds."""
 
 
 class Workshop(Protocol):
@@ -40,6 +51,7 @@ class Making:
         self._store = store
         self._elsewhere = [0.0]
         self._log = os.environ.get(BUILD_LOG, "")
+        self.observer: Observer | None = None
 
     def make(
         self,
@@ -59,10 +71,15 @@ class Making:
             self._write("begun", place, label)
             built = True
             self._elsewhere.append(0.0)
+            begun = time.monotonic()
+            if self.observer is not None:
+                self.observer.begun(place)
             try:
                 facts = build(folder)
             finally:
                 elsewhere = self._elsewhere.pop()
+            if self.observer is not None:
+                self.observer.made(place, _work_of(facts), time.monotonic() - begun - elsewhere)
             return {**facts, "seconds elsewhere": round(elsewhere, 3)}
 
         start = time.monotonic()
@@ -81,3 +98,9 @@ class Making:
                 os.write(descriptor, line.encode())
             finally:
                 os.close(descriptor)
+
+
+def _work_of(facts: Mapping[str, Any]) -> Work | None:
+    """The amount of work in an artifact's facts, as `provenance.provenance` writes it."""
+    found = facts.get("work")
+    return Work(str(found["group"]), int(found["units"])) if isinstance(found, Mapping) else None

@@ -14,7 +14,6 @@ from resurgence_harness.cli.cells import Cells, check_same_everywhere, collected
 from resurgence_harness.cli.formatting import format_count
 from resurgence_harness.cli.plan import summary
 from resurgence_harness.errors import HarnessError, UserError, sentence
-from resurgence_harness.library.progress_bar import shown_progress
 from resurgence_harness.storing import check_usable
 
 if TYPE_CHECKING:
@@ -92,12 +91,18 @@ def build_command(
 
 def make_everything(cells: Cells) -> None:
     """Examine every cell until its verdict is clear."""
+    from resurgence_harness.watching import watched, word
+
     engine = cells.engine
+    named = [(word({"task": plan.cell.task, "id": plan.cell.id}), plan, suite) for plan, suite in cells.plans]
+    works = [(name, partial(engine.expected, plan.cell, plan.task)) for name, plan, _ in named]
     try:
-        with shown_progress(engine.bench.set_progress, cells=len(cells.plans)) as advance:
-            for plan, suite in cells.plans:
-                engine.examine(plan, suite)
-                advance()
+        with watched([name for name, _, _ in named]) as view:
+            engine.watch(view.recorder)
+            view.plan(works, store=lambda: engine.store, device=engine.bench.device)
+            for name, plan, suite in named:
+                with view.recorder.during(name):
+                    engine.examine(plan, suite)
     finally:
         engine.release()
 

@@ -16,6 +16,8 @@ from resurgence_harness.diffusion.hub import ALIASES, COMMIT, REPOSITORY, Mirror
 from resurgence_harness.errors import UserError, sentence, shown
 from resurgence_harness.judging.clip_accuracy import VIT_B_32
 from resurgence_harness.judging.gcd import GCD_WEIGHTS
+from resurgence_harness.judging.open_nsfw import EXTRA
+from resurgence_harness.judging.open_nsfw import WEIGHTS as OPEN_NSFW
 from resurgence_harness.judging.q16 import PROMPTS, VIT_L_14
 from resurgence_harness.judging.vision_language import QWEN_2_5_VL
 from resurgence_harness.judging.weights import Weights
@@ -139,7 +141,7 @@ def catalogue() -> dict[str, Item]:
     others = (
         Item(
             name="clip-vit-b-32",
-            about="OpenAI's CLIP ViT-B/32, for the object and unsafe tasks",
+            about="OpenAI's CLIP ViT-B/32, for the object, unsafe and nudity tasks",
             licence=_MIT_CLIP,
             mirrors=(Mirror(repo="timm/vit_base_patch32_clip_224.openai"),),
             file="open_clip_model.safetensors",
@@ -176,8 +178,15 @@ def catalogue() -> dict[str, Item]:
             search="Giphy's resources.tar.gz, unpacked; MACE's metrics/README.md and HUB's README name mirrors",
         ),
         Item(
+            name="open-nsfw",
+            about="Yahoo's Open-NSFW, for the nudity task",
+            licence=Licence(tag="bsd-2-clause", name=OPEN_NSFW.licence, text="https://github.com/yahoo/open_nsfw"),
+            weights=OPEN_NSFW,
+            search=EXTRA,
+        ),
+        Item(
             name="i2p",
-            about="the I2P prompts, for the unsafe task",
+            about="the I2P prompts, for the unsafe and nudity tasks",
             licence=Licence(tag="mit", name="MIT", limits="its texts are offensive"),
             mirrors=(Mirror(repo="AIML-TUDA/i2p"),),
             kind="dataset",

@@ -82,8 +82,8 @@ def drawn(wish: Wish, folder: Path, *, device: str = "auto", store: str | None =
     from resurgence_harness.bench import Bench
     from resurgence_harness.calibration import choices_of, draw
     from resurgence_harness.diffusion.devices import check_device, resolved_device
-    from resurgence_harness.library.progress_bar import shown_progress
     from resurgence_harness.storing import Store, check_writable, default_root
+    from resurgence_harness.watching import watched
 
     check_device(device)
     place = store or default_root()
@@ -91,7 +91,8 @@ def drawn(wish: Wish, folder: Path, *, device: str = "auto", store: str | None =
     kept = Store(place)
     bench = Bench(kept, device=resolved_device(device))
     erased, retained = choices_of(wish)
-    with kept.here.writing(), shown_progress(bench.set_progress):
+    with kept.here.writing(), watched() as view:
+        bench.set_progress(view.recorder.update)
         found = draw(wish, bench, folder, references=references(wish, [one.name for one in (*erased, *retained)]))
     bench.release()
     return found

@@ -94,6 +94,8 @@ def _judge(name: str, base: str, task: str) -> Iterator[Requirement]:
     for weights in judge.given:
         item = item_of(weights)
         command = f"resurgence fetch {item.name}" if item is not None else f"Put it at {weights.place}"
+        if item is not None and weights.package:
+            command = item.search
         if not weights.place.exists():
             present = False
             about = weights.source or "the user's"
