@@ -104,7 +104,8 @@ class _ByTriton:
         import torch
 
         both = joined([empty.expand(len(states)), states])
-        text, shifts = self._unet.text(both.states), dict[int, Tensor]()
+        text = self._unet.text(both.states)
+        shifts: dict[int, Tensor] = {}
 
         def predict(x: Tensor, t: int) -> tuple[Tensor, Tensor]:
             if not shifts:  # sizes are those of the latents
