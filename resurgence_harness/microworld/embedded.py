@@ -10,7 +10,7 @@ from resurgence_harness.microworld import weights, xl_weights
 
 def directory_of(name: str) -> Path:
     """The directory of "micro" or "micro-xl"; UserError if this package was built without its weights."""
-    directory = {"micro": weights, "micro-xl": xl_weights}[name].directory()
+    directory = {"micro": weights.directory, "micro-xl": xl_weights.directory}[name]()
     if not (directory / "model_index.json").exists():
         raise UserError(
             sentence(
