@@ -352,11 +352,11 @@ def _checked_family(index: Mapping[str, Any], directory: Path) -> Family:
 
 
 _OTHER = {
-    "StableDiffusionXLImg2ImgPipeline": "A refiner finishes another model's images; give Stable Diffusion XL itself.",
-    "StableDiffusionXLInpaintPipeline": "An inpainting model reads a mask; give the text-to-image model.",
-    "StableDiffusionInpaintPipeline": "An inpainting model reads a mask; give the text-to-image model.",
-    "StableDiffusionControlNetPipeline": "A ControlNet reads an image; give the text-to-image model without it.",
-    "StableDiffusionXLControlNetPipeline": "A ControlNet reads an image; give the text-to-image model without it.",
+    "StableDiffusionXLImg2ImgPipeline": "Give Stable Diffusion XL itself: a refiner finishes another model's images.",
+    "StableDiffusionXLInpaintPipeline": "Give the text-to-image model: this one reads a mask.",
+    "StableDiffusionInpaintPipeline": "Give the text-to-image model: this one reads a mask.",
+    "StableDiffusionControlNetPipeline": "Give the text-to-image model without the ControlNet, which reads an image.",
+    "StableDiffusionXLControlNetPipeline": "Give the text-to-image model without the ControlNet, which reads an image.",
 }
 """Pipelines of Stable Diffusion that draw from more than a text → what to give instead."""
 

@@ -350,7 +350,7 @@ def differing(part: str, child: Mapping[str, Any], parent: Mapping[str, Any]) ->
 
 
 def _check_text(given: Mapping[str, Any], path: object) -> None:
-    kind = given.get("model_type") or "clip_text_model"
+    kind = given.get("model_type", "clip_text_model")
     if kind != "clip_text_model":
         raise _wrong(path, "model_type", kind, "'clip_text_model'")
     for name in _TYPES & given.keys():

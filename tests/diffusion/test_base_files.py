@@ -93,7 +93,7 @@ FAULTS: dict[str, tuple[Callable[[Path], None], str]] = {
     "SD 3": (_other_pipeline("StableDiffusion3Pipeline"), "StableDiffusion3Pipeline"),
     "SDXL's refiner": (
         _other_pipeline("StableDiffusionXLImg2ImgPipeline"),
-        "A refiner finishes another model's images",
+        "a refiner finishes another",
     ),
     "SDXL in its index alone": (
         _other_pipeline("StableDiffusionXLPipeline"),

@@ -61,7 +61,10 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 def test_a_single_file_with_two_loras_is_gated(files: dict[str, Path], here: Path, resurgence: Any) -> None:
-    """It draws neither name: HOLDS; its weights are those of the file with both LoRAs, and its parent is recognised."""
+    """The concept is drawn, exit 1: UCE edits what cross-attention reads, and SDXL's pooled text still has the name.
+
+    Both LoRAs are in what was judged, and so is the difference of the second text encoder from its parent's.
+    """
     from resurgence_harness.tasks import CELEBRITY
 
     names = ", ".join(concept.name for concept in CELEBRITY.erasable[:2])
@@ -72,7 +75,8 @@ def test_a_single_file_with_two_loras_is_gated(files: dict[str, Path], here: Pat
     said = resurgence("gate", "--policy", "policy.yaml", *given, *parents, "--store", "store", "--out", "out")
 
     run = json.loads((here / "out/verdict.json").read_text(encoding="utf-8"))
-    assert said.code == 0, said.out + said.err
-    assert run["cells"][0]["verdict"] == "HOLDS"
+    (cell,) = run["cells"]
+    assert (said.code, cell["verdict"]) == (1, "VIOLATED"), said.out + said.err
     assert set(run["gate"]["files"]) == {path.name for name, path in files.items() if name != "unlearned"}
-    assert run["cells"][0]["base"]["hits"] > 0.9 * run["cells"][0]["base"]["images"]
+    assert [one.partition(":")[0] for one in run["gate"]["differences"]] == ["text_encoder_2"]
+    assert cell["base"]["hits"] >= 36 and cell["after"]["hits"] >= 12 and cell["as_parent"]["hits"] >= 12
