@@ -94,7 +94,7 @@ class Cells:
         self.made[key] = Made(gigabytes, sum(map(self.assumed.size, recipe.steps)))
         self.seconds[key] = seconds
         order = Order(key, kind, "", key)
-        return Job(order=order, needs=needs, seconds=seconds, model=_name(recipe) if kind != "judgments" else "same")
+        return Job(order=order, needs=needs, seconds=seconds, model=_name(recipe) if kind != "judgments" else None)
 
 
 class Course:
@@ -237,7 +237,7 @@ def simulate(found: Cells, gpus: int) -> Ran:
             driver_busy += times["driver"]
             made, start = found.made[job.order.key], driver_free
             gigabytes = made.gigabytes
-            if job.model not in ("same", models[worker]):
+            if job.model not in (None, models[worker]):
                 models[worker] = job.model
                 gigabytes += made.model
                 start += times["swap"]

@@ -120,7 +120,10 @@ def together(plans: Sequence[Plan]) -> Plan:
 
 
 def build_with(pool: Pool, cells: Cells, plans: Sequence[Plan], pace: Pace) -> Outcome | None:
-    """Build what is missing on these workers; None if nothing is. HarnessError naming the cells that are not complete."""
+    """Build what is missing on these workers; None if nothing is.
+
+    HarnessError naming the cells that are not complete.
+    """
     from resurgence_harness.executing import builder, jobs, running, schedule, table
 
     left = [place for place, one in enumerate(plans) if one.needed or not cells.clear[place]]
