@@ -64,6 +64,8 @@ class Schedule:
         self._entries: dict[str, _Entry] = {}
         self._ready: dict[str | None, list[tuple[float, int, str]]] = {}
         """By model, heaps of (−rank, number, key)."""
+        self._every: list[tuple[float, int, str]] = []
+        """The same of all models."""
         self._offered = 0
         self._holding = Counter[str]()
         """How many workers hold a model."""
@@ -99,13 +101,10 @@ class Schedule:
                 self._exhausted = True
             else:
                 self._advance(course)
-        first = self._first()
-        if not first:
+        highest = self._highest(self._every)
+        if highest is None:
             return None
-        enough = NEAR * max(first.values())
-        near = {of: rank for of, rank in first.items() if rank >= enough}
-        own = [of for of in (model, None) if of in near]
-        chosen = max(own, key=lambda of: near[of]) if own else min(near, key=lambda of: (self._held(of), -near[of]))
+        chosen = self._nearest(model, NEAR * highest)
         entry = self._entries[heapq.heappop(self._ready[chosen])[2]]
         entry.running, entry.offered, entry.tries = True, False, entry.tries + 1
         self._offered -= 1
@@ -118,8 +117,20 @@ class Schedule:
         """A worker does not hold this model any more."""
         self._holding[model] = max(0, self._holding[model] - 1)
 
-    def _held(self, model: str | None) -> int:
-        return self._holding[model] if model is not None else 0
+    def _nearest(self, model: str, enough: float) -> str | None:
+        """A model with a ready job of at least this rank: the worker's own, none, or one that few workers hold."""
+        ranks = {of: self._highest(self._ready.get(of, [])) for of in (model, None)}
+        own = {of: rank for of, rank in ranks.items() if rank is not None and rank >= enough}
+        if own:
+            return max(own, key=own.__getitem__)
+        others: list[tuple[int, float, str]] = []
+        for of in list(self._ready):
+            rank = self._highest(self._ready[of])
+            if rank is None:
+                del self._ready[of]
+            elif of is not None and rank >= enough:
+                others.append((self._holding[of], -rank, of))
+        return min(others)[2]
 
     def done(self, result: Done) -> None:
         """A job has ended. The course of a failed one is given up, with the jobs that only it needs."""
@@ -151,18 +162,11 @@ class Schedule:
         else:
             self._offer(key, entry)
 
-    def _first(self) -> dict[str | None, float]:
-        """The highest rank of a ready job of each model; outdated entries of the heaps are dropped."""
-        found: dict[str | None, float] = {}
-        for model in list(self._ready):
-            heap = self._ready[model]
-            while heap and not self._is_ready(heap[0]):
-                heapq.heappop(heap)
-            if heap:
-                found[model] = -heap[0][0]
-            else:
-                del self._ready[model]
-        return found
+    def _highest(self, heap: list[tuple[float, int, str]]) -> float | None:
+        """The highest rank in a heap, whose outdated entries are dropped; None if nothing in it is ready."""
+        while heap and not self._is_ready(heap[0]):
+            heapq.heappop(heap)
+        return -heap[0][0] if heap else None
 
     def _is_ready(self, one: tuple[float, int, str]) -> bool:
         entry = self._entries.get(one[2])
@@ -196,7 +200,9 @@ class Schedule:
             return
         self._offered += not entry.offered
         entry.offered = True
-        heapq.heappush(self._ready.setdefault(entry.job.model, []), (-entry.rank, next(self._number), key))
+        one = (-entry.rank, next(self._number), key)
+        heapq.heappush(self._ready.setdefault(entry.job.model, []), one)
+        heapq.heappush(self._every, one)
 
     def _less(self, course: Course) -> None:
         self._open[course.name] -= 1
