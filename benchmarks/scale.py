@@ -197,22 +197,32 @@ class Resident:
         print(line, flush=True)
 
 
-def _timed(pool: Any, courses: Sequence[Keys], jobs: int, watch: Resident) -> tuple[float, float]:
-    """(seconds until the end, seconds from the first job to the last)."""
+class Timed(NamedTuple):
+    """One build of jobs that take no time."""
+
+    whole: float
+    """Seconds until the end."""
+    working: float
+    """Seconds from the first job to the last."""
+    driver: float
+    """CPU seconds of the driver in that time."""
+
+
+def _timed(pool: Any, courses: Sequence[Keys], jobs: int, watch: Resident) -> Timed:
+    """Run them."""
     start = time.monotonic()
     schedule = Schedule(courses)
-    first = [0.0]
+    first, cpu = [0.0], [0.0]
     original = schedule.done
 
     def done(result: Done) -> None:
-        first[0] = first[0] or time.monotonic()
+        first[0], cpu[0] = first[0] or time.monotonic(), cpu[0] or time.process_time()
         original(result)
 
     schedule.done = done  # type: ignore[method-assign]
     outcome = run(pool, schedule, watch, mine=None)
-    end = time.monotonic()
     assert outcome.built == jobs, outcome
-    return end - start, end - first[0]
+    return Timed(time.monotonic() - start, time.monotonic() - first[0], time.process_time() - cpu[0])
 
 
 def overhead(args: argparse.Namespace) -> None:
@@ -225,10 +235,12 @@ def overhead(args: argparse.Namespace) -> None:
         ("processes", LocalPool(Nothing, workers=2)),
         ("Ray", RayPool(Nothing, address=None, device="cpu", resources=Resources(workers=2))),
     ):
-        whole, working = _timed(pool, [Keys(f"cell-{one}", 40) for one in range(300)], 12_000, Resident())
-        table.put("overhead", f"{name}: 300 cells, 12,000 jobs that take no time", whole, "s", workers=2)
-        table.put("overhead", f"{name}: until the first job has ended", whole - working, "s", workers=2)
-        table.put("overhead", f"{name}: jobs a second", 12_000 / working, "1/s", workers=2)
+        jobs = 300 * args.jobs
+        timed = _timed(pool, [Keys(f"cell-{one}", args.jobs) for one in range(300)], jobs, Resident())
+        table.put("overhead", f"{name}: 300 cells, {jobs:,} jobs that take no time", timed.whole, "s", workers=2)
+        table.put("overhead", f"{name}: until the first job has ended", timed.whole - timed.working, "s", workers=2)
+        table.put("overhead", f"{name}: jobs a second", jobs / timed.working, "1/s", workers=2)
+        table.put("overhead", f"{name}: the driver's CPU time for a job", 1e3 * timed.driver / jobs, "ms", workers=2)
 
 
 def memory(args: argparse.Namespace) -> None:
@@ -238,7 +250,7 @@ def memory(args: argparse.Namespace) -> None:
     table, watch = Table(args, where=device("cpu")), Resident()
     courses = [Keys(f"cell-{one}", 100) for one in range(args.keys // 100)]
     pool = RayPool(Nothing, address=None, device="cpu", resources=Resources(workers=2))
-    _, working = _timed(pool, courses, args.keys, watch)
+    working = _timed(pool, courses, args.keys, watch).working
     at = {share: next(mib for done, mib in watch.seen if done >= share * args.keys) for share in (0.1, 0.5)}
     at[1.0] = watch.seen[-1][1]
     for share, mib in at.items():
@@ -260,6 +272,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--sampler-steps", type=int, default=10, help="gpus: of 50")
     parser.add_argument("--updates", type=int, default=60, help="gpus: optimiser steps of each fine-tuning, of 1,000")
     parser.add_argument("--work", type=Path, default=None, help="gpus: where base and stores are written")
+    parser.add_argument("--jobs", type=int, default=40, help="overhead: for each of 300 cells")
     parser.add_argument("--keys", type=int, default=100_000, help="memory: how many")
     args = parser.parse_args(argv)
     PARTS[args.part](args)

@@ -59,6 +59,7 @@ def build_command(
     """Build everything that a suite needs, so that pytest only has to decide. Several machines: docs/scale.md."""
     from resurgence_harness.executing.ray_pool import Resources
     from resurgence_harness.executing.shards import parse_shard
+    from resurgence_harness.executing.versions import check_written
     from resurgence_harness.planning import Pace
 
     if engine not in ENGINES:
@@ -79,6 +80,7 @@ def build_command(
     pace = Pace(cells.store)
     plans = plan_each(cells, pace)
     planned = together(plans)
+    check_written(cells.store, planned.actions)
     if planned.needed:
         print(summary(planned))
     if engine == "local" and workers is None:
@@ -123,13 +125,12 @@ def together(plans: Sequence[Plan]) -> Plan:
 
 
 def build_with(pool: Pool, cells: Cells, plans: Sequence[Plan], pace: Pace) -> Outcome | None:
-    """Build what is missing on these workers; None if nothing is. HarnessError naming the cells that are not complete.
+    """Build what is missing on these workers; None if nothing is.
 
-    UserError for a store that another version of this package has written.
+    HarnessError naming the cells that are not complete.
     """
-    from resurgence_harness.executing import builder, jobs, running, schedule, table, versions
+    from resurgence_harness.executing import builder, jobs, running, schedule, table
 
-    versions.check_written(cells.store, [action for one in plans for action in one.actions])
     left = [place for place, one in enumerate(plans) if one.needed or not cells.clear[place]]
     if not left:
         print("Nothing has to be built.")

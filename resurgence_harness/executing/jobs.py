@@ -55,8 +55,8 @@ class Job:
     """Keys of jobs that have to be done first; keys that are no jobs are stored already."""
     seconds: float = 0.0
     """Estimated time to build it."""
-    model: str = ""
-    """Key of the checkpoint that is loaded for it; empty for the base."""
+    model: str | None = ""
+    """Key of the checkpoint that is loaded for it; empty for the base, None if it needs no model."""
 
 
 class Done(NamedTuple):
@@ -163,7 +163,7 @@ class CellCourse:
         given = self._data_key()
         checks = (given,) if given and given not in self._ordered else ()
         recipe = action.recipe.before if action.kind == "checkpoint" else action.recipe
-        model = checkpoint_key(recipe) if recipe.steps else ""
+        model = None if action.kind == "judgments" else checkpoint_key(recipe) if recipe.steps else ""
         label = action.label if action.kind != "checkpoint" else f"build {action.label}"
         order = Order(action.key, action.kind, self.name, label)
         return Job(order=order, needs=(*checks, *action.needs), seconds=action.seconds, model=model)
@@ -173,7 +173,8 @@ class CellCourse:
         place = self._data_key()
         if not place or place in self._ordered:
             return []
-        return [Job(order=Order(place, "data", self.name, f"check the given images of {self.name}"))]
+        order = Order(place, "data", self.name, f"check the given images of {self.name}")
+        return [Job(order=order, model=None)]
 
     def _data_key(self) -> str:
         steps = self._cell.tuned.steps
@@ -187,10 +188,11 @@ class CellCourse:
             Job(
                 order=Order(losses_key(tuned), "losses", self.name, f"benign losses of {describe_recipe(tuned)}"),
                 needs=(checkpoint_key(tuned),),
+                model=None,
             )
         ]
         jobs += [
-            Job(order=Order(canaries_key(judge), "canaries", self.name, f"canaries of {judge.name}"))
+            Job(order=Order(canaries_key(judge), "canaries", self.name, f"canaries of {judge.name}"), model=None)
             for judge in self._judges
             if judge.name not in self._without
         ]

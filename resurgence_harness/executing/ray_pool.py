@@ -267,9 +267,9 @@ class RayPool:
         if not refs:
             time.sleep(min(seconds, 0.1))
             return []
-        first, _ = self._ray.wait(refs, num_returns=1, timeout=seconds, fetch_local=False)
-        if not first:
-            return []
+        first, others = self._ray.wait(refs, num_returns=1, timeout=seconds, fetch_local=False)
+        if not first or not others:
+            return list(first)
         ready, _ = self._ray.wait(refs, num_returns=len(refs), timeout=0, fetch_local=False)
         return list(ready)
 

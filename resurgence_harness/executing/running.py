@@ -119,7 +119,7 @@ class _Run:
 
     def _lose(self, worker: str, why: str) -> None:
         joined = self._workers.pop(worker, None)
-        self._models.pop(worker, None)
+        self._schedule.left(self._models.pop(worker, ""))
         self._seen.pop(worker, None)
         self._lost += joined is not None
         self._never_joined += joined is None
@@ -175,7 +175,9 @@ class _Run:
             job = self._schedule.next(self._models.get(worker, ""), workers=len(self._workers))
             if job is None:
                 return
-            self._running[worker], self._models[worker] = job.order.key, job.model
+            self._running[worker] = job.order.key
+            if job.model is not None:
+                self._models[worker] = job.model
             self._seen[worker] = Seen(job.order.label, 0, 0)
             self._pool.submit(worker, job.order)
 

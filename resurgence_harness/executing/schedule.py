@@ -2,7 +2,8 @@
 
 The rank of a job is its own time and that of the longest chain of jobs that wait for it (HEFT's upward rank:
 H. Topcuoglu et al., "Performance-effective and low-complexity task scheduling for heterogeneous computing", IEEE TPDS
-2002). A free worker takes the job of the highest rank; among those of at least `NEAR` of it, one whose model it holds.
+2002). Of the jobs of at least `NEAR` of the highest rank, a free worker takes one whose model it holds, else one of the
+model that the fewest workers hold: reading weights can take longer than a block of images.
 Cells are admitted while workers could become idle, so memory does not grow with the plan.
 """
 
@@ -19,8 +20,6 @@ from resurgence_harness.executing.jobs import Done, Job
 
 NEAR = 0.5
 """A job of at least this share of the highest rank is preferred if its model is loaded."""
-CONSIDERED = 32
-"""How many of the first ready jobs are compared for one worker."""
 TRIES = 4
 """How often a job is started before it counts as failed, each time on a worker that was lost."""
 AHEAD = 4
@@ -48,6 +47,8 @@ class _Entry:
     rank: float = 0.0
     tries: int = 0
     running: bool = False
+    offered: bool = False
+    """Whether it is ready and waits for a worker."""
     after: list[str] = field(default_factory=list)
     """Keys of the jobs that wait for it."""
     courses: list[Course] = field(default_factory=list)
@@ -61,7 +62,13 @@ class Schedule:
         self._waiting: Iterator[Course] = iter(courses)
         self._exhausted = False
         self._entries: dict[str, _Entry] = {}
-        self._ready: list[tuple[float, int, str]] = []
+        self._ready: dict[str | None, list[tuple[float, int, str]]] = {}
+        """By model, heaps of (−rank, number, key)."""
+        self._every: list[tuple[float, int, str]] = []
+        """The same of all models."""
+        self._offered = 0
+        self._holding = Counter[str]()
+        """How many workers hold a model."""
         self._number = count()
         self._open: Counter[str] = Counter()
         self.failed: dict[str, str] = {}
@@ -88,24 +95,42 @@ class Schedule:
 
     def next(self, model: str, *, workers: int = 1) -> Job | None:
         """The next job for a free worker that has this model loaded; None if none is ready."""
-        while not self._exhausted and len(self._ready) < AHEAD * workers:
+        while not self._exhausted and self._offered < AHEAD * workers:
             course = next(self._waiting, None)
             if course is None:
                 self._exhausted = True
             else:
                 self._advance(course)
-        candidates = self._first()
-        if not candidates:
+        highest = self._highest(self._every)
+        if highest is None:
             return None
-        enough = NEAR * -candidates[0][0]
-        near = (one for one in candidates if -one[0] >= enough and self._entries[one[2]].job.model == model)
-        chosen = next(near, candidates[0])
-        for one in candidates:
-            if one is not chosen:
-                heapq.heappush(self._ready, one)
-        entry = self._entries[chosen[2]]
-        entry.running, entry.tries = True, entry.tries + 1
+        chosen = self._nearest(model, NEAR * highest)
+        entry = self._entries[heapq.heappop(self._ready[chosen])[2]]
+        entry.running, entry.offered, entry.tries = True, False, entry.tries + 1
+        self._offered -= 1
+        if chosen is not None and chosen != model:
+            self.left(model)
+            self._holding[chosen] += 1
         return entry.job
+
+    def left(self, model: str) -> None:
+        """A worker does not hold this model any more."""
+        self._holding[model] = max(0, self._holding[model] - 1)
+
+    def _nearest(self, model: str, enough: float) -> str | None:
+        """A model with a ready job of at least this rank: the worker's own, none, or one that few workers hold."""
+        ranks = {of: self._highest(self._ready.get(of, [])) for of in (model, None)}
+        own = {of: rank for of, rank in ranks.items() if rank is not None and rank >= enough}
+        if own:
+            return max(own, key=own.__getitem__)
+        others: list[tuple[int, float, str]] = []
+        for of in list(self._ready):
+            rank = self._highest(self._ready[of])
+            if rank is None:
+                del self._ready[of]
+            elif of is not None and rank >= enough:
+                others.append((self._holding[of], -rank, of))
+        return min(others)[2]
 
     def done(self, result: Done) -> None:
         """A job has ended. The course of a failed one is given up, with the jobs that only it needs."""
@@ -137,18 +162,15 @@ class Schedule:
         else:
             self._offer(key, entry)
 
-    def _first(self) -> list[tuple[float, int, str]]:
-        """Up to `CONSIDERED` ready jobs, highest rank first, taken from the heap; outdated entries are dropped."""
-        found: list[tuple[float, int, str]] = []
-        seen: set[str] = set()
-        while self._ready and len(found) < CONSIDERED:
-            one = heapq.heappop(self._ready)
-            entry = self._entries.get(one[2])
-            if entry is None or entry.running or one[2] in seen:
-                continue
-            seen.add(one[2])
-            found.append(one)
-        return found
+    def _highest(self, heap: list[tuple[float, int, str]]) -> float | None:
+        """The highest rank in a heap, whose outdated entries are dropped; None if nothing in it is ready."""
+        while heap and not self._is_ready(heap[0]):
+            heapq.heappop(heap)
+        return -heap[0][0] if heap else None
+
+    def _is_ready(self, one: tuple[float, int, str]) -> bool:
+        entry = self._entries.get(one[2])
+        return entry is not None and entry.offered and entry.rank == -one[0]
 
     def _advance(self, course: Course) -> None:
         """Add the jobs of a course's next look; it is complete without any."""
@@ -174,8 +196,13 @@ class Schedule:
             self._offer(job.order.key, self._entries[job.order.key])
 
     def _offer(self, key: str, entry: _Entry) -> None:
-        if entry.missing == 0 and not entry.running:
-            heapq.heappush(self._ready, (-entry.rank, next(self._number), key))
+        if entry.missing or entry.running:
+            return
+        self._offered += not entry.offered
+        entry.offered = True
+        one = (-entry.rank, next(self._number), key)
+        heapq.heappush(self._ready.setdefault(entry.job.model, []), one)
+        heapq.heappush(self._every, one)
 
     def _less(self, course: Course) -> None:
         self._open[course.name] -= 1
@@ -188,7 +215,7 @@ class Schedule:
 
     def _fail(self, key: str, why: str) -> None:
         """Give up a job and every course that needs it; jobs that no other course needs are dropped."""
-        entry = self._entries.pop(key)
+        entry = self._removed(key)
         for course in entry.courses:
             if course.name not in self.failed:
                 self.failed[course.name] = why
@@ -199,4 +226,9 @@ class Schedule:
             if not one.running and all(course.name in self.failed for course in one.courses)
         ]
         for other in unneeded:
-            del self._entries[other]
+            self._removed(other)
+
+    def _removed(self, key: str) -> _Entry:
+        entry = self._entries.pop(key)
+        self._offered -= entry.offered
+        return entry

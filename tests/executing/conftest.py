@@ -17,8 +17,8 @@ from tests.plugin.gallery import SEEDS
 
 __all__ = ["build", "folder", "gallery", "own_store", "shared_store", "suite", "tiny_base"]
 
-TIMES = re.compile(r"^(seconds|started|finished|minutes|python|platform|machine|host|workers|command|.*_seconds)$")
-"""Names in verdict.json of times, hosts, and how the run was started."""
+TIMES = re.compile(r"^(run_id|seconds|started|finished|python|platform|workers)$")
+"""Names in verdict.json of the run itself, its times, and its host."""
 
 Build = Callable[..., Ran]
 
@@ -64,11 +64,11 @@ def canonical(ran: Ran) -> str:
 
 
 def made(store: Path) -> dict[str, str]:
-    """Key → label of every artifact of a store."""
+    """Key → kind and digest of every artifact of a store."""
     found = {}
     for manifest in sorted(store.glob("??/*/manifest.json")):
         read = json.loads(manifest.read_text(encoding="utf-8"))
-        found[manifest.parent.name] = f"{read['kind']}: {read['words']}"
+        found[manifest.parent.name] = f"{read['kind']} {read['digest']}"
     return found
 
 

@@ -101,6 +101,22 @@ def test_fewer_workers_than_fit_and_none_that_fits(place: Place, connected: Any,
         Resources(workers=0)
 
 
+def test_ctrl_c_unwinds_the_builds_of_the_actors(place: Place, connected: Any, tmp_path: Path) -> None:
+    """Nothing half made is left, and nothing of it is stored."""
+    store = Store(tmp_path / "store")
+
+    class Interrupted(Noted):
+        def show(self, workers: list[Any], schedule: Schedule) -> None:
+            if list((store.root / "tmp").glob("*/half")):
+                raise KeyboardInterrupt
+
+    opening = partial(light_work.opened, str(store.root), 10.0)
+    pool = RayPool(opening, address=place.address, device="cpu", resources=Resources(workers=1))
+    with pytest.raises(KeyboardInterrupt):
+        run(pool, Schedule([Chain(store, 0)]), Interrupted(), mine=ABOUT)
+    assert list((store.root / "tmp").iterdir()) == [] and store.keys() == []
+
+
 def test_a_node_without_this_package_is_a_sentence(place: Place, connected: Any, tmp_path: Path) -> None:
     """The module that a worker needs cannot be imported there."""
     script = tmp_path / "elsewhere_only.py"

@@ -137,3 +137,26 @@ def test_cells_are_admitted_as_workers_need_them(cells: int) -> None:
         most = max(most, schedule.known)
         schedule.done(Done(one.order.key))
     assert schedule.built == 10 * cells and most <= 20
+
+
+def test_workers_spread_over_models_and_keep_theirs() -> None:
+    """Of equally urgent jobs each worker takes another model's, and then stays with it."""
+    jobs = [job(f"{model}{k}", seconds=1, model=model) for model in ("m1", "m2") for k in range(3)]
+    schedule, models = Schedule([Looks("a", [jobs])]), ["", ""]
+    taken: list[list[str]] = [[], []]
+    for _ in range(3):
+        for worker in range(2):
+            one = schedule.next(models[worker], workers=2)
+            assert one is not None and one.model is not None
+            models[worker] = one.model
+            taken[worker].append(one.model)
+            schedule.done(Done(one.order.key))
+    assert taken == [["m1"] * 3, ["m2"] * 3]
+
+
+def test_a_job_that_needs_no_model_goes_to_any_worker() -> None:
+    """Judgments do not make a worker change its weights."""
+    needs_none = Job(order=Order("judge", "judgments", "cell", "judge"), seconds=1, model=None)
+    schedule = Schedule([Looks("a", [[job("draw", seconds=1, model="m2"), needs_none]])])
+    first = schedule.next("m1")
+    assert first is needs_none
