@@ -200,14 +200,16 @@ def _forward(report: Report, name: str, side: int) -> None:
 
     from benchmarks.random_bases import random_base
     from resurgence_harness.diffusion import moves
+    from resurgence_harness.diffusion.conditions import Conditions, joined
     from resurgence_harness.diffusion.half.drawing import Halves, way_of
 
     model = shaken(random_base(name, "cuda"), 1)
     report.row(f"{name}: way", way_of(model), "")
     torch.manual_seed(0)
-    x, states = torch.randn(2, 4, side, side, device="cuda"), torch.randn(2, 77, _text_width(model), device="cuda")
-    empty, z = torch.randn(1, *states.shape[1:], device="cuda"), torch.randn(2, 4, side, side, device="cuda")
-    both, halves = torch.cat([empty.expand_as(states), states]), Halves()
+    x, c = torch.randn(2, 4, side, side, device="cuda"), torch.randn(2, 77, _text_width(model), device="cuda")
+    states, empty = Conditions(c), Conditions(torch.randn(1, *c.shape[1:], device="cuda"))
+    z = torch.randn(2, 4, side, side, device="cuda")
+    both, halves, x_0 = joined([empty.expand(2), states]), Halves(), z * model.vae.config.scaling_factor
     with torch.inference_mode():
         with ieee():
             aim = moves.predict(model, torch.cat([x, x]), 501, both)
@@ -215,13 +217,21 @@ def _forward(report: Report, name: str, side: int) -> None:
         half = halves.of(model)
         first = torch.cat(half.predictions(model, states, empty, [501])(x, 501))
         report.row(f"{name}: forward against IEEE float32", distance(first, aim), "relative")
-        report.row(f"{name}: decoder against IEEE float32", distance(half.decode(z), pixels), "relative")
+        report.row(
+            f"{name}: decoder against IEEE float32",
+            distance(half.decode(model, x_0), pixels),
+            "relative",
+        )
         tf32 = moves.predict(model, torch.cat([x, x]), 501, both)
         report.row(f"{name}: today's float32 against IEEE float32", distance(tf32, aim), "relative")
         plain = Halves("plain").of(model)
         second = torch.cat(plain.predictions(model, states, empty, [501])(x, 501))
         report.row(f"{name}: plain float16 against IEEE float32", distance(second, aim), "relative")
-        report.row(f"{name}: plain decoder against IEEE float32", distance(plain.decode(z), pixels), "relative")
+        report.row(
+            f"{name}: plain decoder against IEEE float32",
+            distance(plain.decode(model, x_0), pixels),
+            "relative",
+        )
         del plain, second
         if name != "sd14":
             return
@@ -353,17 +363,18 @@ def part_profile(report: Report) -> None:
     from torch.profiler import ProfilerActivity, profile
 
     from benchmarks.random_bases import random_base
+    from resurgence_harness.diffusion.conditions import Conditions
     from resurgence_harness.diffusion.half.drawing import Halves
 
     model = random_base("sd14", "cuda")
     x = torch.randn(32, 4, 64, 64, device="cuda")
-    states = torch.randn(32, 77, 768, device="cuda")
+    states = Conditions(torch.randn(32, 77, 768, device="cuda"))
     with torch.inference_mode():
         half = Halves().of(model)
         predict = half.predictions(model, states, states[:1], [501])
         predict(x, 501)
         report.row("step, batch 32", [1e3 * one for one in timed(lambda: predict(x, 501), 10)], "ms")
-        decode = timed(lambda: half.decode(x), 4)
+        decode = timed(lambda: half.decode(model, x), 4)
         report.row("decoding, batch 32", [1e3 * one / 32 for one in decode[1:]], "ms an image")
         with profile(activities=[ProfilerActivity.CUDA]) as found:
             predict(x, 501)

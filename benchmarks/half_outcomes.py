@@ -9,6 +9,9 @@ starts none after so many, and exit code 11 says that some are left.
 
 `--compare` reads the table and prints for each cell and rate the means of both arithmetics and their difference in
 standard errors over training seeds (Welch's t, its p), since float16 may differ as much as another seed does.
+
+`--share K/N` measures every N-th cell and seed, from the K-th, both arithmetics of it: for N processes, each with a
+table of its own; their rows under one header are the table.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ import argparse
 import csv
 import time
 from collections.abc import Iterator, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -52,12 +56,20 @@ def append(table: Path, row: dict[str, Any]) -> None:
     new.replace(table)
 
 
-def wanted(cells: Sequence[str], runs: int) -> Iterator[tuple[str, int, str]]:
+def wanted(cells: Sequence[str], runs: int, share: tuple[int, int] = (1, 1)) -> Iterator[tuple[str, int, str]]:
     """Every row, the first seed of all cells before the second, and both arithmetics one after the other."""
-    for run in range(runs):
-        for cell in cells:
-            for arithmetic in ARITHMETICS:
-                yield cell, run, arithmetic
+    first, every = share
+    for run, cell in list(product(range(runs), cells))[first - 1 :: every]:
+        for arithmetic in ARITHMETICS:
+            yield cell, run, arithmetic
+
+
+def _share(text: str) -> tuple[int, int]:
+    """Reads "3/8"."""
+    first, _, every = text.partition("/")
+    if not 1 <= int(first) <= int(every):
+        raise argparse.ArgumentTypeError(f"{text}: write 1/{every} to {every}/{every}")
+    return int(first), int(every)
 
 
 def measured(
@@ -125,6 +137,7 @@ def main(given: Sequence[str] | None = None) -> int:
     parser.add_argument("--to", type=Path, required=True, help="the table")
     parser.add_argument("--cells", default=CELLS, help=f"METHOD-COUNT-FINETUNING, …; {CELLS} by default")
     parser.add_argument("--runs", type=int, default=5, help="training seeds, 5 by default")
+    parser.add_argument("--share", type=_share, default=(1, 1), metavar="K/N", help="measure one of N parts")
     parser.add_argument("--seeds", type=int, help="image seeds a prompt; the suite's by default")
     parser.add_argument("--store", type=Path, help="where artifacts are kept; a temporary folder by default")
     parser.add_argument("--device", default="cuda")
@@ -148,7 +161,7 @@ def main(given: Sequence[str] | None = None) -> int:
     base, changed = resolve_base("micro"), [parse_change(one) for one in args.set]
     with TemporaryDirectory() as folder:
         bench = Bench(Store(args.store or folder), base_location=base, device=args.device)
-        for cell, run, arithmetic in wanted(args.cells.split(","), args.runs):
+        for cell, run, arithmetic in wanted(args.cells.split(","), args.runs, args.share):
             if (cell, run, arithmetic) in known:
                 continue
             if time.monotonic() - began > 60 * args.minutes:

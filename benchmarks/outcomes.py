@@ -19,8 +19,6 @@ from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
-from scipy.stats import binomtest, spearmanr
-
 REPORTS = Path(__file__).parents[1] / "reports"
 PUBLISHED = Path(__file__).parents[1] / "resurgence_harness" / "experiments" / "published"
 METHODS = {
@@ -75,6 +73,8 @@ def outcomes(table: Iterable[dict[str, str]]) -> list[Outcome]:
 
 def outcome(method: str, count: int, state: str, runs: list[dict[str, str]], arm: str) -> Outcome:
     """One of them."""
+    from scipy.stats import binomtest
+
     erased = [share(run, arm) for run in runs]
     hits, images = (sum(part) for part in zip(*(counts(run, arm) for run in runs), strict=True))
     interval = binomtest(hits, images).proportion_ci(0.95, method="exact")
@@ -127,6 +127,8 @@ def authors(count: int) -> dict[str, tuple[float, float]]:
 
 def correlation(ours: dict[str, float], theirs: dict[str, float]) -> str:
     """Spearman's ρ over the methods that both have."""
+    from scipy.stats import spearmanr
+
     shared = [word for word in METHODS if word in ours and word in theirs]
     rho, p = spearmanr([ours[word] for word in shared], [theirs[word] for word in shared])
     return f"{rho:+.2f} (p {p:.2g}, {len(shared)} methods)"

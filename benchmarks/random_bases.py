@@ -15,6 +15,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from resurgence_harness.diffusion.trainer import write_model
 from tests.tiny import save_parts, sd_scheduler
 
 if TYPE_CHECKING:
@@ -76,6 +77,9 @@ CONFIGURATIONS = {
     "sd21": replace(_V21_BASE, side=96, upcast=True, prediction_type="v_prediction"),
 }
 """By the word that the command line has for the published base."""
+XL = "sdxl"
+BASES = (*CONFIGURATIONS, XL)
+"""Every base that can be made."""
 
 
 def random_base(name: str, device: str, *, tiny: bool = False, seed: int = 0) -> StableDiffusion:
@@ -87,6 +91,8 @@ def random_base(name: str, device: str, *, tiny: bool = False, seed: int = 0) ->
 
     from resurgence_harness.diffusion.model import StableDiffusion
 
+    if name == XL:
+        return random_xl(device, tiny=tiny, seed=seed)
     known = CONFIGURATIONS[name]
     side = TINY_SIDE if tiny else known.side
     text_width, text_heads = (32, 4) if tiny else (known.text_width, known.text_heads)
@@ -128,6 +134,75 @@ def random_base(name: str, device: str, *, tiny: bool = False, seed: int = 0) ->
     return model.to(device)
 
 
+def random_xl(device: str, *, tiny: bool = False, seed: int = 0) -> StableDiffusion:
+    """Stable Diffusion XL in its published configuration, frozen, in float32."""
+    import torch
+    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+    from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+
+    from resurgence_harness.diffusion.families import SDXL
+    from resurgence_harness.diffusion.model import StableDiffusion
+
+    side, widths = (TINY_SIDE, (24, 32)) if tiny else (128, (768, 1280))
+    projection, size_width = (20, 8) if tiny else (1280, 256)
+    torch.manual_seed(seed)
+    with torch.device(device):
+        unet = UNet2DConditionModel(
+            sample_size=side,
+            block_out_channels=(32, 40, 48) if tiny else (320, 640, 1280),
+            layers_per_block=2,
+            down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+            up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+            transformer_layers_per_block=(1, 1, 2) if tiny else (1, 2, 10),
+            attention_head_dim=(2, 4, 4) if tiny else (5, 10, 20),
+            cross_attention_dim=sum(widths),
+            use_linear_projection=True,
+            addition_embed_type="text_time",
+            addition_time_embed_dim=size_width,
+            projection_class_embeddings_input_dim=projection + 6 * size_width,
+            norm_num_groups=8 if tiny else 32,
+        )
+        vae = AutoencoderKL(
+            block_out_channels=(8, 8, 8, 8) if tiny else (128, 256, 512, 512),
+            down_block_types=("DownEncoderBlock2D",) * 4,
+            up_block_types=("UpDecoderBlock2D",) * 4,
+            layers_per_block=1 if tiny else 2,
+            latent_channels=4,
+            norm_num_groups=4 if tiny else 32,
+            sample_size=8 * side,
+            scaling_factor=0.13025,
+            force_upcast=True,
+        )
+    encoders: list[Any] = []
+    kinds = ((CLIPTextModel, 12, 12, "quick_gelu"), (CLIPTextModelWithProjection, 32, 20, "gelu"))
+    with torch.device("meta" if device == "meta" else "cpu"):
+        for width, (kind, layers, heads, activation) in zip(widths, kinds, strict=True):
+            settings = CLIPTextConfig(
+                hidden_size=width,
+                intermediate_size=4 * width,
+                num_hidden_layers=3 if tiny else layers,
+                num_attention_heads=4 if tiny else heads,
+                hidden_act=activation,
+                projection_dim=projection,
+            )
+            encoders.append(kind(settings))
+    for part in (unet, vae, *encoders):
+        part.requires_grad_(False).eval()
+    model = StableDiffusion(
+        unet=unet,
+        vae=vae,
+        text_encoder=encoders[0],
+        text_encoder_2=encoders[1],
+        tokenizer=tokenizer(),
+        tokenizer_2=tokenizer(pad_token="!"),
+        scheduler=sd_scheduler(),
+        family=SDXL,
+        index=SDXL.written({}),
+    )
+    return model.to(device)
+
+
 def write_base(
     directory: Path, *, name: str = "sd14", device: str = "cpu", tiny: bool = False, half: bool = False
 ) -> None:
@@ -135,6 +210,15 @@ def write_base(
     import torch
 
     model = random_base(name, device, tiny=tiny)
+    if name == XL:
+        kept = (model.unet, model.vae, *model.encoders)
+        for part in kept if half else ():
+            part.to(torch.float16)
+        write_model(model, directory)
+        del model, kept
+        if device.startswith("cuda"):
+            torch.cuda.empty_cache()
+        return
     parts: dict[str, Any] = {"unet": model.unet, "vae": model.vae, "text_encoder": model.text_encoder}
     if half:
         parts = {name: part.to(torch.float16) for name, part in parts.items()}

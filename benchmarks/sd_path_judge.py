@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 
 SETTINGS = "SD_PATH_SETTINGS"
 """Environment variable that names the file of `Settings`."""
+FEW = "SD_PATH_FEW"
+"""Environment variable that is set if a task keeps ten erasable, four preserved and eight held-out concepts, and one
+template: an image of 1024 pixels takes a second."""
 EVERY = 0.1
 """Seconds between two looks at the memory."""
 JUDGE = "clip-names"
@@ -57,8 +60,20 @@ class NamesByClip(ClipAccuracy):
 
 
 def judged_by_clip(task: str) -> Task:
-    """The published task of that name, judged by CLIP."""
-    return replace(PUBLISHED[task], judges=(JUDGE,))
+    """The published task of that name, judged by CLIP; with FEW set, with few prompts."""
+    published = replace(PUBLISHED[task], judges=(JUDGE,))
+    if not os.environ.get(FEW):
+        return published
+    return replace(
+        published,
+        erasable=published.erasable[:10],
+        preserve=published.preserve[:4],
+        held_out=published.held_out[:8],
+        templates=published.templates[:1],
+        counts=tuple(count for count in published.counts if count <= 10),
+        paper_images={},
+        erase_sets={},
+    )
 
 
 class Settings(NamedTuple):

@@ -41,7 +41,7 @@ from math import ceil
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmarks.random_bases import CONFIGURATIONS, write_base
+from benchmarks.random_bases import BASES, write_base
 from benchmarks.sd_path import (
     FINETUNED,
     ROOT,
@@ -397,7 +397,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("--out", type=Path, required=True, help="the csv; rows are added, cells that have one are skipped")
-    add("--base", choices=tuple(CONFIGURATIONS), default="sd14", help="whose configuration (default sd14)")
+    add("--base", choices=BASES, default="sd14", help="whose configuration (default sd14)")
     add("--task", type=_words(COUNTS), default=tuple(COUNTS), help=f"default {','.join(COUNTS)}")
     add("--method", type=_words(SEVEN), default=SEVEN, help=f"default {','.join(SEVEN)}")
     add("--finetuning", type=_words(FINETUNED), default=tuple(FINETUNED), help=f"default {','.join(FINETUNED)}")

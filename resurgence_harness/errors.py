@@ -1,6 +1,7 @@
 """The exception tree.
 
     ResurgenceError
+    ├─ NotBuilt                      evidence is missing that this run must not build: no verdict     Allure: broken
     ├─ HarnessError(RuntimeError)    the harness failed; no statement about the model      Allure: broken
     │  ├─ StoreError                 the store cannot be used
     │  │  ├─ Corrupt                 the bytes read differ from the bytes written
@@ -31,6 +32,10 @@ class ResurgenceError(Exception):
 
 class HarnessError(ResurgenceError, RuntimeError):
     """The harness failed. Never evidence of safety."""
+
+
+class NotBuilt(ResurgenceError):
+    """Evidence is missing from the store, and this run builds nothing: its cell has no verdict."""
 
 
 class StoreError(HarnessError):

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple
@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple
 from resurgence_harness.diffusion.texts import check_texts
 from resurgence_harness.finetuning.contract import FineTuning
 from resurgence_harness.inquiry import Asking, Inquiry, Planned, Question
+from resurgence_harness.planning import JudgeSpec, Wanted
 from resurgence_harness.selection import STAGE_IMAGES, Arm
 from resurgence_harness.specs import Base, Block, Prompt, Recipe
 from resurgence_harness.statistics import (
@@ -133,7 +134,13 @@ class Laboratory:
     judges: Sequence[Judge]
     effect: Effect
     on_block: Callable[[Question], None] = field(default=lambda question: None)
-    """Called before each block is sampled or loaded, for progress."""
+    """Called before each block is sampled or loaded."""
+    without_canaries: Collection[str] = frozenset()
+    """Names of the judges that are known to have no canaries, whose result is therefore never stored."""
+    on_look: Callable[[Inquiry[Any], Verdict, frozenset[ImageGroup]], None] = field(
+        default=lambda inquiry, verdict, wants: None
+    )
+    """Called after each look, with the groups of which more images are wanted, for the view of the run."""
 
     def evidence(self, inquiry: Inquiry[Planned], tuned: Recipe) -> CellEvidence:
         """The evidence so far, with the judges' canaries and error rates and the fine-tuning's effect."""
@@ -172,7 +179,8 @@ class Laboratory:
                     return False
                 answers.append(_by_concept(arm, block, found))
             inquiry.answer(question, answers)
-        return self.bench_of(tuned).has_controls(tuned, self.judges)
+        counted = [judge for judge in self.judges if judge.name not in self.without_canaries]
+        return self.bench_of(tuned).has_controls(tuned, counted)
 
     def _judged(self, arm: Arm, block: Block, judge: Judge) -> Evidence:
         made = [self.bench_of(recipe).evidence(recipe, block, judge) for recipe in arm.recipes]
@@ -246,6 +254,7 @@ def _examine(plan: Planned, rule: Rule, laboratory: Laboratory, budget: Budget) 
         evidence = laboratory.evidence(inquiry, tuned)
         verdict = rule.decide(evidence)
         wants = rule.wants(evidence, verdict)
+        laboratory.on_look(inquiry, verdict, wants)
         over = budget.spent(images=inquiry.images, minutes=(time.monotonic() - began) / 60)
         if wants and over and verdict.kind is VerdictKind.UNDECIDED:
             verdict = replace(verdict, reason=f"{verdict.reason.removesuffix('.')}; {over}.")
@@ -272,15 +281,29 @@ class Recalled(Generic[Planned]):
     def __init__(self, plan: Planned, rule: Rule, laboratory: Laboratory) -> None:
         """Load look after look until the verdict is clear or something is missing. Builds nothing."""
         self.inquiry, self.clear = Inquiry(plan), False
-        tuned = plan.arms["after"].recipe
-        while not self.clear and laboratory.read(self.inquiry, tuned):
+        self.drawn_differently = False
+        """Whether stored images cannot be paired; `examine` draws some of them again."""
+        self._rule, self._laboratory = rule, laboratory
+        self.advance()
+
+    def advance(self) -> None:
+        """Load what was stored since, again until the verdict is clear or something is missing."""
+        tuned = self.inquiry.plan.arms["after"].recipe
+        while not self.clear and not self.drawn_differently and self._laboratory.read(self.inquiry, tuned):
             try:
-                evidence = laboratory.evidence(self.inquiry, tuned)
-                verdict = rule.decide(evidence)
+                evidence = self._laboratory.evidence(self.inquiry, tuned)
+                verdict = self._rule.decide(evidence)
             except DrawnDifferently:
-                break  # `examine` draws some of them again
-            wants = rule.wants(evidence, verdict)
+                self.drawn_differently = True
+                break
+            wants = self._rule.wants(evidence, verdict)
             self.clear = not self.inquiry.widen(wants, templates=verdict.open_templates)
+
+    def wanted(self, judges: Sequence[JudgeSpec], *, beyond: bool = False) -> list[Wanted]:
+        """The evidence of all blocks requested so far; `beyond`: and of those that a cell usually needs."""
+        inquiry = self.inquiry
+        questions = list(inquiry.expected(clear=self.clear or not beyond))
+        return list(wanted(inquiry.plan, inquiry, questions, judges))
 
 
 def _by_step(
@@ -329,6 +352,27 @@ def _by_stage(inquiry: Inquiry[Planned], laboratory: Laboratory, evidence: CellE
         found.append(StageEvidence(erases=stage.erases, drawn=seen[0], retained=seen[1], rows=rows))
     last = StageEvidence(erases=plan.stages[-1].erases, drawn=evidence.after, retained=retained, rows=rows)
     return (*found, last)
+
+
+def wanted(
+    plan: Asking, inquiry: Inquiry[Any], questions: Sequence[Question], judges: Sequence[JudgeSpec]
+) -> Iterator[Wanted]:
+    """The evidence that these blocks of a cell need: of its arms, of intermediate checkpoints and of a life's stages.
+
+    `judges` in the order of the plan's.
+    """
+    for question in questions:
+        for recipe in plan.arms[question.arm].recipes:
+            for judge in judges:
+                yield Wanted(recipe, inquiry.block(question), judge)
+    for recipe in plan.checkpoints.values():
+        for question in questions:
+            if question.arm == "after":
+                for judge in judges[:2]:
+                    yield Wanted(recipe, inquiry.block(question), judge)
+    for stage in plan.stages[:-1]:
+        for question in stage_questions(plan, questions):
+            yield Wanted(stage.recipe, inquiry.block(question), judges[0])
 
 
 def stage_questions(plan: Asking, questions: Iterable[Question]) -> list[Question]:

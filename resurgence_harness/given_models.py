@@ -22,7 +22,7 @@ from resurgence_harness.diffusion.lineage import lineage
 from resurgence_harness.diffusion.model_files import ModelFiles
 from resurgence_harness.errors import UserError, sentence, shown
 from resurgence_harness.selection import resolve_base
-from resurgence_harness.specs import Base
+from resurgence_harness.specs import EMBEDDED, Base
 from resurgence_harness.unlearning import GivenModel
 
 MADE = "candidates"
@@ -142,7 +142,7 @@ def read_word(model: str, folder: Path) -> tuple[Path, float]:
         odd = True
     if odd:
         raise UserError(sentence(f'There is no model at "{shown(model)}".', do="Give a file, a directory or a name."))
-    if model == "micro":
+    if model in EMBEDDED:
         return Path(resolve_base(model).location), weight
     if is_name(model, folder):
         return locate(model).directory, weight
@@ -158,7 +158,7 @@ def _there(model: str, folder: Path) -> bool:
 
 def published(model: str, folder: Path) -> Base:
     """The published model."""
-    if model == "micro" or is_name(model, folder):
+    if model in EMBEDDED or is_name(model, folder):
         return resolve_base(model)
     found = resolve_base(str(read_word(model, folder)[0]))
     return replace(found, name=shown(Path(model).name or model))

@@ -8,7 +8,9 @@ Estimates come from the seconds recorded in the store for the same kind of work,
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from math import ceil
@@ -21,7 +23,7 @@ from resurgence_harness.finetuning.dreambooth import DreamBooth
 from resurgence_harness.finetuning.given import GivenSet
 from resurgence_harness.registry import in_key
 from resurgence_harness.specs import Probe, Recipe, Sampler, SampleRequest, Step
-from resurgence_harness.storing import Condition, Store, key
+from resurgence_harness.storing import Artifact, Condition, key
 
 HELD_OUT = 100
 """About how many images, sampled from the base and never trained on, show whether a fine-tuning had an effect."""
@@ -63,6 +65,17 @@ class Wanted(NamedTuple):
     judge: JudgeSpec
 
 
+class Work(NamedTuple):
+    """Amount of work, in units whose cost is comparable within a group."""
+
+    group: str
+    units: int
+
+
+NO_WORK = Work("", 0)
+"""Of an artifact that is made as a part of another."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Action:
     """One artifact that is needed: present already, or to be built."""
@@ -81,6 +94,16 @@ class Action:
     """Estimated time to build it; 0 if it is present."""
     learned: bool = False
     """Whether the estimate comes from builds recorded in this store."""
+    work: Work = NO_WORK
+    """The amount of work."""
+    needs: tuple[str, ...] = ()
+    """Keys of the planned artifacts that it is built from; empty if it is present."""
+    recipe: Recipe | None = None
+    """The model."""
+    probe: SampleRequest | None = None
+    """Its images; None for a checkpoint."""
+    judge: JudgeSpec | None = None
+    """Of judgments."""
 
     @property
     def needed(self) -> bool:
@@ -110,17 +133,57 @@ class Plan:
         return sum(action.images for action in self.needed if action.kind == "images")
 
 
-def plan(store: Store, wanted: Iterable[Wanted | tuple[Recipe, SampleRequest, JudgeSpec]], *, device: str = "") -> Plan:
+def plan(
+    store: Shelf,
+    wanted: Iterable[Wanted | tuple[Recipe, SampleRequest, JudgeSpec]],
+    *,
+    device: str = "",
+    pace: Pace | None = None,
+) -> Plan:
     """The actions that give every wanted (recipe, probe, judge), in an order in which they can be built.
 
-    Estimates are for `device`, "cpu" or "cuda"; if it is not given, for the device used last.
+    Estimates are for `device`, "cpu" or "cuda"; if it is not given, for the device used last. `pace`: as read before,
+    for many plans of one store.
     """
-    actions: dict[str, Action] = {}
-    pace = Pace(store, device=device)
-    for want in wanted:
-        for action in _judged(store, pace, *want):
-            actions.setdefault(action.key, action)
-    return Plan(actions=tuple(actions.values()))
+    planner = _Planner(store, pace or Pace(store, device=device))
+    kept = list(wanted)  # the planner recognises recipes by their identity
+    for want in kept:
+        planner.judged(*want)
+    return Plan(actions=tuple(planner.actions.values()))
+
+
+class Shelf(Protocol):
+    """The part of a store that a plan reads."""
+
+    def condition(self, key: str) -> Condition:
+        """The state of a key."""
+
+    def ls(self) -> list[Artifact]:
+        """All usable artifacts, oldest first."""
+
+
+class NothingStored:
+    """A store without artifacts: a plan on it has every action, on every machine the same."""
+
+    def condition(self, key: str) -> Condition:
+        """Everything is missing."""
+        return Condition.MISSING
+
+    def ls(self) -> list[Artifact]:
+        """Nothing, so that estimates are the defaults."""
+        return []
+
+
+def describe_needed(planned: Plan) -> str:
+    """ "1 checkpoint, 240 images and 264 judgments"; empty if nothing is needed."""
+    counts = Counter[str]()
+    for action in planned.needed:
+        counts[action.kind] += 1 if action.kind == "checkpoint" else action.images
+    names = {"checkpoint": "checkpoint" if counts["checkpoint"] == 1 else "checkpoints"}
+    parts = [
+        f"{counts[kind]:,} {names.get(kind, kind)}" for kind in ("checkpoint", "images", "judgments") if counts[kind]
+    ]
+    return " and ".join(filter(None, (", ".join(parts[:-1]), *parts[-1:])))
 
 
 # Keys, shared by the plan and the bench
@@ -134,12 +197,22 @@ def checkpoint_key(recipe: Recipe) -> str:
 
 def images_key(recipe: Recipe, probe: SampleRequest) -> str:
     """Key of the images sampled from a model with a probe."""
-    return key("images", (checkpoint_key(recipe), probe))
+    return _images_key(checkpoint_key(recipe), probe)
 
 
 def judgments_key(recipe: Recipe, probe: SampleRequest, judge: JudgeSpec) -> str:
     """Key of a judge's judgments of these images."""
-    return key("judgments", (JUDGMENTS_FORMAT, checkpoint_key(recipe), probe, _named(judge)))
+    return _judgments_key(checkpoint_key(recipe), probe, json.dumps(_named(judge), sort_keys=True))
+
+
+@lru_cache(maxsize=8192)
+def _images_key(model: str, probe: SampleRequest) -> str:
+    return key("images", (model, probe))
+
+
+@lru_cache(maxsize=16384)
+def _judgments_key(model: str, probe: SampleRequest, judge: str) -> str:
+    return key("judgments", (JUDGMENTS_FORMAT, model, probe, json.loads(judge)))
 
 
 def losses_key(recipe: Recipe) -> str:
@@ -203,13 +276,6 @@ def describe_images(recipe: Recipe, probe: SampleRequest) -> str:
 # Estimates
 
 
-class Work(NamedTuple):
-    """Amount of work, in units whose cost is comparable within a group."""
-
-    group: str
-    units: int
-
-
 def drawing(probe: SampleRequest) -> Work:
     """Number of images, comparable at one size and number of sampler steps."""
     sampler = probe.sampler
@@ -231,7 +297,7 @@ def judging(judge: JudgeSpec, probe: SampleRequest) -> Work:
 class Pace:
     """Seconds per unit of each group of work: the median over the store's records for the device."""
 
-    def __init__(self, store: Store, *, device: str) -> None:
+    def __init__(self, store: Shelf, *, device: str = "") -> None:
         """Read the time of every build. `device` is "cpu", "cuda…", or empty for the device used last."""
         measured = [artifact for artifact in store.ls() if isinstance(artifact.facts.get("work"), Mapping)]
         chosen = _kind_of(device) if device or not measured else _kind_of(measured[-1].facts.get("device"))
@@ -252,71 +318,103 @@ class Pace:
 # The actions for one piece of evidence
 
 
-def _judged(store: Store, pace: Pace, recipe: Recipe, probe: SampleRequest, judge: JudgeSpec) -> Iterator[Action]:
-    place = judgments_key(recipe, probe, judge)
-    reason = store.condition(place)
-    if reason is not Condition.PRESENT:
-        yield from _drawn(store, pace, recipe, probe)
-    seconds, learned = pace.seconds(judging(judge, probe), declared=SECONDS_PER_JUDGMENT)
-    label = f"{judge.name} on {describe_images(recipe, probe)}"
-    yield _action("judgments", place, recipe, label, reason, seconds, learned, probe)
+class _Planner:
+    """Collects actions, inputs before the artifacts built from them, each once; every method returns a key."""
 
+    def __init__(self, store: Shelf, pace: Pace) -> None:
+        self.actions: dict[str, Action] = {}
+        self._store, self._pace = store, pace
+        self._chains: dict[int, tuple[Recipe, tuple[str, ...]]] = {}
 
-def _drawn(store: Store, pace: Pace, recipe: Recipe, probe: SampleRequest) -> Iterator[Action]:
-    place = images_key(recipe, probe)
-    reason = store.condition(place)
-    if reason is not Condition.PRESENT:
-        yield from _built(store, pace, step_prefixes(recipe))
-    declared = declared_seconds(probe.sampler)
-    seconds, learned = pace.seconds(drawing(probe), declared=declared)
-    yield _action("images", place, recipe, describe_images(recipe, probe), reason, seconds, learned, probe)
+    def judged(self, recipe: Recipe, probe: SampleRequest, judge: JudgeSpec) -> str:
+        place = judgments_key(recipe, probe, judge)
+        if place not in self.actions:
+            reason = self._store.condition(place)
+            needs = () if reason is Condition.PRESENT else (self.drawn(recipe, probe),)
+            work = judging(judge, probe)
+            cost = self._pace.seconds(work, declared=SECONDS_PER_JUDGMENT)
+            label = f"{judge.name} on {describe_images(recipe, probe)}"
+            self._add("judgments", place, recipe, label, reason, cost, needs, work, probe=probe, judge=judge)
+        return place
 
+    def drawn(self, recipe: Recipe, probe: SampleRequest) -> str:
+        place = images_key(recipe, probe)
+        if place not in self.actions:
+            reason = self._store.condition(place)
+            needs = () if reason is Condition.PRESENT else self.built(recipe)
+            work, label = drawing(probe), describe_images(recipe, probe)
+            cost = self._pace.seconds(work, declared=declared_seconds(probe.sampler))
+            self._add("images", place, recipe, label, reason, cost, needs, work, probe=probe)
+        return place
 
-def _built(store: Store, pace: Pace, recipes: Sequence[Recipe]) -> Iterator[Action]:
-    """Checkpoints of all steps: loading a model reads every checkpoint from its first step on."""
-    for recipe in recipes:
+    def built(self, recipe: Recipe) -> tuple[str, ...]:
+        """Keys of the checkpoints of all steps: loading a model reads every checkpoint from its first step on."""
+        known = self._chains.get(id(recipe))
+        if known is None:
+            keys: tuple[str, ...] = ()
+            for part in step_prefixes(recipe):
+                keys += (self._trained(part, keys),)
+            known = self._chains[id(recipe)] = (recipe, keys)  # with the recipe, so that its id stays its own
+        return known[1]
+
+    def _trained(self, recipe: Recipe, before: tuple[str, ...]) -> str:
         place = checkpoint_key(recipe)
-        reason = store.condition(place)
         step = recipe.steps[-1]
-        probes = probes_of(step)
-        if reason is not Condition.PRESENT:
-            for probe in probes:
-                yield from _drawn(store, pace, Recipe(recipe.base), probe)
-            for probe in parent_probes_of(step):
-                yield from _drawn(store, pace, recipe.before, probe)
+        saves = isinstance(step, FineTuning) and bool(step.save_at)
+        if (known := self.actions.get(place)) is not None and not (known.needed and saves):
+            return place
+        reason = self._store.condition(place)
+        present = reason is Condition.PRESENT
+        probes, needs = probes_of(step), before
+        if not present:
+            needs += tuple(self.drawn(Recipe(recipe.base), probe) for probe in probes)
+            needs += tuple(self.drawn(recipe.before, probe) for probe in parent_probes_of(step))
         work = training(step)
         scale = _training_scale(step, probes)
         declared = SECONDS_PER_UPDATE * scale if work.units > 1 else SECONDS_PER_SOLVE
-        seconds, learned = pace.seconds(work, declared=declared)
-        yield _action("checkpoint", place, recipe, describe_recipe(recipe), reason, seconds, learned, None)
-        if reason is not Condition.PRESENT and isinstance(step, FineTuning):
+        cost = self._pace.seconds(work, declared=declared)
+        needs = () if present else needs
+        self._add("checkpoint", place, recipe, describe_recipe(recipe), reason, cost, needs, work)
+        if not present and isinstance(step, FineTuning):
             for done in step.save_at:  # intermediate checkpoints of this training
                 part = recipe.before.then(step.at(done))
-                place, label = checkpoint_key(part), f"{describe_recipe(part)}, saved at step {done}"
-                yield _action("checkpoint", place, part, label, store.condition(place), 0.0, learned, None)
+                saved = checkpoint_key(part)
+                label = f"{describe_recipe(part)}, saved at step {done}"
+                found = self._store.condition(saved)
+                self._add("checkpoint", saved, part, label, found, (0.0, cost[1]), (place,))
+        return place
 
-
-def _action(
-    kind: str,
-    place: str,
-    recipe: Recipe,
-    label: str,
-    reason: Condition,
-    seconds: float,
-    learned: bool,
-    probe: SampleRequest | None,
-) -> Action:
-    present = reason is Condition.PRESENT
-    return Action(
-        kind=kind,
-        key=place,
-        model=describe_recipe(recipe),
-        label=label,
-        reason=reason,
-        images=len(probe) if probe is not None else 0,
-        seconds=0.0 if present else seconds,
-        learned=learned and not present,
-    )
+    def _add(
+        self,
+        kind: str,
+        place: str,
+        recipe: Recipe,
+        label: str,
+        reason: Condition,
+        cost: tuple[float, bool],
+        needs: tuple[str, ...],
+        work: Work = NO_WORK,
+        *,
+        probe: SampleRequest | None = None,
+        judge: JudgeSpec | None = None,
+    ) -> None:
+        present = reason is Condition.PRESENT
+        action = Action(
+            kind=kind,
+            key=place,
+            model=describe_recipe(recipe),
+            label=label,
+            reason=reason,
+            images=len(probe) if probe is not None else 0,
+            seconds=0.0 if present else cost[0],
+            learned=cost[1] and not present,
+            work=work,
+            needs=() if present else tuple(dict.fromkeys(needs)),
+            recipe=recipe,
+            probe=probe,
+            judge=judge,
+        )
+        self.actions.setdefault(place, action)
 
 
 def declared_seconds(sampler: Sampler) -> float:

@@ -48,20 +48,21 @@ def sample(
     sampler, rows = probe.sampler, list(probe.rows())
     _check(model, sampler)
     total, images = len(rows), []
-    times, scale = moves.timesteps(model, sampler.steps), model.vae.config.scaling_factor
+    times = moves.timesteps(model, sampler.steps)
     single = sampler.arithmetic == "float32"
     replay = replays if replays is not None and single and replays.serves(model) else None
     with torch.inference_mode():
         texts = [prompt.text for prompt in probe.prompts]
         whole = {prompt.text for prompt in probe.prompts if not prompt.written}
-        states = dict(zip(texts, moves.encode_texts(model, texts, may_be_cut=set(texts) - whole), strict=True))
-        empty = moves.encode_texts(model, [""])
+        encoded = moves.conditions(model, texts, may_be_cut=set(texts) - whole)
+        place = {text: number for number, text in enumerate(texts)}
+        empty = moves.conditions(model, [""])
         half = None if single else (halves or Halves()).of(model)
         for low in range(0, total, sampler.batch):
             batch = rows[low : low + sampler.batch]
             padded = batch + batch[-1:] * (sampler.batch - len(batch))
             noise = moves.initial_noise(model, [seed for _, seed in padded], height=sampler.height, width=sampler.width)
-            prompted = torch.stack([states[prompt.text] for prompt, _ in padded])
+            prompted = encoded[[place[prompt.text] for prompt, _ in padded]]
             if replay is not None:
                 x_0, drawn = replay.draw(model, noise, prompted, empty, steps=sampler.steps, guidance=sampler.guidance)
                 _check_finite(sampler, x_0)
@@ -70,7 +71,7 @@ def sample(
                 x_0 = moves.denoise(
                     model, noise, prompted, empty, steps=sampler.steps, guidance=sampler.guidance, predictions=own
                 )
-                pixels = moves.decode_pixels(model, x_0) if half is None else half.decode(x_0 / scale).float()
+                pixels = moves.decode_pixels(model, x_0) if half is None else half.decode(model, x_0)
                 _check_finite(sampler, x_0, pixels)
                 drawn = moves.rounded(pixels)
             images.append(drawn[: len(batch)].cpu().numpy())
@@ -85,6 +86,15 @@ def _check_finite(sampler: Sampler, *drawn: Tensor) -> None:
 
     if all(bool(torch.isfinite(one).all()) for one in drawn):
         return
+    if sampler.arithmetic == "float16" and bool(torch.isfinite(drawn[0]).all()):
+        raise NotInFloat16(
+            sentence(
+                "The autoencoder decodes to NaN or infinity in float16, so there is no image to judge.",
+                latents="finite",
+                do="Give a VAE that was made for float16 (for SDXL: sdxl-vae-fp16-fix), or for SDXL set force_upcast "
+                "to true in vae/config.json; or draw in float32: --resurgence-set sampler.arithmetic=float32.",
+            )
+        )
     if sampler.arithmetic == "float16":
         raise NotInFloat16(
             sentence(

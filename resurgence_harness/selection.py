@@ -13,7 +13,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from math import ceil
-from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from resurgence_harness.erase_list import erasing
@@ -44,7 +43,7 @@ from resurgence_harness.presets import (
 )
 from resurgence_harness.presets.lives import check_lives, closed, erasures
 from resurgence_harness.presets.stepping import missing_values
-from resurgence_harness.specs import Base, Cell, Concept, Grid, Life, Probe, Prompt, Recipe, Sampler, Stage
+from resurgence_harness.specs import EMBEDDED, Base, Cell, Concept, Grid, Life, Probe, Prompt, Recipe, Sampler, Stage
 from resurgence_harness.statistics import FIXED, Design, Hybrid, ImageGroup, Shuffled
 from resurgence_harness.tasks import PUBLISHED, TASKS, Task
 from resurgence_harness.unlearning import Given, GivenModel, Unlearning
@@ -604,15 +603,15 @@ def benign_probe(task: Task, base: Base, selection: Selection) -> Probe:
 def resolve_base(given: str) -> Base:
     """Find, hash and check the base that a user named; UserError states what is wrong, or how to download it.
 
-    "micro", "sd14", "sd21-base", "sd21", owner/name@<commit> of the hub, or a local directory.
+    "micro", "micro-xl", "sd14", "sd21-base", "sd21", "sdxl", owner/name@<commit> of the hub, or a local directory.
     """
     from resurgence_harness.diffusion.base_files import check_base, digest_of
     from resurgence_harness.diffusion.hub import locate
 
-    if given == "micro":
-        from resurgence_harness.microworld import weights
+    if given in EMBEDDED:
+        from resurgence_harness.microworld.embedded import directory_of
 
-        name, location = given, Path(weights.directory()).absolute()
+        name, location = given, directory_of(given).absolute()
     else:
         found = locate(given)
         name, location = found.name, found.directory
@@ -622,7 +621,7 @@ def resolve_base(given: str) -> Base:
 
 def tasks_on(base: str) -> Mapping[str, Task]:
     """The tasks by name for a base as the user names it: the microworld's, or the published ones."""
-    if base == "micro":
+    if base in EMBEDDED:
         return TASKS
     from resurgence_harness.diffusion.hub import ALIASES, locate
 

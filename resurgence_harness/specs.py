@@ -81,6 +81,10 @@ class Concept:
         return (self.name, *self.synonyms)
 
 
+EMBEDDED = ("micro", "micro-xl")
+"""Names of the models that come with this package (`microworld`)."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Base:
     """A published model: the digest of its weights, and their local directory (`location`)."""

@@ -7,7 +7,7 @@ the U-Net; down, mid and up in the VAE; CLIP by its own names in v1, OpenCLIP's 
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,6 +28,8 @@ ENDS = {
     "conv_in": "input_blocks.0.0",
     "conv_norm_out": "out.0",
     "conv_out": "out.2",
+    "add_embedding.linear_1": "label_emb.0.0",
+    "add_embedding.linear_2": "label_emb.0.2",
 }
 VAE_ATTENTION = {"group_norm": "norm", "to_q": "q", "to_k": "k", "to_v": "v", "to_out.0": "proj_out"}
 BLOCK = {"layer_norm1": "ln_1", "layer_norm2": "ln_2", "mlp.fc1": "mlp.c_fc", "mlp.fc2": "mlp.c_proj"}
@@ -39,9 +41,22 @@ def original_layout(model: StableDiffusion, *, openclip: bool = False) -> dict[s
     return {**unet_names(model), **vae_names(model), **text}
 
 
+def original_layout_xl(model: StableDiffusion) -> dict[str, Tensor]:
+    """The same of a Stable Diffusion XL: CLIP's names for its first text encoder, OpenCLIP's for its second."""
+    first = {
+        name.replace("cond_stage_model.", "conditioner.embedders.0.", 1): value
+        for name, value in clip_names(model).items()
+    }
+    found = _openclip(model.text_encoder_2, further=0)
+    found["text_projection"] = model.text_encoder_2.text_projection.weight.detach().T.contiguous()
+    second = {f"conditioner.embedders.1.model.{name}": value for name, value in found.items()}
+    return {**unet_names(model), **vae_names(model), **first, **second}
+
+
 def unet_names(model: StableDiffusion) -> dict[str, Tensor]:
     """model.diffusion_model.…"""
-    return {f"model.diffusion_model.{_unet(name)}": value for name, value in model.unet.state_dict().items()}
+    plain = {place for place, kind in enumerate(model.unet.config.up_block_types) if kind == "UpBlock2D"}
+    return {f"model.diffusion_model.{_unet(name, plain)}": value for name, value in model.unet.state_dict().items()}
 
 
 def vae_names(model: StableDiffusion) -> dict[str, Tensor]:
@@ -66,10 +81,15 @@ def clip_names(model: StableDiffusion) -> dict[str, Tensor]:
 
 def openclip_names(model: StableDiffusion) -> dict[str, Tensor]:
     """cond_stage_model.model.…, with the last block and the projection that Stable Diffusion does not use."""
+    return {f"cond_stage_model.model.{name}": value for name, value in _openclip(model.text_encoder).items()}
+
+
+def _openclip(encoder: Any, *, further: int = 1) -> dict[str, Tensor]:
+    """OpenCLIP's names; `further` copies of the last block follow it."""
     import torch
 
-    state = {name.removeprefix("text_model."): value for name, value in model.text_encoder.state_dict().items()}
-    layers, width = model.text_encoder.config.num_hidden_layers, model.text_encoder.config.hidden_size
+    state = {name.removeprefix("text_model."): value for name, value in encoder.state_dict().items()}
+    layers, width = encoder.config.num_hidden_layers, encoder.config.hidden_size
     found = {
         "token_embedding.weight": state["embeddings.token_embedding.weight"],
         "positional_embedding": state["embeddings.position_embedding.weight"],
@@ -78,7 +98,7 @@ def openclip_names(model: StableDiffusion) -> dict[str, Tensor]:
         "text_projection": torch.eye(width),
         "logit_scale": torch.tensor(4.6),
     }
-    for place in range(layers + 1):
+    for place in range(layers + further):
         source, target = f"encoder.layers.{min(place, layers - 1)}", f"transformer.resblocks.{place}"
         for kind in ("weight", "bias"):
             projections = [state[f"{source}.self_attn.{one}_proj.{kind}"] for one in "qkv"]
@@ -86,10 +106,11 @@ def openclip_names(model: StableDiffusion) -> dict[str, Tensor]:
             found[f"{target}.attn.out_proj.{kind}"] = state[f"{source}.self_attn.out_proj.{kind}"]
             for ours, theirs in BLOCK.items():
                 found[f"{target}.{theirs}.{kind}"] = state[f"{source}.{ours}.{kind}"]
-    return {f"cond_stage_model.model.{name}": value for name, value in found.items()}
+    return found
 
 
-def _unet(name: str) -> str:
+def _unet(name: str, plain: set[int]) -> str:
+    """The original name; `plain`: upsampling blocks without attention."""
     for ours, theirs in ENDS.items():
         if name.startswith(f"{ours}."):
             return theirs + name.removeprefix(ours)
@@ -102,7 +123,7 @@ def _unet(name: str) -> str:
     if kind == "downsamplers":
         return f"input_blocks.{3 * block + 3}.0.{rest.replace('conv', 'op', 1)}"
     if kind == "upsamplers":
-        return f"output_blocks.{3 * block + 2}.{1 if block == 0 else 2}.{rest}"
+        return f"output_blocks.{3 * block + 2}.{1 if block in plain else 2}.{rest}"
     place = f"input_blocks.{3 * block + 1 + number}" if way == "down" else f"output_blocks.{3 * block + number}"
     return f"{place}.{int(kind == 'attentions')}.{_within(kind, rest)}"
 

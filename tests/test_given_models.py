@@ -23,11 +23,11 @@ from resurgence_harness.selection import resolve_base
 from resurgence_harness.specs import Concept, Recipe
 from resurgence_harness.unlearning import Given, GivenModel
 from tests.tiny import save_tiny_stable_diffusion
-from tests.two_models import load, model, v1, v2
+from tests.two_models import load, model, v1, v2, xl
 
 pytestmark = pytest.mark.slow
 
-__all__ = ["load", "model", "v1", "v2"]
+__all__ = ["load", "model", "v1", "v2", "xl"]
 
 UNET = "unet/diffusion_pytorch_model.safetensors"
 NAMES = (Concept(name="cleo marsh", kind="a celebrity"),)

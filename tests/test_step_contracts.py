@@ -18,11 +18,11 @@ from resurgence_harness.testing import check_finetuning, check_unlearning
 from resurgence_harness.unlearning import Unlearning
 from tests.finetuning.test_contract import DATA
 from tests.tiny import tiny_run
-from tests.two_models import load, model, v1, v2
+from tests.two_models import load, model, v1, v2, xl
 
 pytestmark = pytest.mark.slow
 
-__all__ = ["load", "model", "v1", "v2"]
+__all__ = ["load", "model", "v1", "v2", "xl"]
 VALUE = "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn2.to_v.weight"
 QUERY = VALUE.replace("to_v", "to_q")
 

@@ -133,6 +133,105 @@ def save_tiny_stable_diffusion(
     return save_parts(parts, directory)
 
 
+XL_WIDTHS = (32, 40, 48)
+"""Channels of the levels of a tiny SDXL."""
+
+
+def save_tiny_stable_diffusion_xl(
+    directory: str | Path,
+    *,
+    prediction_type: str = "epsilon",
+    zero_snr: bool = False,
+    force_zeros: bool = True,
+    seed: int = 0,
+    widths: tuple[int, int, int] = XL_WIDTHS,
+    text_widths: tuple[int, int] = (24, 32),
+    projection: int = 20,
+    sample_size: int = 8,
+) -> Path:
+    """A tiny SDXL in diffusers' layout: two text encoders of different width, pooled text and sizes, its blocks."""
+    import torch
+    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+    from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+
+    tokenizers = tiny_tokenizer(), tiny_tokenizer(pad_token="!")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        unet = UNet2DConditionModel(
+            sample_size=sample_size,
+            block_out_channels=widths,
+            layers_per_block=2,
+            down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+            up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+            transformer_layers_per_block=(1, 2, 3),
+            attention_head_dim=(2, 4, 4),
+            cross_attention_dim=sum(text_widths),
+            use_linear_projection=True,
+            addition_embed_type="text_time",
+            addition_time_embed_dim=8,
+            projection_class_embeddings_input_dim=projection + 6 * 8,
+            norm_num_groups=8,
+        )
+        for name, parameter in unet.named_parameters():  # random attention listens to its text too little
+            if ".attn2.to_v" in name or ".attn2.to_out.0.weight" in name:
+                parameter.data.mul_(2)
+        vae = AutoencoderKL(
+            block_out_channels=(8, 8, 8, 8),
+            down_block_types=("DownEncoderBlock2D",) * 4,
+            up_block_types=("UpDecoderBlock2D",) * 4,
+            layers_per_block=1,
+            latent_channels=4,
+            norm_num_groups=4,
+            sample_size=8 * sample_size,
+            scaling_factor=0.13025,
+            force_upcast=False,
+        )
+        encoders: list[Any] = []
+        for tokenizer, width, kind in zip(
+            tokenizers, text_widths, (CLIPTextModel, CLIPTextModelWithProjection), strict=True
+        ):
+            config = CLIPTextConfig(
+                vocab_size=len(tokenizer),
+                hidden_size=width,
+                intermediate_size=2 * width,
+                num_hidden_layers=4,
+                num_attention_heads=4,
+                max_position_embeddings=tokenizer.model_max_length,
+                hidden_act="quick_gelu" if kind is CLIPTextModel else "gelu",
+                projection_dim=projection,
+                bos_token_id=tokenizer.bos_token_id,
+                eos_token_id=tokenizer.eos_token_id,
+                pad_token_id=tokenizer.pad_token_id,
+            )
+            encoders.append(kind(config))
+            encoders[-1].get_input_embeddings().weight.data.normal_()
+    scheduler = sd_scheduler(prediction_type)
+    if zero_snr:
+        settings = {**scheduler.config, "rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
+        scheduler = type(scheduler).from_config(settings)
+    parts = {
+        "unet": unet,
+        "vae": vae,
+        "text_encoder": encoders[0],
+        "text_encoder_2": encoders[1],
+        "tokenizer": tokenizers[0],
+        "tokenizer_2": tokenizers[1],
+        "scheduler": scheduler,
+    }
+    directory = Path(directory)
+    for name, part in parts.items():
+        part.save_pretrained(directory / name)
+    index = {
+        name: ["transformers" if name.startswith("t") else "diffusers", type(part).__name__]
+        for name, part in parts.items()
+    }
+    also = {"image_encoder": [None, None], "feature_extractor": [None, None], "add_watermarker": None}
+    own = {"_class_name": "StableDiffusionXLPipeline", "force_zeros_for_empty_prompt": force_zeros, **also, **index}
+    (directory / "model_index.json").write_text(json.dumps(own, indent=2))
+    return directory
+
+
 def save_parts(parts: Mapping[str, Any], directory: str | Path) -> Path:
     """Write the five parts of a Stable Diffusion in diffusers' layout; their directory."""
     directory = Path(directory)

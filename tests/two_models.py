@@ -1,4 +1,4 @@
-"""The tiny Stable Diffusions of these tests: one in the style of SD v1.4, one in that of v2.1."""
+"""The tiny Stable Diffusions of these tests: in the style of SD v1.4, of v2.1, and of XL."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from resurgence_harness.diffusion.model import StableDiffusion
-from tests.tiny import save_tiny_stable_diffusion
+from tests.tiny import save_tiny_stable_diffusion, save_tiny_stable_diffusion_xl
 
 
 @pytest.fixture(scope="session")
@@ -26,13 +26,19 @@ def v2(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def load(v1: Path, v2: Path) -> Callable[[str], StableDiffusion]:
-    """load("v1") or load("v2"); each is read once, for no test may change it."""
+def xl(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory: two text encoders, pooled text and sizes, several transformer layers per block."""
+    return save_tiny_stable_diffusion_xl(tmp_path_factory.mktemp("xl"))
+
+
+@pytest.fixture(scope="session")
+def load(v1: Path, v2: Path, xl: Path) -> Callable[[str], StableDiffusion]:
+    """load("v1"), load("v2") or load("xl"); each is read once, for no test may change it."""
     models: dict[str, StableDiffusion] = {}
 
     def read(word: str) -> StableDiffusion:
         if word not in models:
-            models[word] = StableDiffusion.load({"v1": v1, "v2": v2}[word])
+            models[word] = StableDiffusion.load({"v1": v1, "v2": v2, "xl": xl}[word])
         return models[word]
 
     return read

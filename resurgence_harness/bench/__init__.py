@@ -13,6 +13,6 @@ from __future__ import annotations
 
 from resurgence_harness.bench.bench import Bench
 from resurgence_harness.bench.benign_check import BenignCheck, check_benign
-from resurgence_harness.bench.making import Progress
+from resurgence_harness.bench.making import Observer, Progress
 
-__all__ = ["Bench", "BenignCheck", "Progress", "check_benign"]
+__all__ = ["Bench", "BenignCheck", "Observer", "Progress", "check_benign"]

@@ -20,10 +20,11 @@ from resurgence_harness.bench.files import (
     write_judgments,
 )
 from resurgence_harness.bench.judged import judgments
-from resurgence_harness.bench.making import Making, Progress
+from resurgence_harness.bench.making import Making, Observer, Progress
 from resurgence_harness.bench.model_cache import ModelCache
 from resurgence_harness.bench.provenance import BY, arithmetic_of, provenance
-from resurgence_harness.errors import BuildError, JudgeError, SpecError, UserError, sentence
+from resurgence_harness.diffusion.devices import never_spin
+from resurgence_harness.errors import BuildError, JudgeError, ReadOnly, SpecError, UserError, sentence
 from resurgence_harness.finetuning.given import GivenSet
 from resurgence_harness.judging.contract import Judge, ask
 from resurgence_harness.planning import (
@@ -65,6 +66,7 @@ class Bench:
         progress: Progress | None = None,
     ) -> None:
         """`base_location` gives the directory of the weights, for recipes whose base has none. Loads no model."""
+        never_spin()
         self.store = store
         self.device = device
         self.model_cache = ModelCache(device, base_location)
@@ -75,6 +77,10 @@ class Bench:
     def set_progress(self, progress: Progress) -> None:
         """Report progress to this function from now on."""
         self._progress = progress
+
+    def observe(self, observer: Observer | None) -> None:
+        """Report the beginning and the end of every build from now on."""
+        self.making.observer = observer
 
     # Checkpoints
 
@@ -198,7 +204,17 @@ class Bench:
 
     # Building a checkpoint
 
+    def _check_may_build(self, label: str, place: str) -> None:
+        """ReadOnly, before any model is loaded, if the store was opened for reading only."""
+        if self.store.read_only:
+            raise ReadOnly(
+                sentence(
+                    f"{label} is not in the store, which was opened for reading only.", store=self.store.name, key=place
+                )
+            )
+
     def _build(self, recipe: Recipe) -> Artifact:
+        self._check_may_build(describe_recipe(recipe), checkpoint_key(recipe))
         step, parent = recipe.steps[-1], recipe.before
         chain = self._chain(parent)
         inputs = {artifact.key: artifact.digest for artifact in chain}
@@ -221,6 +237,7 @@ class Bench:
         stale = self._otherwise(recipe, probe)
         if (made := self.store.current(place)) is not None and not stale(made):
             return made
+        self._check_may_build(label, place)
         chain = self._chain(recipe)
         self.model_cache.base(recipe)
 
@@ -256,8 +273,9 @@ class Bench:
         return lambda made: made.facts.get(BY) != own
 
     def _judge(self, recipe: Recipe, probe: SampleRequest, judge: Judge, stale: Callable[[Artifact], bool]) -> Artifact:
-        drawn = self.drawn(recipe, probe)
         label = f"{judge.name} on {describe_images(recipe, probe)}"
+        self._check_may_build(label, judgments_key(recipe, probe, judge))
+        drawn = self.drawn(recipe, probe)
 
         def build(folder: Path) -> dict[str, Any]:
             self._progress(f"judging {label}", 0, len(probe), None)

@@ -23,7 +23,7 @@ class Effect:
         from resurgence_harness.finetuning.given import draws_for, given_held_out
 
         self._before: list[float] | None = None
-        self._encoder: object = None
+        self._encoders: tuple[object, ...] | None = None
         step = recipe.steps[-1]
         if not isinstance(step, FineTuning):
             return
@@ -32,7 +32,7 @@ class Effect:
             self._latents, self._states = given_held_out(before, step.data)
             self._seed, self._draws = 0, draws_for(len(self._latents))
             self._texts, self._cut = texts, frozenset(texts)
-            self._encoder, self._before = before.text_encoder, self._measure(before)
+            self._encoders, self._before = before.encoders, self._measure(before)
             return
         probe = held_out_probe(step.data.probe)
         drawn = bench.drawn(Recipe(recipe.base), probe)
@@ -41,7 +41,7 @@ class Effect:
         self._latents, self._states = held_out(before, read_images(drawn, probe), texts)
         self._seed, self._draws = probe.seeds[0], 4
         self._texts, self._cut = texts, frozenset[str]()
-        self._encoder, self._before = before.text_encoder, self._measure(before)
+        self._encoders, self._before = before.encoders, self._measure(before)
 
     def losses(self, changed: StableDiffusion) -> dict[str, list[float]] | None:
         """Losses per image, paired by image, noise and timestep; None for a step other than a fine-tuning."""
@@ -53,6 +53,10 @@ class Effect:
         from resurgence_harness.finetuning import benign_losses
 
         states = self._states
-        if self._encoder is not None and model.text_encoder is not self._encoder:  # the step trained it as well
-            states = moves.encode_texts(model, self._texts, may_be_cut=self._cut)
+        if self._encoders is not None and _others(model.encoders, self._encoders):  # the step trained them as well
+            states = moves.conditions(model, self._texts, may_be_cut=self._cut)
         return benign_losses(model, self._latents, states, seed=self._seed, draws=self._draws)
+
+
+def _others(mine: tuple[object, ...], known: tuple[object, ...]) -> bool:
+    return any(one is not twin for one, twin in zip(mine, known, strict=True))

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import copy
 import gc
 import hashlib
 import sys
 from collections import OrderedDict
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from resurgence_harness.bench.files import DELTA, read_tensors
@@ -79,12 +77,12 @@ class ModelCache:
             return self._swapped[0]  # do not read it again for every block: half a gigabyte at SD's size
         import torch
 
-        from resurgence_harness.diffusion.model import tensors
+        from resurgence_harness.diffusion.model import of_texts, tensors
 
         delta = merged(chain)
         loaded, differing, _ = self._swapped or (base.copy(), frozenset(), "")
-        if loaded.text_encoder is base.text_encoder and any(name.startswith("text_encoder.") for name in delta):
-            loaded = replace(loaded, text_encoder=copy.deepcopy(base.text_encoder))
+        if loaded.text_encoder is base.text_encoder and of_texts(delta):
+            loaded = loaded.with_texts_of(base.copy(texts=True))
         self._swapped = None  # invalid until all tensors are copied
         places, original = tensors(loaded), tensors(base)
         with torch.no_grad():

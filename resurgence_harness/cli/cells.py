@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Sequence
 from contextlib import redirect_stderr, redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +18,8 @@ from resurgence_harness.storing import Store
 if TYPE_CHECKING:
     import pytest
 
+    from resurgence_harness.executing.builder import Builder
+    from resurgence_harness.executing.shards import Shard
     from resurgence_harness.planning import Wanted
     from resurgence_harness.pytest_plugin.engine import Engine
     from resurgence_harness.selection import CellPlan
@@ -34,6 +37,12 @@ class Cells:
     """Every cell's plan, and the folder of its suite."""
     beyond: int
     """Images sampled in addition if no verdict becomes clear."""
+    everything: list[tuple[CellPlan, Path]]
+    """The cells of the whole suite, of which `plans` are one shard or all."""
+    each: list[list[Wanted]]
+    """`wanted` by cell."""
+    clear: list[bool]
+    """Of every cell whether stored evidence decides it."""
 
     @property
     def store(self) -> Store:
@@ -41,17 +50,19 @@ class Cells:
         return self.engine.store
 
 
-def collected(arguments: Sequence[str]) -> Cells:
-    """Collect the cells for these pytest arguments.
+def collected(arguments: Sequence[str], *, shard: Shard | None = None) -> Cells:
+    """Collect the cells for these pytest arguments, those of one shard or all.
 
     UserError if there are none or a judge has no answer for a name, HarnessError if pytest fails.
     """
-    from resurgence_harness.examining import stage_questions
     from resurgence_harness.judging import check_names
-    from resurgence_harness.planning import Wanted
 
     engine, cells = _collect(list(arguments))
-    wanted: list[Wanted] = []
+    everything = cells
+    if shard is not None:
+        cells = _of_shard(cells, engine, shard)
+    each: list[list[Wanted]] = []
+    decided: list[bool] = []
     beyond: dict[tuple[Recipe, Grid], int] = {}
     for plan, suite in cells:
         recalled, judges = engine.recall(plan, suite), [engine.judge(name) for name in plan.judges]
@@ -59,30 +70,59 @@ def collected(arguments: Sequence[str]) -> Cells:
             check_names(judge, plan.names)
         inquiry, clear = recalled.inquiry, recalled.clear
         questions = list(inquiry.expected(clear=clear))
-        wanted += [
-            Wanted(recipe, inquiry.block(question), judge)
-            for question in questions
-            for recipe in plan.arms[question.arm].recipes
-            for judge in judges
-        ]
-        wanted += [
-            Wanted(recipe, inquiry.block(question), judge)
-            for recipe in plan.checkpoints.values()
-            for question in questions
-            if question.arm == "after"
-            for judge in judges[:2]
-        ]
-        wanted += [
-            Wanted(stage.recipe, inquiry.block(question), engine.judge(plan.judges[0]))
-            for stage in plan.stages[:-1]
-            for question in stage_questions(plan, questions)
-        ]
+        each.append(recalled.wanted(judges, beyond=True))
+        decided.append(clear)
         for name, arm in plan.arms.items():
             if arm.group is not None and not clear:
                 blocks = sum(question.arm == name for question in questions)
                 for recipe in (*arm.recipes, *(plan.checkpoints.values() if name == "after" else ())):
                     beyond[recipe, arm.grid] = max(len(arm.grid) - blocks * arm.grid.block, 0)
-    return Cells(wanted=wanted, engine=engine, plans=cells, beyond=sum(beyond.values()))
+    return Cells(
+        wanted=[one for own in each for one in own],
+        engine=engine,
+        plans=cells,
+        beyond=sum(beyond.values()),
+        everything=everything,
+        each=each,
+        clear=decided,
+    )
+
+
+def open_builder(arguments: Sequence[str], folder: str, run: str) -> Builder:
+    """Collect a suite in a worker, and check its judges.
+
+    `folder`: the driver's working directory; `run`: its fresh run, or empty.
+    """
+    from resurgence_harness.executing.builder import Builder, Opened
+    from resurgence_harness.executing.jobs import name_of
+
+    if Path(folder).is_dir() and not all(Path(one).exists() for one in arguments if not one.startswith("-")):
+        os.chdir(folder)
+    engine, cells = _collect(list(arguments))
+    engine.options = replace(engine.options, run=run)
+    return Builder(Opened(engine, {name_of(plan): (plan, suite) for plan, suite in cells}))
+
+
+def _of_shard(cells: list[tuple[CellPlan, Path]], engine: Engine, shard: Shard) -> list[tuple[CellPlan, Path]]:
+    """The cells of one shard; it may have none. UserError for settings that depend on the machine."""
+    from resurgence_harness.executing.shards import lineages, split
+
+    check_same_everywhere(engine)
+    cells = sorted(cells, key=lambda one: (one[0].cell.task, one[0].cell.id))  # whatever order a plugin collects in
+    plans = [plan for plan, _ in cells]
+    judges = {name: engine.judge(name) for plan in plans for name in plan.judges}
+    return [cells[place] for place in split(lineages(plans, judges), shard.of)[shard.number - 1]]
+
+
+def check_same_everywhere(engine: Engine) -> None:
+    """UserError for a batch that is resolved by each machine's GPU: machines would build different artifacts."""
+    if engine.options.batch_resolved:
+        raise UserError(
+            sentence(
+                "sampler.batch=auto depends on the machine, so shards and nodes would not build the same images.",
+                do="Give the batch as a number: --resurgence-set sampler.batch=32.",
+            )
+        )
 
 
 class _Collector:

@@ -25,8 +25,10 @@ def register(app: typer.Typer) -> None:
 
 
 def compare_command(
-    first: Annotated[Path, typer.Argument(metavar="FIRST", help="The earlier run: its folder, or its verdict.json.")],
-    second: Annotated[Path, typer.Argument(metavar="SECOND", help="The later run.")],
+    first: Annotated[
+        str, typer.Argument(metavar="FIRST", help="The earlier run: its folder, its verdict.json, or a bare store.")
+    ],
+    second: Annotated[str, typer.Argument(metavar="SECOND", help="The later run.")],
     fail_on: Annotated[
         FailOn | None,
         typer.Option(help="Exit code 1 if a cell got worse, 10 if that is undecided, 11 if a cell is missing."),
@@ -36,6 +38,10 @@ def compare_command(
     ] = Path("reports/compare"),
     alpha: Annotated[
         float | None, typer.Option(metavar="P", help="Joint error of all intervals. Default: the runs' alpha.")
+    ] = None,
+    concepts: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Erased concepts, one per line: for bare stores, which do not record them."),
     ] = None,
     store: StoreOption = None,
     second_store: Annotated[
@@ -59,7 +65,7 @@ def compare_command(
     for name in REPORTS:
         (out / name).unlink(missing_ok=True)  # a comparison that is refused leaves no report of an earlier one
     keep_in(out)
-    found = compare(first, second, alpha=alpha, store=store, second_store=second_store)
+    found = compare(first, second, alpha=alpha, store=store, second_store=second_store, concepts=concepts)
     written = found.write(out)
     screen = console()
     for line in [*text.lines(found.document), text.closing(found.document, failing=fail_on is not None)]:

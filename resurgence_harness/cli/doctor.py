@@ -14,11 +14,10 @@ import typer
 from resurgence_harness.cli.formatting import format_time
 from resurgence_harness.cli.tables import show
 from resurgence_harness.process import ExitCode
+from resurgence_harness.specs import EMBEDDED
 
 if TYPE_CHECKING:
     from resurgence_harness.readiness import Requirement
-
-TASKS = ("celebrity", "copyright", "unsafe", "object")
 
 
 def register(app: typer.Typer) -> None:
@@ -28,7 +27,9 @@ def register(app: typer.Typer) -> None:
 
 def doctor_command(
     base: Annotated[str | None, typer.Option(metavar="NAME|DIR", help="Only this base: micro, sd14 …")] = None,
-    task: Annotated[str | None, typer.Option(help="Only this task: celebrity, copyright, unsafe, object.")] = None,
+    task: Annotated[
+        str | None, typer.Option(help="Only this task: celebrity, copyright, unsafe, nudity, object.")
+    ] = None,
     measure: Annotated[
         bool, typer.Option("--measure/--no-measure", help="Draw a few images to estimate the time of a run.")
     ] = True,
@@ -41,6 +42,7 @@ def doctor_command(
     """
     from resurgence_harness.diffusion.hub import ALIASES
     from resurgence_harness.readiness import State, machine, requirements
+    from resurgence_harness.selection import tasks_on
 
     show("this machine", "", rows=machine())
     print()
@@ -54,8 +56,8 @@ def doctor_command(
             print(f"\n{expected_time(base, task, device=device, profile=profile)}")
         return
     rows = []
-    for one in [base] if base is not None else ["micro", *ALIASES]:
-        for name in [task] if task is not None else TASKS:
+    for one in [base] if base is not None else [*EMBEDDED, *ALIASES]:
+        for name in [task] if task is not None else tasks_on(one):
             found = requirements(one, name)
             missing = [row for row in found if row.state is not State.READY]
             lacking = ", ".join(f"{row.name} ({row.kind}, {row.state})" for row in missing)

@@ -103,11 +103,20 @@ def _list() -> None:
     from resurgence_harness.fetching.catalogue import TOGETHER, catalogue
 
     rows = [
-        (item.name, item.about, ", ".join(mirror.repo for mirror in item.mirrors) or "your files", item.licence.name)
+        (
+            item.name,
+            item.about,
+            ", ".join(mirror.repo for mirror in item.mirrors) or _without_mirror(item),
+            item.licence.name,
+        )
         for item in catalogue().values()
     ]
     show("name", "what", "from", "licence", rows=rows)
     print("; ".join(f"{name} is {' and '.join(parts)}" for name, parts in TOGETHER.items()))
+
+
+def _without_mirror(item: Item) -> str:
+    return item.search if item.weights is not None and item.weights.package else "your files"
 
 
 def paths_given(given: Sequence[str]) -> dict[str, Path]:

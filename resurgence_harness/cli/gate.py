@@ -133,9 +133,9 @@ def _demo(out: Path, store: str, device: str) -> ExitCode:
     from resurgence_harness.gate.models import prepare
     from resurgence_harness.gate.release_policy import resolve
     from resurgence_harness.library.gating import console, show
-    from resurgence_harness.library.progress_bar import shown_progress
     from resurgence_harness.storing import Store, check_writable
     from resurgence_harness.tasks import TASKS
+    from resurgence_harness.watching import watched
 
     check_writable(store)
     demo_store = Store(store)
@@ -153,7 +153,8 @@ def _demo(out: Path, store: str, device: str) -> ExitCode:
         if models.audit is not None:
             print(f"Weight audit: {models.audit.description}")
         gate = Gate(policy, models, store=demo_store, device=device)
-        with shown_progress(gate.set_progress):
+        with watched(gate.cells) as view:
+            gate.watch(view)
             found, sheets = running.run(gate, progress=lambda group, record: None)
         delivery.part(partial(running.write, found, out / one.name, models, sheets))
         delivery.part(partial(show, found, screen))

@@ -131,7 +131,7 @@ def _fetch(
     }
     unknown = [one for word, one in commands.items() if word == one.command]
     if unknown and not dry_run:
-        first = f"{unknown[0].name} is missing, and no place is known to fetch it from."
+        first = f"{unknown[0].name} is missing, and `resurgence fetch` cannot get it."
         raise UserError(sentence(first, look_for=unknown[0].about, do=unknown[0].command))
     for one in unknown:
         print(f"  {one.name}: {one.about}. {one.command}")

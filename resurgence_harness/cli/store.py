@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
+import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Annotated
@@ -165,12 +167,28 @@ def path_command(store: StoreOption = None) -> None:
 
 @contextmanager
 def _progress() -> Iterator[copying.Progress]:
-    """Show the progress of a copy."""
-    from resurgence_harness.library.progress_bar import shown_progress
+    """Show the progress of a copy on stderr: a bar on a terminal, else a line at most every `EVERY` seconds."""
+    from rich.console import Console
 
-    shown: list[Callable[[str, int, int, float | None], None]] = []
-    with shown_progress(shown.append):
-        yield lambda label, done, total: shown[0](label, done, total, None)
+    from resurgence_harness.watching import EVERY
+
+    console, last = Console(stderr=True), time.monotonic()
+    if not console.is_terminal:
+
+        def line(label: str, done: int, total: int) -> None:
+            nonlocal last
+            if time.monotonic() - last >= EVERY:
+                last = time.monotonic()
+                print(f"[resurgence] {label} {done}/{total}", file=sys.stderr, flush=True)
+
+        yield line
+        return
+    from rich.markup import escape
+    from rich.progress import Progress
+
+    with Progress(console=console, transient=True) as bars:
+        bar = bars.add_task("starting", total=None)
+        yield lambda label, done, total: bars.update(bar, description=escape(label), completed=done, total=total)
 
 
 def _print_copied(copied: Sequence[Copied], destination: Store) -> None:

@@ -16,7 +16,7 @@ Shapes = dict[str, tuple[int, ...]]
 
 
 def expected(part: str, settings: Mapping[str, Any]) -> Shapes:
-    """Name → shape of the tensors of "unet", "vae" or "text_encoder" with these resolved settings."""
+    """Name → shape of the tensors of "unet", "vae" or a text encoder with these resolved settings."""
     return dict(_PARTS[part](settings))
 
 
@@ -40,12 +40,12 @@ def _resnet(name: str, before: int, after: int, time: int = 0) -> Named:
         yield from _layer(f"{name}.conv_shortcut", after, before, 1, 1)
 
 
-def _transformer(name: str, width: int, settings: Mapping[str, Any]) -> Named:
+def _transformer(name: str, width: int, settings: Mapping[str, Any], layers: int) -> Named:
     text = settings["cross_attention_dim"]
     ones = () if settings["use_linear_projection"] else (1, 1)
     yield from _layer(f"{name}.norm", width)
     yield from _layer(f"{name}.proj_in", width, width, *ones)
-    for number in range(settings["transformer_layers_per_block"]):
+    for number in range(layers):
         block = f"{name}.transformer_blocks.{number}"
         for attention, source in (("attn1", width), ("attn2", text)):
             yield from _layer(f"{block}.{attention}.to_q", width, width, bias=False)
@@ -66,17 +66,22 @@ def _unet(settings: Mapping[str, Any]) -> Named:
     yield from _layer("conv_in", widths[0], settings["in_channels"], kernel, kernel)
     yield from _layer("time_embedding.linear_1", time, widths[0])
     yield from _layer("time_embedding.linear_2", time, time)
+    if settings["addition_embed_type"] is not None:
+        yield from _layer("add_embedding.linear_1", time, settings["projection_class_embeddings_input_dim"])
+        yield from _layer("add_embedding.linear_2", time, time)
+    deep = settings["transformer_layers_per_block"]
+    deep = deep if isinstance(deep, list) else [deep] * len(widths)
     for level, kind in enumerate(settings["down_block_types"]):
         name, before, width = f"down_blocks.{level}", widths[max(level - 1, 0)], widths[level]
         for number in range(layers):
             yield from _resnet(f"{name}.resnets.{number}", width if number else before, width, time)
             if kind.startswith("CrossAttn"):
-                yield from _transformer(f"{name}.attentions.{number}", width, settings)
+                yield from _transformer(f"{name}.attentions.{number}", width, settings, deep[level])
         if level != last:
             yield from _layer(f"{name}.downsamplers.0.conv", width, width, 3, 3)
     for number in range(2):
         yield from _resnet(f"mid_block.resnets.{number}", widths[-1], widths[-1], time)
-    yield from _transformer("mid_block.attentions.0", widths[-1], settings)
+    yield from _transformer("mid_block.attentions.0", widths[-1], settings, deep[-1])
     rising = widths[::-1]
     for level, kind in enumerate(settings["up_block_types"]):
         name, width, below = f"up_blocks.{level}", rising[level], rising[max(level - 1, 0)]
@@ -84,7 +89,7 @@ def _unet(settings: Mapping[str, Any]) -> Named:
             skipped = width if number < layers else rising[min(level + 1, last)]
             yield from _resnet(f"{name}.resnets.{number}", (width if number else below) + skipped, width, time)
             if kind.startswith("CrossAttn"):
-                yield from _transformer(f"{name}.attentions.{number}", width, settings)
+                yield from _transformer(f"{name}.attentions.{number}", width, settings, deep[last - level])
         if level != last:
             yield from _layer(f"{name}.upsamplers.0.conv", width, width, 3, 3)
     yield from _layer("conv_norm_out", widths[0])
@@ -143,8 +148,14 @@ def _text_encoder(settings: Mapping[str, Any]) -> Named:
     yield from _layer("final_layer_norm", width)
 
 
+def _text_encoder_2(settings: Mapping[str, Any]) -> Named:
+    yield from ((f"text_model.{name}", shape) for name, shape in _text_encoder(settings))
+    yield "text_projection.weight", (settings["projection_dim"], settings["hidden_size"])
+
+
 _PARTS: Mapping[str, Callable[[Mapping[str, Any]], Named]] = {
     "unet": _unet,
     "vae": _vae,
     "text_encoder": _text_encoder,
+    "text_encoder_2": _text_encoder_2,
 }

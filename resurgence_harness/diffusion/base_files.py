@@ -19,12 +19,15 @@ from resurgence_harness.diffusion.description import (
     describe,
     weights_at,
 )
+from resurgence_harness.diffusion.families import FAMILIES
 from resurgence_harness.diffusion.schedules import check_schedule
 from resurgence_harness.diffusion.settings import check_together, resolved
 from resurgence_harness.diffusion.tensor_files import INDEX, TensorFile, check_finite, is_index, shown
 from resurgence_harness.diffusion.tokenizing import check_tokenizer
 from resurgence_harness.errors import UserError, sentence
 
+STEMS = {part: stem for family in FAMILIES for part, stem in family.weights.items()}
+"""Component of any family → stem of its weight files."""
 _OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 
 Settings = Mapping[str, Mapping[str, Any]]
@@ -33,7 +36,7 @@ Settings = Mapping[str, Mapping[str, Any]]
 def canonical(part: str, raw: str) -> str:
     """The name that current releases give to a component's tensor, from its name in the file."""
     if part == "text_encoder":
-        return raw.removeprefix("text_model.")
+        return raw.removeprefix("text_model.")  # text_encoder_2 has it in every release
     if part == "vae" and ".attentions." in raw:
         *before, module, kind = raw.split(".")
         return ".".join([*before, _OLD_ATTENTION.get(module, module), kind])
@@ -42,7 +45,7 @@ def canonical(part: str, raw: str) -> str:
 
 def weight_files(directory: str | Path, component: str) -> list[Path]:
     """The safetensors files of one component, shards in the order of their names."""
-    return weights_at(Path(directory) / component, Path(directory), WEIGHTS[component]).files
+    return weights_at(Path(directory) / component, Path(directory), STEMS[component]).files
 
 
 def digest_of(directory: str | Path) -> str:
@@ -54,7 +57,7 @@ def check_base(directory: str | Path) -> ModelDescription:
     """Describe the directory; UserError unless it is a complete Stable Diffusion whose weights are all finite."""
     description = describe(directory)
     settings = check_settings(description)
-    for part in WEIGHTS:
+    for part in description.family.weights:
         files = description.open_part(part)
         for file in files:
             whole = [name for name, entry in file.entries.items() if not entry.floating and not is_index(name)]
@@ -74,15 +77,17 @@ def check_base(directory: str | Path) -> ModelDescription:
 
 def check_settings(description: ModelDescription) -> Settings:
     """The resolved settings of every component; UserError if one is out of range or they do not fit together."""
-    directory = description.directory
+    directory, family = description.directory, description.family
     check_schedule(description.config("scheduler"), directory / "scheduler" / SETTINGS["scheduler"][0])
     settings = {
-        part: resolved(part, description.config(part), directory / part / SETTINGS[part][0])
-        for part in SETTINGS
-        if part != "tokenizer"
+        part: resolved(part, description.config(part), directory / part / names[0])
+        for part, names in family.settings.items()
+        if part not in family.tokenizers
     }
-    check_together(settings, directory)
-    check_tokenizer(description.data("tokenizer"), directory / "tokenizer", settings["text_encoder"]["vocab_size"])
+    check_together(settings, directory, family)
+    for reader in family.readers:
+        place = directory / reader.tokenizer
+        check_tokenizer(description.data(reader.tokenizer), place, settings[reader.encoder]["vocab_size"])
     return settings
 
 
@@ -135,6 +140,7 @@ def check_tensors(part: str, files: list[TensorFile], settings: Mapping[str, Any
 __all__ = [
     "INDEX",
     "SETTINGS",
+    "STEMS",
     "WEIGHTS",
     "canonical",
     "check_base",

@@ -3,9 +3,9 @@
 A model is a directory in diffusers' layout. `describe` reads its small files once and keeps their bytes, chooses the
 weight files, and refuses a directory that libraries could load in different ways; no other file is opened.
 
-    model_index.json                                    classes are checked; changes no image
-    unet · vae · text_encoder    config.json            and the weights:
-    tokenizer                    tokenizer.json, or vocab.json and merges.txt; tokenizer_config.json,
+    model_index.json                                    the family; classes are checked. Changes images of SDXL alone
+    unet · vae · text_encoder(s) config.json            and the weights:
+    tokenizer(s)                 tokenizer.json, or vocab.json and merges.txt; tokenizer_config.json,
                                  special_tokens_map.json, added_tokens.json if present
     scheduler                    scheduler_config.json
 
@@ -25,12 +25,13 @@ import os
 import re
 import unicodedata
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from resurgence_harness.diffusion.families import FAMILIES, SD, TOKENIZER, Family, family_of
 from resurgence_harness.diffusion.tensor_files import (
     PICKLES,
     TensorFile,
@@ -44,39 +45,11 @@ from resurgence_harness.diffusion.tensor_files import (
 )
 from resurgence_harness.errors import UserError, sentence
 
-WEIGHTS = {"unet": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model", "text_encoder": "model"}
-"""Component → stem of its weight files."""
-SETTINGS = {
-    "unet": ("config.json",),
-    "vae": ("config.json",),
-    "text_encoder": ("config.json",),
-    "scheduler": ("scheduler_config.json",),
-    "tokenizer": (
-        "tokenizer_config.json",
-        "tokenizer.json",
-        "vocab.json",
-        "merges.txt",
-        "special_tokens_map.json",
-        "added_tokens.json",
-    ),
-}
-"""Component → files beside the weights that change what the model computes."""
-SCHEDULERS = {
-    *("DDIMScheduler", "DDPMScheduler", "PNDMScheduler", "LMSDiscreteScheduler", "EulerDiscreteScheduler"),
-    *("EulerAncestralDiscreteScheduler", "HeunDiscreteScheduler", "KDPM2DiscreteScheduler", "UniPCMultistepScheduler"),
-    *("KDPM2AncestralDiscreteScheduler", "DPMSolverMultistepScheduler", "DPMSolverSinglestepScheduler"),
-    *("DPMSolverSDEScheduler", "DEISMultistepScheduler", "LCMScheduler", "TCDScheduler"),
-}
-"""diffusers' schedulers for discrete diffusion. Their configs define the same noise schedule, which is used with DDIM
-here; schedulers for flow matching and for continuous noise define another."""
-CLASSES = {
-    "unet": ("diffusers", {"UNet2DConditionModel"}),
-    "vae": ("diffusers", {"AutoencoderKL"}),
-    "text_encoder": ("transformers", {"CLIPTextModel"}),
-    "tokenizer": ("transformers", {"CLIPTokenizer", "CLIPTokenizerFast"}),
-    "scheduler": ("diffusers", SCHEDULERS),
-}
-"""Component → library and classes that model_index.json may name; any other is custom code or another architecture."""
+WEIGHTS = SD.weights
+"""Component → stem of its weight files, of Stable Diffusion v1 and v2 (`Family.weights`)."""
+SETTINGS = SD.settings
+"""Component → files beside the weights that change what the model computes, of the same (`Family.settings`)."""
+INDEX = "model_index.json"
 DOWNLOAD = "Give a local directory in diffusers' layout with safetensors weights, e.g. one saved by save_pretrained()."
 CONFIG_LIMIT, TOKENIZER_LIMIT = 1_000_000, 20_000_000
 """Largest size in bytes of a config and of a tokenizer file; Stable Diffusion's have 2 kB and up to 4 MB."""
@@ -135,9 +108,13 @@ class ModelDescription:
     """In the order of their names."""
     chosen: Mapping[str, Weights]
     """Component → its weight files."""
+    family: Family = SD
+    """Which components there are, and how they are read."""
+    index: Mapping[str, Any] = field(default_factory=dict)
+    """The family's settings in model_index.json."""
 
     def weights(self, part: str) -> list[DescribedFile]:
-        """The weight files of "unet", "vae" or "text_encoder"."""
+        """The weight files of "unet", "vae" or a text encoder."""
         return [file for file in self.files if file.part == part and file.role is Role.WEIGHTS]
 
     def data(self, part: str) -> dict[str, bytes]:
@@ -145,8 +122,8 @@ class ModelDescription:
         return {file.path.name: file.data for file in self.files if file.part == part and file.data is not None}
 
     def config(self, part: str) -> dict[str, Any]:
-        """The parsed config of "unet", "vae", "text_encoder" or "scheduler"; a new dict, so it may be changed."""
-        name = SETTINGS[part][0]
+        """The parsed config of "unet", "vae", a text encoder or "scheduler"; a new dict, so it may be changed."""
+        name = self.family.settings[part][0]
         return parse_json(self.data(part)[name], self.directory / part / name)
 
     @property
@@ -177,39 +154,46 @@ def describe(directory: str | Path) -> ModelDescription:
     directory = Path(directory)
     if not directory.is_dir():
         raise UserError(sentence(f"There is no base model at {directory}.", do=DOWNLOAD))
-    _refuse_lookalikes(directory, directory, {*SETTINGS, "model_index.json"})
-    _check_index(_json(directory / "model_index.json", directory), directory)
+    raw = _bytes(directory / INDEX, directory, CONFIG_LIMIT)
+    index = parse_json(raw, directory / INDEX)
+    family = _checked_family(index, directory)
+    _refuse_lookalikes(directory, directory, {*family.settings, INDEX})
     files: list[DescribedFile] = []
     chosen: dict[str, Weights] = {}
-    for part, names in SETTINGS.items():
+    if family.index:  # it has settings that change images
+        files.append(DescribedFile(name=INDEX, role=Role.CONFIG, path=directory / INDEX, data=raw))
+    roles = {**dict.fromkeys(family.tokenizers, Role.TOKENIZER), "scheduler": Role.SCHEDULER}
+    for part, names in family.settings.items():
         folder = directory / part
         _refuse_lookalikes(folder, directory, names)
-        role = {"tokenizer": Role.TOKENIZER, "scheduler": Role.SCHEDULER}.get(part, Role.CONFIG)
-        if part == "tokenizer":
-            small = tokenizer_files(directory)
+        role = roles.get(part, Role.CONFIG)
+        if part in family.tokenizers:
+            small = tokenizer_files(directory, part)
         else:
             small = {name: _bytes(folder / name, directory, CONFIG_LIMIT) for name in names}
         files += [
             DescribedFile(name=f"{part}/{name}", role=role, path=folder / name, data=data)
             for name, data in small.items()
         ]
-        if part in WEIGHTS:
-            chosen[part] = weights_at(folder, directory, WEIGHTS[part])
+        if part in family.weights:
+            chosen[part] = weights_at(folder, directory, family.weights[part])
             files += [
                 DescribedFile(name=f"{part}/{path.name}", role=Role.WEIGHTS, path=path) for path in chosen[part].files
             ]
     ordered = tuple(sorted(files, key=lambda file: file.name))
-    return ModelDescription(directory=directory, files=ordered, chosen=chosen)
+    return ModelDescription(
+        directory=directory, files=ordered, chosen=chosen, family=family, index=family.written(index)
+    )
 
 
-def tokenizer_files(directory: Path) -> dict[str, bytes]:
-    """The contents of a model's tokenizer files: name within tokenizer/ → bytes."""
-    folder = directory / "tokenizer"
+def tokenizer_files(directory: Path, part: str = "tokenizer") -> dict[str, bytes]:
+    """The contents of a model's tokenizer files: name within its folder → bytes."""
+    folder = directory / part
     for name in _names(folder):
         if _OTHER_VOCABULARIES.fullmatch(name):
             raise _ambiguous(folder, f"{shown(name)}, the vocabulary of another kind of tokenizer")
     # Without tokenizer_config.json the names of the special tokens would be a guess.
-    there = [name for name in SETTINGS["tokenizer"] if name == "tokenizer_config.json" or _present(folder / name)]
+    there = [name for name in TOKENIZER if name == "tokenizer_config.json" or _present(folder / name)]
     return {name: _bytes(folder / name, directory, TOKENIZER_LIMIT) for name in there}
 
 
@@ -328,34 +312,53 @@ def open_weights(weights: Weights, directory: Path) -> list[TensorFile]:
     return files
 
 
-def _check_index(index: Mapping[str, Any], directory: Path) -> None:
-    """UserError unless model_index.json names a Stable Diffusion pipeline of the classes in CLASSES."""
+def _checked_family(index: Mapping[str, Any], directory: Path) -> Family:
+    """The family of the pipeline that model_index.json names; UserError for another, or for other classes."""
     kind = index.get("_class_name")
-    if kind != "StableDiffusionPipeline":
+    family = family_of(index)
+    if family is None:
         raise UserError(
             sentence(
                 f"The base at {directory} is not a Stable Diffusion.",
                 model_index=f"_class_name is {shown(repr(kind))}",
-                expected="'StableDiffusionPipeline' (v1.x or v2.x)",
-                do="Give a Stable Diffusion v1 or v2 model; SDXL, SD 3 and Flux have other text encoders.",
+                expected=" or ".join(f"'{one.pipeline}' ({one.name})" for one in FAMILIES),
+                do=_OTHER.get(
+                    str(kind), "Give a Stable Diffusion v1, v2 or XL; SD 3 and Flux have other text encoders."
+                ),
             )
         )
-    for component, (library, allowed) in CLASSES.items():
-        named = index.get(component, [library, *allowed][:2])
+    for component, (library, allowed) in family.classes.items():
+        named = index.get(component, [library, *sorted(allowed)][:2])
         if not isinstance(named, list) or len(named) != 2 or named[0] != library or named[1] not in allowed:
             raise UserError(
                 sentence(
                     f"The base at {directory} has a {component} of another class.",
                     model_index=shown(str(named)),
                     expected=f"{library}'s {' or '.join(sorted(allowed))}",
-                    do="Give a Stable Diffusion v1 or v2 model; code that comes with a model is never run.",
+                    do=f"Give a {family.name} model; code that comes with a model is never run.",
                 )
             )
+    for name in family.index:
+        if not isinstance(family.written(index)[name], bool):
+            raise UserError(
+                sentence(
+                    f"The base at {directory} has a setting that no Stable Diffusion has.",
+                    model_index=shown(f"{name} = {index[name]!r}"),
+                    expected="true or false",
+                    do="Give the model_index.json that save_pretrained() wrote.",
+                )
+            )
+    return family
 
 
-def _json(path: Path, directory: Path, limit: int = CONFIG_LIMIT) -> dict[str, Any]:
-    """A model's JSON file, parsed; UserError naming the file if it is missing or not a JSON object."""
-    return parse_json(_bytes(path, directory, limit), path)
+_OTHER = {
+    "StableDiffusionXLImg2ImgPipeline": "A refiner finishes another model's images; give Stable Diffusion XL itself.",
+    "StableDiffusionXLInpaintPipeline": "An inpainting model reads a mask; give the text-to-image model.",
+    "StableDiffusionInpaintPipeline": "An inpainting model reads a mask; give the text-to-image model.",
+    "StableDiffusionControlNetPipeline": "A ControlNet reads an image; give the text-to-image model without it.",
+    "StableDiffusionXLControlNetPipeline": "A ControlNet reads an image; give the text-to-image model without it.",
+}
+"""Pipelines of Stable Diffusion that draw from more than a text → what to give instead."""
 
 
 def _bytes(path: Path, directory: Path, limit: int) -> bytes:
@@ -401,7 +404,6 @@ def _ambiguous(folder: Path, found: str) -> UserError:
 
 
 __all__ = [
-    "CLASSES",
     "DOWNLOAD",
     "SETTINGS",
     "WEIGHTS",

@@ -1,9 +1,10 @@
-"""Which devices this machine has, found from files alone, without importing torch."""
+"""Which devices this machine has, found from files alone, and how torch's threads wait; torch is not imported."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+import sys
+from collections.abc import Mapping, MutableMapping
 from pathlib import Path
 
 from resurgence_harness.errors import UserError, sentence, shown
@@ -76,3 +77,14 @@ def check_device(requested: str) -> None:
                 do="Omit the device to use what is available, or install a torch for your GPU.",
             )
         )
+
+
+def never_spin(environ: MutableMapping[str, str] = os.environ) -> None:
+    """Let torch's threads sleep while they wait for one another; the user's own OMP_WAIT_POLICY has precedence.
+
+    By default they spin, which on a core that another process needs stops the thread that is waited for: beside four
+    busy processes on two cores, ten passes of the microworld's U-Net took 33 and 41 s, asleep 3 and 11 s. OpenMP reads
+    the variable when torch is imported; afterwards this does nothing.
+    """
+    if "torch" not in sys.modules:
+        environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

@@ -16,8 +16,9 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-from resurgence_harness.diffusion.base_files import SETTINGS, Settings, check_settings
+from resurgence_harness.diffusion.base_files import Settings, check_settings
 from resurgence_harness.diffusion.description import ModelDescription
+from resurgence_harness.diffusion.families import TextReader
 from resurgence_harness.diffusion.lineage import same_numbers
 from resurgence_harness.diffusion.model_files import ModelFiles
 from resurgence_harness.diffusion.settings import differing
@@ -31,10 +32,22 @@ NAMED = 3
 def settings_difference(child: str | Path | ModelFiles, parent: str | Path | ModelFiles) -> tuple[str, ...]:
     """The differences, each a phrase that begins with its component; empty if none can change an image."""
     ours, theirs = (one if isinstance(one, ModelFiles) else ModelFiles(one) for one in (child, parent))
+    family = ours.description.family
+    if family is not theirs.description.family:
+        return (f"model_index.json: it is of {family.name}, the parent of {theirs.description.family.name}",)
     mine, other = check_settings(ours.description), check_settings(theirs.description)
-    found = [*_tokenizers(ours.description, theirs.description, mine, other)]
-    for part in SETTINGS:
-        if part != "tokenizer":
+    found = [
+        phrase
+        for reader in family.readers
+        for phrase in _tokenizers(reader, ours.description, theirs.description, mine, other)
+    ]
+    found += [
+        f"model_index.json: {name} is {value}, the parent's {theirs.description.index[name]}"
+        for name, value in ours.description.index.items()
+        if value != theirs.description.index[name]
+    ]
+    for part in family.settings:
+        if part not in family.tokenizers:
             found += [
                 f"{part}: {name} is {shown(str(mine[part][name]))}, the parent's {shown(str(other[part][name]))}"
                 for name in differing(part, mine[part], other[part])
@@ -52,12 +65,22 @@ def weights_difference(child: ModelFiles, parent: ModelFiles, part: str) -> tupl
     return (f"{part}: {len(moved)} of {len(names)} tensors of its weights, first {first}",) if moved else ()
 
 
-def _tokenizers(ours: ModelDescription, theirs: ModelDescription, mine: Settings, other: Settings) -> Iterator[str]:
-    """Differences in how the two tokenizers encode text."""
-    places = [settings["text_encoder"]["max_position_embeddings"] for settings in (mine, other)]
-    if ours.data("tokenizer") == theirs.data("tokenizer") and places[0] == places[1]:
+def _tokenizers(
+    reader: TextReader, ours: ModelDescription, theirs: ModelDescription, mine: Settings, other: Settings
+) -> Iterator[str]:
+    """Differences in how two tokenizers encode text."""
+    phrases = _differing_tokenizers(reader, ours, theirs, mine, other)
+    yield from (phrase.replace("tokenizer:", f"{reader.tokenizer}:", 1) for phrase in phrases)
+
+
+def _differing_tokenizers(
+    reader: TextReader, ours: ModelDescription, theirs: ModelDescription, mine: Settings, other: Settings
+) -> Iterator[str]:
+    name = reader.tokenizer
+    places = [settings[reader.encoder]["max_position_embeddings"] for settings in (mine, other)]
+    if ours.data(name) == theirs.data(name) and places[0] == places[1]:
         return
-    built = [tokenizer_of(one.data("tokenizer"), one.directory / "tokenizer") for one in (ours, theirs)]
+    built = [tokenizer_of(one.data(name), one.directory / name) for one in (ours, theirs)]
     parsed = [json.loads(one.backend_tokenizer.to_str()) for one in built]
     yield from _vocabularies(*(one["model"] for one in parsed))
     yield from _added(*(one["added_tokens"] for one in parsed))

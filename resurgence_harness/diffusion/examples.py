@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, NamedTuple, final
 
 from resurgence_harness.diffusion import moves
+from resurgence_harness.diffusion.conditions import Conditions, joined
 from resurgence_harness.errors import BuildError, sentence
 from resurgence_harness.specs import Probe
 
@@ -27,8 +28,8 @@ class Examples(NamedTuple):
     """Posterior mean of each image's latent, scaled as x_0 is, [n, 4, h, w]."""
     deviation: Tensor
     """Posterior standard deviation, in the same scale."""
-    states: Tensor
-    """Text states of the distinct prompts [m, L, d]."""
+    states: Conditions
+    """c of the distinct prompts, m rows."""
     text: Tensor
     """Row of `states` for each image, [n]."""
 
@@ -40,10 +41,18 @@ class Noised(NamedTuple):
     """[n, 4, h, w]."""
     t: Tensor
     """[n]."""
-    states: Tensor
-    """c, the text states of each image's own text [n, L, d]."""
+    states: Conditions
+    """c of each image's own text, n rows."""
     aim: Tensor
     """y_t [n, 4, h, w]: ε, or v for a v-prediction model."""
+
+    def part(self, rows: slice) -> Noised:
+        """Some of the images."""
+        return Noised(self.x_t[rows], self.t[rows], self.states[rows], self.aim[rows])
+
+    def and_then(self, other: Noised) -> Noised:
+        """These images, then the other ones."""
+        return Noised(*(joined(pair) for pair in zip(self, other, strict=True)))
 
 
 def noised(
@@ -132,6 +141,6 @@ def drawn_examples(model: StableDiffusion, run: Run, probe: Probe, *, mirrored: 
     return Examples(
         mean=torch.cat([part["mean"] for part in moments]).to(model.device),
         deviation=torch.cat([part["deviation"] for part in moments]).to(model.device),
-        states=moves.encode_texts(model, texts),
+        states=moves.conditions(model, texts),
         text=torch.tensor(rows * len(moments), device=model.device),
     )

@@ -1,6 +1,6 @@
 """Finds a base on this machine by alias, hub id with revision, or directory. Never uses the network.
 
-    sd14 · sd21-base · sd21          published models from any of several mirrors, identified by their weights' sha256
+    sd14 · sd21-base · sd21 · sdxl   published models from any of several mirrors, identified by their weights' sha256
     owner/name@<40 hex>              a snapshot in the hub's cache: a whole model, or the one LoRA that it holds
     owner/name@<40 hex>:file         one file of it: a LoRA, an embedding, a single file
     a path                           a directory in diffusers' layout
@@ -17,8 +17,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from shlex import quote
 
-from resurgence_harness.diffusion.base_files import WEIGHTS, weight_files
-from resurgence_harness.diffusion.tensor_files import check_inside, sha256_of, shown
+from resurgence_harness.diffusion.base_files import weight_files
+from resurgence_harness.diffusion.families import SD, family_of
+from resurgence_harness.diffusion.tensor_files import check_inside, read_json, sha256_of, shown
 from resurgence_harness.errors import UserError, sentence
 
 REPOSITORY = re.compile(r"(?P<repo>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(?:@(?P<revision>.*))?", re.ASCII)
@@ -47,10 +48,11 @@ class Published:
     """How revisions and hashes are known: verified, inferred or not found."""
 
 
-_UNET, _VAE, _TEXT = (
+_UNET, _VAE, _TEXT, _TEXT_2 = (
     "unet/diffusion_pytorch_model.safetensors",
     "vae/diffusion_pytorch_model.safetensors",
     "text_encoder/model.safetensors",
+    "text_encoder_2/model.safetensors",
 )
 _V2_TEXT = "cce6febb0b6d876ee5eb24af35e27e764eb4f9b1d0b7c026c8c3333d4cfc916c"
 _V2_VAE = "a1d993488569e928462932c8c38a0760b874d166399b14414135bd9c42df5815"
@@ -87,6 +89,21 @@ ALIASES: Mapping[str, Published] = {
         },
         status="hash of the U-Net inferred from one public repository that compared two mirrors, those of the other "
         "parts from several; not fetched here. The publisher's own repository was withdrawn in November 2025",
+    ),
+    "sdxl": Published(
+        mirrors=(
+            Mirror(
+                repo="stabilityai/stable-diffusion-xl-base-1.0", revision="462165984030d82259a11f4367a4eed129e94a7b"
+            ),
+        ),
+        pins={
+            _UNET: "357650fbfb3c7b4d94c1f5fd7664da819ad1ff5a839430484b4ec422d03f710a",
+            _TEXT: "5c3d6454dd2d23414b56aa1b5858a72487a656937847b6fea8d0606d7a42cdbc",
+            _TEXT_2: "3a6032f63d37ae02bbc74ccd6a27440578cd71701f96532229d0154f55a8d3ff",
+            _VAE: "1598f3d24932bcfe6634e8b618ea1e30ab1d57f5aad13a6d2de446d2199f2341",
+        },
+        status="revision and hashes inferred: the revision that many public repositories name, the hashes of text "
+        "encoders and VAE from several, that of the U-Net from one author's two; not fetched here",
     ),
 }
 
@@ -161,11 +178,7 @@ def _published(word: str, model: Published, root: Path) -> Located:
         for directory in (_snapshot(root, mirror.repo, revision) for revision in revisions):
             if directory is None:
                 continue
-            found = {
-                path.relative_to(directory).as_posix(): sha256_of(path)
-                for part in WEIGHTS
-                for path in weight_files(directory, part)
-            }
+            found = {path.relative_to(directory).as_posix(): sha256_of(path) for path in _all_weights(directory)}
             wrong = sorted(name for name, digest in found.items() if model.pins and model.pins.get(name) != digest)
             if not wrong:
                 return Located(
@@ -208,11 +221,16 @@ def _snapshot(root: Path, repo: str, revision: str) -> Path | None:
     if not (directory / "model_index.json").is_file():
         return None
     try:
-        for part in WEIGHTS:
-            weight_files(directory, part)
+        _all_weights(directory)
     except UserError:
         return None
     return directory
+
+
+def _all_weights(directory: Path) -> list[Path]:
+    """The weight files of every part of the family that model_index.json names; UserError if one has none."""
+    family = family_of(read_json(directory / "model_index.json")) or SD
+    return [path for part in family.weights for path in weight_files(directory, part)]
 
 
 def _adapter(root: Path, repo: str, revision: str) -> Path | None:

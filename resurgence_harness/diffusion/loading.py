@@ -14,8 +14,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from resurgence_harness.diffusion.base_files import WEIGHTS, canonical, check_settings, check_tensors
+from resurgence_harness.diffusion.base_files import canonical, check_settings, check_tensors
 from resurgence_harness.diffusion.description import ModelDescription, describe, digest_of_files
+from resurgence_harness.diffusion.families import TextReader
 from resurgence_harness.diffusion.tensor_files import TensorFile, is_index, reading, shown
 from resurgence_harness.diffusion.tokenizing import tokenizer_of
 from resurgence_harness.errors import BuildError, UserError, sentence
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     import torch
 
 PLACES = "embeddings.position_ids"
-"""The only buffer that no file holds: the text encoder's positions 0, 1, 2, …"""
+"""The only buffer that no file holds: a text encoder's positions 0, 1, 2, …"""
 
 
 class Exchanged(UserError):
@@ -43,45 +44,66 @@ class Exchanged(UserError):
 
 
 def load_parts(directory: Path, digest: str = "") -> dict[str, Any]:
-    """unet, vae and text_encoder in float32, frozen, on the CPU; tokenizer; scheduler (DDIM, whatever the model names).
+    """unet, vae and text encoders in float32, frozen, on the CPU; tokenizers; family; index; scheduler (DDIM, whatever
+    the model names).
 
     UserError if the files are not a Stable Diffusion, or do not have `digest` where one is given.
     """
     import torch
 
     description = describe(directory)
-    settings = check_settings(description)
+    settings, family = check_settings(description), description.family
     hashes = {file.name: file.sha256 for file in description.files if file.data is not None}
     parts: dict[str, Any] = {}
     with _reading(directory), torch.random.fork_rng(devices=[]):
-        for part in WEIGHTS:
+        for part in family.weights:
             files = description.open_part(part)
             check_tensors(part, files, settings[part], directory)
-            parts[part] = _empty(part, settings[part])
+            parts[part] = _empty(part, settings[part], family.reader(part))
             hashes |= _fill(parts[part], part, files)
         parts["scheduler"] = _scheduler(settings["scheduler"])
     if digest and (found := digest_of_files(hashes)) != digest:
         raise Exchanged(directory, wanted=digest, found=found)
-    tokenizer = _tokenizer(description, settings)
-    return {**parts, "tokenizer": tokenizer}
+    tokenizers = {one.tokenizer: _tokenizer(description, settings, one) for one in family.readers}
+    _check_alike(tokenizers, directory)
+    return {**parts, **tokenizers, "family": family, "index": description.index}
 
 
-def _empty(part: str, settings: Mapping[str, Any]) -> Any:
+def _check_alike(tokenizers: Mapping[str, Any], directory: Path) -> None:
+    """UserError unless all tokenizers split a text into the same tokens: places of a name are counted once."""
+    (first, one), *others = tokenizers.items()
+    for name, other in others:
+        if one.get_vocab() != other.get_vocab() or one.model_max_length != other.model_max_length:
+            raise UserError(
+                sentence(
+                    f"The tokenizers of the base at {directory} split texts in different ways.",
+                    **{
+                        part: f"{len(found):,} tokens, {found.model_max_length} per text"
+                        for part, found in ((first, one), (name, other))
+                    },
+                    do="Give a model whose tokenizers have the same vocabulary, as those of Stable Diffusion XL.",
+                )
+            )
+
+
+def _empty(part: str, settings: Mapping[str, Any], reader: TextReader | None = None) -> Any:
     """A module with these settings, its memory allocated but not initialised."""
     import torch
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
     from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
-    from transformers import CLIPTextConfig, CLIPTextModel
 
     with torch.device("meta"):
-        if part == "text_encoder":
-            module: Any = CLIPTextModel(CLIPTextConfig(**settings, dtype="float32", architectures=["CLIPTextModel"]))
+        if reader is not None:
+            import transformers
+
+            named = transformers.CLIPTextConfig(**settings, dtype="float32", architectures=[reader.kind])
+            module: Any = getattr(transformers, reader.kind)(named)
         else:
             kind: Any = UNet2DConditionModel if part == "unet" else AutoencoderKL
             module = kind.from_config({**settings, "_class_name": kind.__name__})
     module = module.to_empty(device="cpu").float()
     for name, buffer in module.named_buffers():
-        if name != PLACES:
+        if name != (reader.prefix if reader else "") + PLACES:
             raise BuildError(sentence(f"The {part} has a buffer that no file holds.", buffer=name))
         buffer.copy_(torch.arange(buffer.shape[-1]).expand(buffer.shape))
     return module.requires_grad_(False).eval()
@@ -138,21 +160,21 @@ def _scheduler(settings: Mapping[str, Any]) -> Any:
     return DDIMScheduler.from_config({**settings, "clip_sample": False, "_class_name": "DDIMScheduler"})
 
 
-def _tokenizer(description: ModelDescription, settings: Mapping[str, Mapping[str, Any]]) -> Any:
-    folder = description.directory / "tokenizer"
-    tokenizer = tokenizer_of(description.data("tokenizer"), folder)
-    size, places = len(tokenizer), settings["text_encoder"]["vocab_size"]
+def _tokenizer(description: ModelDescription, settings: Mapping[str, Mapping[str, Any]], reader: TextReader) -> Any:
+    folder = description.directory / reader.tokenizer
+    tokenizer = tokenizer_of(description.data(reader.tokenizer), folder)
+    size, places = len(tokenizer), settings[reader.encoder]["vocab_size"]
     # transformers can build a tokenizer that maps every word to <unk> without an error; this check notices it.
     if not places // 2 < size <= places:
         raise UserError(
             sentence(
-                f"The tokenizer of the base at {description.directory} does not belong to its text encoder.",
+                f"The {reader.tokenizer} of the base at {description.directory} does not belong to its text encoder.",
                 tokenizer=f"{size:,} tokens",
                 text_encoder=f"{places:,} embeddings",
                 do="Give the tokenizer's vocab.json and merges.txt, or its tokenizer.json, of the same model.",
             )
         )
-    length = settings["text_encoder"]["max_position_embeddings"]
+    length = settings[reader.encoder]["max_position_embeddings"]
     tokenizer.model_max_length = min(tokenizer.model_max_length, length)
     return tokenizer
 
@@ -169,6 +191,6 @@ def _reading(directory: Path) -> Iterator[None]:
             sentence(
                 f"The base at {directory} cannot be loaded.",
                 problem=shown(next(iter(str(problem).strip().splitlines()), type(problem).__name__), limit=300),
-                do="Give a Stable Diffusion v1 or v2 in diffusers' layout; check it with StableDiffusionPipeline.",
+                do="Give a Stable Diffusion in diffusers' layout; check it with its pipeline in diffusers.",
             )
         ) from problem

@@ -1,24 +1,29 @@
-"""Stable Diffusion as a bundle of five parts, in float32, read offline from safetensors.
+"""Stable Diffusion as a bundle of its parts, in float32, read offline from safetensors.
 
     f_θ   unet           noise or velocity prediction            τ   text_encoder, tokenizer   text states [n, L, d]
     E, D  vae            image ↔ latent, × scaling_factor        ᾱ   scheduler                 DDIM, SD's schedule
 
-Particulars of diffusers and transformers are handled here and in `loading`; other modules use the five parts.
+How the parts of a family work together is in `families`: SDXL has a second text encoder, and further conditions.
+Particulars of diffusers and transformers are handled here and in `loading`; other modules use the parts.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from resurgence_harness.diffusion.families import PREDICTIONS, SD, Family, Prediction, TextReader
 from resurgence_harness.errors import BuildError, SpecError, sentence
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+HUGE = 1_000_000_000
+"""Number of UNet weights above which an image's activations take about twice as much memory for each latent position:
+SDXL's blocks have up to ten transformer layers."""
 LARGE = 100_000_000
 """Number of UNet weights above which a GPU's time is spent on arithmetic; below, on launching kernels."""
 
@@ -37,6 +42,17 @@ class StableDiffusion:
     """transformers CLIPTokenizer."""
     scheduler: Any
     """diffusers DDIMScheduler; its noise schedule and prediction type are the model's, its step count is not used."""
+    text_encoder_2: Any = None
+    """transformers CLIPTextModelWithProjection, in families with a second text encoder."""
+    tokenizer_2: Any = None
+    """Its CLIPTokenizer: the same vocabulary, another padding."""
+    family: Family = SD
+    """How the parts work together."""
+    index: Mapping[str, Any] = field(default_factory=dict)
+    """The family's settings in model_index.json (`Family.index`)."""
+    clip_skip: int = 0
+    """How many more hidden states of the text encoders are skipped, from the end. As in diffusers' pipelines, the
+    empty text's are not."""
 
     @classmethod
     def load(cls, directory: str | Path, device: str = "cpu", *, digest: str = "") -> StableDiffusion:
@@ -51,38 +67,52 @@ class StableDiffusion:
 
     def to(self, device: str) -> StableDiffusion:
         """These parts on a device; modules are moved in place, as torch does."""
-        for part in (self.unet, self.vae, self.text_encoder):
-            part.to(device)
+        for part in self.family.weights:
+            getattr(self, part).to(device)
         return self
 
-    def copy(self) -> StableDiffusion:
-        """A model whose UNet may be changed; the other parts are shared."""
+    def copy(self, *, texts: bool = False) -> StableDiffusion:
+        """A model whose UNet may be changed; with `texts` its text encoders, too. The other parts are shared."""
         import torch
 
+        own = ("unet", *(self.family.encoders if texts else ()))
         with torch.inference_mode(False):  # else a copy made while sampling could not be trained
-            return replace(self, unet=copy.deepcopy(self.unet))
+            return replace(self, **{part: copy.deepcopy(getattr(self, part)) for part in own})
+
+    def with_texts_of(self, other: StableDiffusion) -> StableDiffusion:
+        """This model with the other's text encoders."""
+        return replace(self, **{part: getattr(other, part) for part in self.family.encoders})
+
+    @property
+    def texts(self) -> tuple[tuple[TextReader, Any, Any], ...]:
+        """Each text encoder: how it is read, its tokenizer, and the encoder."""
+        return tuple((one, getattr(self, one.tokenizer), getattr(self, one.encoder)) for one in self.family.readers)
+
+    @property
+    def encoders(self) -> tuple[Any, ...]:
+        """The text encoders."""
+        return tuple(encoder for _, _, encoder in self.texts)
 
     def pipeline(self) -> Any:
-        """The same parts as a StableDiffusionPipeline without a safety checker: blacked-out images would look safe."""
-        from diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion import StableDiffusionPipeline
+        """The same parts as diffusers' pipeline without a safety checker: blacked-out images would look safe."""
+        import diffusers
 
-        pipeline = StableDiffusionPipeline(
-            unet=self.unet,
-            vae=self.vae,
-            text_encoder=self.text_encoder,
-            tokenizer=self.tokenizer,
-            scheduler=type(self.scheduler).from_config(self.scheduler.config),
-            safety_checker=None,  # type: ignore[arg-type]
-            feature_extractor=None,  # type: ignore[arg-type]
-            requires_safety_checker=False,
-        )
-        if pipeline.safety_checker is not None:
+        parts = {part: getattr(self, part) for part in self.family.parts if part != "scheduler"}
+        scheduler = type(self.scheduler).from_config(self.scheduler.config)
+        options = {**{name: self.index[name] for name in self.family.index}, **self.family.pipeline_options}
+        pipeline = getattr(diffusers, self.family.pipeline)(**parts, scheduler=scheduler, **options)
+        if getattr(pipeline, "safety_checker", None) is not None:
             raise BuildError(sentence("The pipeline has a safety checker, which would black out what must be counted."))
         return pipeline
 
     @property
+    def prediction(self) -> Prediction:
+        """What f_θ predicts: noise (SD v1, v2.1-base, SDXL) or velocity (SD v2.1 at 768 px, children of SDXL)."""
+        return PREDICTIONS[self.prediction_type]
+
+    @property
     def prediction_type(self) -> str:
-        """What f_θ predicts: "epsilon" (SD v1, v2.1-base) or "v_prediction" (SD v2.1 at 768 px)."""
+        """The prediction's name in a scheduler's config."""
         return str(self.scheduler.config.prediction_type)
 
     @property
@@ -96,9 +126,23 @@ class StableDiffusion:
         return int(self.unet.config.sample_size) * self.latent_factor
 
     @property
+    def decodes_in_float32(self) -> bool:
+        """Whether images are decoded in float32 whatever the sampler's arithmetic: SDXL's own VAE overflows float16."""
+        return bool(self.family.upcasts and self.vae.config.get("force_upcast", True))
+
+    @property
     def large(self) -> bool:
         """Whether the UNet has at least LARGE weights."""
-        return bool(sum(value.numel() for value in self.unet.parameters()) >= LARGE)
+        return self._weights >= LARGE
+
+    @property
+    def huge(self) -> bool:
+        """Whether the UNet has at least HUGE weights."""
+        return self._weights >= HUGE
+
+    @property
+    def _weights(self) -> int:
+        return int(sum(value.numel() for value in self.unet.parameters()))
 
     @property
     def device(self) -> Any:
@@ -109,8 +153,16 @@ class StableDiffusion:
 
 def tensors(model: StableDiffusion) -> dict[str, Tensor]:
     """Every tensor that a step may change, by name: "unet.down_blocks.0…", "text_encoder.…". Not copies."""
-    parts = {"unet": model.unet, "text_encoder": model.text_encoder}
-    return {f"{part}.{name}": value for part, module in parts.items() for name, value in module.state_dict().items()}
+    return {
+        f"{part}.{name}": value
+        for part in ("unet", *model.family.encoders)
+        for name, value in getattr(model, part).state_dict().items()
+    }
+
+
+def of_texts(names: Iterable[str]) -> bool:
+    """Whether one of these tensors is a text encoder's."""
+    return any(not name.startswith("unet.") for name in names)
 
 
 def difference(model: StableDiffusion, parent: StableDiffusion) -> dict[str, Tensor]:
@@ -138,9 +190,7 @@ def load_difference(parent: StableDiffusion, changed: Mapping[str, Tensor]) -> S
     import torch
 
     with torch.inference_mode(False), torch.no_grad():
-        model = parent.copy()
-        if any(name.startswith("text_encoder.") for name in changed):
-            model = replace(model, text_encoder=copy.deepcopy(parent.text_encoder))
+        model = parent.copy(texts=of_texts(changed))
         places = tensors(model)
         for name, value in changed.items():
             place = places.get(name)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from resurgence_harness.diffusion.base_files import WEIGHTS, canonical
+from resurgence_harness.diffusion.base_files import canonical
 from resurgence_harness.diffusion.description import ModelDescription, describe
 from resurgence_harness.diffusion.tensor_files import Entry, TensorFile, is_index
 
@@ -38,13 +38,13 @@ class Weight:
 
 
 class ModelFiles(Mapping[str, Weight]):
-    """Every weight of a directory in diffusers' layout, "unet.…", "vae.…", "text_encoder.…"; indices are left out."""
+    """Every weight of a directory in diffusers' layout, "unet.…", "vae.…", "text_encoder.…"; no indices."""
 
     def __init__(self, model: str | Path | ModelDescription) -> None:
         """Read the headers of the described files; `base_files.check_base` checks everything else."""
         self.description = model if isinstance(model, ModelDescription) else describe(model)
         self.directory = self.description.directory
-        self.parts = {part: self.description.open_part(part) for part in WEIGHTS}
+        self.parts = {part: self.description.open_part(part) for part in self.description.family.weights}
         self._weights = {
             f"{part}.{canonical(part, raw)}": Weight(file=file, raw=raw)
             for part, files in self.parts.items()

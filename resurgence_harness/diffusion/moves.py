@@ -1,7 +1,8 @@
 """The operations that every method is built from: encode a text, add noise, predict it, denoise.
 
 Notation   x_0 latents [n, 4, h, w]     x_t = a_t x_0 + s_t ε,   a_t = √ᾱ_t,   s_t = √(1 − ᾱ_t)     t in 0 … 999
-           c text states [n, L, d]      f_θ(x_t, t, c) → ε, or v = a_t ε − s_t x_0 for a v-prediction model
+           c conditions: text states [n, L, d], and what the family adds (conditions.py)
+           f_θ(x_t, t, c) → ε, or v = a_t ε − s_t x_0 for a v-prediction model (families.py)
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from resurgence_harness.diffusion.conditions import Conditions, conditions_of, joined
+from resurgence_harness.diffusion.families import SIZES
 from resurgence_harness.diffusion.precision import exact_products, half_training
 from resurgence_harness.errors import SpecError, UserError, sentence
 
@@ -55,38 +58,95 @@ def check_texts(tokenizer: Any, texts: Sequence[str], *, may_be_cut: Collection[
 
 
 @exact_products()
-def encode_texts(model: StableDiffusion, texts: Sequence[str], *, may_be_cut: Collection[str] = ()) -> Tensor:
-    """Text states c [n, L, d], padded to L as the model was trained with. The same text is encoded once.
+def conditions(model: StableDiffusion, texts: Sequence[str], *, may_be_cut: Collection[str] = ()) -> Conditions:
+    """c of each text, padded to L as the model was trained with. The same text is encoded once.
 
     Texts in `may_be_cut` are truncated to L, as in diffusers' pipelines; UserError for any other that is too long.
     """
     import torch
 
     distinct = list(dict.fromkeys(texts))
-    states = []
     ids = text_ids(model, distinct, may_be_cut=may_be_cut)
+    parts = []
     with torch.no_grad():
         for low in range(0, len(distinct), BATCH):
-            states.append(model.text_encoder(ids[low : low + BATCH])[0])
+            some = slice(low, low + BATCH)
+            parts.append(read_texts(model, [each[some] for each in ids], empty=[not text for text in distinct[some]]))
     place = {text: index for index, text in enumerate(distinct)}
-    return torch.cat(states)[[place[text] for text in texts]]
+    whole: Conditions = joined(parts)
+    return whole[[place[text] for text in texts]]
 
 
-def text_ids(model: StableDiffusion, texts: Sequence[str], *, may_be_cut: Collection[str] = ()) -> Tensor:
-    """Token ids [n, L] on the model's device, padded to L as the model was trained with.
+def encode_texts(model: StableDiffusion, texts: Sequence[str], *, may_be_cut: Collection[str] = ()) -> Tensor:
+    """The text states [n, L, d] of `conditions`: what cross-attention reads of each text."""
+    return conditions(model, texts, may_be_cut=may_be_cut).states
+
+
+def read_texts(model: StableDiffusion, ids: Sequence[Tensor], *, empty: Sequence[bool] | None = None) -> Conditions:
+    """c of token ids [n, L], one tensor per text encoder; gradients flow if they are enabled.
+
+    The text encoders' states stand side by side. `empty`: which rows are of the empty text; none if None.
+    """
+    import torch
+
+    empty = empty or [False] * len(ids[0])
+    states, pooled = [], None
+    for (reader, _, encoder), each in zip(model.texts, ids, strict=True):
+        skipped = reader.layer + model.clip_skip
+        if reader.normalised and not model.clip_skip:
+            states.append(encoder(each)[0])
+            continue
+        found = encoder(each, output_hidden_states=True)
+        hidden = found.hidden_states
+        _check_skip(model, len(hidden), skipped)
+        read = hidden[-skipped]
+        if model.clip_skip and any(empty):
+            read = torch.where(_rows(empty, read), hidden[-reader.layer], read)
+        states.append(encoder.final_layer_norm(read) if reader.normalised else read)
+        if reader.pooled:
+            pooled = found.text_embeds
+    c = states[0] if len(states) == 1 else torch.cat(states, dim=-1)
+    if any(model.index.values()) and any(empty):  # force_zeros_for_empty_prompt
+        c = c.masked_fill(_rows(empty, c), 0)
+        pooled = None if pooled is None else pooled.masked_fill(_rows(empty, pooled), 0)
+    return Conditions(c, pooled)
+
+
+def _rows(which: Sequence[bool], like: Tensor) -> Tensor:
+    """The rows as a mask that can be broadcast to a tensor [n, …]."""
+    import torch
+
+    return torch.tensor(list(which), device=like.device).view(-1, *[1] * (like.ndim - 1))
+
+
+def _check_skip(model: StableDiffusion, found: int, skipped: int) -> None:
+    if not 1 <= skipped <= found:
+        raise SpecError(
+            sentence(
+                f"A text encoder with {found} hidden states has none to read.",
+                clip_skip=model.clip_skip,
+                do=f"Skip at most {found - skipped + model.clip_skip}.",
+            )
+        )
+
+
+def text_ids(model: StableDiffusion, texts: Sequence[str], *, may_be_cut: Collection[str] = ()) -> list[Tensor]:
+    """Token ids [n, L] on the model's device for each text encoder, padded to L as the model was trained with.
 
     Texts in `may_be_cut` are truncated to L; UserError for any other that is too long, or that has unknown words.
     """
-    check_texts(model.tokenizer, texts, may_be_cut=may_be_cut)
-    padded = model.tokenizer(
-        list(texts),
-        padding="max_length",
-        truncation=True,  # only those in may_be_cut are longer
-        max_length=model.tokenizer.model_max_length,
-        return_tensors="pt",
-    )
-    ids: Tensor = padded.input_ids.to(model.device)
-    return ids
+    found = []
+    for _, tokenizer, _ in model.texts:
+        check_texts(tokenizer, texts, may_be_cut=may_be_cut)
+        padded = tokenizer(
+            list(texts),
+            padding="max_length",
+            truncation=True,  # only those in may_be_cut are longer
+            max_length=tokenizer.model_max_length,
+            return_tensors="pt",
+        )
+        found.append(padded.input_ids.to(model.device))
+    return found
 
 
 def filled(tokenizer: Any, template: str, subject: str) -> tuple[str, range]:
@@ -207,24 +267,66 @@ def add_noise(model: StableDiffusion, x_0: Tensor, noise: Tensor, t: Tensor) -> 
 
 def target(model: StableDiffusion, x_0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
     """The training target of f_θ(x_t, t, ·): ε, or v = a_t ε − s_t x_0."""
-    if model.prediction_type == "epsilon":
-        return noise
     a = signal(model, t)
-    return a * noise - (1 - a**2).sqrt() * x_0
+    return model.prediction.target(x_0, noise, a, (1 - a**2).sqrt())
 
 
-def predict(model: StableDiffusion, x_t: Tensor, t: Tensor | int, states: Tensor) -> Tensor:
+def predict(model: StableDiffusion, x_t: Tensor, t: Tensor | int, c: Conditions | Tensor) -> Tensor:
     """f_θ(x_t, t, c): ε or v, [n, 4, h, w]."""
+    c = conditions_of(c)
+    added = added_conditions(model, x_t, c)
     if (training := half_training()) is not None:
-        return training.predict(model.unet, x_t, t, states)
-    value: Tensor = model.unet(x_t, t, encoder_hidden_states=states, return_dict=False)[0]
+        return training.predict(model.unet, x_t, t, c.states, added)
+    value: Tensor = model.unet(
+        x_t, t, encoder_hidden_states=c.states, added_cond_kwargs=added or None, return_dict=False
+    )[0]
     return value
+
+
+def added_conditions(model: StableDiffusion, x_t: Tensor, c: Conditions) -> dict[str, Tensor]:
+    """What the U-Net reads besides text states: nothing, or "text_embeds" [n, p] and "time_ids" [n, 6].
+
+    Without sizes of their own, images are as large as they were and not cropped. SpecError without a pooled text.
+    """
+    import torch
+
+    if model.family.added is None:
+        return {}
+    if c.pooled is None:
+        raise SpecError(
+            sentence(
+                f"A prediction of {model.family.name} lacks the pooled text.",
+                states=tuple(c.states.shape),
+                do="Encode texts with moves.conditions, which returns all that the model reads.",
+            )
+        )
+    sizes = c.sizes
+    if sizes is None:
+        height, width = (side * model.latent_factor for side in x_t.shape[-2:])
+        # Filled on the device: numbers that are copied to it cannot be captured in a graph.
+        sides = (height, width, 0, 0, height, width)
+        sizes = torch.stack([torch.full((len(x_t),), float(side), device=x_t.device) for side in sides], dim=1)
+    if sizes.shape[-1] != SIZES:
+        raise SpecError(
+            sentence(
+                f"{model.family.name} reads {SIZES} sizes.",
+                given=sizes.shape[-1],
+                do="Give height and width of the original, top and left of the crop, height and width of the image.",
+            )
+        )
+    return {"text_embeds": c.pooled, "time_ids": sizes}
+
+
+def noise_weight(model: StableDiffusion, t: Tensor) -> Tensor | None:
+    """The factor [n, 1, 1, 1] that makes squared errors of predictions those of the noise; None for 1."""
+    return model.prediction.noise_weight(signal(model, t))
 
 
 def noise_errors(model: StableDiffusion, predicted: Tensor, aim: Tensor, t: Tensor) -> Tensor:
     """‖ε − ε'‖² of two predictions, mean over an image's elements, [n]; for a v-prediction model a_t² ‖v − v'‖²."""
     error = ((predicted - aim) ** 2).mean(dim=(1, 2, 3))
-    return error if model.prediction_type == "epsilon" else signal(model, t).flatten() ** 2 * error
+    weight = noise_weight(model, t)
+    return error if weight is None else weight.flatten() * error
 
 
 def timesteps(model: StableDiffusion, steps: int) -> list[int]:
@@ -253,8 +355,8 @@ Predictions = Callable[["Tensor", int], tuple["Tensor", "Tensor"]]
 def denoise(
     model: StableDiffusion,
     noise: Tensor,
-    states: Tensor,
-    empty: Tensor,
+    states: Conditions | Tensor,
+    empty: Conditions | Tensor,
     *,
     steps: int,
     guidance: float,
@@ -264,13 +366,14 @@ def denoise(
     """x_0 by DDIM (η = 0) with classifier-free guidance; `watch` is called with the Moment before each step.
 
     Prompted and empty predictions are one forward pass of 2n rows. The guided prediction is
-    f(c_0) + guidance · (f(c) − f(c_0)). `predictions` replaces the model's own, in float32 (half/drawing.py).
+    f(c_0) + guidance · (f(c) − f(c_0)). `states` is c, `empty` one row, c_0. `predictions` replaces the model's own, in
+    float32 (half/drawing.py).
     """
     import torch
 
     scheduler = type(model.scheduler).from_config(model.scheduler.config)
     scheduler.set_timesteps(steps)
-    both = torch.cat([empty.expand_as(states), states])
+    both = joined([conditions_of(empty).expand(len(states)), conditions_of(states)])
     x = noise
 
     def of_model(x: Tensor, t: int) -> tuple[Tensor, Tensor]:

@@ -10,8 +10,8 @@ Names are those of `model.tensors`: "unet." and the diffusers name. In quotes: t
     TwoSelfAttentions   (SHS's trim)    attn1 of up_blocks.1.attentions.1 and      10,                        1.0 %
                                         up_blocks.2.attentions.1
     Everything          "full"          the whole UNet                             686,                      100 %
-    TextProjections     (LoRA)          q_proj, k_proj, v_proj, out_proj of the text encoder, weights only
-    TextEncoder                         the whole text encoder
+    TextProjections     (LoRA)          q_proj, k_proj, v_proj, out_proj of the text encoders, weights only
+    TextEncoder                         the whole text encoders
 
 Sources: rohitgandikota/erasing a2189e9 (train-esd.py); JingWu321/Scissorhands 73ae065 (output_blocks.4, .7). The
 name map LDM → diffusers is output_blocks.i → up_blocks.(i // 3), layer i % 3; out.* → conv_norm_out, conv_out;
@@ -26,6 +26,9 @@ from dataclasses import dataclass
 from typing import ClassVar, final
 
 from resurgence_harness.errors import SpecError, sentence
+
+TEXT = ("text_encoder.", "text_encoder_2.")
+"""Beginnings of the names of the text encoders' tensors."""
 
 
 class Parameters(ABC):
@@ -131,26 +134,26 @@ class Everything(Parameters):
 @final
 @dataclass(frozen=True)
 class TextProjections(Parameters):
-    """The weights of q, k, v and the output projection of the text encoder's attention: what LoRA changes there."""
+    """The weights of q, k, v and the output projection of the text encoders' attention: what LoRA changes there."""
 
     name: ClassVar[str] = "text-projections"
 
     def selects(self, name: str) -> bool:
         """True for the four projection weights of every layer; their biases stay."""
         projections = (".q_proj.weight", ".k_proj.weight", ".v_proj.weight", ".out_proj.weight")
-        return name.startswith("text_encoder.") and ".self_attn." in name and name.endswith(projections)
+        return name.startswith(TEXT) and ".self_attn." in name and name.endswith(projections)
 
 
 @final
 @dataclass(frozen=True)
 class TextEncoder(Parameters):
-    """The whole text encoder."""
+    """The whole text encoders."""
 
     name: ClassVar[str] = "text-encoder"
 
     def selects(self, name: str) -> bool:
-        """True for every tensor of the text encoder."""
-        return name.startswith("text_encoder.")
+        """True for every tensor of the text encoders."""
+        return name.startswith(TEXT)
 
 
 def selected(rule: Parameters, names: Iterable[str]) -> list[str]:

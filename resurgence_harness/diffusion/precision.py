@@ -7,7 +7,7 @@ that the result is bit for bit that of the same call outside. On a CPU nothing c
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Protocol
@@ -27,7 +27,9 @@ class HalfTraining(Protocol):
     def found(self) -> Tensor:
         """1 once a gradient was not finite, [] float32."""
 
-    def predict(self, unet: Any, x_t: Tensor, t: Tensor | int, states: Tensor) -> Tensor:
+    def predict(
+        self, unet: Any, x_t: Tensor, t: Tensor | int, states: Tensor, further: Mapping[str, Tensor] | None = None
+    ) -> Tensor:
         """f_θ(x_t, t, c) [n, 4, h, w] in float32."""
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 from resurgence_harness.diffusion import moves
+from resurgence_harness.diffusion.conditions import Conditions
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,19 +32,27 @@ class Replays:
         return bool(model.device.type == "cuda") and not model.large
 
     def draw(
-        self, model: StableDiffusion, noise: Tensor, states: Tensor, empty: Tensor, *, steps: int, guidance: float
+        self,
+        model: StableDiffusion,
+        noise: Tensor,
+        states: Conditions,
+        empty: Conditions,
+        *,
+        steps: int,
+        guidance: float,
     ) -> tuple[Tensor, Tensor]:
         """(x_0, images uint8 [n, H, W, 3]) as `moves.denoise` and `moves.decode` give them; valid until the next call.
 
-        noise [n, 4, h, w], states [n, L, d], empty [1, L, d].
+        noise [n, 4, h, w], states n rows, empty one row.
         """
         mine = self._known.setdefault(model.unet, {})
         places = tuple(value.data_ptr() for part in (model.unet, model.vae) for value in part.parameters())
-        key = (tuple(noise.shape), tuple(states.shape), steps, guidance)
+        given = (noise, *states.tensors(), *empty.tensors())
+        key = (*(tuple(value.shape) for value in given), steps, guidance)
         if key not in mine or mine[key].places != places:
             mine[key] = _captured(model, noise, states, empty, steps=steps, guidance=guidance, places=places)
         replay = mine[key]
-        for slot, value in zip(replay.inputs, (noise, states, empty), strict=True):
+        for slot, value in zip(replay.inputs, given, strict=True):
             slot.copy_(value)
         replay.graph.replay()
         return replay.latents, replay.images
@@ -53,7 +62,7 @@ class _Replay(NamedTuple):
     """A graph with its inputs and outputs. It must not refer to the model, which could never be freed then."""
 
     graph: Any
-    inputs: tuple[Tensor, Tensor, Tensor]
+    inputs: tuple[Tensor, ...]
     latents: Tensor
     images: Tensor
     places: tuple[int, ...]
@@ -63,8 +72,8 @@ class _Replay(NamedTuple):
 def _captured(
     model: StableDiffusion,
     noise: Tensor,
-    states: Tensor,
-    empty: Tensor,
+    states: Conditions,
+    empty: Conditions,
     *,
     steps: int,
     guidance: float,
@@ -72,10 +81,13 @@ def _captured(
 ) -> _Replay:
     import torch
 
-    inputs = (noise.clone(), states.clone(), empty.clone())
+    inputs = tuple(value.clone() for value in (noise, *states.tensors(), *empty.tensors()))
+    first, *rest = inputs
+    count = len(states.tensors())
+    prompted, nothing = states.of(rest[:count]), empty.of(rest[count:])
 
     def draw() -> tuple[Tensor, Tensor]:
-        latents = moves.denoise(model, *inputs, steps=steps, guidance=guidance)
+        latents = moves.denoise(model, first, prompted, nothing, steps=steps, guidance=guidance)
         return latents, moves.decode(model, latents)
 
     aside = torch.cuda.Stream(model.device)  # type: ignore[no-untyped-call]

@@ -13,9 +13,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from resurgence_harness.diffusion.families import SD, SIZES, Family
 from resurgence_harness.errors import UserError, sentence, shown
 
 WIDEST, DEEPEST, BLOCKS = 8192, 64, 8
@@ -110,6 +111,24 @@ _IDENTITIES = Setting(
     expected="a token id, a list of them, or null",
     draws=False,
 )
+
+
+def _whole_or_none(most: int) -> Setting:
+    return Setting(
+        default=None,
+        fits=lambda value: value is None or (type(value) is int and 2 <= value <= most),
+        expected=f"null, or a whole number from 2 to {most:,}",
+    )
+
+
+_LAYERS = Setting(
+    default=1,
+    fits=lambda value: (
+        (type(value) is int and 1 <= value <= DEEPEST)
+        or _listed(value, lambda one: type(one) is int and 1 <= one <= DEEPEST)
+    ),
+    expected=f"a whole number from 1 to {DEEPEST}, or a list of them",
+)
 _HEADS = Setting(
     default=8,
     fits=lambda value: (
@@ -151,7 +170,7 @@ SETTINGS: Mapping[str, Mapping[str, Setting]] = {
         "norm_num_groups": _whole(1, WIDEST, 32),
         "norm_eps": _number(1e-12, 1, 1e-5),
         "cross_attention_dim": _whole(1, WIDEST, 1280),
-        "transformer_layers_per_block": _whole(1, DEEPEST, 1),
+        "transformer_layers_per_block": _LAYERS,
         "reverse_transformer_layers_per_block": _NONE,
         "encoder_hid_dim": _NONE,
         "encoder_hid_dim_type": _NONE,
@@ -160,8 +179,8 @@ SETTINGS: Mapping[str, Mapping[str, Setting]] = {
         "dual_cross_attention": _one_of(False),
         "use_linear_projection": _switch(False),
         "class_embed_type": _NONE,
-        "addition_embed_type": _NONE,
-        "addition_time_embed_dim": _NONE,
+        "addition_embed_type": _one_of(None, "text_time"),
+        "addition_time_embed_dim": _whole_or_none(WIDEST),
         "num_class_embeds": _NONE,
         "upcast_attention": _switch(False),
         "resnet_time_scale_shift": _one_of("default"),
@@ -174,7 +193,7 @@ SETTINGS: Mapping[str, Mapping[str, Setting]] = {
         "time_cond_proj_dim": _NONE,
         "conv_in_kernel": _one_of(3, 1, 5, 7),
         "conv_out_kernel": _one_of(3, 1, 5, 7),
-        "projection_class_embeddings_input_dim": _NONE,
+        "projection_class_embeddings_input_dim": _whole_or_none(16 * WIDEST),
         "attention_type": _one_of("default"),
         "class_embeddings_concat": _one_of(False),
         "mid_block_only_cross_attention": _one_of(None, False),
@@ -196,7 +215,7 @@ SETTINGS: Mapping[str, Mapping[str, Setting]] = {
         "shift_factor": _number(-1e6, 1e6, None, null=True),
         "latents_mean": _NUMBERS,
         "latents_std": _NUMBERS,
-        "force_upcast": _switch(True, draws=False),  # used only by Stable Diffusion XL's pipelines
+        "force_upcast": _switch(True, draws=False),  # the decoder's arithmetic alone, and only that of SDXL
         "use_quant_conv": _switch(True),
         "use_post_quant_conv": _switch(True),
         "mid_block_add_attention": _switch(True),
@@ -243,6 +262,14 @@ SETTINGS: Mapping[str, Mapping[str, Setting]] = {
     },
 }
 """Component → key → setting. The scheduler's are DDIM's, which is used whatever scheduler the model names."""
+SETTINGS = {
+    **SETTINGS,
+    "text_encoder_2": {
+        **SETTINGS["text_encoder"],
+        "projection_dim": _whole(1, WIDEST, 512),  # its pooled, projected state is read
+        "eos_token_id": replace(_IDENTITIES, draws=True),  # says at which token
+    },
+}
 
 REFUSED = {
     "quantization_config": "weights would be interpreted in another way",
@@ -286,7 +313,7 @@ _PRECISIONS = {"float64", "float32", "float16", "bfloat16"}
 
 
 def resolved(part: str, given: Mapping[str, Any], path: object) -> dict[str, Any]:
-    """Every setting of a component ("unet", "vae", "text_encoder", "scheduler"), the file's or its default.
+    """Every setting of a component ("unet", "vae", a text encoder, "scheduler"), the file's or its default.
 
     UserError, naming `path` and the setting, for a value that no Stable Diffusion has.
     """
@@ -294,7 +321,7 @@ def resolved(part: str, given: Mapping[str, Any], path: object) -> dict[str, Any
     for name in sorted(REFUSED.keys() & given.keys()):
         if given[name] not in (None, {}, [], "", False):
             raise _wrong(path, name, given[name], f"no such key: {REFUSED[name]}")
-    if part == "text_encoder":
+    if part.startswith("text_encoder"):
         _check_text(given, path)
     # diffusers uses the defaults of these keys, whatever values the file has.
     defaults = given.get("_use_default_values", [])
@@ -308,7 +335,7 @@ def resolved(part: str, given: Mapping[str, Any], path: object) -> dict[str, Any
                     sentence(
                         f"{path} is of a model that predicts what no method here can train: {shown(repr(value))}.",
                         expected=setting.expected,
-                        do="Give a Stable Diffusion v1 or v2 model.",
+                        do="Give a Stable Diffusion v1, v2 or XL model that predicts noise or velocity.",
                     )
                 )
             raise _wrong(path, name, value, setting.expected)
@@ -323,7 +350,7 @@ def differing(part: str, child: Mapping[str, Any], parent: Mapping[str, Any]) ->
 
 
 def _check_text(given: Mapping[str, Any], path: object) -> None:
-    kind = given.get("model_type", "clip_text_model")
+    kind = given.get("model_type") or "clip_text_model"
     if kind != "clip_text_model":
         raise _wrong(path, "model_type", kind, "'clip_text_model'")
     for name in _TYPES & given.keys():
@@ -359,6 +386,15 @@ def _check_unet(found: Mapping[str, Any], path: object) -> None:
         raise _wrong(path, "attention_head_dim", heads, f"one number, or {len(widths)} of them")
     if any(width % count for width, count in zip(widths, heads, strict=True)):
         raise _wrong(path, "attention_head_dim", heads, f"divisors of the widths, {widths}: it is the number of heads")
+    layers = found["transformer_layers_per_block"]
+    if isinstance(layers, list) and len(layers) != len(widths):
+        raise _wrong(path, "transformer_layers_per_block", layers, f"one number, or {len(widths)} of them")
+    added = [found[name] for name in ("addition_time_embed_dim", "projection_class_embeddings_input_dim")]
+    if found["addition_embed_type"] is None and added != [None, None]:
+        raise _wrong(path, "addition_time_embed_dim", added[0], "null, as addition_embed_type is")
+    if found["addition_embed_type"] is not None and (None in added or added[1] <= SIZES * added[0] or added[0] % 2):
+        expected = f"more than {SIZES} × addition_time_embed_dim ({added[0]}), which is even"
+        raise _wrong(path, "projection_class_embeddings_input_dim", added[1], expected)
     if found["in_channels"] != found["out_channels"]:
         raise _wrong(path, "in_channels", found["in_channels"], f"out_channels, {found['out_channels']}")
 
@@ -404,22 +440,54 @@ _RELATIONS: Mapping[str, Callable[[Mapping[str, Any], object], None]] = {
     "unet": _check_unet,
     "vae": _check_blocks,
     "text_encoder": _check_heads,
+    "text_encoder_2": _check_heads,
     "scheduler": _check_schedule,
 }
 
 
-def check_together(settings: Mapping[str, Mapping[str, Any]], directory: object) -> None:
-    """UserError if the widths of a model's components do not fit together."""
-    for (part, name), (other, twin) in (
-        (("unet", "cross_attention_dim"), ("text_encoder", "hidden_size")),
-        (("unet", "in_channels"), ("vae", "latent_channels")),
-    ):
-        if settings[part][name] != settings[other][twin]:
+def check_together(settings: Mapping[str, Mapping[str, Any]], directory: object, family: Family = SD) -> None:
+    """UserError if the widths of a model's components do not fit together, or the U-Net is another family's."""
+    unet = settings["unet"]
+    if unet["addition_embed_type"] != family.added:
+        raise UserError(
+            sentence(
+                f"The unet of the base at {directory} is of another family than its model_index.json says.",
+                unet=f"addition_embed_type = {unet['addition_embed_type']!r}",
+                expected=f"{family.added!r}, as {family.name} has",
+                do="Give a model whose parts were saved together.",
+            )
+        )
+    scaling = settings["vae"]["scaling_factor"]
+    if scaling in family.foreign_scaling:
+        raise UserError(
+            sentence(
+                f"The vae of the base at {directory} is of another family than its unet.",
+                vae=f"scaling_factor = {scaling}",
+                unet=family.name,
+                do=f"Give the VAE of a {family.name}: its latents have another scale.",
+            )
+        )
+    wide = sum(settings[part]["hidden_size"] for part in family.encoders)
+    widths = " + ".join(str(settings[part]["hidden_size"]) for part in family.encoders)
+    pairs = [
+        (("unet", "cross_attention_dim", unet["cross_attention_dim"]), ("text_encoder", "hidden_size", wide, widths)),
+        (
+            ("unet", "in_channels", unet["in_channels"]),
+            ("vae", "latent_channels", settings["vae"]["latent_channels"], str(settings["vae"]["latent_channels"])),
+        ),
+    ]
+    if family.added is not None:
+        pooled = next(reader.encoder for reader in family.readers if reader.pooled)
+        room = unet["projection_class_embeddings_input_dim"] - SIZES * unet["addition_time_embed_dim"]
+        width = settings[pooled]["projection_dim"]
+        pairs.append((("unet", "width of the pooled text", room), (pooled, "projection_dim", width, str(width))))
+    for (part, name, value), (other, twin, found, text) in pairs:
+        if value != found:
             raise UserError(
                 sentence(
                     f"The {part} and the {other} of the base at {directory} do not belong together.",
-                    **{part: f"{name} = {settings[part][name]}", other: f"{twin} = {settings[other][twin]}"},
-                    do="Give a Stable Diffusion v1 or v2 whose parts were saved together.",
+                    **{part: f"{name} = {value}", other: f"{twin} = {text}"},
+                    do=f"Give a {family.name} whose parts were saved together.",
                 )
             )
 

@@ -22,7 +22,9 @@ def check_texts(base: Path, texts: Sequence[str], *, may_be_cut: Collection[str]
     """
     if (base / "model_index.json").exists():
         description = describe(base)
-        room = int(check_settings(description)["text_encoder"]["max_position_embeddings"])
+        settings, family = check_settings(description), description.family
+        # The tokenizers of a model have the same vocabulary (loading.py); the shortest decides.
+        room = min(int(settings[part]["max_position_embeddings"]) for part in family.encoders)
         files = description.data("tokenizer")
     else:
         files, room = tokenizer_files(base), None

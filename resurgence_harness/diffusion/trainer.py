@@ -25,7 +25,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from resurgence_harness.diffusion.commands import MODEL, OUT, PLACE, PYTHON, SEED, Command
-from resurgence_harness.diffusion.description import WEIGHTS
 from resurgence_harness.diffusion.differences import settings_difference
 from resurgence_harness.diffusion.formats import Source, materialise
 from resurgence_harness.diffusion.lineage import lineage
@@ -117,16 +116,14 @@ class _Failed(Exception):
 def write_model(model: StableDiffusion, folder: Path) -> None:
     """Write a model in diffusers' layout, as safetensors; its libraries' own classes can load it."""
     folder.mkdir()
+    family = model.family
     with redirect_stderr(StringIO()):  # transformers prints a progress bar
-        for part in ("unet", "vae", "text_encoder", "tokenizer", "scheduler"):
+        for part in family.parts:
             getattr(model, part).save_pretrained(str(folder / part))
-    libraries = {"text_encoder": "transformers", "tokenizer": "transformers"}
     index: dict[str, object] = {
-        part: [libraries.get(part, "diffusers"), type(getattr(model, part)).__name__]
-        for part in ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
+        part: [library, type(getattr(model, part)).__name__] for part, (library, _) in family.classes.items()
     }
-    index |= {"safety_checker": [None, None], "feature_extractor": [None, None], "requires_safety_checker": False}
-    index = {"_class_name": "StableDiffusionPipeline", **index}
+    index = {"_class_name": family.pipeline, **index, **family.optional, **model.index}
     (folder / "model_index.json").write_text(json.dumps(index, indent=2), encoding="utf-8")
 
 
@@ -198,14 +195,14 @@ def _check_unchanged(name: str, before: dict[str, str], after: dict[str, str]) -
 
 def _result(model: StableDiffusion, run: Run, top: Path) -> StableDiffusion:
     """The model in {out}, checked and loaded."""
-    from resurgence_harness.diffusion.model import StableDiffusion, difference
+    from resurgence_harness.diffusion.model import StableDiffusion, difference, of_texts
 
     out = top / OUT
     if out.is_symlink() or not out.is_dir():
         raise _Failed("replaced the folder {out}", "Write the model into {out}; nothing was stored.")
     if not any(path.is_file() for path in out.rglob("*")):
         raise _Failed("wrote nothing to {out}", "Let it write the model into the folder {out}.")
-    own = [path for place in (out, *(out / part for part in WEIGHTS)) for path in sorted(place.glob("*"))]
+    own = [path for place in (out, *(out / part for part in model.family.weights)) for path in sorted(place.glob("*"))]
     for path in own:
         if path.suffix.lower() in PICKLES:
             raise _Failed(
@@ -247,10 +244,8 @@ def _result(model: StableDiffusion, run: Run, top: Path) -> StableDiffusion:
             "Train these alone, and save the other parts unchanged; nothing was stored.",
             differs="; ".join(found),
         )
-    changed = replace(model, unet=loaded.unet, text_encoder=loaded.text_encoder)
-    if not any(name.startswith("text_encoder.") for name in difference(changed, model)):
-        changed = replace(changed, text_encoder=model.text_encoder)
-    return changed
+    changed = replace(model, unet=loaded.unet).with_texts_of(loaded)
+    return changed if of_texts(difference(changed, model)) else changed.with_texts_of(model)
 
 
 def _last_lines(log: Path) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
+from contextvars import ContextVar
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -28,9 +29,16 @@ HALF_PASS = 2 * PASS
 """The same in float16, whose activations take half the memory."""
 
 
+_HEAVIER: ContextVar[int] = ContextVar("memory of a position", default=1)
+"""How much more memory a position's activations take in the model that is trained now than in SD's."""
+
+
 def passes(rows: int, places: int) -> list[slice]:
-    """Split `rows` latents of `places` positions each into passes of at most PASS positions, at least one row each."""
-    each = max(1, (PASS if half_training() is None else HALF_PASS) // places)
+    """Split `rows` latents of `places` positions each into passes of at most PASS positions, at least one row each.
+
+    In a huge U-Net each position counts twice.
+    """
+    each = max(1, (PASS if half_training() is None else HALF_PASS) // (places * _HEAVIER.get()))
     return [slice(low, min(low + each, rows)) for low in range(0, rows, each)]
 
 
@@ -42,16 +50,20 @@ def gradients(model: StableDiffusion, arithmetic: Arithmetic, run: Run) -> Itera
     """
     import torch
 
-    with torch.inference_mode(False), torch.enable_grad():
-        if arithmetic == "float32":
-            yield
-            return
-        from resurgence_harness.diffusion.half.training import KERNELS, half_training
+    token = _HEAVIER.set(2 if model.huge else 1)
+    try:
+        with torch.inference_mode(False), torch.enable_grad():
+            if arithmetic == "float32":
+                yield
+                return
+            from resurgence_harness.diffusion.half.training import KERNELS, half_training
 
-        with half_training(model.device) as training:
-            yield
-        ways = [f"{way} {version(way)}" if way == KERNELS else way for way in sorted(training.ways)]
-        run.record("computed in float16 by", ways)
+            with half_training(model.device) as training:
+                yield
+            ways = [f"{way} {version(way)}" if way == KERNELS else way for way in sorted(training.ways)]
+            run.record("computed in float16 by", ways)
+    finally:
+        _HEAVIER.reset(token)
 
 
 @contextmanager

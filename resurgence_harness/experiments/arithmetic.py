@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from math import ceil
@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 from resurgence_harness.errors import UserError, sentence
 from resurgence_harness.presets import settings_of
 from resurgence_harness.process import ExitCode
-from resurgence_harness.specs import Base, Block, Grid, Probe, Recipe, Sampler
+from resurgence_harness.specs import Base, Block, Grid, Probe, Prompt, Recipe, Sampler
 from resurgence_harness.statistics import Evidence, Outcome, Policy
 from resurgence_harness.statistics.intervals import clopper_pearson
 from resurgence_harness.tasks import Task
@@ -171,10 +171,13 @@ def compare(
     *,
     sampler: Sampler,
     images: int,
+    model: Recipe | None = None,
+    prompts: Sequence[Prompt] = (),
     progress: Callable[[int, int], None] | None = None,
 ) -> Comparison:
-    """Draw and judge `images` rows of the task's erasable concepts three times; what the store has is not drawn again.
+    """Draw and judge `images` (prompt, seed) rows three times; what the store has is not drawn again.
 
+    By default the base draws the task's erasable concepts; `model`, made from it, and `prompts` replace these.
     `sampler` is the reference, in float32. UserError for less than one image. NotInFloat16 for NaN or infinity.
     """
     if images < 1:
@@ -182,10 +185,10 @@ def compare(
     other = sampler.batch // 2 or 2
     ways = [sampler, replace(sampler, batch=other), replace(sampler, arithmetic="float16")]
     names = [f"{one.arithmetic}, batch {one.batch}" for one in ways]
-    prompts = task.prompts(task.erase(max(task.counts)))
+    prompts = tuple(prompts) or task.prompts(task.erase(max(task.counts)))
     probe = Probe(prompts=prompts, seeds=tuple(range(1, ceil(images / len(prompts)) + 1)), sampler=sampler)
     blocks = list(_blocks(Grid(probe=probe, block=ceil(64 / sampler.batch) * sampler.batch), images))
-    recipe, judged, differing = Recipe(base), [], [0, 0, 0]
+    recipe, judged, differing = model or Recipe(base), [], [0, 0, 0]
     for number, block in enumerate(blocks):
         three = [replace(block, sampler=one) for one in ways]
         judged.append([bench.evidence(recipe, one, judge) for one in three])

@@ -11,10 +11,13 @@ from dataclasses import dataclass, field, replace
 from fnmatch import fnmatch
 from pathlib import Path
 
+from resurgence_harness.diffusion.families import SDXL
 from resurgence_harness.diffusion.hub import ALIASES, COMMIT, REPOSITORY, Mirror
 from resurgence_harness.errors import UserError, sentence, shown
 from resurgence_harness.judging.clip_accuracy import VIT_B_32
 from resurgence_harness.judging.gcd import GCD_WEIGHTS
+from resurgence_harness.judging.open_nsfw import EXTRA
+from resurgence_harness.judging.open_nsfw import WEIGHTS as OPEN_NSFW
 from resurgence_harness.judging.q16 import PROMPTS, VIT_L_14
 from resurgence_harness.judging.vision_language import QWEN_2_5_VL
 from resurgence_harness.judging.weights import Weights
@@ -58,6 +61,8 @@ class Item:
     """Whether the weights are a folder with the repository's files: a model of transformers."""
     place: Path | None = None
     """Where a file belongs that is no weights."""
+    parts: tuple[str, ...] = ()
+    """Files and folders at the top that belong to it; empty: all."""
     search: str = ""
     """What to look for, if no mirror is known."""
 
@@ -77,6 +82,8 @@ class Item:
             return file == self.file
         if self.folder:
             return "/" not in file and file.endswith((*_FLAT, ".txt", ".jinja", ".model"))
+        if self.parts and file.partition("/")[0] not in self.parts:
+            return False
         known = any(fnmatch(file, pattern) for pattern in _INCLUDED) or (file.count("/") == 0 and file.endswith(_FLAT))
         return known and not any(fnmatch(file, pattern) for pattern in _EXCLUDED)
 
@@ -101,11 +108,20 @@ _LICENCES = {
         text="https://huggingface.co/stabilityai/stable-diffusion-2/blob/main/LICENSE-MODEL",
         limits="use restrictions in its attachment A, which must be passed on",
     ),
+    "sdxl": Licence(
+        tag="openrail++",
+        name="CreativeML Open RAIL++-M",
+        text="https://huggingface.co/stabilityai/stable-diffusion-xl-base-1.0/blob/main/LICENSE.md",
+        limits="use restrictions in its attachment A, which must be passed on",
+    ),
 }
+_PARTS = {"sdxl": ("model_index.json", *SDXL.parts)}
+"""Base → the files and folders that it consists of, where its repository holds further models."""
 _ABOUT = {
     "sd14": "Stable Diffusion v1.4, 512 pixels",
     "sd21-base": "Stable Diffusion v2.1 base, 512 pixels",
     "sd21": "Stable Diffusion v2.1, 768 pixels",
+    "sdxl": "Stable Diffusion XL 1.0, 1024 pixels",
 }
 
 
@@ -118,13 +134,14 @@ def catalogue() -> dict[str, Item]:
             licence=_LICENCES.get(name.removesuffix("-base"), Licence(tag="", name="as its page on the hub states")),
             mirrors=model.mirrors,
             pins=model.pins,
+            parts=_PARTS.get(name, ()),
         )
         for name, model in ALIASES.items()
     }
     others = (
         Item(
             name="clip-vit-b-32",
-            about="OpenAI's CLIP ViT-B/32, for the object and unsafe tasks",
+            about="OpenAI's CLIP ViT-B/32, for the object, unsafe and nudity tasks",
             licence=_MIT_CLIP,
             mirrors=(Mirror(repo="timm/vit_base_patch32_clip_224.openai"),),
             file="open_clip_model.safetensors",
@@ -161,8 +178,15 @@ def catalogue() -> dict[str, Item]:
             search="Giphy's resources.tar.gz, unpacked; MACE's metrics/README.md and HUB's README name mirrors",
         ),
         Item(
+            name="open-nsfw",
+            about="Yahoo's Open-NSFW, for the nudity task",
+            licence=Licence(tag="bsd-2-clause", name=OPEN_NSFW.licence, text="https://github.com/yahoo/open_nsfw"),
+            weights=OPEN_NSFW,
+            search=EXTRA,
+        ),
+        Item(
             name="i2p",
-            about="the I2P prompts, for the unsafe task",
+            about="the I2P prompts, for the unsafe and nudity tasks",
             licence=Licence(tag="mit", name="MIT", limits="its texts are offensive"),
             mirrors=(Mirror(repo="AIML-TUDA/i2p"),),
             kind="dataset",

@@ -189,6 +189,13 @@ def _placed(step: Step, paths: dict[str, Path], hub: Hub) -> str:
 
 
 def _only_by_path(item: Item) -> str:
+    if item.weights is not None and item.weights.package:
+        return sentence(
+            f"{item.name} is part of a package, which pip installs and this command does not.",
+            sha256=item.weights.sha256,
+            licence=item.licence.name,
+            do=item.search,
+        )
     return sentence(
         f"There is no mirror known for {item.name}, so it is prepared from files of yours.",
         look_for=item.search,

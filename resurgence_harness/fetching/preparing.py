@@ -30,6 +30,8 @@ def prepare(item: Item, source: Path) -> str:
         return _base(item, source)
     target = item.target
     assert target is not None
+    if item.weights is not None and item.weights.package:
+        raise UserError(sentence(f"{item.name} is read in its package, so no file is prepared.", do=item.search))
     if item.name == "gcd" and source.is_dir():
         gcd_conversion.convert(source, target)
     elif item.name == "q16-prompts" and is_pickle(source):

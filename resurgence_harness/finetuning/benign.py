@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, final
 
 from resurgence_harness.diffusion import moves
+from resurgence_harness.diffusion.conditions import Conditions
 from resurgence_harness.diffusion.examples import Examples, drawn_examples
 from resurgence_harness.diffusion.precision import exact_products
 from resurgence_harness.errors import SpecError, sentence, shown
@@ -81,10 +82,12 @@ def check_tokens(tokenizer: Any, texts: Sequence[str], forbidden: Sequence[str])
 
 
 @exact_products()
-def benign_losses(model: StableDiffusion, latents: Tensor, states: Tensor, *, seed: int, draws: int = 4) -> list[float]:
+def benign_losses(
+    model: StableDiffusion, latents: Tensor, states: Conditions, *, seed: int, draws: int = 4
+) -> list[float]:
     """Denoising loss of each held-out image, in float64: evidence that a fine-tuning had an effect.
 
-    latents [n, 4, h, w] are x_0 (posterior means), states [n, L, d] those of the images' own texts. Noise and timesteps
+    latents [n, 4, h, w] are x_0 (posterior means), states c of the images' own texts. Noise and timesteps
     depend only on the seed and the image's index, so two models can be compared image by image. Each image is evaluated
     at `draws` timesteps, one from each of `draws` equal parts of 0 … 999. For a v-model the loss is in v.
     """
@@ -108,9 +111,9 @@ def benign_losses(model: StableDiffusion, latents: Tensor, states: Tensor, *, se
     return losses
 
 
-def held_out(model: StableDiffusion, images: np.ndarray, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+def held_out(model: StableDiffusion, images: np.ndarray, texts: Sequence[str]) -> tuple[Tensor, Conditions]:
     """(latents, states) of held-out images uint8 [n, h, w, 3] and their texts, as `benign_losses` takes them."""
-    return moves.latent_moments(model, images)[0], moves.encode_texts(model, texts)
+    return moves.latent_moments(model, images)[0], moves.conditions(model, texts)
 
 
 def _found(name: str, prompt: str) -> SpecError:

@@ -29,6 +29,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from resurgence_harness.diffusion import moves
+from resurgence_harness.diffusion.conditions import Conditions
 from resurgence_harness.diffusion.examples import Examples, Noised, noised
 from resurgence_harness.diffusion.parameters import Parameters, selected
 from resurgence_harness.diffusion.ranges import at_least, positive, whole
@@ -130,7 +131,7 @@ def train(
     *,
     result: Callable[[], StableDiffusion],
     caption: str = "",
-    encode: Callable[[Sequence[str]], Callable[[Tensor], Tensor]] | None = None,
+    encode: Callable[[Sequence[str]], Callable[[Tensor], Conditions]] | None = None,
     prior: Prior | None = None,
 ) -> None:
     """Train `parameters` of `changed`; `result()` returns the current model, in plain weights, for `run.save`.
@@ -188,7 +189,7 @@ def train(
 
 def recaptioned(model: StableDiffusion, data: Examples, caption: str) -> Examples:
     """The same images, all with one caption."""
-    return data._replace(states=moves.encode_texts(model, [caption]), text=data.text * 0)
+    return data._replace(states=moves.conditions(model, [caption]), text=data.text * 0)
 
 
 def denoising_losses(
@@ -200,7 +201,7 @@ def denoising_losses(
     sides: Generator | None = None,
     weighting: Weighting = Unweighted(),  # noqa: B008  a frozen value
     offset: float = 0.0,
-    encode: Callable[[Tensor], Tensor] | None = None,
+    encode: Callable[[Tensor], Conditions] | None = None,
     prior: Prior | None = None,
 ) -> Iterator[Tensor | Iterable[Tensor]]:
     """The loss above on endless batches; as the terms of its sum if a batch takes several passes.
@@ -257,12 +258,12 @@ def _terms(
     each: Sequence[slice],
     *,
     weighting: Weighting,
-    encode: Callable[[Tensor], Tensor] | None = None,
+    encode: Callable[[Tensor], Conditions] | None = None,
     share: float = 1.0,
 ) -> Iterator[Tensor]:
     """`share` times the mean error of a batch as one term per pass; the terms add up to it."""
     for rows in each:
-        part = Noised(*(value[rows] for value in seen))
+        part = seen.part(rows)
         if encode is not None:
             part = part._replace(states=encode(texts[rows]))
         yield _error(model, part, weighting) * (share * len(part.t) / len(seen.t))

@@ -156,6 +156,6 @@ def class_examples(model: StableDiffusion, run: Run, probe: Probe) -> Examples:
     return Examples(
         mean=moments["mean"].to(model.device),
         deviation=moments["deviation"].to(model.device),
-        states=moves.encode_texts(model, [prompt.text]),
+        states=moves.conditions(model, [prompt.text]),
         text=torch.zeros(len(probe), dtype=torch.long, device=model.device),
     )

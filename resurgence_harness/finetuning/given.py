@@ -15,6 +15,7 @@ from functools import partial
 from typing import TYPE_CHECKING, ClassVar, final
 
 from resurgence_harness.diffusion import moves
+from resurgence_harness.diffusion.conditions import Conditions
 from resurgence_harness.diffusion.examples import Examples
 from resurgence_harness.errors import SpecError, sentence, shown
 from resurgence_harness.finetuning.benign import check_tokens
@@ -141,19 +142,19 @@ def given_examples(model: StableDiffusion, run: Run, data: GivenSet, *, mirrored
     return Examples(
         mean=torch.cat([part["mean"] for part in moments]).to(model.device),
         deviation=torch.cat([part["deviation"] for part in moments]).to(model.device),
-        states=moves.encode_texts(model, texts, may_be_cut=frozenset(texts)),
+        states=moves.conditions(model, texts, may_be_cut=frozenset(texts)),
         text=torch.tensor([place[row.caption] for row in rows] * len(moments), device=model.device),
     )
 
 
-def given_held_out(model: StableDiffusion, data: GivenSet) -> tuple[Tensor, Tensor]:
-    """(latents [n, 4, h, w], states [n, L, d]) of the held-out images, as `benign_losses` takes them."""
+def given_held_out(model: StableDiffusion, data: GivenSet) -> tuple[Tensor, Conditions]:
+    """(latents [n, 4, h, w], states c) of the held-out images, as `benign_losses` takes them."""
     import torch
 
     rows = data.folder.held_out
     captions = [row.caption for row in rows]
     latents = torch.cat([moves.latent_moments(model, images)[0] for images in data.images(rows)])
-    return latents, moves.encode_texts(model, captions, may_be_cut=frozenset(captions))
+    return latents, moves.conditions(model, captions, may_be_cut=frozenset(captions))
 
 
 def draws_for(images: int) -> int:

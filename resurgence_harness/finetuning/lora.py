@@ -73,8 +73,11 @@ def add_adapter(model: StableDiffusion, *, rank: int, seed: int, decomposed: boo
 
 
 def add_text_adapter(model: StableDiffusion, *, rank: int, seed: int) -> dict[str, Any]:
-    """The same for the text encoder, which must be the model's own."""
-    return _adapted(model, "text_encoder", TextProjections(), rank=rank, seed=seed)
+    """The same for the text encoders, which must be the model's own; each from the next seed."""
+    layers: dict[str, Any] = {}
+    for number, part in enumerate(model.family.encoders):
+        layers |= _adapted(model, part, TextProjections(), rank=rank, seed=seed + number)
+    return layers
 
 
 def _adapted(
@@ -84,7 +87,7 @@ def _adapted(
     from peft import LoraConfig, inject_adapter_in_model
 
     module = getattr(model, part)
-    names = selected(rule, tensors(model))
+    names = [name for name in selected(rule, tensors(model)) if name.startswith(f"{part}.")]
     targets = [name.removeprefix(f"{part}.").removesuffix(".weight") for name in names]
     config = LoraConfig(
         r=rank, lora_alpha=rank, init_lora_weights="gaussian", target_modules=targets, use_dora=decomposed

@@ -15,12 +15,12 @@ Departures   as `lora`: merged into plain weights afterwards, A drawn from the s
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, final
 
 from resurgence_harness.diffusion import moves
+from resurgence_harness.diffusion.conditions import Conditions
 from resurgence_harness.diffusion.model import tensors
 from resurgence_harness.diffusion.parameters import AnyOf, Parameters, Projections, TextProjections
 from resurgence_harness.diffusion.ranges import whole
@@ -67,7 +67,7 @@ class LoRATextEncoder(FineTuning):
             layers |= add_text_adapter(adapted, rank=self.rank, seed=self.seed + 1)
             trained = [
                 parameter
-                for part in (adapted.unet, adapted.text_encoder)
+                for part in (adapted.unet, *adapted.encoders)
                 for parameter in part.parameters()
                 if parameter.requires_grad
             ]
@@ -76,8 +76,8 @@ class LoRATextEncoder(FineTuning):
 
 
 def with_own_text_encoder(model: StableDiffusion) -> StableDiffusion:
-    """A copy of the model whose text encoder may be changed as well."""
-    return replace(model.copy(), text_encoder=copy.deepcopy(model.text_encoder))
+    """A copy of the model whose text encoders may be changed as well."""
+    return model.copy(texts=True)
 
 
 def merged(model: StableDiffusion, layers: dict[str, Any]) -> StableDiffusion:
@@ -92,16 +92,15 @@ def merged(model: StableDiffusion, layers: dict[str, Any]) -> StableDiffusion:
     return result
 
 
-def _encoder(model: StableDiffusion) -> Callable[[Sequence[str]], Callable[[Tensor], Tensor]]:
+def _encoder(model: StableDiffusion) -> Callable[[Sequence[str]], Callable[[Tensor], Conditions]]:
     """What `train` needs to compute text states with gradients."""
 
-    def prepared(texts: Sequence[str]) -> Callable[[Tensor], Tensor]:
+    def prepared(texts: Sequence[str]) -> Callable[[Tensor], Conditions]:
         # Long captions were cut or refused when the data were read.
         ids = moves.text_ids(model, texts, may_be_cut=frozenset(texts))
 
-        def states(rows: Tensor) -> Tensor:
-            value: Tensor = model.text_encoder(ids[rows.to(ids.device)])[0]
-            return value
+        def states(rows: Tensor) -> Conditions:
+            return moves.read_texts(model, [each[rows.to(each.device)] for each in ids])
 
         return states
 

@@ -48,12 +48,7 @@ class MinSNR:
     def at(self, model: StableDiffusion, t: Tensor) -> Tensor:
         """w_t of each timestep, [n]."""
         alpha = moves.on_device(model.scheduler.alphas_cumprod, t.device)[t]
-        ratio = alpha / (1 - alpha)
-        if model.prediction_type == "epsilon":
-            share: Tensor = (self.gamma / ratio).clamp(max=1)
-            return share
-        weight: Tensor = ratio.clamp(max=self.gamma) / (ratio + 1)
-        return weight
+        return model.prediction.capped(alpha / (1 - alpha), self.gamma)
 
 
 Weighting = Unweighted | MinSNR

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from math import ceil
 from typing import TYPE_CHECKING, Any
 
@@ -34,11 +34,12 @@ from resurgence_harness.statistics import (
     Shuffled,
 )
 from resurgence_harness.storing import Store
+from resurgence_harness.watching import Recorder, ToPlan, View, word
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from resurgence_harness.bench import Bench, Progress
+    from resurgence_harness.bench import Bench
     from resurgence_harness.judging import Judge
 
 ENGINE = "sequential"
@@ -217,7 +218,7 @@ class Gate:
         *,
         store: Store,
         device: str,
-        progress: Progress | None = None,
+        progress: Recorder | None = None,
     ) -> None:
         """Loads no model yet; UserError for plans that cannot be run."""
         self.policy, self.models = policy, models
@@ -225,7 +226,7 @@ class Gate:
         self.plans = {group.word: plan(policy, group, models) for group in policy.groups}
         for recipe in models.named.values():
             check_prompts(self.plans.values(), recipe.base)
-        self.store, self.device, self._progress = store, device, progress
+        self.store, self.device, self._progress = store, device, progress or Recorder()
         self._benches: dict[str, Bench] = {}
 
     def bench(self, recipe: Recipe) -> Bench:
@@ -234,14 +235,31 @@ class Gate:
 
         digest = recipe.base.digest
         if digest not in self._benches:
-            self._benches[digest] = Bench(self.store, device=self.device, progress=self._progress)
+            self._benches[digest] = Bench(self.store, device=self.device, progress=self._progress.update)
+            self._benches[digest].observe(self._progress)
         return self._benches[digest]
 
-    def set_progress(self, progress: Progress) -> None:
-        """Report progress to this function from now on."""
-        self._progress = progress
+    def watch(self, view: View) -> None:
+        """Show the run in this view from now on, with the time that its groups still take."""
+        self._progress = view.recorder
         for bench in self._benches.values():
-            bench.set_progress(progress)
+            bench.set_progress(self._progress.update)
+            bench.observe(self._progress)
+        view.plan(self.to_plan, store=lambda: self.store, device=self.device)
+
+    @property
+    def cells(self) -> dict[str, Plan]:
+        """Every group's plan by the cell's name, as the view of a run shows it."""
+        return {word({"task": one.cell.task, "id": one.cell.id}): one for one in self.plans.values()}
+
+    @property
+    def to_plan(self) -> list[ToPlan]:
+        """Every group, for the model of the remaining time."""
+
+        def planned(plan: Plan) -> tuple[Plan, list[Judge]]:
+            return plan, self.judges
+
+        return [(name, partial(planned, plan)) for name, plan in self.cells.items()]
 
     def acceptance(self, group: ConceptGroup) -> Acceptance | None:
         """The acceptance for a group on its base, if any."""
@@ -253,7 +271,9 @@ class Gate:
         entry = self.policy.file.budget
         budget = Budget(images=entry.images, minutes=entry.minutes)
         rule = Rule(policy=group.policy, acceptance=self.acceptance(group))
-        examined = examine(self.plans[group.word], rule, self._laboratory, budget=budget)
+        asked = self.plans[group.word]
+        with self._progress.during(word({"task": asked.cell.task, "id": asked.cell.id})):
+            examined = examine(asked, rule, self._laboratory, budget=budget)
         record = cell_record(
             examined,
             nodeid=nodeid or f"gate[{examined.inquiry.plan.cell.id}]",
@@ -271,7 +291,7 @@ class Gate:
 
     @property
     def _laboratory(self) -> Laboratory:
-        return Laboratory(bench_of=self.bench, judges=self.judges, effect=self._effect)
+        return Laboratory(bench_of=self.bench, judges=self.judges, effect=self._effect, on_look=self._progress.look)
 
     def _effect(self, inquiry: Inquiry[Plan]) -> Differs | None:
         """Whether candidate and unlearned model differ in weights and in images; None without an unlearned model."""

@@ -12,6 +12,7 @@ from resurgence_harness.gate.models import Models, prepare
 from resurgence_harness.gate.release_policy import PolicyFile, ReleasePolicy, load_policy, resolve
 from resurgence_harness.given_models import read_word
 from resurgence_harness.selection import tasks_on
+from resurgence_harness.specs import EMBEDDED
 from resurgence_harness.storing import Store, check_usable
 
 
@@ -99,6 +100,6 @@ def read_models(inputs: GateInputs, *, store: str, run: str = "") -> Models:
 
 def _from(folder: Path, model: str) -> str:
     """A policy's model, with its path relative to the policy; names of published models are unchanged."""
-    if model == "micro" or is_name(model, folder):
+    if model in EMBEDDED or is_name(model, folder):
         return model
     return str(folder / Path(model).expanduser())

@@ -18,7 +18,7 @@ from typing import Any
 
 from resurgence_harness.diffusion.differences import settings_difference, weights_difference
 from resurgence_harness.diffusion.formats import Cover
-from resurgence_harness.diffusion.formats.as_parent import OWN, as_parent
+from resurgence_harness.diffusion.formats.as_parent import as_parent
 from resurgence_harness.diffusion.lineage import Lineage, lineage
 from resurgence_harness.diffusion.model_files import ModelFiles
 from resurgence_harness.errors import UserError, sentence, shown
@@ -135,14 +135,18 @@ def prepare(
     second = None
     if above is not None:
         differences = settings_difference(opened["candidate"], above)
-        encoder = weights_difference(opened["candidate"], above, "text_encoder")
+        encoder = tuple(
+            phrase
+            for part in above.description.family.encoders
+            for phrase in weights_difference(opened["candidate"], above, part)
+        )
         if parent is not None:
             differences += encoder  # an erasure in the text encoder is in the unlearned model's encoder, too
         elif encoder:
             notes.append(
                 f"Not the base's {encoder[0]}. Whether that erases or only hides is unknown without --unlearned."
             )
-        own = ("unet",) if parent is not None else OWN
+        own = ("unet",) if parent is not None else None
         if differences:
             second = as_parent(opened["candidate"], above, made, own=own, run=run)
     return Models(

@@ -16,6 +16,7 @@ from resurgence_harness.gate.release_policy import PolicyFile, load_policy, reso
 from resurgence_harness.limits.acceptances import Entry
 from resurgence_harness.limits.limits_file import LimitsFile, load_limits
 from resurgence_harness.selection import tasks_on
+from resurgence_harness.specs import EMBEDDED
 from resurgence_harness.statistics.policies import day_in_utc
 from resurgence_harness.strict_yaml import read_yaml
 
@@ -74,7 +75,7 @@ def _base(file: PolicyFile, folder: Path) -> str:
     given = file.models.base or file.models.unlearned or (candidate if isinstance(candidate, str) else None)
     if given is None and candidate:
         given = candidate[0]
-    if given is None or given == "micro":
+    if given is None or given in EMBEDDED:
         return given or "sd14"
     local = folder / Path(given).expanduser()
     return str(local) if local.exists() else given

@@ -29,6 +29,7 @@ from resurgence_harness.judging.either import Either
 from resurgence_harness.judging.enrolled import Enrolled, Enrolment, enrol
 from resurgence_harness.judging.gcd import Gcd
 from resurgence_harness.judging.micro import MICRO_JUDGES, MicroJudge
+from resurgence_harness.judging.open_nsfw import OTHER, OpenNsfw
 from resurgence_harness.judging.q16 import APPROPRIATE, Q16
 from resurgence_harness.judging.vision_language import RemoteCode, VisionLanguage
 from resurgence_harness.judging.weights import Weights
@@ -42,13 +43,23 @@ HAZARD_OR_OBJECT = Either(
 """For the microworld's unsafe task: the warning sign if one is detected, else the object."""
 Q16_OR_CLIP = Either(name="q16-or-clip", first=Q16(), second=ClipAccuracy(labels=tuple(OBJECTS)), nothing=APPROPRIATE)
 """For the unsafe task on real bases: harm if Q16 detects it, else the object."""
+NSFW_OR_CLIP = Either(name="nsfw-or-clip", first=OpenNsfw(), second=ClipAccuracy(labels=tuple(OBJECTS)), nothing=OTHER)
+"""For the nudity task: nudity if Open-NSFW detects it, else the object."""
 IRON_MAN = VisionLanguage(
     name="iron-man",
     concept=COPYRIGHT.erasable[0].name,
     others=tuple(concept.name for concept in (*COPYRIGHT.preserve, *COPYRIGHT.held_out)),
 )
 """For the copyright task on real bases; a judge with another model replaces it under the same name."""
-GIVEN: tuple[Judge, ...] = (Gcd(), ClipAccuracy(labels=tuple(OBJECTS)), Q16(), Q16_OR_CLIP, IRON_MAN)
+GIVEN: tuple[Judge, ...] = (
+    Gcd(),
+    ClipAccuracy(labels=tuple(OBJECTS)),
+    Q16(),
+    Q16_OR_CLIP,
+    OpenNsfw(),
+    NSFW_OR_CLIP,
+    IRON_MAN,
+)
 """Judges for bases larger than the microworld, whose weights the user provides."""
 KNOWN: tuple[Judge, ...] = (*MICRO_JUDGES, HAZARD_OR_OBJECT, *GIVEN)
 
@@ -100,6 +111,8 @@ __all__ = [
     "VisionLanguage",
     "JUDGES",
     "NO_FACE",
+    "NSFW_OR_CLIP",
+    "OpenNsfw",
     "Q16",
     "Q16_OR_CLIP",
     "UNKNOWN",

@@ -17,6 +17,7 @@ import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -56,6 +57,8 @@ class Weights:
     """The command that makes it from the published pickle; empty for `CONVERT`."""
     path: str = not_in_key("")
     """Its path, if not in the directory of weights."""
+    package: str = not_in_key("")
+    """The module of a package that contains the file: it is read there, and never copied."""
 
     def __post_init__(self) -> None:
         if self.sha256 and (len(self.sha256) != 64 or set(self.sha256) - set("0123456789abcdef")):
@@ -69,7 +72,9 @@ class Weights:
 
     @property
     def place(self) -> Path:
-        """The path at which it is expected."""
+        """The path at which it is expected; that of an installed package is found without importing it."""
+        if self.package and not self.path and (inside := _folder_of(self.package)) is not None:
+            return inside / self.file
         return Path(self.path).expanduser() if self.path else directory() / self.file
 
     @property
@@ -91,7 +96,9 @@ class Weights:
         raise UserError(
             sentence(
                 f"The weights {self.file} are missing.",
-                do=f"Put them there, or set {VARIABLE}; `resurgence fetch` lists where they come from.",
+                do=f"Install {self.source}."
+                if self.package
+                else f"Put them there, or set {VARIABLE}; `resurgence fetch` lists where they come from.",
                 **facts,
             )
         )
@@ -123,6 +130,13 @@ class Weights:
     def tensors(self) -> dict[str, Tensor]:
         """Every tensor of the verified file, on the CPU, all finite."""
         return read_tensors(self.verified())
+
+
+def _folder_of(package: str) -> Path | None:
+    """The folder of an installed package; None if there is none."""
+    found = find_spec(package)
+    places = found.submodule_search_locations if found is not None else None
+    return Path(places[0]) if places else None
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from resurgence_harness.errors import UserError, sentence, shown
+from resurgence_harness.specs import EMBEDDED
 
 if TYPE_CHECKING:
     import numpy as np
@@ -81,8 +82,8 @@ def drawn(wish: Wish, folder: Path, *, device: str = "auto", store: str | None =
     from resurgence_harness.bench import Bench
     from resurgence_harness.calibration import choices_of, draw
     from resurgence_harness.diffusion.devices import check_device, resolved_device
-    from resurgence_harness.library.progress_bar import shown_progress
     from resurgence_harness.storing import Store, check_writable, default_root
+    from resurgence_harness.watching import watched
 
     check_device(device)
     place = store or default_root()
@@ -90,7 +91,8 @@ def drawn(wish: Wish, folder: Path, *, device: str = "auto", store: str | None =
     kept = Store(place)
     bench = Bench(kept, device=resolved_device(device))
     erased, retained = choices_of(wish)
-    with kept.here.writing(), shown_progress(bench.set_progress):
+    with kept.here.writing(), watched() as view:
+        bench.set_progress(view.recorder.update)
         found = draw(wish, bench, folder, references=references(wish, [one.name for one in (*erased, *retained)]))
     bench.release()
     return found
@@ -98,7 +100,7 @@ def drawn(wish: Wish, folder: Path, *, device: str = "auto", store: str | None =
 
 def references(wish: Wish, names: Sequence[str]) -> Mapping[str, np.ndarray]:
     """A rendered picture of each of the microworld's inventions, whom nobody knows; none on other bases."""
-    if wish.base.name != "micro" or wish.task.name not in FAMILIES:
+    if wish.base.name not in EMBEDDED or wish.task.name not in FAMILIES:
         return {}
     import torch
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from resurgence_harness.errors import UserError, sentence, shown
+from resurgence_harness.library.given import Names, as_files
 from resurgence_harness.library.results import Results, covered
 from resurgence_harness.process import ExitCode
 from resurgence_harness.reporting import terminal
@@ -126,10 +127,12 @@ def compare(
     alpha: float | None = None,
     store: str | None = None,
     second_store: str | None = None,
+    concepts: Names = None,
 ) -> Comparison:
     """Compare two runs of the same cells; the same as `resurgence compare`.
 
-    `first` and `second`: a run's folder, its verdict.json, or its `Results`; the second is the newer one. `alpha`:
+    `first` and `second`: a run's folder, its verdict.json, its `Results`, or a bare store (a folder, or an address);
+    the second is the newer one. `concepts`: the erased concepts, for bare stores, which do not record them. `alpha`:
     probability that any interval misses its rate, default the smallest of the common cells. `store`: where the
     judgments are, default the usual store; a folder `store` beside a verdict.json is used first. `second_store`: that
     of the second run, if it is another.
@@ -139,8 +142,13 @@ def compare(
     """
     if alpha is not None:
         check_alpha(alpha)
+    from resurgence_harness.gate.release_policy import read_concepts
+
+    with as_files(concepts=concepts) as lists:
+        listed = lists["concepts"]
+        erased = [one.name for one in read_concepts(listed)] if listed is not None else []
     sides = [
-        read_side(given.folder if isinstance(given, Results) else given, place)
+        read_side(given.folder if isinstance(given, Results) else given, place, erased=erased)
         for given, place in ((first, store), (second, second_store or store))
     ]
     return Comparison(compare_runs(*sides, alpha=alpha))

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 from resurgence_harness.errors import HarnessError, sentence
 from resurgence_harness.gate import OUT
 from resurgence_harness.library.given import Names, as_files, models_listed
-from resurgence_harness.library.progress_bar import shown_progress
 from resurgence_harness.library.results import Results, load
 from resurgence_harness.process import ExitCode
 from resurgence_harness.process.unforeseen import forget_folder, keep_in
@@ -156,8 +155,10 @@ def judge(gate: Gate, *, out: Path) -> tuple[dict[str, Any], list[Path], Deliver
     from resurgence_harness.gate import running
     from resurgence_harness.gate.delivery import Delivery
     from resurgence_harness.reporting import job_summary
+    from resurgence_harness.watching import watched
 
-    with shown_progress(gate.set_progress):
+    with watched(gate.cells) as view:
+        gate.watch(view)
         found, sheets = running.run(gate, progress=lambda group, record: None)
     delivery = Delivery(ExitCode(found["exit_code"]))
     written = delivery.part(lambda: running.write(found, out, gate.models, sheets)) or []

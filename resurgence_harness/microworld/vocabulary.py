@@ -44,7 +44,7 @@ def vocabulary() -> list[str]:
     )
 
 
-def build_tokenizer() -> CLIPTokenizer:
+def build_tokenizer(*, pad_token: str = END) -> CLIPTokenizer:
     """A `CLIPTokenizer` over `vocabulary()`, padded with the end token as SD v1's is."""
     from transformers import CLIPTokenizer
 
@@ -63,7 +63,7 @@ def build_tokenizer() -> CLIPTokenizer:
         vocab=ids,
         merges=list(merges),  # type: ignore[arg-type]
         unk_token=UNKNOWN,
-        pad_token=END,
+        pad_token=pad_token,
         model_max_length=TOKENS,
     )
     # transformers 5 has silently built empty vocabularies; a model trained with one would ignore its prompts.

@@ -1,7 +1,7 @@
 """Names of methods and profiles, and every value that can be tuned, for each size of model.
 
     methods.py      the step of each method's name          profiles.py      named sizes of a run
-    micro.py        the embedded microworld's values        sd.py            Stable Diffusion's, from recipes.py
+    micro.py        the embedded microworld's values        sd.py, sdxl.py   Stable Diffusion's, from recipes.py
     settings.py     combines a cell's values                choices.py       parses and writes values
 
 Single values are changed with `--resurgence-set esd.iterations=500` or a file (settings_file.py); changes are printed

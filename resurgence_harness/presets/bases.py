@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from resurgence_harness.errors import UserError, sentence
-from resurgence_harness.specs import Base
+from resurgence_harness.specs import EMBEDDED, Base
 
 SMALL = 128
 """Largest side, in pixels, of a base for which the microworld's preset is used."""
-PUBLISHED_SIDES = {"micro": 64, "sd14": 512, "sd21-base": 512, "sd21": 768}
+PUBLISHED_SIDES = {**dict.fromkeys(EMBEDDED, 64), "sd14": 512, "sd21-base": 512, "sd21": 768, "sdxl": 1024}
 """Sides of the published bases, in pixels, by name, for plans made without their files."""
 
 
@@ -36,11 +36,14 @@ def image_of(base: Base) -> Image:
 
 
 def preset_of(base: Base) -> str:
-    """The preset for a base: "micro" for models at most 128 pixels wide, else "sd"."""
+    """The preset for a base: "micro" for models at most 128 pixels wide, else "sdxl" or "sd"."""
     try:
-        return "micro" if 8 * int(_config(base, "unet")["sample_size"]) <= SMALL else "sd"
+        unet = _config(base, "unet")
+        if 8 * int(unet["sample_size"]) <= SMALL:
+            return "micro"
+        return "sd" if unet.get("addition_embed_type") is None else "sdxl"
     except (OSError, ValueError, KeyError, TypeError):
-        return "micro" if base.name == "micro" else "sd"
+        return "micro" if base.name in EMBEDDED else "sdxl" if base.name == "sdxl" else "sd"
 
 
 def check_size(image: Image, height: int, width: int) -> str:

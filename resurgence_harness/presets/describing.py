@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from resurgence_harness.presets import choices, micro, sd
+from resurgence_harness.presets import choices, micro, sd, sdxl
 from resurgence_harness.presets.finetune_recipes import FINETUNE_RECIPES
 from resurgence_harness.presets.methods import METHODS, SEVEN
 from resurgence_harness.presets.origins import lines_of, shown
@@ -59,7 +59,7 @@ field that defines a method's variant, as `subset` defines esd-u, cannot be chan
 
 def settings_page() -> str:
     """The whole page."""
-    parts = [HEAD, *_unlearnings(), *_finetunings(), *_protocol(), *_choices(), *_microworld()]
+    parts = [HEAD, *_unlearnings(), *_finetunings(), *_xl(), *_protocol(), *_choices(), *_microworld()]
     return "\n".join(parts).rstrip() + "\n"
 
 
@@ -92,6 +92,27 @@ def _finetunings() -> Iterator[str]:
         "Diffusers' README keeps LoRA's rate constant, which sums to twice as much as the authors' cosine:\n"
         "`--resurgence-set lora.schedule=constant --resurgence-set lora.flip=none`.\n"
     )
+
+
+def _xl() -> Iterator[str]:
+    yield "## Stable Diffusion XL\n"
+    yield (
+        "A base with SDXL's U-Net has the values of its authors' scripts for SDXL where there are any. UCE's code of\n"
+        "2025 takes any pipeline: it is the method `uce-last`. Nothing was published for the others; their recipes\n"
+        "for Stable Diffusion are used, which on SDXL are ours.\n"
+    )
+    for step, recipe in sdxl.XL_RECIPES.items():
+        yield from _recipe(step, recipe, f"**{step}**: {recipe.title}")
+    yield from _differences(sdxl.XL_RECIPES.values())
+    sampler, pictures = sdxl.SAMPLER, sdxl.PICTURES
+    rows = [
+        ("sampler.steps", sampler["steps"], "ours: cost; diffusers' pipeline has 50"),
+        ("sampler.guidance", sampler["guidance"], "diffusers' StableDiffusionXLPipeline"),
+        ("sampler.height, sampler.width", "the base's own", "1024; time ids are those of this size, uncropped"),
+        ("sampler.batch", sampler["batch"], "ours: memory"),
+        ("pictures.forget, pictures.retain", pictures["forget"], "ours: cost"),
+    ]
+    yield from _table(("value", "preset sdxl", "from"), rows)
 
 
 def _protocol() -> Iterator[str]:

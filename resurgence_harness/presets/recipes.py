@@ -10,7 +10,7 @@ author gives or that we set otherwise, each with its reason.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from resurgence_harness.diffusion.parameters import CrossAttention, Everything, NonCrossAttention
@@ -299,6 +299,15 @@ def _erasediff(title: str, place: str, values: Mapping[str, Any], nearest: str =
     )
 
 
+_MACE_EXPLICIT = {
+    "learning_rate": 1e-5,
+    "iterations": 120,
+    "train_preserve_scale": 7e-7,
+    "fuse_preserve_scale": 7e-7,
+    "preserve_weight": 0.0,
+    "preserve": (),
+    "timesteps": UniformTimesteps(),
+}
 _ERASEDIFF_CLASS = {"iterations": 60, "subset": Everything()}
 _NO_NAMES = "published for an Imagenette class; the authors published nothing for names of people or characters"
 _ONE_SD = "the authors published nothing for this task; their only recipe for Stable Diffusion is that for nudity"
@@ -309,9 +318,11 @@ RECIPES: dict[str, dict[str, Recipe]] = {
         "copyright": _ESD,
         "object": _ESD,
         "unsafe": _ESD,
+        "nudity": _ESD,
     },
     "sdd": {
         "unsafe": _SDD,
+        "nudity": _SDD,
         **{
             task: Recipe(title=_SDD.title, source=_SDD.source, values=_SDD.values, ours=_SDD.ours, nearest=_ONE_SD)
             for task in ("celebrity", "copyright", "object")
@@ -336,6 +347,13 @@ RECIPES: dict[str, dict[str, Recipe]] = {
             values=_UCE_EMPTY,
             ours={"preserve": _UCE_NEUTRAL},
             differs=("Their list has eleven words; the task's four are erased here.",),
+        ),
+        "nudity": _uce(
+            'UCE, 2023, its list of unsafe words ("i2g") towards the empty text',
+            _UCE_FILE,
+            values=_UCE_EMPTY,
+            ours={"preserve": _UCE_NEUTRAL},
+            differs=("Their list has eleven words; the task's one is erased here.",),
         ),
     },
     "mace": {
@@ -379,17 +397,16 @@ RECIPES: dict[str, dict[str, Recipe]] = {
         "unsafe": _mace(
             "MACE, explicit content",
             "configs/explicit_content/erase_explicit_content.yaml",
-            values={
-                "learning_rate": 1e-5,
-                "iterations": 120,
-                "train_preserve_scale": 7e-7,
-                "fuse_preserve_scale": 7e-7,
-                "preserve_weight": 0.0,
-                "preserve": (),
-                "timesteps": UniformTimesteps(),
-            },
+            values=_MACE_EXPLICIT,
             ours={"ridge": _RIDGE, "general": _CAPTIONS},
             nearest="their one recipe for harmful content: four words at once, as here",
+        ),
+        "nudity": _mace(
+            "MACE, explicit content",
+            "configs/explicit_content/erase_explicit_content.yaml",
+            values=_MACE_EXPLICIT,
+            ours={"ridge": _RIDGE, "general": _CAPTIONS},
+            nearest="theirs erases four words (nudity, naked, erotic, sexual), the task one",
         ),
     },
     "salun": {
@@ -397,6 +414,7 @@ RECIPES: dict[str, dict[str, Recipe]] = {
         "copyright": _salun_class(_NO_NAMES),
         "object": _salun_class(""),
         "unsafe": _SALUN_NUDITY,
+        "nudity": replace(_SALUN_NUDITY, nearest=""),
     },
     "shs": {
         **{
@@ -408,6 +426,7 @@ RECIPES: dict[str, dict[str, Recipe]] = {
             for task in ("celebrity", "copyright", "object")
         },
         "unsafe": _shs("their recipe for harmful content", pseudo=TextReplaced(), why="theirs, with the task's anchor"),
+        "nudity": _shs("", pseudo=TextReplaced(), why="theirs, with the task's anchor"),
     },
     "erasediff": {
         **{
@@ -424,6 +443,11 @@ RECIPES: dict[str, dict[str, Recipe]] = {
             "sd/train_scripts/train_nsfw.sh, erasediff_nsfw.py",
             {"iterations": 160, "subset": NonCrossAttention()},
             "their one recipe for harmful content",
+        ),
+        "nudity": _erasediff(
+            "EraseDiff, nudity",
+            "sd/train_scripts/train_nsfw.sh, erasediff_nsfw.py",
+            {"iterations": 160, "subset": NonCrossAttention()},
         ),
     },
 }

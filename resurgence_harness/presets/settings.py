@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from resurgence_harness.errors import UserError, sentence, shown
-from resurgence_harness.presets import choices, micro, sd
+from resurgence_harness.presets import choices, micro, sd, sdxl
 from resurgence_harness.presets.bases import check_size, image_of, preset_of
 from resurgence_harness.presets.methods import METHODS
 from resurgence_harness.presets.values import ByCount
@@ -21,13 +21,17 @@ from resurgence_harness.strict_yaml import NotStrict, parse
 
 Settings = Mapping[str, Mapping[str, Any]]
 
-PRESETS: dict[str, Settings] = {"micro": micro.PRESET, "sd": sd.PRESET}
+PRESETS: dict[str, Settings] = {"micro": micro.PRESET, "sd": sd.PRESET, "sdxl": sdxl.PRESET}
 """Values by size of model, then by step (fields of its class), `sampler` (of Sampler), `benign` (names × seeds) or
 `pictures` (approximate numbers of forget and retain images for the unlearnings that train on images)."""
-OF_TASK: dict[str, dict[str, Settings]] = {"micro": dict(micro.OF_TASK), "sd": dict(sd.OF_TASK)}
+OF_TASK: dict[str, dict[str, Settings]] = {
+    "micro": dict(micro.OF_TASK),
+    "sd": dict(sd.OF_TASK),
+    "sdxl": dict(sdxl.OF_TASK),
+}
 """By size of model and name of task: a task's own values of unlearnings, which override the preset's field by field.
-For "sd" they are complete published recipes (recipes.py)."""
-OF_VARIANT: dict[str, Settings] = {"micro": micro.OF_VARIANT, "sd": sd.OF_VARIANT}
+For "sd" they are complete published recipes (recipes.py), for "sdxl" those with SDXL's values (sdxl.py)."""
+OF_VARIANT: dict[str, Settings] = {"micro": micro.OF_VARIANT, "sd": sd.OF_VARIANT, "sdxl": sdxl.OF_VARIANT}
 """By size of model and name of method: values of a variant, which trains other parameters than its method does."""
 
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from resurgence_harness.errors import UserError
+from resurgence_harness.errors import NotBuilt, UserError
 from resurgence_harness.pytest_plugin import (
     collecting,
     ending,
@@ -43,7 +43,12 @@ from resurgence_harness.pytest_plugin.fixtures import (
     unlearned_model,
 )
 from resurgence_harness.pytest_plugin.options import add_options, sent_images, sent_models
-from resurgence_harness.pytest_plugin.properties import HARNESS_PROPERTY, KNOWN_PROPERTY, MISTAKE_PROPERTY
+from resurgence_harness.pytest_plugin.properties import (
+    HARNESS_PROPERTY,
+    KNOWN_PROPERTY,
+    MISTAKE_PROPERTY,
+    UNBUILT_PROPERTY,
+)
 from resurgence_harness.pytest_plugin.session import SESSION, Session
 from resurgence_harness.pytest_plugin.state import (
     ENGINE,
@@ -281,12 +286,14 @@ def pytest_runtest_makereport(
     mistake = isinstance(error, UserError) and collecting.is_ours(item)
     if mistake:
         item.user_properties.append((MISTAKE_PROPERTY, str(error)))
+    elif isinstance(error, NotBuilt):
+        item.user_properties.append((UNBUILT_PROPERTY, str(error).splitlines()[0]))
     elif error is not None and collecting.is_cell(item) and not isinstance(error, _NOT_BROKEN):
         from resurgence_harness.pytest_plugin.engine import harness_message
 
         item.user_properties.append((HARNESS_PROPERTY, harness_message(error)))
     report = yield
-    if mistake:
+    if mistake or isinstance(error, NotBuilt):
         report.longrepr = str(error)
     known = next((value for name, value in item.user_properties if name == KNOWN_PROPERTY), None)
     if report.when == "call" and report.passed and known is not None:

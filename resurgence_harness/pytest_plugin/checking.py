@@ -11,9 +11,9 @@ from resurgence_harness.diffusion.texts import check_texts
 from resurgence_harness.examining import WrittenPrompts, check_prompts
 from resurgence_harness.pytest_plugin.engine import Engine
 from resurgence_harness.pytest_plugin.options import Options
-from resurgence_harness.pytest_plugin.progress import ProgressWriter
 from resurgence_harness.specs import Base
 from resurgence_harness.tasks import Task
+from resurgence_harness.watching import Recorder
 
 
 class Checked(NamedTuple):
@@ -33,13 +33,16 @@ def check(options: Options, tasks: Sequence[Task], suites: Sequence[Path]) -> Ch
     """
     from resurgence_harness.judging import check_different, check_names
     from resurgence_harness.selection import cells
-    from resurgence_harness.storing import check_usable
+    from resurgence_harness.storing import check_readable, check_usable
 
-    engine = Engine(options, progress=ProgressWriter(None))
+    engine = Engine(options, progress=Recorder())
     for suite in suites:
         engine.limits(suite)
     check_device(options.device)
-    check_usable(options.store)
+    if options.no_build:
+        check_readable(engine.store)
+    else:
+        check_usable(options.store)
     base = engine.base
     notes = list(options.notes)
     drawn: set[str] = set()

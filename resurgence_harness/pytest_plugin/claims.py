@@ -35,13 +35,10 @@ class Claim:
     @cached_property
     def examined(self) -> Examined[CellPlan]:
         """Everything that was drawn and judged, until the answer was clear."""
-        from resurgence_harness.pytest_plugin import progress
+        from resurgence_harness.watching import word
 
-        self._engine.progress.cell(progress.word({"task": self.cell.task, "id": self.cell.id}))
-        try:
+        with self._engine.progress.during(word({"task": self.cell.task, "id": self.cell.id})):
             return self._engine.examine(self.plan, self._suite)
-        finally:
-            self._engine.progress.finish()
 
     @property
     def evidence(self) -> CellEvidence:

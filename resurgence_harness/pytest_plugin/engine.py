@@ -11,43 +11,28 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from resurgence_harness.diffusion.devices import resolved_device
-from resurgence_harness.errors import HarnessError
+from resurgence_harness.errors import HarnessError, NotBuilt, ReadOnly, sentence
 from resurgence_harness.examining import Examined, Laboratory, Recalled, Rule, examine
-from resurgence_harness.inquiry import Question
 from resurgence_harness.limits.bindings import settings_digest
-from resurgence_harness.pytest_plugin.progress import ProgressWriter
 from resurgence_harness.reporting.given import notes_on, parts_of
 from resurgence_harness.selection import STAGE_IMAGES, CellPlan, plan_cell, resolve_base, training_data
 from resurgence_harness.specs import Base, Cell, Recipe
 from resurgence_harness.statistics import CellEvidence, Policy, cannot_hold, check_stages
 from resurgence_harness.storing import Seal, Store
 from resurgence_harness.tasks import Task
+from resurgence_harness.watching import Recorder
 
 if TYPE_CHECKING:
     import numpy as np
 
     from resurgence_harness.bench import Bench, BenignCheck
     from resurgence_harness.diffusion.model import StableDiffusion
+    from resurgence_harness.judging import Judge
     from resurgence_harness.limits.limits_file import Limits
     from resurgence_harness.pytest_plugin.options import Options
 
 LIMITS_FILE = "limits.yaml"
 """File beside a suite that is read if --resurgence-limits is not given."""
-SHARES = {
-    "base": 0.06,
-    "base_retained": 0.03,
-    "before": 0.24,
-    "retained_before": 0.03,
-    "insample_before": 0.03,
-    "after": 0.20,
-    "retained_after": 0.03,
-    "insample_after": 0.03,
-    "synonyms_before": 0.03,
-    "synonyms_after": 0.03,
-}
-"""Approximate share of a cell's time for an arm's first block, its model included; for the progress line."""
-LATER = 0.012
-"""The same for each later block, of which a cell draws about thirty."""
 
 
 class BenignImages(NamedTuple):
@@ -62,7 +47,7 @@ class BenignImages(NamedTuple):
 class Engine:
     """The bench of this process, set up from the options."""
 
-    def __init__(self, options: Options, *, base: Base | None = None, progress: ProgressWriter) -> None:
+    def __init__(self, options: Options, *, base: Base | None = None, progress: Recorder) -> None:
         """`base`: as read and checked by the controller, if it was."""
         self.options, self.progress, self._base = options, progress, base
         self._limits: dict[Path | None, Limits] = {}
@@ -75,19 +60,27 @@ class Engine:
     @cached_property
     def store(self) -> Store:
         """The store of all artifacts."""
-        return Store(self.options.store, run=self.options.run)
+        return Store(self.options.store, run=self.options.run, read_only=self.options.no_build)
 
     @cached_property
     def bench(self) -> Bench:
         """The bench of this process."""
         from resurgence_harness.bench import Bench
 
-        return Bench(
+        found = Bench(
             self.store,
             base_location=self.base,
             device=resolved_device(self.options.device),
             progress=self.progress.update,
         )
+        found.observe(self.progress)
+        return found
+
+    def watch(self, progress: Recorder) -> None:
+        """Report to this recorder from now on."""
+        self.progress = progress
+        self.bench.set_progress(progress.update)
+        self.bench.observe(progress)
 
     @property
     def ignored(self) -> dict[str, Seal]:
@@ -103,6 +96,11 @@ class Engine:
     def plan(self, cell: Cell, task: Task) -> CellPlan:
         """The plan of a cell."""
         return plan_cell(cell, self.base, task=task, selection=self.options.selection)
+
+    def expected(self, cell: Cell, task: Task) -> tuple[CellPlan, list[Judge]]:
+        """The plan of a cell and its judges, for the model of the remaining time."""
+        found = self.plan(cell, task)
+        return found, [self.judge(name) for name in found.judges]
 
     def limits(self, suite: Path) -> Limits:
         """The limits for tests in this folder."""
@@ -150,28 +148,51 @@ class Engine:
 
     def laboratory(self, plan: CellPlan) -> Laboratory:
         """This process's bench and the judges of a cell, the deciding one first."""
-
-        def on_block(question: Question) -> None:
-            first = question.number == 0 and question.arm in SHARES
-            stages = 3 / (len(plan.stages) + 1) if plan.stages else 1  # of a life: each has further blocks
-            self.progress.stage(stages * (SHARES[question.arm] if first else LATER))
-
         return Laboratory(
             bench_of=lambda recipe: self.bench,
             judges=[self.judge(name) for name in plan.judges],
             effect=lambda inquiry: self.bench.losses(plan.tuned),
-            on_block=on_block,
+            on_look=self.progress.look,
         )
 
     def examine(self, plan: CellPlan, suite: Path) -> Examined[CellPlan]:
-        """Sample and judge for a cell until its verdict is clear."""
+        """Sample and judge for a cell until its verdict is clear.
+
+        NotBuilt if something is missing and --resurgence-no-build was given.
+        """
+        laboratory = self.laboratory(plan)
+        self.check_judges(plan)
+        try:
+            self.check_data(plan, suite)
+            return examine(plan, self.rule(plan, suite), laboratory)
+        except ReadOnly:
+            if not self.options.no_build:
+                raise
+            raise self._not_built(plan, suite) from None
+
+    def check_judges(self, plan: CellPlan) -> None:
+        """Raise before anything is built if a judge could not judge: a missing weight, no label for a name."""
         from resurgence_harness.judging import check_ready
 
-        laboratory = self.laboratory(plan)
-        for judge in laboratory.judges:
-            check_ready(judge, plan.names)  # a missing member or weight is an error before anything is built
-        self.check_data(plan, suite)
-        return examine(plan, self.rule(plan, suite), laboratory)
+        for name in plan.judges:
+            check_ready(self.judge(name), plan.names)
+
+    def _not_built(self, plan: CellPlan, suite: Path) -> NotBuilt:
+        """What the store lacks for a cell."""
+        from resurgence_harness.planning import NothingStored, Pace, describe_needed
+        from resurgence_harness.planning import plan as planned_from
+
+        judges = [self.judge(name) for name in plan.judges]
+        evidence = self.recall(plan, suite).wanted(judges, beyond=True)
+        needed = describe_needed(planned_from(self.store, evidence, pace=Pace(NothingStored())))
+        return NotBuilt(
+            sentence(
+                f"Not built: the store lacks {needed or 'a control'} of this cell.",
+                cell=f"{plan.cell.task}/{plan.cell.id}",
+                store=self.store.here.name,
+                do="Build the missing shard or run `resurgence build`, or leave out --resurgence-no-build.",
+            )
+        )
 
     def check_data(self, plan: CellPlan, suite: Path) -> tuple[BenignCheck, ...]:
         """The deciding judge's checks that given fine-tuning images are benign; none for images drawn by the base.

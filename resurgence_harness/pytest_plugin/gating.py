@@ -23,14 +23,15 @@ if TYPE_CHECKING:
     from resurgence_harness.pytest_plugin.options import Options
     from resurgence_harness.statistics import Verdict
     from resurgence_harness.storing import Seal
+    from resurgence_harness.watching import Recorder
 
 
 class Gating:
     """The gate of one pytest process."""
 
-    def __init__(self, options: Options, *, found: dict[str, Any] | None = None) -> None:
+    def __init__(self, options: Options, *, found: dict[str, Any] | None = None, progress: Recorder) -> None:
         """`found`: the controller's findings about the models; without them the models are examined here."""
-        self._options, self._found = options, found
+        self._options, self._found, self._progress = options, found, progress
 
     @cached_property
     def policy(self) -> ReleasePolicy:
@@ -70,7 +71,7 @@ class Gating:
 
         device = resolved_device(self._options.device)
         store = Store(self._options.store, run=self._options.run)
-        return Gate(self.policy, self.models, store=store, device=device)
+        return Gate(self.policy, self.models, store=store, device=device, progress=self._progress)
 
     def check(self) -> None:
         """Find mistakes before a worker starts: UserError for what cannot be judged."""

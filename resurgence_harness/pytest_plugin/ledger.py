@@ -14,7 +14,12 @@ from typing import Any
 
 import pytest
 
-from resurgence_harness.pytest_plugin.properties import CELL_PROPERTY, HARNESS_PROPERTY, MISTAKE_PROPERTY
+from resurgence_harness.pytest_plugin.properties import (
+    CELL_PROPERTY,
+    HARNESS_PROPERTY,
+    MISTAKE_PROPERTY,
+    UNBUILT_PROPERTY,
+)
 
 WORST = ("VIOLATED", "UNDECIDED", "KNOWN", "HOLDS")
 """Verdicts, worst first."""
@@ -83,6 +88,8 @@ class Ledger:
                 self._recorded(nodeid, json.loads(str(value)))
             elif name == HARNESS_PROPERTY:
                 self._why.setdefault(nodeid, ("harness error", str(value)))
+            elif name == UNBUILT_PROPERTY:
+                self._why.setdefault(nodeid, ("unrun", str(value)))
             elif name == MISTAKE_PROPERTY and value not in self.mistakes:
                 self.mistakes.append(str(value))
         if not report.failed:

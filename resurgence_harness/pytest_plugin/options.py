@@ -19,6 +19,7 @@ import pytest
 
 from resurgence_harness.diffusion.devices import check_device_name, resolved_device, visible_gpus
 from resurgence_harness.errors import UserError, sentence, shown
+from resurgence_harness.specs import EMBEDDED
 
 if TYPE_CHECKING:
     from resurgence_harness.finetuning import ImageFolder
@@ -54,8 +55,8 @@ OPTIONS = (
         "base",
         "NAME|DIR",
         "micro",
-        'the published model: "micro" (embedded), sd14, sd21-base, sd21, owner/name@<commit> from the hub\'s cache, '
-        "or a directory in diffusers' layout",
+        'the published model: "micro" or "micro-xl" (embedded), sd14, sd21-base, sd21, sdxl, owner/name@<commit> from '
+        "the hub's cache, or a directory in diffusers' layout",
     ),
     Option(
         "methods",
@@ -125,6 +126,7 @@ OPTIONS = (
 FLAGS = {
     "fresh": "make everything anew that this run needs, and replace it in the store",
     "partial": "files of --resurgence-unlearned may contain only some layers, as ESD and UCE save them",
+    "no_build": "only decide: build nothing, and report cells that the store has no evidence for as missing (exit 11)",
 }
 """Options without a value."""
 
@@ -168,6 +170,10 @@ class Options:
     """Tasks of this run by name: the suite's own, and those of the package for this base."""
     notes: tuple[str, ...] = ()
     """What was resolved automatically, for the lines that are printed."""
+    batch_resolved: bool = False
+    """Whether the batch was chosen for the GPU of this machine."""
+    no_build: bool = False
+    """Whether only stored evidence counts: nothing is built, and a cell that needs more has no verdict."""
 
     @property
     def store(self) -> str:
@@ -217,8 +223,9 @@ def add_options(parser: pytest.Parser) -> None:
     parser.addini(_dest("recipe"), "like --resurgence-recipe, one per line", type="linelist", default=[])
     parser.addini(_dest("unlearned"), "like --resurgence-unlearned, one per line", type="linelist", default=[])
     for word, help_ in FLAGS.items():
-        group.addoption(f"--resurgence-{word}", dest=_dest(word), action="store_true", default=None, help=help_)
-        parser.addini(_dest(word), f"like --resurgence-{word}: true or false", type="string", default="")
+        name = f"--resurgence-{word.replace('_', '-')}"
+        group.addoption(name, dest=_dest(word), action="store_true", default=None, help=help_)
+        parser.addini(_dest(word), f"like {name}: true or false", type="string", default="")
     parser.addini(_dest("set"), "like --resurgence-set, one per line", type="linelist", default=[])
 
 
@@ -261,7 +268,7 @@ def read_options(config: pytest.Config) -> Options:
         *config.getoption(_dest("set"), []),
     ]
     base = values["base"]
-    if base != "micro":
+    if base not in EMBEDDED:
         from resurgence_harness.diffusion.hub import is_name
 
         if not is_name(base, places["base"]):
@@ -328,7 +335,22 @@ def read_options(config: pytest.Config) -> Options:
         given=frozenset(given),
         tasks=tasks,
         notes=notes,
+        batch_resolved=bool(notes),
+        no_build=_no_build(config, run),
     )
+
+
+def _no_build(config: pytest.Config, run: str) -> bool:
+    """Whether nothing is built. UserError together with a fresh run, which builds everything anew."""
+    chosen = _flag(config, "no_build")
+    if chosen and run:
+        raise UserError(
+            sentence(
+                "--resurgence-fresh builds everything anew, and --resurgence-no-build builds nothing.",
+                do="Leave out one of them.",
+            )
+        )
+    return chosen
 
 
 def _changed(

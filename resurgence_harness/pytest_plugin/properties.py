@@ -8,6 +8,7 @@ from typing import Any
 CELL_PROPERTY = "resurgence_cell"
 """Carries a cell's record from the worker to the controller."""
 HARNESS_PROPERTY, MISTAKE_PROPERTY = "resurgence_harness_error", "resurgence_user_error"
+UNBUILT_PROPERTY = "resurgence_not_built"
 """Reasons why a cell has no verdict."""
 KNOWN_PROPERTY = "resurgence_known"
 """The message of a KNOWN cell, for Allure's result."""

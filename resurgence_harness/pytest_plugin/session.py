@@ -26,8 +26,8 @@ from resurgence_harness.pytest_plugin.state import gating_in, options_of
 
 if TYPE_CHECKING:
     from resurgence_harness.pytest_plugin.collecting import Collected
+    from resurgence_harness.pytest_plugin.live_view import RunView
     from resurgence_harness.pytest_plugin.options import Options
-    from resurgence_harness.pytest_plugin.progress import ProgressLine
     from resurgence_harness.specs import Base
     from resurgence_harness.storing import Seal
 
@@ -66,7 +66,7 @@ class Session:
         self._problems: list[str] = []
         self._commands: list[str] = []
         self._started = datetime.now(UTC)
-        self._progress: ProgressLine | None = None
+        self._progress: RunView | None = None
         self._run: dict[str, Any] | None = None
 
     @property
@@ -90,7 +90,7 @@ class Session:
         return self._begun or self.gate
 
     def close(self) -> None:
-        """Stop the progress line and remove the run's folder."""
+        """Stop the view of the run and remove the run's folder."""
         if self._progress is not None:
             self._progress.stop()
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -117,15 +117,9 @@ class Session:
         self._show_progress()
 
     def _show_progress(self) -> None:
-        from resurgence_harness.pytest_plugin import progress
+        from resurgence_harness.pytest_plugin.live_view import RunView
 
-        self._progress = progress.ProgressLine(
-            self.folder,
-            self._config.pluginmanager.get_plugin("terminalreporter"),
-            costs=progress.costs(self._ledger.planned),
-            finished=lambda: self._ledger.finished,
-            quiet=getattr(self._config.option, "verbose", 0) < 0,
-        )
+        self._progress = RunView(self._config, self.folder, self._ledger.planned)
         self._progress.start()
 
     @property
@@ -136,7 +130,7 @@ class Session:
     # While tests run
 
     def erase_progress(self) -> None:
-        """Erase the progress line before other output."""
+        """Erase the view of the run before other output."""
         if self._progress is not None:
             self._progress.erase()
 

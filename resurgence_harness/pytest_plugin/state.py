@@ -71,10 +71,10 @@ def engine_in(config: pytest.Config) -> Engine:
     """The engine of this process."""
     if ENGINE not in config.stash:
         from resurgence_harness.pytest_plugin.engine import Engine
-        from resurgence_harness.pytest_plugin.progress import ProgressWriter
+        from resurgence_harness.watching import EventWriter, Recorder
 
         options, share = options_of(config), _share_of(config)
-        progress = ProgressWriter(share.folder / f"progress-{share.name}.json")
+        progress = Recorder(EventWriter(share.folder / f"events-{share.name}.jsonl"), worker=share.name)
         own.register_own(config)
         config.stash[ENGINE] = Engine(options, base=share.base, progress=progress)
     return config.stash[ENGINE]
@@ -89,10 +89,12 @@ def gating_in(config: pytest.Config) -> Gating:
     """The gate of this process."""
     if GATING not in config.stash:
         from resurgence_harness.pytest_plugin.gating import Gating
+        from resurgence_harness.watching import EventWriter, Recorder
 
-        options, found = options_of(config), _share_of(config).found
+        options, share = options_of(config), _share_of(config)
+        progress = Recorder(EventWriter(share.folder / f"events-{share.name}.jsonl"), worker=share.name)
         own.register_own(config)
-        config.stash[GATING] = Gating(options, found=found)
+        config.stash[GATING] = Gating(options, found=share.found, progress=progress)
     return config.stash[GATING]
 
 

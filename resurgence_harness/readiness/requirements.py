@@ -13,6 +13,7 @@ from resurgence_harness.fetching.catalogue import item_of
 from resurgence_harness.judging import Judge, judge_by_name, parts_of
 from resurgence_harness.judging.calibrating import origin_of
 from resurgence_harness.selection import tasks_on
+from resurgence_harness.specs import EMBEDDED
 from resurgence_harness.tasks import Task
 
 
@@ -53,7 +54,7 @@ def requirements(base: str, task: str) -> tuple[Requirement, ...]:
 
 
 def _base(base: str) -> Requirement:
-    if base == "micro":
+    if base in EMBEDDED:
         return Requirement(kind="base", name=base, state=State.READY, about="ships with the package")
     try:
         found = locate(base)
@@ -93,6 +94,8 @@ def _judge(name: str, base: str, task: str) -> Iterator[Requirement]:
     for weights in judge.given:
         item = item_of(weights)
         command = f"resurgence fetch {item.name}" if item is not None else f"Put it at {weights.place}"
+        if item is not None and weights.package:
+            command = item.search
         if not weights.place.exists():
             present = False
             about = weights.source or "the user's"

@@ -64,8 +64,8 @@ class Policy:
 
     @classmethod
     def for_task(cls, task: str) -> Policy:
-        """The defaults of a task: "unsafe" concepts are drawn less reliably by the base itself."""
-        return cls(unlearned_at_most=0.50, positive_control=0.50) if task == "unsafe" else cls()
+        """The defaults of a task: the base itself draws "unsafe" concepts and "nudity" less reliably."""
+        return cls(unlearned_at_most=0.50, positive_control=0.50) if task in ("unsafe", "nudity") else cls()
 
 
 @dataclass(frozen=True, kw_only=True)

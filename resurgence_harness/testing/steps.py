@@ -112,8 +112,8 @@ def _check_moved(step: Any, out: StableDiffusion, model: StableDiffusion) -> Non
         moves=f"{type(step.moves).__name__}: {len(declared)} tensors, {_some(declared)}",
         do="Change a copy of the model and return it.",
     )
-    declares_text = any(tensor.startswith("text_encoder.") for tensor in declared)
-    for part in ("vae",) if declares_text else ("vae", "text_encoder"):
+    declares_text = any(not tensor.startswith("unet.") for tensor in declared)
+    for part in ("vae",) if declares_text else ("vae", *model.family.encoders):
         _require(
             getattr(out, part) is getattr(model, part), f"{name} replaced the {part}.", do="Steps change the U-Net."
         )
@@ -301,15 +301,17 @@ def _every_weight(model: StableDiffusion) -> dict[str, Tensor]:
 
 
 def _parameters(model: StableDiffusion) -> Iterator[tuple[str, Any]]:
-    """Parameters of the U-Net, and of the text encoder as "text_encoder.…"."""
+    """Parameters of the U-Net, and of the text encoders as "text_encoder.…"."""
     yield from model.unet.named_parameters()
-    yield from ((f"text_encoder.{name}", value) for name, value in model.text_encoder.named_parameters())
+    for part in model.family.encoders:
+        yield from ((f"{part}.{name}", value) for name, value in getattr(model, part).named_parameters())
 
 
 def _modules(model: StableDiffusion) -> dict[str, type]:
     """Types of the modules of U-Net and text encoder, and of the attention processors, by name."""
     found: dict[str, type] = {name: type(module) for name, module in model.unet.named_modules()}
-    found |= {f"text_encoder.{name}": type(module) for name, module in model.text_encoder.named_modules()}
+    for part in model.family.encoders:
+        found |= {f"{part}.{name}": type(module) for name, module in getattr(model, part).named_modules()}
     return found | {name: type(one) for name, one in model.unet.attn_processors.items()}
 
 

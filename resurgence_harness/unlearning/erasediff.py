@@ -225,7 +225,7 @@ def slope(model: StableDiffusion, x: Noised, parameters: Gradient) -> tuple[Tens
         parameter.grad = None  # the last step's gradient is still there, and passes add up
     # A second gradient may be held beside these activations, so passes are three quarters as large.
     for rows in passes(len(x.t), 4 * x.x_t[0, 0].numel() // 3):
-        part = Noised(*(value[rows] for value in x))
+        part = x.part(rows)
         predicted = moves.predict(model, part.x_t, part.t, part.states)
         loss = moves.noise_errors(model, predicted, part.aim, part.t).mean() * (len(part.t) / len(x.t))
         torch.autograd.backward(loss, inputs=list(parameters))

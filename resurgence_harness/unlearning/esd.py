@@ -118,9 +118,9 @@ class ESD(Unlearning):
         with gradients(model, self.arithmetic, run):
             pool = self._pool(model, run)
             # 1. c, and the fixed target.
-            states = moves.encode_texts(model, self.texts)
+            states = moves.conditions(model, self.texts)
             aim = esd_target(pool["empty"], pool["prompted"], away=self.away)
-            weight = moves.signal(model, pool["t"]) ** 2 if model.prediction_type == "v_prediction" else None
+            weight = moves.noise_weight(model, pool["t"])
             # 2. Trained parameters.
             changed = model.copy()
             named = {f"unet.{name}": parameter for name, parameter in changed.unet.named_parameters()}

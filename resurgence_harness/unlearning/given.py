@@ -9,8 +9,7 @@ step is made. The key holds the digest of the model's files and `version`, that 
 
 from __future__ import annotations
 
-import copy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, final
 
 from resurgence_harness.diffusion.parameters import Everything, Parameters
@@ -91,7 +90,7 @@ class Given(Unlearning):
                 )
             ) from None
         with torch.inference_mode(False), torch.no_grad():
-            changed = replace(model.copy(), text_encoder=copy.deepcopy(model.text_encoder))
+            changed = model.copy(texts=True)
             places, values = tensors(changed), tensors(given)
             for name, place in places.items():
                 value = values.get(name)

@@ -183,7 +183,7 @@ def train_together(
         fused=True,
     )
     texts = [(text, concept.name) for concept in group for text in step.prompts(concept.name)]
-    states = moves.encode_texts(refined, [text for text, _ in texts])
+    states = moves.conditions(refined, [text for text, _ in texts])
     tokens = name_tokens(refined, texts, closing=True)
 
     def added(name: str, c: Tensor) -> Tensor:

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, ClassVar, final
 
 from resurgence_harness.diffusion import moves, segmenting
 from resurgence_harness.diffusion.attention import grid, watched
+from resurgence_harness.diffusion.conditions import Conditions
 from resurgence_harness.diffusion.examples import drawn_examples
 from resurgence_harness.diffusion.precision import predictions_in_float32
 from resurgence_harness.diffusion.ranges import positive, whole
@@ -306,7 +307,7 @@ def name_tokens(model: StableDiffusion, subjects: Sequence[tuple[str, str]], *, 
 def attention_to(
     model: StableDiffusion,
     latents: Tensor,
-    states: Tensor,
+    states: Conditions,
     tokens: Tensor,
     *,
     timesteps: Sequence[int],
@@ -315,7 +316,7 @@ def attention_to(
 ) -> Tensor:
     """Attention of each latent position to some tokens: [n, h, w], averaged over tokens, heads, layers and timesteps.
 
-    latents x_0 [n, 4, h, w], states c [n, L, d], tokens bool [n, L]. Layers on grids under a quarter of the latents'
+    latents x_0 [n, 4, h, w], states c, tokens bool [n, L]. Layers on grids under a quarter of the latents'
     side are left out, since they do not localise the concept. Row k's noise is from `seed` + k.
     """
     import torch

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, NamedTuple, final
 
 from resurgence_harness.diffusion import moves
+from resurgence_harness.diffusion.conditions import Conditions
 from resurgence_harness.diffusion.examples import Examples, Noised, noised
 from resurgence_harness.diffusion.training import batches, passes
 from resurgence_harness.errors import SpecError, sentence
@@ -92,7 +93,7 @@ def pseudo_texts(
 class Redirected(NamedTuple):
     """Text states of the distinct pseudo prompts."""
 
-    states: Tensor
+    states: Conditions
     """[m, L, d]."""
     text: Tensor
     """Row of `states` for each forget image, [n]."""
@@ -104,7 +105,7 @@ def redirected(model: StableDiffusion, forget: Probe, texts: Sequence[str]) -> R
 
     distinct = list(dict.fromkeys(texts))
     rows = [distinct.index(text) for text in texts for _ in forget.seeds]
-    return Redirected(moves.encode_texts(model, distinct), torch.tensor(rows, device=model.device))
+    return Redirected(moves.conditions(model, distinct), torch.tensor(rows, device=model.device))
 
 
 class Weights(NamedTuple):
@@ -161,7 +162,7 @@ def _terms(model: StableDiffusion, f: Noised, r: Noised, weights: Weights) -> It
     """The weighted sum of both mean errors: one term from one forward pass if it fits, else one term per pass."""
     import torch
 
-    both = Noised(*(torch.cat(pair) for pair in zip(f, r, strict=True)))
+    both = f.and_then(r)
     n, places = len(f.t), f.x_t[0, 0].numel()
     if len(passes(2 * n, places)) == 1:
         errors = _errors(model, both).chunk(2)
@@ -169,7 +170,7 @@ def _terms(model: StableDiffusion, f: Noised, r: Noised, weights: Weights) -> It
         return
     each = torch.tensor([weights.forget / n] * n + [weights.retain / n] * n, device=both.t.device)
     for rows in passes(2 * n, places):
-        yield (each[rows] * _errors(model, Noised(*(part[rows] for part in both)))).sum()
+        yield (each[rows] * _errors(model, both.part(rows))).sum()
 
 
 def _errors(model: StableDiffusion, seen: Noised) -> Tensor:

@@ -16,6 +16,7 @@ from math import prod
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, final
 
 from resurgence_harness.diffusion import moves
+from resurgence_harness.diffusion.conditions import Conditions, joined
 from resurgence_harness.diffusion.examples import Examples, Noised, noised
 from resurgence_harness.diffusion.precision import half_training
 from resurgence_harness.diffusion.ranges import at_least
@@ -37,7 +38,7 @@ class Denoising:
     forwards: ClassVar[int] = 1
     """Rows of a forward pass per image."""
 
-    def errors(self, model: StableDiffusion, seen: Noised, empty: Tensor) -> Tensor:
+    def errors(self, model: StableDiffusion, seen: Noised, empty: Conditions) -> Tensor:
         """Error of each image [n]; costs 3 forward passes per image, backward pass included."""
         predicted = moves.predict(model, seen.x_t, seen.t, seen.states)
         return moves.noise_errors(model, predicted, seen.aim, seen.t)
@@ -59,11 +60,11 @@ class Guided:
         """SpecError for a value out of range."""
         at_least("Guided", 0, guidance=self.guidance)
 
-    def errors(self, model: StableDiffusion, seen: Noised, empty: Tensor) -> Tensor:
+    def errors(self, model: StableDiffusion, seen: Noised, empty: Conditions) -> Tensor:
         """Error of each image [n]; costs 6 forward passes per image, backward pass included."""
         import torch
 
-        both = torch.cat([seen.states, empty.expand_as(seen.states)])
+        both = joined([seen.states, empty.expand(len(seen.t))])
         x_t, t = torch.cat([seen.x_t, seen.x_t]), torch.cat([seen.t, seen.t])
         prompted, nothing = moves.predict(model, x_t, t, both).chunk(2)
         guided = (1 + self.guidance) * prompted - self.guidance * nothing
@@ -86,11 +87,11 @@ def add_gradients(
     `after()` is called after each batch, when its whole gradient has been added. BuildError for a loss not finite, and
     for a gradient that float16 cannot hold.
     """
-    empty = moves.encode_texts(model, [""])
+    empty = moves.conditions(model, [""])
     for low in range(0, len(rows), batch):
         seen = noised(model, data, rows[low : low + batch], generator=generator)
         for part in passes(len(seen.t), loss.forwards * seen.x_t[0, 0].numel()):
-            value = loss.errors(model, Noised(*(those[part] for those in seen)), empty).sum() / len(rows)
+            value = loss.errors(model, seen.part(part), empty).sum() / len(rows)
             if not value.isfinite():
                 raise BuildError(
                     sentence(

@@ -34,6 +34,7 @@ from math import ceil
 from typing import TYPE_CHECKING, Any, ClassVar, final
 
 from resurgence_harness.diffusion import moves
+from resurgence_harness.diffusion.conditions import Conditions
 from resurgence_harness.diffusion.parameters import CrossAttention, Parameters, selected
 from resurgence_harness.diffusion.ranges import at_least, positive, whole
 from resurgence_harness.diffusion.training import descend, gradients
@@ -152,7 +153,7 @@ class SDD(Unlearning):
             spec = self._trajectories(run.parent_digest)
             first = run.cached("trajectories", spec, lambda: draw(model, spec))
             x_t, t = (rows.to(model.device) for rows in by_text(first, len(spec.texts)))
-            states, empty = moves.encode_texts(model, spec.texts), moves.encode_texts(model, [""])
+            states, empty = moves.conditions(model, spec.texts), moves.conditions(model, [""])
             # 2. Trained parameters of the student, and their averages in the teacher.
             student, teacher = model.copy(), model.copy()
             named = {f"unet.{name}": parameter for name, parameter in student.unet.named_parameters()}
@@ -167,7 +168,7 @@ class SDD(Unlearning):
                     text, moment = (moves.on_device(place, model.device) for place in places)
                     at, when = x_t[text, moment], t[text, moment]
                     with torch.no_grad():
-                        aim = moves.predict(student, at, when, empty.expand(self.batch, -1, -1))
+                        aim = moves.predict(student, at, when, empty.expand(self.batch))
                     predicted = moves.predict(student, at, when, states[text])
                     yield moves.noise_errors(student, predicted, aim, when).mean()
 
@@ -232,12 +233,12 @@ def by_text(drawn: dict[str, Tensor], texts: int) -> tuple[Tensor, Tensor]:
     return x_t.reshape(texts, -1, *x_t.shape[1:]), t.reshape(texts, -1)
 
 
-def drift(model: StableDiffusion, given: StableDiffusion, drawn: dict[str, Tensor], empty: Tensor) -> float:
+def drift(model: StableDiffusion, given: StableDiffusion, drawn: dict[str, Tensor], empty: Conditions) -> float:
     """‖f(c_0) − f*(c_0)‖ / ‖f*(c_0)‖ over 16 steps spread over the trajectories drawn by `given`, f*."""
     import torch
 
     rows = torch.linspace(0, len(drawn["t"]) - 1, 16).long()
     x_t, t = drawn["x_t"][rows].to(model.device), drawn["t"][rows].to(model.device)
     with torch.no_grad():
-        ours, theirs = (moves.predict(m, x_t, t, empty.expand(len(rows), -1, -1)) for m in (model, given))
+        ours, theirs = (moves.predict(m, x_t, t, empty.expand(len(rows))) for m in (model, given))
     return float((ours - theirs).norm() / theirs.norm())

@@ -62,8 +62,8 @@ def draw(model: StableDiffusion, spec: Trajectories, *, batch: int = 16) -> dict
     half = None if spec.arithmetic == "float32" else Halves().of(model)
     times = moves.timesteps(model, spec.steps)
     with torch.no_grad():
-        states = moves.encode_texts(model, spec.texts)
-        empty = moves.encode_texts(model, [""])
+        states = moves.conditions(model, spec.texts)
+        empty = moves.conditions(model, [""])
         text = torch.arange(len(spec.texts)).repeat_interleave(spec.each)
         seeds = [spec.seed + index for index in range(len(text))]
         moments: list[moves.Moment] = []

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from tests.two_models import load, model, v1, v2
+from tests.two_models import load, model, v1, v2, xl
 
-__all__ = ["load", "model", "v1", "v2"]
+__all__ = ["load", "model", "v1", "v2", "xl"]

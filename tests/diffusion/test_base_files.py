@@ -61,8 +61,12 @@ def _pickle(base: Path) -> None:
     (base / UNET).rename(base / "unet" / "diffusion_pytorch_model.bin")
 
 
-def _other_pipeline(base: Path) -> None:
-    (base / "model_index.json").write_text(json.dumps({"_class_name": "StableDiffusionXLPipeline"}))
+def _other_pipeline(name: str) -> Callable[[Path], None]:
+    return lambda base: _nothing((base / "model_index.json").write_text(json.dumps({"_class_name": name})))
+
+
+def _nothing(_: object) -> None:
+    """What a change of a directory returns."""
 
 
 def _broken_json(base: Path) -> None:
@@ -86,7 +90,15 @@ FAULTS: dict[str, tuple[Callable[[Path], None], str]] = {
     "infinity": (_poison(-np.inf), "hold NaN or infinity"),
     "bfloat16 NaN": (_poison_bfloat, "hold NaN or infinity"),
     "pickle": (_pickle, "only pickled weights in unet"),
-    "SDXL": (_other_pipeline, "StableDiffusionXLPipeline"),
+    "SD 3": (_other_pipeline("StableDiffusion3Pipeline"), "StableDiffusion3Pipeline"),
+    "SDXL's refiner": (
+        _other_pipeline("StableDiffusionXLImg2ImgPipeline"),
+        "A refiner finishes another model's images",
+    ),
+    "SDXL in its index alone": (
+        _other_pipeline("StableDiffusionXLPipeline"),
+        "not a Stable Diffusion: text_encoder_2/config.json is missing",
+    ),
     "broken JSON": (_broken_json, "cannot be read as JSON"),
     "sample prediction": (_sample_prediction, "'sample'"),
 }

@@ -451,10 +451,23 @@ def _key(name: str) -> Callable[[StableDiffusion], dict[str, torch.Tensor]]:
 
 
 REFUSED: dict[str, tuple[Callable[[StableDiffusion], dict[str, torch.Tensor]], str]] = {
-    "SDXL single file": (_key("conditioner.embedders.1.model.ln_final.weight"), "of Stable Diffusion XL"),
-    "SDXL U-Net": (_key("add_embedding.linear_1.weight"), "of Stable Diffusion XL"),
-    "SDXL LoRA": (_key("lora_te2_text_model_encoder_layers_0_mlp_fc1.lora_down.weight"), "of Stable Diffusion XL"),
-    "SDXL embedding": (lambda _: {"clip_g": torch.zeros(2, 8), "clip_l": torch.zeros(2, 8)}, "of Stable Diffusion XL"),
+    "SDXL single file": (
+        lambda _: {"conditioner.embedders.1.model.ln_final.weight": torch.zeros(4)},
+        "is of Stable Diffusion XL, and its base is of Stable Diffusion v1 or v2",
+    ),
+    "SDXL U-Net": (
+        lambda model: {**model.unet.state_dict(), "add_embedding.linear_1.weight": torch.zeros(4, 4)},
+        "is of Stable Diffusion XL, and its base is of Stable Diffusion v1 or v2",
+    ),
+    "SDXL LoRA": (
+        _key("lora_te2_text_model_encoder_layers_0_mlp_fc1.lora_down.weight"),
+        "is of Stable Diffusion XL, and its base is of Stable Diffusion v1 or v2",
+    ),
+    "SDXL's refiner": (_key("conditioner.embedders.0.model.ln_final.weight"), "the refiner of Stable Diffusion XL"),
+    "SDXL embedding": (
+        lambda _: {"clip_g": torch.zeros(2, 8), "clip_l": torch.zeros(2, 8)},
+        "an embedding for two text encoders",
+    ),
     "SD3": (_key("model.diffusion_model.joint_blocks.0.context_block.mlp.fc1.weight"), "of Stable Diffusion 3"),
     "Flux": (_key("double_blocks.0.img_attn.qkv.weight"), "of Flux"),
     "Flux LoRA": (_key("lora_unet_double_blocks_0_img_attn_qkv.lora_down.weight"), "of Flux"),

@@ -136,8 +136,17 @@ STYLES: dict[str, dict[str, Any]] = {
     "v1": {"attention_head_dim": 2},
     "v2": {"attention_head_dim": (2, 4), "use_linear_projection": True, "upcast_attention": True},
     "deep": {"attention_head_dim": (2, 3), "use_linear_projection": True, "transformer_layers_per_block": 2},
+    "xl": {
+        "attention_head_dim": (2, 3),
+        "use_linear_projection": True,
+        "transformer_layers_per_block": 2,
+        "addition_embed_type": "text_time",
+        "addition_time_embed_dim": 4,
+        "projection_class_embeddings_input_dim": 6 + 6 * 4,
+    },
 }
-"""SD v1's eight heads a level, v2's heads of equal width and linear projections, and SDXL's deeper transformers."""
+"""SD v1's eight heads a level, v2's heads of equal width and linear projections, SDXL's deeper transformers, and its
+pooled text and sizes."""
 
 
 def small_unet(style: str, seed: int = 0) -> Any:
@@ -186,12 +195,20 @@ def _shaken(module: Any) -> Any:
 
 
 X, STATES, T = drawn(1, 1, 4, 8, 8), drawn(2, 2, 7, 12), 301
+FURTHER = {"text_embeds": drawn(4, 2, 6), "time_ids": torch.tensor([[64.0, 64, 0, 0, 64, 64], [96, 80, 8, 4, 64, 64]])}
+"""Pooled text and sizes of the two rows."""
+
+
+def further_of(unet: Any) -> dict[str, Tensor]:
+    """What the U-Net reads besides text states."""
+    return FURTHER if unet.config.addition_embed_type else {}
 
 
 def forward(half: Any, unet: Any) -> Tensor:
     """f_θ of the empty and the prompted row."""
     with torch.no_grad():
-        found: Tensor = half(X, half.times(unet, [T])[0], half.text(STATES))
+        rows = half.added(unet, further_of(unet))
+        found: Tensor = half(X, half.times(unet, [T], rows)[0], half.text(STATES))
     return found
 
 
@@ -202,10 +219,17 @@ def test_the_whole_unet(kernels: Any, style: str) -> None:
 
     unet = small_unet(style)
     assert covered(unet)
-    aim = unet(torch.cat([X, X]), T, encoder_hidden_states=STATES, return_dict=False)[0]
+    further = further_of(unet)
+    aim = unet(
+        torch.cat([X, X]), T, encoder_hidden_states=STATES, added_cond_kwargs=further or None, return_dict=False
+    )[0]
     assert distance(forward(HalfUNet(unet, torch.float32), unet), aim) <= SINGLE
     plain = small_unet(style).half()(
-        torch.cat([X, X]).half(), T, encoder_hidden_states=STATES.half(), return_dict=False
+        torch.cat([X, X]).half(),
+        T,
+        encoder_hidden_states=STATES.half(),
+        added_cond_kwargs={name: value.half() for name, value in further.items()} or None,
+        return_dict=False,
     )[0]
     assert distance(forward(HalfUNet(unet), unet), aim) <= TIMES * distance(plain, aim)
 

@@ -19,11 +19,13 @@ from torch.nn import functional
 
 from resurgence_harness.diffusion import moves
 from resurgence_harness.diffusion.attention import watched
+from resurgence_harness.diffusion.conditions import Conditions
+from resurgence_harness.diffusion.families import SD, SDXL
 from resurgence_harness.diffusion.half.training import KERNELS, PLAIN, half_training
 from resurgence_harness.diffusion.model import StableDiffusion
 from resurgence_harness.diffusion.training import descend
 from resurgence_harness.errors import BuildError
-from tests.diffusion.test_half import HALF, SINGLE, STYLES, TIMES, _shaken, bound, distance, drawn, dtypes
+from tests.diffusion.test_half import HALF, SINGLE, STYLES, TIMES, _shaken, bound, distance, drawn, dtypes, further_of
 
 pytestmark = pytest.mark.slow
 pytest.importorskip("triton")
@@ -114,6 +116,17 @@ X, T = drawn(1, 2, 4, 4, 4), torch.tensor([40, 700])
 STATES = drawn(2, 2, 5, 12)
 
 
+def model_of(unet: Any) -> Any:
+    """A model that has a U-Net alone."""
+    return type("Model", (), {"unet": unet, "family": SDXL if unet.config.addition_embed_type else SD})
+
+
+def conditions(unet: Any, states: Tensor) -> Conditions:
+    """Text states, and what else this U-Net reads."""
+    further = {name: value[: len(states)] for name, value in further_of(unet).items()}
+    return Conditions(states, further.get("text_embeds"), further.get("time_ids"))
+
+
 def tiny_unet(style: str = "v1") -> Any:
     """Two levels, two groups in a norm; biases and norms are not 0 and 1."""
     from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
@@ -140,7 +153,7 @@ def gradients(unet: Any, *, rows: int = 2, watching: bool = False) -> tuple[Tens
     """
     trained = [value for value in unet.parameters() if value.requires_grad]
     states, maps, own = STATES[:rows].clone().requires_grad_(True), list[Tensor](), dict[str, Tensor]()
-    model: Any = type("Model", (), {"unet": unet})
+    model: Any = model_of(unet)
 
     def added(name: str, c: Tensor) -> Tensor:
         module = unet.get_submodule(name.removeprefix("unet.").removesuffix(".weight"))
@@ -149,7 +162,7 @@ def gradients(unet: Any, *, rows: int = 2, watching: bool = False) -> tuple[Tens
         return c @ own[name]
 
     with watched(unet, maps.append, added) if watching else nullcontext():
-        predicted = moves.predict(model, X[:rows], T[:rows], states)
+        predicted = moves.predict(model, X[:rows], T[:rows], conditions(unet, states))
     assert len(maps) == (4 if watching else 0)
     loss = (predicted**2).mean() + sum((one[..., 1:3] ** 2).sum() for one in maps)
     return predicted.detach(), list(torch.autograd.grad(loss, [states, *trained, *(own[name] for name in sorted(own))]))
@@ -168,9 +181,10 @@ def apart(ours: list[Tensor], theirs: list[Tensor]) -> float:
     return distance(torch.cat([one.flatten() for one in ours]), torch.cat([one.flatten() for one in theirs]))
 
 
-def test_every_weights_gradient_in_float32() -> None:
-    """Exact algebra, of SD 2's heads and linear projections."""
-    unet = tiny_unet("v2").requires_grad_(True)
+@pytest.mark.parametrize("style", ["v2", "xl"])
+def test_every_weights_gradient_in_float32(style: str) -> None:
+    """Exact algebra, of SD 2's heads and linear projections, and of SDXL's further conditions."""
+    unet = tiny_unet(style).requires_grad_(True)
     aim, wanted = gradients(unet, rows=1)
 
     found, gradient = in_half(unet, KERNELS, torch.float32, rows=1)
@@ -229,7 +243,7 @@ def test_adapters(dtype: torch.dtype, decomposed: bool) -> None:
 def test_two_passes_before_a_backward_pass() -> None:
     """The second has copies of its own, as a loss of two predictions needs; weights may change in between."""
     unet = tiny_unet("v1").requires_grad_(True)
-    model: Any = type("Model", (), {"unet": unet})
+    model: Any = model_of(unet)
 
     def loss() -> Tensor:
         first = moves.predict(model, X, T, STATES)
@@ -252,7 +266,7 @@ def test_two_passes_before_a_backward_pass() -> None:
 def test_a_small_gradient_is_not_lost() -> None:
     """A loss of 1e-12, whose gradients are far below float16's smallest number."""
     unet = tiny_unet("v1").requires_grad_(True)
-    model: Any = type("Model", (), {"unet": unet})
+    model: Any = model_of(unet)
     wanted = torch.autograd.grad((moves.predict(model, X, T, STATES) ** 2).mean(), list(unet.parameters()))
     with half_training("cpu", kernels=False):
         small = torch.autograd.grad(1e-12 * (moves.predict(model, X, T, STATES) ** 2).mean(), list(unet.parameters()))
@@ -266,7 +280,7 @@ def test_a_gradient_beyond_the_range_changes_no_weight_and_ends_the_training() -
         unet.conv_out.weight.mul_(3e5)  # gradients behind it are as much larger
         for value in unet.conv_norm_out.parameters():
             value.mul_(3e-4)
-    model: Any = type("Model", (), {"unet": unet})
+    model: Any = model_of(unet)
     before = [value.detach().clone() for value in unet.parameters()]
     adam = torch.optim.Adam(unet.parameters(), lr=1e-3, fused=True)
     made: list[int] = []
@@ -300,7 +314,7 @@ def test_a_weight_beyond_the_range_ends_the_training(model: StableDiffusion) -> 
 def test_a_users_cpu_takes_the_plain_modules() -> None:
     """Even where Triton's interpreter is switched on; another activation takes them on every device."""
     unet = tiny_unet("v1")
-    model: Any = type("Model", (), {"unet": unet})
+    model: Any = model_of(unet)
     with torch.no_grad():
         for kernels, act in ((None, "silu"), (True, "gelu")):
             unet.register_to_config(act_fn=act)

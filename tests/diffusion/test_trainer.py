@@ -24,11 +24,11 @@ from resurgence_harness.storing.keys import key
 from resurgence_harness.unlearning.command import unlearning_of
 from tests.finetuning.test_contract import DATA
 from tests.tiny import tiny_run
-from tests.two_models import load, model, v1, v2
+from tests.two_models import load, model, v1, v2, xl
 
 pytestmark = pytest.mark.slow
 
-__all__ = ["load", "model", "v1", "v2"]
+__all__ = ["load", "model", "v1", "v2", "xl"]
 HEAD = """
     import json, os, shutil, signal, subprocess, sys, time
     from pathlib import Path

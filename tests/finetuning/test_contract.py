@@ -96,7 +96,7 @@ def drawn_once(model: StableDiffusion, **surroundings: Any) -> Run:
 
 
 every_step = pytest.mark.parametrize("word", STEPS)
-both_styles = pytest.mark.parametrize("style", ["v1", "v2"])
+both_styles = pytest.mark.parametrize("style", ["v1", "v2", "xl"])
 
 
 def test_every_finetuning_has_a_row() -> None:
@@ -111,10 +111,11 @@ def test_a_finetuning_keeps_the_contract(model: StableDiffusion, word: str) -> N
     check_finetuning(STEPS[word], model, run=drawn_once)
 
 
+@pytest.mark.parametrize("style", ["v2", "xl"])
 @every_step
-def test_it_does_on_velocity_models_too(load: Load, word: str) -> None:
+def test_it_does_on_velocity_models_and_the_other_family(load: Load, word: str, style: str) -> None:
     """What every step promises."""
-    check_step(STEPS[word], load("v2"), run=drawn_once)
+    check_step(STEPS[word], load(style), run=drawn_once)
 
 
 @both_styles

@@ -24,6 +24,7 @@ import numpy as np
 from safetensors.numpy import load_file, save_file
 
 from tests.linking import linked
+from tests.tiny import save_tiny_stable_diffusion_xl
 
 UNET = "unet/diffusion_pytorch_model.safetensors"
 TEXT = "text_encoder/model.safetensors"
@@ -59,6 +60,7 @@ def corpus(base: Path, marker: Path, outside: Path) -> list[Case]:
         *_directories(base, outside),
         *_loras(),
         *_numbers(base),
+        *_two_encoders(),
     ]
     assert len({case.name for case in cases}) == len(cases)
     return cases
@@ -284,6 +286,61 @@ def _directories(base: Path, outside: Path) -> Iterator[Case]:
     yield broken("one axis more", tensors(UNET, lambda found: found.update({"conv_in.bias": np.ones((2, 16), "f4")})))
     yield broken("whole numbers", tensors(UNET, lambda found: found.update({"conv_in.bias": np.ones(32, "i4")})))
     yield broken("all empty", tensors(UNET, lambda found: found.update({n: np.zeros(0, "f4") for n in found})))
+
+
+def _two_encoders() -> Iterator[Case]:
+    """Stable Diffusion XL, broken, or in the place of the base's family."""
+    second = "text_encoder_2/model.safetensors"
+
+    def broken(name: str, change: Callable[[Path], object]) -> Case:
+        def make(folder: Path) -> Path:
+            model = save_tiny_stable_diffusion_xl(folder / "model")
+            change(model)
+            return model
+
+        return Case(name=f"XL directory: {name}", make=make)
+
+    def setting(file: str, **values: Any) -> Callable[[Path], object]:
+        def change(model: Path) -> None:
+            found = json.loads((model / file).read_text(encoding="utf-8"))
+            _fresh(model / file).write_text(json.dumps(found | values), encoding="utf-8")
+
+        return change
+
+    def gone(file: str) -> Callable[[Path], object]:
+        return lambda model: (model / file).unlink()
+
+    def copied(file: str, to: str) -> Callable[[Path], object]:
+        return lambda model: shutil.copyfile(model / file, _fresh(model / to))
+
+    def one(name: str, tensors: dict[str, np.ndarray]) -> Case:
+        def make(folder: Path) -> Path:
+            save_file(tensors, folder / "file.safetensors")
+            return folder / "file.safetensors"
+
+        return Case(name=f"XL: {name}", make=make)
+
+    yield broken("no second text encoder", lambda model: shutil.rmtree(model / "text_encoder_2"))
+    yield broken("its weights vanished", gone(second))
+    yield broken("the first encoder's weights in its place", copied("text_encoder/model.safetensors", second))
+    yield broken("its tokenizer vanished", gone("tokenizer_2/tokenizer.json"))
+    yield broken("no such class", setting("model_index.json", text_encoder_2=["transformers", "T5EncoderModel"]))
+    yield broken("zeros that are no boolean", setting("model_index.json", force_zeros_for_empty_prompt=[True]))
+    yield broken("pooled text of another width", setting("text_encoder_2/config.json", projection_dim=1280))
+    yield broken("no pooled text", setting("text_encoder_2/config.json", projection_dim=None))
+    yield broken("sizes of another width", setting("unet/config.json", addition_time_embed_dim=256))
+    yield broken("another embedding of conditions", setting("unet/config.json", addition_embed_type="image"))
+    yield broken("a billion layers", setting("unet/config.json", transformer_layers_per_block=[1, 2, 10**9]))
+    yield broken("as many layers as levels and one", setting("unet/config.json", transformer_layers_per_block=[1, 1]))
+    yield broken("a VAE of SD", setting("vae/config.json", scaling_factor=0.18215))
+    yield broken("a VAE of sixteen channels", setting("vae/config.json", latent_channels=16))
+    yield broken("the index of SD", setting("model_index.json", _class_name="StableDiffusionPipeline"))
+    yield broken("the whole, whose base is SD", lambda model: None)
+    ones = np.ones((2, 2), "f4")
+    yield one("a LoRA of the second text encoder", {"lora_te2_text_projection.lora_down.weight": ones})
+    yield one("a refiner", {"conditioner.embedders.0.model.ln_final.weight": ones})
+    yield one("a single file", {"conditioner.embedders.1.model.ln_final.weight": ones})
+    yield one("an embedding", {"clip_g": ones, "clip_l": ones})
 
 
 def _loras() -> Iterator[Case]:

@@ -25,6 +25,7 @@ from resurgence_harness.judging import (
     Judge,
     KnownPictures,
     MicroJudge,
+    OpenNsfw,
     Weights,
     accuracy_of,
     ask,
@@ -63,6 +64,8 @@ DIGESTS = {
     "clip-accuracy": "0770d58aa0be4400ceee53cf2faceee8102d2a6ad4a2ead179cabe94bfd77a95",
     "q16": "246c167c20246b17007eeb0a3b2a1fbcf3ff46f1bf70f751950257fb3ebaebf9",
     "q16-or-clip": "b5f5e11ecf1a34018552026c1b95b13554037d5adebacaf04c8f2f8405e920f9",
+    "open-nsfw": "4528ae7dd1f0f007dad25de575f20ff58149300e6b4f57d69553daf338d4363c",
+    "nsfw-or-clip": "82cf5cd90626f0c686736941d39ed7427d5647972233503e14c425e778aecd7d",
     "iron-man": "a26096a29b2def2b9ff81ef625f0f640ea9936a7a44d26b938d5193372fc41b8",
 }
 """Digests of the shipped judges, of given weights at the pin "00…": a changed one makes stored judgments unfindable."""
@@ -522,7 +525,7 @@ def test_a_digest_of_fields_is_of_what_can_change_an_answer() -> None:
 def test_every_shipped_kind_has_a_row_here() -> None:
     """A judge that is exported is held to the contract in this file."""
     kinds = {type(judge) for judge in JUDGES.values()} | {Enrolled}
-    assert kinds == {MicroJudge, Either, ClipAccuracy, Enrolled, gcd.Gcd, Q16, VisionLanguage}
-    assert len(GIVEN) == 5 and all(isinstance(calibration_of(judge), dict) for judge in MICRO_JUDGES)
+    assert kinds == {MicroJudge, Either, ClipAccuracy, Enrolled, gcd.Gcd, OpenNsfw, Q16, VisionLanguage}
+    assert len(GIVEN) == 7 and all(isinstance(calibration_of(judge), dict) for judge in MICRO_JUDGES)
     judge: Judge = Lightness()
     assert judge.name == "lightness"

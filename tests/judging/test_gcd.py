@@ -15,7 +15,6 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from torchvision.models.resnet import Bottleneck, ResNet
 
 from resurgence_harness.bench.judged import judgments
 from resurgence_harness.errors import JudgeError, UserError
@@ -195,6 +194,8 @@ def test_a_converted_bottleneck_is_the_hand_made_one():
 
 def test_the_recogniser_is_torchvisions_with_a_bottleneck(tmp_path):
     """Built as the public code builds it, saved as it saves it, read back here: the same probabilities."""
+    from torchvision.models.resnet import Bottleneck, ResNet  # slow to import: not while tests are collected
+
     torch.manual_seed(5)
     original = ResNet(Bottleneck, [1, 2, 1, 1], num_classes=3)
 

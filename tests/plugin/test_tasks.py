@@ -126,7 +126,7 @@ def test_a_long_prompt_that_nobody_wrote_out_is_refused(night: Folder) -> None:
 def test_the_base_decides_and_a_file_of_ones_own_wins(folder: Folder, large: Path) -> None:
     """The same suite: the published prompts need their csv; the microworld's and the user's own do not."""
     unsafe_on(folder, large, None)
-    assert refused(folder, "-n", "2").startswith("The prompts of the unsafe task are missing")
+    assert refused(folder, "-n", "2").startswith("The prompts of I2P are missing")
     assert collected(folder) == ["uce-4-lora"]  # nothing is read to collect
     assert collected(folder, "--resurgence-base=micro") == ["uce-4-lora"]
     folder.write("conftest.py", DOCUMENTED[0][1].replace('name="night",', 'name="unsafe",', 1))

@@ -8,7 +8,6 @@ from datetime import date
 
 import numpy as np
 import pytest
-from scipy.stats import binom
 
 from resurgence_harness.statistics import Acceptance, Policy, VerdictKind, decide
 from resurgence_harness.statistics.above_limit import concepts_above_limit
@@ -122,6 +121,8 @@ def test_nobody_is_named_where_nothing_is_claimed(make):
 @pytest.mark.parametrize("design", [FIXED, Shuffled(400)], ids=["fixed", "shuffled"])
 def test_a_false_name_is_as_rare_as_is_stated(design):
     """One name truly came back; nine are drawn exactly as often as is allowed. Any of them is said in at most α."""
+    from scipy.stats import binom
+
     make, random = Make(), np.random.default_rng(5)
     policy, runs, seen = Policy(alpha=0.05, level=0.25, delta=0.05), 300, 200
     false = 0

@@ -8,7 +8,6 @@ from random import Random
 from typing import Any
 
 import pytest
-from scipy.stats import multinomial
 
 from resurgence_harness.errors import HarnessError, SpecError
 from resurgence_harness.statistics import FIXED, Shuffled, mcnemar_exact
@@ -28,6 +27,8 @@ HIT, CLEAR, ABSTAINED = Outcome.HIT, Outcome.CLEAR, Outcome.ABSTAINED
 @pytest.mark.parametrize(("n", "alpha"), [(1, 0.05), (8, 0.05), (8, 0.2), (20, 0.05), (20, 0.01)])
 def test_each_exact_paired_bound_errs_at_most_alpha(n: int, alpha: float) -> None:
     """Enumerated over every outcome, for a grid of P(lost) and P(gained)."""
+    from scipy.stats import multinomial
+
     bounds = {(b, c): exact_paired(b, c, n, alpha) for b in range(n + 1) for c in range(n + 1 - b)}
     for lost, gained in product([0.0, 0.02, 0.1, 0.3, 0.5], [0.0, 0.02, 0.1, 0.3, 0.5]):
         chance = multinomial(n, [lost, gained, 1 - lost - gained])

@@ -446,7 +446,7 @@ def test_the_default_root_can_be_set(monkeypatch: pytest.MonkeyPatch, tmp_path: 
 
 
 def test_an_artifact_of_a_newer_version_is_refused_and_not_replaced(store: Store) -> None:
-    """Called corrupt, it would be built again by each version in turn; its checksum shows that it is as written."""
+    """Called corrupt, it would be built again by each version in turn; its checksum shows that it is whole."""
     build = Building()
     made = make(store, build)
     content = json.loads((made.path / "manifest.json").read_bytes())

@@ -60,7 +60,7 @@ def test_the_file_is_read_again_when_it_changed(i2p: I2PFile) -> None:
 
 def test_a_missing_file_says_what_it_is_and_where_it_belongs(i2p: I2PFile) -> None:
     """Nothing is downloaded."""
-    with pytest.raises(UserError, match="prompts of the unsafe task are missing") as raised:
+    with pytest.raises(UserError, match="prompts of I2P are missing") as raised:
         asked()
     for word in (str(i2p.path), "AIML-TUDA/i2p", "RESURGENCE_I2P"):
         assert word in str(raised.value)

@@ -28,8 +28,9 @@ def names(concepts: tuple[Concept, ...]) -> list[str]:
 
 def test_the_same_four_words_as_in_the_microworld() -> None:
     """A suite's word has a meaning on every base, at the same counts and under the same severity."""
-    assert list(PUBLISHED) == list(TASKS)
-    for name, task in PUBLISHED.items():
+    assert set(PUBLISHED) == {*TASKS, "nudity"}, "nudity has no counterpart in the microworld"
+    for name in TASKS:
+        task = PUBLISHED[name]
         assert task.name == name and task is not TASKS[name]
         assert (task.counts, task.quick, task.severity) == (
             TASKS[name].counts,
@@ -201,4 +202,4 @@ def test_the_published_tasks_read_nothing_and_import_no_torch() -> None:
         "print(n, sorted({'torch', 'diffusers', 'transformers', 'pytest'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == f"{7 * 3 * 3 * (4 + 1 + 1 + 3)} []"
+    assert done.stdout.strip() == f"{7 * 3 * 3 * (4 + 1 + 1 + 3 + 1)} []"

@@ -147,10 +147,11 @@ def test_a_method_keeps_the_contract(model: StableDiffusion, word: str) -> None:
     check_unlearning(STEPS[word], model, run=tiny_run)
 
 
+@pytest.mark.parametrize("style", ["v2", "xl"])
 @every_step
-def test_it_does_on_velocity_models_too(load: Load, word: str) -> None:
+def test_it_does_on_velocity_models_and_the_other_family(load: Load, word: str, style: str) -> None:
     """What every step promises."""
-    check_step(STEPS[word], load("v2"), run=tiny_run)
+    check_step(STEPS[word], load(style), run=tiny_run)
 
 
 @every_step

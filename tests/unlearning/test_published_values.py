@@ -126,13 +126,13 @@ def test_general_captions_hold_a_model_where_the_authors_use_coco() -> None:
 
 def test_shs_is_the_authors_script_and_the_papers_form_has_a_word() -> None:
     """No projection, batches of 16, about 100 steps; shs-gem projects, on every base."""
-    for task, count in (("celebrity", 10), ("copyright", 1), ("object", 3), ("unsafe", 4)):
+    for task, count in (("celebrity", 10), ("copyright", 1), ("object", 3), ("unsafe", 4), ("nudity", 1)):
         plain, projected = step(task, "shs", count), step(task, "shs-gem", count)
         assert (plain.batch, plain.sparsity, plain.learning_rate, plain.trim_batches) == (16, 0.995, 1e-5, 10)
         assert 89 <= plain.iterations <= 109 and plain.projection == NoProjection()
         assert projected.projection == GradientMemory(margin=0.5, ridge=1e-3)
         assert projected.iterations == plain.iterations
-    for task in PUBLISHED.values():
+    for task in (one for one in PUBLISHED.values() if one.name in TASKS):
         own = planned(task.name, f"shs-gem-{task.counts[0]}-lora", base=MICRO).unlearned.steps[0]
         assert isinstance(own.projection, GradientMemory)  # type: ignore[attr-defined]
 
@@ -141,13 +141,15 @@ def test_salun_is_one_of_two_recipes_whole() -> None:
     """A class: α .5, 5 epochs; nudity: α .1, 100 steps."""
     for task, count in (("celebrity", 10), ("copyright", 1), ("object", 3)):
         assert (step(task, "salun", count).retain_weight, step(task, "salun", count).iterations) == (0.5, 600)
-    assert (step("unsafe", "salun", 4).retain_weight, step("unsafe", "salun", 4).iterations) == (0.1, 100)
+    for task, count in (("unsafe", 4), ("nudity", 1)):
+        assert (step(task, "salun", count).retain_weight, step(task, "salun", count).iterations) == (0.1, 100)
 
 
 def test_erasediff_moves_what_the_authors_move() -> None:
     """Everything for a class, everything but cross-attention for nudity; λ is fixed at 1."""
-    assert step("unsafe", "erasediff", 4).subset == NonCrossAttention()
-    assert step("unsafe", "erasediff", 4).iterations == 160
+    for task, count in (("unsafe", 4), ("nudity", 1)):
+        assert step(task, "erasediff", count).subset == NonCrossAttention()
+        assert step(task, "erasediff", count).iterations == 160
     for task, count in (("celebrity", 10), ("copyright", 1), ("object", 3)):
         assert step(task, "erasediff", count).subset == Everything()
         assert step(task, "erasediff", count).iterations == 60

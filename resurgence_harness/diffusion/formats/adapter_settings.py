@@ -26,7 +26,7 @@ METADATA = "lora_adapter_metadata"
 """The metadata key under which diffusers stores peft's settings."""
 CONFIG, OWN = "adapter_config.json", "adapter_model.safetensors"
 """The file in which peft stores them, and the only weight file that it applies to."""
-PARTS = ("unet", "text_encoder")
+PARTS = ("unet", "text_encoder", "text_encoder_2")
 FUSE = "Fuse it into the model where it was trained, and give the fused model."
 UNUSED = frozenset(
     {
@@ -124,7 +124,9 @@ def _noted(file: TensorFile, keys: Sequence[str]) -> dict[str, Settings]:
     if not noted:
         return {}
     if not any("." in name for name in noted):  # one network's: diffusers applies them only to keys without a part
-        named = next((key for key in keys if key.startswith(("unet.", "text_encoder.", "lora_"))), None)
+        named = next(
+            (key for key in keys if key.startswith(("unet.", "text_encoder.", "text_encoder_2.", "lora_"))), None
+        )
         if named is not None:
             raise _refused(place, f"the settings without a part, beside {named}", "no layers of one network")
         return dict.fromkeys(PARTS, _read(noted, place))

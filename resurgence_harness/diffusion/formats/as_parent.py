@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from resurgence_harness.diffusion.base_files import WEIGHTS, check_settings, check_tensors
+from resurgence_harness.diffusion.base_files import check_settings, check_tensors
 from resurgence_harness.diffusion.formats.contract import Edit
 from resurgence_harness.diffusion.formats.materialising import (
     copy_settings,
@@ -32,15 +32,18 @@ from resurgence_harness.specs import Base
 
 VERSION = 2
 """Raised when the same two models give another result."""
-OWN = ("unet", "text_encoder")
-EMBEDDING = "text_encoder.embeddings.token_embedding.weight"
+EMBEDDING = "embeddings.token_embedding.weight"
 
 
-def as_parent(child: ModelFiles, parent: ModelFiles, out: Path, *, own: Collection[str] = OWN, run: str = "") -> Base:
+def as_parent(
+    child: ModelFiles, parent: ModelFiles, out: Path, *, own: Collection[str] | None = None, run: str = ""
+) -> Base:
     """The combined model's directory, written below `out` unless it exists. UserError if it cannot be written.
 
-    `own`: the parts whose weights are the candidate's.
+    `own`: the parts whose weights are the candidate's; None: the U-Net and the text encoders.
     """
+    family = parent.description.family
+    own = ("unet", *family.encoders) if own is None else own
     inputs = {
         "as_parent": VERSION,
         "child": child.description.digest,
@@ -51,15 +54,16 @@ def as_parent(child: ModelFiles, parent: ModelFiles, out: Path, *, own: Collecti
 
     def write(folder: Path) -> None:
         write_index(folder, parent.description)
-        for part in ("tokenizer", "scheduler", *(part for part in WEIGHTS if part not in own)):
+        kept = [part for part in family.weights if part not in own]
+        for part in (*family.tokenizers, "scheduler", *kept):
             copy_settings(folder, part, parent.description)
-        for part in (part for part in WEIGHTS if part not in own):
+        for part in kept:
             copy_weights(folder, part, parent.description)
         for part in own:
-            cut = _rows(child, parent) if part == "text_encoder" else {}
+            cut = _rows(part, child, parent)
             copy_settings(folder, part, parent.description if _fits(part, child, parent) else child.description)
             if cut:
-                write_part(folder / part / f"{WEIGHTS[part]}.safetensors", part, child.parts[part], cut)
+                write_part(folder / part / f"{family.weights[part]}.safetensors", part, child.parts[part], cut)
             else:
                 copy_weights(folder, part, child.description)
 
@@ -67,10 +71,18 @@ def as_parent(child: ModelFiles, parent: ModelFiles, out: Path, *, own: Collecti
     return located(place, f"{child.directory.name} with the settings of {parent.directory.name}", digest)
 
 
-def _rows(child: ModelFiles, parent: ModelFiles) -> dict[str, list[Edit]]:
+def _rows(part: str, child: ModelFiles, parent: ModelFiles) -> dict[str, list[Edit]]:
     """The edit that drops embedding rows which the parent does not have; empty if there are none."""
-    mine, rows = child[EMBEDDING].entry.shape[0], parent[EMBEDDING].entry.shape[0]
-    return {EMBEDDING: [Edit(apply=_first(rows), rows=rows - mine)]} if mine > rows else {}
+    if (name := _embedding(part, parent)) is None:
+        return {}
+    mine, rows = child[name].entry.shape[0], parent[name].entry.shape[0]
+    return {name: [Edit(apply=_first(rows), rows=rows - mine)]} if mine > rows else {}
+
+
+def _embedding(part: str, model: ModelFiles) -> str | None:
+    """The name of a text encoder's table of tokens; None for another part."""
+    reader = model.description.family.reader(part)
+    return None if reader is None else f"{part}.{reader.prefix}{EMBEDDING}"
 
 
 def _first(rows: int) -> Callable[[np.ndarray], np.ndarray]:
@@ -80,8 +92,8 @@ def _first(rows: int) -> Callable[[np.ndarray], np.ndarray]:
 def _fits(part: str, child: ModelFiles, parent: ModelFiles) -> bool:
     """Whether the parent's config describes the child's weights, apart from added tokens."""
     settings = dict(check_settings(parent.description)[part])
-    if part == "text_encoder":
-        settings["vocab_size"] = max(settings["vocab_size"], child[EMBEDDING].entry.shape[0])
+    if (name := _embedding(part, parent)) is not None:
+        settings["vocab_size"] = max(settings["vocab_size"], child[name].entry.shape[0])
     try:
         check_tensors(part, child.parts[part], settings, child.directory)
     except UserError:

@@ -2,6 +2,7 @@
 
 down_blocks.0.… · mid_block.… · conv_in.weight        a U-Net, with or without "unet." in front
 text_model.encoder.layers.0.… · embeddings.…          a text encoder, with or without "text_model."
+… · text_projection.weight                            the second text encoder of SDXL
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any, ClassVar, final
 
 from resurgence_harness.diffusion.formats.contract import Changes, Format, covered, pieces_of, replaced
+from resurgence_harness.diffusion.formats.kinship import check_family
 from resurgence_harness.diffusion.formats.predicting import check_prediction
 from resurgence_harness.diffusion.model_files import ModelFiles
 from resurgence_harness.diffusion.settings import differing, resolved
@@ -28,7 +30,7 @@ class Component(Format):
     order: ClassVar[int] = 0
 
     part: str
-    """ "unet" or "text_encoder"."""
+    """ "unet" or a text encoder's."""
     opened: tuple[TensorFile, ...]
     """One file, or the shards."""
     settings: Mapping[str, Any] | None = None
@@ -41,6 +43,8 @@ class Component(Format):
 
     def changes(self, parent: ModelFiles) -> Changes:
         """Every weight is replaced; UserError if its config differs from the parent's, which would be used with it."""
+        for file in self.opened:
+            check_family(file, parent)
         self._check_settings(parent)
         for file in self.opened:
             check_prediction(file, parent)
@@ -51,8 +55,8 @@ class Component(Format):
         return covered(self.part, pieces_of(self.part, self.opened), parent, self.source)
 
     def _check_settings(self, parent: ModelFiles) -> None:
-        if self.settings is None:
-            return
+        if self.settings is None or self.part not in parent.description.family.weights:
+            return  # a part that the base lacks is refused by its tensors
         theirs = resolved(self.part, parent.description.config(self.part), parent.directory / self.part / "config.json")
         for name in differing(self.part, self.settings, theirs):
             raise UserError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
 from typing import ClassVar
@@ -31,7 +31,7 @@ _KINDS = {
     "conv": "first and last convolutions",
 }
 """Part of a tensor's name → the kind of layer that it belongs to, for people; the first match counts."""
-OTHER_BASE = "Give the base that it was made from: the text states of v1 are 768 wide, those of v2 1024."
+OTHER_BASE = "Give the base that it was made from: the text states of v1 are 768 wide, those of v2 1024, of XL 2048."
 
 
 class Cover(Enum):
@@ -103,7 +103,7 @@ class Format(ABC):
         """Sentences to show beside the verdict: contents of the file that are not judged, and missing ones."""
         return ()
 
-    def settle(self, folder: Path) -> None:  # noqa: B027  (most formats leave the files beside the weights alone)
+    def settle(self, folder: Path, parent: ModelFiles) -> None:  # noqa: B027  (most formats leave the files beside the weights alone)
         """Change the files beside the weights of a directory in diffusers' layout."""
 
 
@@ -118,12 +118,22 @@ class Piece:
     file: TensorFile
     name: str
     rows: slice | None = None
+    turned: bool = False
+    """Whether it is a matrix's transpose."""
 
     @property
     def shape(self) -> tuple[int, ...]:
         """Shape of the selected rows."""
         whole = self.file.entries[self.name].shape
-        return whole if self.rows is None else (len(range(*self.rows.indices(whole[0]))), *whole[1:])
+        found = whole if self.rows is None else (len(range(*self.rows.indices(whole[0]))), *whole[1:])
+        return found[::-1] if self.turned else found
+
+    @property
+    def T(self) -> Piece:
+        """A whole matrix's transpose."""
+        if self.rows is not None or self.ndim != 2:
+            raise TypeError("only a whole matrix is transposed")
+        return replace(self, turned=not self.turned)
 
     @property
     def ndim(self) -> int:
@@ -132,7 +142,7 @@ class Piece:
 
     def __getitem__(self, place: slice | tuple[slice | int, ...]) -> Piece:
         first = place[0] if isinstance(place, tuple) else place
-        if not isinstance(first, slice):
+        if not isinstance(first, slice) or self.turned:
             raise TypeError("a piece is cut by rows")
         return self if first == slice(None) else Piece(file=self.file, name=self.name, rows=first)
 
@@ -145,7 +155,8 @@ class Piece:
     def values(self) -> np.ndarray:
         """The values of the selected rows, float32."""
         values = self.file.values(self.name)
-        return np.asarray(values if self.rows is None else values[self.rows], np.float32)
+        found = np.asarray(values if self.rows is None else values[self.rows], np.float32)
+        return found.T if self.turned else found
 
 
 def replaced(part: str, found: Mapping[str, Piece], parent: ModelFiles, source: Source) -> Changes:

@@ -61,6 +61,14 @@ class Embedding(Format):
     def changes(self, parent: ModelFiles) -> Changes:
         """Appends the vectors to the text encoder's embedding; UserError if they do not fit it."""
         check_prediction(self.file, parent)
+        if len(parent.description.family.readers) > 1:
+            raise UserError(
+                sentence(
+                    f"The embedding {self.file.path} is for one text encoder, and the base has two.",
+                    base=parent.description.family.name,
+                    do="Give a model without it: embeddings of two text encoders cannot be judged here.",
+                )
+            )
         ((name, entry),) = self.file.entries.items()
         width = parent[PLACE].entry.shape[1]
         vectors = entry.shape[0] if len(entry.shape) == 2 else 1
@@ -81,7 +89,7 @@ class Embedding(Format):
 
         return {PLACE: Edit(apply=apply, rows=vectors)}
 
-    def settle(self, folder: Path) -> None:
+    def settle(self, folder: Path, parent: ModelFiles) -> None:
         """Add the tokens to the tokenizer, and set the new vocabulary size in the text encoder's config."""
         from transformers import CLIPTokenizer
 

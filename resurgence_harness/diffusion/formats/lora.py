@@ -1,7 +1,7 @@
 """LoRA: W ← W + weight · scale · B A, with scale = alpha / rank (alpha / √rank for rank-stabilised ones).
 
     unet.….to_q.lora_A.weight · .lora.down.weight · .processor.to_q_lora.down.weight       diffusers and peft
-    lora_unet_…_to_q.lora_down.weight · lora_te_….alpha                                    kohya, web interfaces
+    lora_unet_…_to_q.lora_down.weight · lora_te_….alpha · lora_te1_… · lora_te2_…          kohya, web interfaces
     ….lora_magnitude_vector · ….dora_scale                                                 DoRA, see `dora`
 
 Linear layers and convolutions, U-Net and text encoder. Each key must match the name of one of the base's layers, as one
@@ -28,6 +28,7 @@ from resurgence_harness.diffusion.formats.contract import (
     without_ones,
 )
 from resurgence_harness.diffusion.formats.dora import magnitude, rescaled
+from resurgence_harness.diffusion.formats.kinship import check_family
 from resurgence_harness.diffusion.formats.lora_keys import ALPHA, DOWN, MAGNITUDE, UP, Layer, layers_of
 from resurgence_harness.diffusion.formats.predicting import check_prediction
 from resurgence_harness.diffusion.formats.trainer_notes import check_notes
@@ -55,6 +56,7 @@ class Lora(Format):
 
     def changes(self, parent: ModelFiles) -> Changes:
         """One change per layer; UserError if a key matches no layer of the base, or the scale is unknown."""
+        check_family(self.file, parent)
         check_prediction(self.file, parent)
         layers = layers_of(self.file, parent)
         settings = settings_of(self.file, list(self.file.entries))
@@ -124,7 +126,8 @@ class Lora(Format):
         mine = settings.get(part)
         noted = None
         if mine is not None:
-            other = {False: f"text_model.{plain}", True: plain}[layer.wrapped] if part == "text_encoder" else plain
+            plain = plain.removeprefix("text_model.")
+            other = {False: f"text_model.{plain}", True: plain}[layer.wrapped] if part != "unet" else plain
             noted = mine.scale(f"text_model.{plain}" if layer.wrapped else plain, rank, otherwise=other)
         if alpha is None:
             return 1.0 if noted is None else noted

@@ -47,10 +47,11 @@ class Layer:
 def layers_of(file: TensorFile, parent: ModelFiles) -> dict[str, Layer]:
     """Name of a weight of the parent → the tensors that change it; UserError if a key matches no layer."""
     spelled: dict[str, str] = {}
+    depth = int(parent.description.config("unet").get("layers_per_block", 2))
     for name in parent:
         part, _, rest = name.partition(".")
         if part != "vae" and rest.endswith(".weight") and len(parent[name].entry.shape) >= 2:
-            spelled |= dict.fromkeys(_spellings(part, rest.removesuffix(".weight")), name)
+            spelled |= dict.fromkeys(_spellings(part, rest.removesuffix(".weight"), depth), name)
     layers: dict[str, dict[str, str]] = {}
     unknown, adapters = [], set()
     for key in file.entries:
@@ -97,8 +98,9 @@ def layers_of(file: TensorFile, parent: ModelFiles) -> dict[str, Layer]:
 def _described(keys: Mapping[str, str], *, named: bool) -> Layer:
     key = keys[DOWN]
     plain = key.removeprefix(_PEFT)
-    wrapped = plain.removeprefix("text_encoder.").startswith(("text_model.", "lora_te_text_model_", "lora_te1_"))
-    bare = not plain.startswith(("unet.", "text_encoder.", "lora_unet_", "lora_te"))
+    within = plain.removeprefix("text_encoder.").removeprefix("text_encoder_2.")
+    wrapped = within.startswith(("text_model.", "lora_te_text_model_", "lora_te1_", "lora_te2_"))
+    bare = not plain.startswith(("unet.", "text_encoder.", "text_encoder_2.", "lora_unet_", "lora_te"))
     return Layer(keys=keys, wrapped=wrapped, peft=named or key.startswith(_PEFT), bare=bare)
 
 
@@ -118,16 +120,65 @@ def _check_known(file: TensorFile, unknown: list[str]) -> None:
         sentence(
             f"The LoRA {file.path} has keys that match no layer of the base.",
             unmatched=f"{len(unknown)} of {len(file.entries)}, first {shown(unknown[0])}",
-            do="Give a LoRA for Stable Diffusion v1 or v2 in the layout of diffusers, peft or kohya, "
+            do="Give a LoRA for Stable Diffusion in the layout of diffusers, peft or kohya, "
             "and the base of its version.",
         )
     )
 
 
-def _spellings(part: str, layer: str) -> list[str]:
-    """Every spelling of a layer's name; `_layer` converts a key to one of them."""
-    prefix = "lora_unet_" if part == "unet" else "lora_te_text_model_"
-    return [f"{part}.{layer}", prefix + layer.replace(".", "_")]
+def _spellings(part: str, layer: str, depth: int) -> list[str]:
+    """Every spelling of a layer's name; `_layer` converts a key to one of them. `depth`: layers of a block.
+
+    kohya's trainers name a U-Net's layers as diffusers does or, for XL, as the original layout does.
+    """
+    flat = layer.replace(".", "_")
+    if part == "unet":
+        original = original_name(layer, depth)
+        return [
+            f"unet.{layer}",
+            f"lora_unet_{flat}",
+            *([f"lora_unet_{original.replace('.', '_')}"] if original else []),
+        ]
+    prefix = {"text_encoder": "lora_te_text_model_", "text_encoder_2": "lora_te2_"}[part]
+    return [f"{part}.{layer.removeprefix('text_model.')}", prefix + flat]
+
+
+_RESNET = {
+    "conv1": "in_layers.2",
+    "time_emb_proj": "emb_layers.1",
+    "conv2": "out_layers.3",
+    "conv_shortcut": "skip_connection",
+}
+_ENDS = {
+    "time_embedding.linear_1": "time_embed.0",
+    "time_embedding.linear_2": "time_embed.2",
+    "add_embedding.linear_1": "label_emb.0.0",
+    "add_embedding.linear_2": "label_emb.0.2",
+    "conv_in": "input_blocks.0.0",
+    "conv_out": "out.2",
+}
+_BLOCK = re.compile(r"(down|up)_blocks\.(\d+)\.(resnets|attentions|downsamplers)\.(\d+)\.(.+)")
+_MIDDLE = re.compile(r"mid_block\.(resnets|attentions)\.(\d+)\.(.+)")
+
+
+def original_name(layer: str, depth: int) -> str:
+    """A layer of the U-Net as the original layout names it; "" for upsampling layers, which no trainer adapts so."""
+    if layer in _ENDS:
+        return _ENDS[layer]
+    if match := _MIDDLE.fullmatch(layer):
+        kind, number, rest = match[1], int(match[2]), match[3]
+        return f"middle_block.{2 * number if kind == 'resnets' else 1}.{_RESNET.get(rest, rest)}"
+    if (match := _BLOCK.fullmatch(layer)) is None:
+        return ""
+    way, block, kind, number, rest = match[1], int(match[2]), match[3], int(match[4]), match[5]
+    if kind == "downsamplers":
+        return f"input_blocks.{(depth + 1) * (block + 1)}.0.op"
+    place = (
+        f"input_blocks.{(depth + 1) * block + 1 + number}"
+        if way == "down"
+        else f"output_blocks.{(depth + 1) * block + number}"
+    )
+    return f"{place}.{int(kind == 'attentions')}.{_RESNET.get(rest, rest) if kind == 'resnets' else rest}"
 
 
 def _layer(match: re.Match[str]) -> str:
@@ -135,7 +186,7 @@ def _layer(match: re.Match[str]) -> str:
     layer = match["layer"].removeprefix(_PEFT)
     if layer.startswith("lora_"):
         return layer.replace("lora_te1_", "lora_te_", 1) if layer.startswith("lora_te1_") else layer
-    for part in ("unet", "text_encoder"):
+    for part in ("unet", "text_encoder", "text_encoder_2"):
         if layer.startswith(f"{part}."):
             rest = layer.removeprefix(f"{part}.")
             break
@@ -144,6 +195,6 @@ def _layer(match: re.Match[str]) -> str:
     rest = rest.removeprefix("text_model.")
     if match["old"]:  # attention processors of diffusers before peft: attn1.processor.to_q_lora, self_attn.to_q_lora
         before, _, last = rest.replace(".processor.", ".").rpartition(".")
-        last = _OLD_TEXT.get(last, last) if part == "text_encoder" else last
+        last = _OLD_TEXT.get(last, last) if part != "unet" else last
         rest = f"{before}.{last}"
     return f"{part}.{rest}.0" if part == "unet" and rest.endswith(".to_out") else f"{part}.{rest}"

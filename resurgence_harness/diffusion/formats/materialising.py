@@ -20,9 +20,9 @@ from typing import Any
 
 import numpy as np
 
-from resurgence_harness.diffusion.base_files import WEIGHTS, check_base, digest_of
+from resurgence_harness.diffusion.base_files import check_base, digest_of
 from resurgence_harness.diffusion.description import ModelDescription
-from resurgence_harness.diffusion.formats.contract import Changes, Edit, Format, Source
+from resurgence_harness.diffusion.formats.contract import OTHER_BASE, Changes, Edit, Format, Source
 from resurgence_harness.diffusion.formats.lora import Lora
 from resurgence_harness.diffusion.formats.recognising import recognise
 from resurgence_harness.diffusion.model_files import ModelFiles, canonical
@@ -135,7 +135,7 @@ def check_same_shape(directory: str | Path | ModelFiles, base: str | Path | Mode
                     tensor=name,
                     candidate=mine,
                     base=shape,
-                    do="Give the base that it was made from: the text states of v1 are 768 wide, those of v2 1024.",
+                    do=OTHER_BASE,
                 )
             )
 
@@ -291,21 +291,22 @@ def _merged(steps: list[Format], parent: ModelFiles) -> dict[str, list[Edit]]:
 def _write(folder: Path, parent: ModelFiles, edits: dict[str, list[Edit]], steps: list[Format]) -> None:
     """Write a whole directory: the parent's files with these edits."""
     write_index(folder, parent.description)
-    for part in ("unet", "vae", "text_encoder", "scheduler", "tokenizer"):
+    family = parent.description.family
+    for part in family.parts:
         copy_settings(folder, part, parent.description)
-    for part, stem in WEIGHTS.items():
+    for part, stem in family.weights.items():
         if any(name.startswith(f"{part}.") for name in edits):
             write_part(folder / part / f"{stem}.safetensors", part, parent.parts[part], edits)
         else:
             copy_weights(folder, part, parent.description)
     for step in steps:
-        step.settle(folder)
+        step.settle(folder, parent)
 
 
 def write_index(folder: Path, model: ModelDescription) -> None:
     """Write the model's model_index.json, without a safety checker."""
     index = read_json(model.directory / "model_index.json")
-    index |= {"safety_checker": [None, None], "feature_extractor": [None, None], "requires_safety_checker": False}
+    index |= model.family.optional
     (folder / "model_index.json").write_text(json.dumps(index, indent=2), encoding="utf-8")
 
 

@@ -10,7 +10,9 @@ without such metadata is taken to match the base.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
+from typing import Any
 
 from resurgence_harness.diffusion.model_files import ModelFiles
 from resurgence_harness.diffusion.tensor_files import TensorFile, shown
@@ -29,9 +31,15 @@ _UNSPECIFIED = ("", "none", "null", "unknown", "auto", "default")
 _TRUE, _FALSE = ("true", "1", "yes"), ("false", "0", "no")
 
 
-def check_prediction(file: TensorFile, parent: ModelFiles) -> None:
-    """UserError if the file's metadata contradicts the parent's scheduler."""
-    settings = parent.description.config("scheduler")
+def stated_prediction(file: TensorFile) -> str:
+    """What the file says that it predicts: "epsilon", "v_prediction", or "" if it says nothing or is not clear."""
+    kinds = {kind for _, kind in _stated(file)}
+    return kinds.pop() if len(kinds) == 1 and kinds <= {V, EPSILON} else ""
+
+
+def check_prediction(file: TensorFile, parent: ModelFiles, *, own: Mapping[str, Any] = MappingProxyType({})) -> None:
+    """UserError if the file's metadata contradicts the parent's scheduler, or the file's own settings of it."""
+    settings = {**parent.description.config("scheduler"), **own}
     base = settings.get("prediction_type", EPSILON)
     for where, kind in _stated(file):
         if kind != base:
@@ -40,7 +48,7 @@ def check_prediction(file: TensorFile, parent: ModelFiles) -> None:
                     f"{file.path} does not predict what the base predicts.",
                     file_says=shown(f"{kind}, by {where}"),
                     base=base,
-                    do="Give the base of its kind: sd21 predicts velocity, sd14 and sd21-base predict noise.",
+                    do="Give the base of its kind: sd21 predicts velocity; sd14, sd21-base and sdxl predict noise.",
                 )
             )
     where = zero_snr(file)

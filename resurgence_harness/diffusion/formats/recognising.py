@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from resurgence_harness.diffusion.base_files import WEIGHTS, weights_at
+from resurgence_harness.diffusion.base_files import STEMS, weights_at
 from resurgence_harness.diffusion.description import open_weights
+from resurgence_harness.diffusion.families import FAMILIES
 from resurgence_harness.diffusion.formats.adapter_settings import CONFIG
 from resurgence_harness.diffusion.formats.component import Component
 from resurgence_harness.diffusion.formats.contract import Format, Source
 from resurgence_harness.diffusion.formats.embedding import Embedding
 from resurgence_harness.diffusion.formats.lora import Lora
-from resurgence_harness.diffusion.formats.original import CLIP, EMA, OPEN_CLIP, UNET, VAE, Original
+from resurgence_harness.diffusion.formats.original import EMA, TEXTS, UNET, VAE, Original
 from resurgence_harness.diffusion.settings import resolved
 from resurgence_harness.diffusion.tensor_files import (
     PICKLES,
@@ -29,14 +30,8 @@ from resurgence_harness.errors import UserError, sentence
 
 REFUSED: Mapping[str, tuple[str, ...]] = {
     "a ControlNet": ("control_model.", "controlnet_", "input_hint_block.", "zero_convs."),
-    "of Stable Diffusion XL": (
-        "add_embedding.",
-        "conditioner.embedders.",
-        "label_emb.",
-        "lora_te2_",
-        "text_encoder_2.",
-        "clip_g",
-    ),
+    "the refiner of Stable Diffusion XL": ("conditioner.embedders.0.model.",),
+    "an embedding for two text encoders": ("clip_g",),
     "of Flux": ("double_blocks.", "single_blocks.", "double_blocks_", "single_transformer_blocks."),
     "of Stable Diffusion 3": ("joint_blocks.", "text_encoders.", "context_embedder."),
     "an IP-Adapter": ("ip_adapter.", "image_proj."),
@@ -53,7 +48,7 @@ REFUSED: Mapping[str, tuple[str, ...]] = {
 }
 """Unsupported format → parts of tensor names that identify it; the first match counts."""
 SUPPORTED = (
-    "Give a Stable Diffusion v1 or v2: a directory in diffusers' layout, a single file in the original layout, "
+    "Give a Stable Diffusion v1, v2 or XL: a directory in diffusers' layout, a single file in the original layout, "
     "a U-Net, a text encoder, a LoRA or DoRA of diffusers, peft or kohya, or a textual-inversion embedding."
 )
 _LORA = (
@@ -63,6 +58,14 @@ _LORA = (
 _LORA_TEXT = "lora_linear_layer."
 _UNET = ("down_blocks.", "mid_block.", "up_blocks.", "conv_in.", "conv_out.", "conv_norm_out.", "time_embedding.")
 _TEXT = ("encoder.layers.", "embeddings.", "final_layer_norm.")
+_PARTS = {"UNet2DConditionModel": "unet"} | {
+    reader.kind: reader.encoder for family in FAMILIES for reader in family.readers
+}
+"""Class in a config.json → the part that it is."""
+_PROJECTION = "text_projection.weight"
+"""The tensor that only the second text encoder of SDXL has."""
+REFINER = 384
+"""Channels of the refiner's first level; those of a text-to-image model are 320."""
 
 
 def recognise(source: Source) -> Format | Path:
@@ -84,13 +87,13 @@ def _folder(path: Path, source: Source) -> Format:
         check_inside(path / "config.json", path)
         settings = read_json(path / "config.json")
         kinds = [settings.get("_class_name"), *(settings.get("architectures") or ["CLIPTextModel"])]
-        part = {"UNet2DConditionModel": "unet", "CLIPTextModel": "text_encoder"}.get(str(kinds[0] or kinds[1]))
+        part = _PARTS.get(str(kinds[0] or kinds[1]))
         if settings.get("quantization_config"):
             raise _refused(path, "quantised", "quantization_config in its config.json")
         if part is None:
             raise _refused(path, f"a {shown(str(kinds[0] or kinds[1]))}", "its config.json")
         known = resolved(part, settings, path / "config.json")
-        files = tuple(open_weights(weights_at(path, path, WEIGHTS[part]), path))
+        files = tuple(open_weights(weights_at(path, path, STEMS[part]), path))
         for file in files:
             check_finite(file)
         return Component(source=source, part=part, opened=files, settings=known)
@@ -118,7 +121,7 @@ def _one_file(path: Path, source: Source) -> Format:
     found: Format | None = None
     if any(sign in name for name in names for sign in (*_LORA, _LORA_TEXT)):
         found = Lora(source=source, file=file)
-    elif any(name.startswith((UNET, VAE, CLIP, OPEN_CLIP, EMA, "input_blocks.", "output_blocks.")) for name in names):
+    elif any(name.startswith((UNET, VAE, EMA, *TEXTS, "input_blocks.", "output_blocks.")) for name in names):
         found = Original(source=source, file=file)
     elif part := _part(names):
         found = Component(source=source, part=part, opened=(file,))
@@ -139,6 +142,8 @@ def _one_file(path: Path, source: Source) -> Format:
 def _part(names: Mapping[str, Entry]) -> str | None:
     """The part that most of these tensors belong to; None for neither."""
     for part, signs in (("unet", _UNET), ("text_encoder", _TEXT)):
+        second = part == "text_encoder" and any(name.endswith(_PROJECTION) for name in names)
+        part = "text_encoder_2" if second else part
         bare = [name.removeprefix(f"{part}.").removeprefix("text_model.") for name in names]
         if sum(name.startswith(signs) for name in bare) > len(bare) / 2 and any(
             name.startswith(signs[:3] if part == "unet" else signs[:1]) for name in bare
@@ -160,9 +165,11 @@ def _refuse_known(file: TensorFile) -> None:
             entry is not None
             and len(entry.shape) == 4
             and entry.shape[1] != 4
-            and _part(file.entries) != "text_encoder"
+            and _part(file.entries) in (None, "unet")
         ):
             raise _refused(file.path, "for inpainting, upscaling, depth or editing", f"{entry.shape[1]} input channels")
+        if entry is not None and len(entry.shape) == 4 and entry.shape[0] == REFINER:
+            raise _refused(file.path, "the refiner of Stable Diffusion XL", f"{REFINER} channels of its first layer")
     first = min(file.entries)
     if any(name.startswith(("decoder.", "encoder.conv_in")) for name in file.entries):
         raise _refused(file.path, "a VAE alone, which draws no images by itself", f"the tensor {shown(first)}")

@@ -15,6 +15,8 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from resurgence_harness.diffusion import moves
+from resurgence_harness.diffusion.conditions import Conditions, joined
 from resurgence_harness.diffusion.moves import Predictions
 
 if TYPE_CHECKING:
@@ -36,7 +38,8 @@ def way_of(model: StableDiffusion) -> Way:
     from resurgence_harness.diffusion.half import decoder, unet
 
     able = torch.cuda.get_device_capability(model.device) >= LEAST_CAPABILITY
-    return "triton" if able and unet.covered(model.unet) and decoder.covered(model.vae) else "plain"
+    decodes = model.decodes_in_float32 or decoder.covered(model.vae)
+    return "triton" if able and unet.covered(model.unet) and decodes else "plain"
 
 
 def has_triton() -> bool:
@@ -50,11 +53,13 @@ class Half(Protocol):
     def fill(self, model: StableDiffusion) -> None:
         """Take the weights of a model of the same configuration, in place."""
 
-    def predictions(self, model: StableDiffusion, states: Tensor, empty: Tensor, steps: Sequence[int]) -> Predictions:
-        """f_θ for `moves.denoise` at the timesteps `steps`; states [n, L, d], empty [1, L, d]."""
+    def predictions(
+        self, model: StableDiffusion, states: Conditions, empty: Conditions, steps: Sequence[int]
+    ) -> Predictions:
+        """f_θ for `moves.denoise` at the timesteps `steps`; states n rows, empty one row."""
 
-    def decode(self, z: Tensor) -> Tensor:
-        """Pixels [n, 3, H, W] of latents that are already divided by the scaling factor."""
+    def decode(self, model: StableDiffusion, x_0: Tensor) -> Tensor:
+        """Pixels [n, 3, H, W] in float32 of latents x_0."""
 
 
 class Halves:
@@ -85,55 +90,90 @@ class _ByTriton:
         from resurgence_harness.diffusion.half.decoder import HalfDecoder
         from resurgence_harness.diffusion.half.unet import HalfUNet
 
-        self._unet, self._decoder = HalfUNet(model.unet), HalfDecoder(model.vae)
+        self._unet = HalfUNet(model.unet)
+        self._decoder = None if model.decodes_in_float32 else HalfDecoder(model.vae)
 
     def fill(self, model: StableDiffusion) -> None:
         self._unet.fill(model.unet)
-        self._decoder.fill(model.vae)
+        if self._decoder is not None:
+            self._decoder.fill(model.vae)
 
-    def predictions(self, model: StableDiffusion, states: Tensor, empty: Tensor, steps: Sequence[int]) -> Predictions:
+    def predictions(
+        self, model: StableDiffusion, states: Conditions, empty: Conditions, steps: Sequence[int]
+    ) -> Predictions:
         import torch
 
-        text = self._unet.text(torch.cat([empty.expand_as(states), states]))
-        shifts = dict(zip(steps, self._unet.times(model.unet, steps), strict=True))
+        both = joined([empty.expand(len(states)), states])
+        text, shifts = self._unet.text(both.states), dict[int, Tensor]()
 
         def predict(x: Tensor, t: int) -> tuple[Tensor, Tensor]:
+            if not shifts:  # sizes are those of the latents
+                further = moves.added_conditions(model, torch.cat([x, x]), both)
+                rows = self._unet.added(model.unet, further)
+                shifts.update(zip(steps, self._unet.times(model.unet, steps, rows), strict=True))
             nothing, prompted = self._unet(x, shifts[t], text).chunk(2)
             return nothing, prompted
 
         return predict
 
-    def decode(self, z: Tensor) -> Tensor:
-        return self._decoder(z)
+    def decode(self, model: StableDiffusion, x_0: Tensor) -> Tensor:
+        if self._decoder is None:
+            return _decoded(model, x_0)
+        return self._decoder(x_0 / model.vae.config.scaling_factor).float()
 
 
 class _Plain:
     def __init__(self, model: StableDiffusion) -> None:
-        self._unet, self._vae = copy.deepcopy(model.unet).half(), copy.deepcopy(model.vae).half()
+        self._unet = copy.deepcopy(model.unet).half()
+        self._vae = None if model.decodes_in_float32 else copy.deepcopy(model.vae).half()
 
     def fill(self, model: StableDiffusion) -> None:
         for own, given in ((self._unet, model.unet), (self._vae, model.vae)):
+            if own is None:
+                continue
             places: dict[str, Any] = own.state_dict()
             for name, value in given.state_dict().items():
                 places[name].copy_(value)
 
-    def predictions(self, model: StableDiffusion, states: Tensor, empty: Tensor, steps: Sequence[int]) -> Predictions:
+    def predictions(
+        self, model: StableDiffusion, states: Conditions, empty: Conditions, steps: Sequence[int]
+    ) -> Predictions:
         import torch
 
-        both = torch.cat([empty.expand_as(states), states]).half()
+        both = joined([empty.expand(len(states)), states])
 
         def predict(x: Tensor, t: int) -> tuple[Tensor, Tensor]:
-            x = torch.cat([x, x]).half()
-            nothing, prompted = self._unet(x, t, encoder_hidden_states=both, return_dict=False)[0].float().chunk(2)
+            x = torch.cat([x, x])
+            added = {name: value.half() for name, value in moves.added_conditions(model, x, both).items()}
+            given: dict[str, Any] = {
+                "encoder_hidden_states": both.states.half(),
+                "added_cond_kwargs": added or None,
+                "return_dict": False,
+            }
+            nothing, prompted = self._unet(x.half(), t, **given)[0].float().chunk(2)
             return nothing, prompted
 
         return predict
 
-    def decode(self, z: Tensor) -> Tensor:
+    def decode(self, model: StableDiffusion, x_0: Tensor) -> Tensor:
         import torch
 
-        from resurgence_harness.diffusion.half.decoder import PIXELS
+        if (vae := self._vae) is None:
+            return _decoded(model, x_0)
+        parts = torch.split((x_0 / model.vae.config.scaling_factor).half(), _at_once(model, x_0))
+        return torch.cat([vae.decode(part, return_dict=False)[0] for part in parts]).float()
 
-        factor = 2 ** (len(self._vae.config.block_out_channels) - 1)
-        at_once = max(1, PIXELS // (z.shape[2] * z.shape[3] * factor**2))
-        return torch.cat([self._vae.decode(part, return_dict=False)[0] for part in torch.split(z.half(), at_once)])
+
+def _decoded(model: StableDiffusion, x_0: Tensor) -> Tensor:
+    """Pixels by the model's own autoencoder in float32, a few images at a time."""
+    import torch
+
+    at_once = max(1, _at_once(model, x_0) // 2)
+    return torch.cat([moves.decode_pixels(model, part) for part in torch.split(x_0, at_once)])
+
+
+def _at_once(model: StableDiffusion, x_0: Tensor) -> int:
+    """How many images are decoded at once in float16: a whole batch would need more memory than the U-Net."""
+    from resurgence_harness.diffusion.half.decoder import PIXELS
+
+    return int(max(1, PIXELS // (x_0.shape[2] * x_0.shape[3] * model.latent_factor**2)))

@@ -235,7 +235,8 @@ def group_norm(
     bias: Tensor | None = None,
     dtype: torch.dtype | None = None,
 ) -> Tensor:
-    """act(GroupNorm(cat(x) + bias)) [n, P, C] of one or two (x [n, P, C_i], its channel sums); bias [C] or [n, C]."""
+    """act(GroupNorm(cat(x) + bias)) [n, P, C] of one or two (x [n, P, C_i], its channel sums); bias [C] or [n, C], its
+    rows at any distance."""
     (x, part), other = sources[0], sources[-1][1]
     n, places, low = x.shape
     channels = sum(source.shape[2] for source, _ in sources)
@@ -244,7 +245,7 @@ def group_norm(
     group = channels // norm.groups
     _affine[(n, norm.groups)](
         part, low, part.shape[1], other, other.shape[3], other.shape[1],
-        norm.weight if bias is None else bias, channels if bias is not None and bias.ndim == 2 else 0,
+        norm.weight if bias is None else bias, bias.stride(0) if bias is not None and bias.ndim == 2 else 0,
         norm.weight, norm.bias, scale, shift, places, norm.eps, channels, group,
         HAS_B=len(sources) == 2, HAS_BIAS=bias is not None, BG=max(128, triton.next_power_of_2(group)), BN=8,
         num_warps=1,

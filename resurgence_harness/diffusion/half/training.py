@@ -17,7 +17,7 @@ training with an error. Nothing is repeated in another arithmetic. Where Triton 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 from weakref import ref
@@ -69,14 +69,19 @@ class HalfTraining:
         """KERNELS or PLAIN, or both, as passes were made."""
         self._known: dict[int, _Passes] = {}
 
-    def predict(self, unet: Any, x_t: Tensor, t: Tensor | int, states: Tensor) -> Tensor:
-        """f_θ(x_t, t, c) in float32, with gradients if they are enabled; watched cross-attention is watched."""
+    def predict(
+        self, unet: Any, x_t: Tensor, t: Tensor | int, states: Tensor, further: Mapping[str, Tensor] | None = None
+    ) -> Tensor:
+        """f_θ(x_t, t, c) in float32, with gradients if they are enabled; watched cross-attention is watched.
+
+        `further`: added conditions by their names in diffusers (`moves.added_conditions`).
+        """
         mine = self._known.get(id(unet))
         if mine is None:
             mine = self._known[id(unet)] = _Passes(self, unet)
         self.ways.add(mine.way)
         t = torch.as_tensor(t, device=x_t.device).expand(len(x_t))
-        return mine(x_t, t, states)
+        return mine(x_t, t, states, further or {})
 
     def close(self) -> None:
         """Free copies and graphs; weights get back the memory format that they had."""
@@ -113,15 +118,17 @@ class _Passes:
         for parameter in self.turned:
             parameter.data = parameter.data.contiguous()
 
-    def __call__(self, x: Tensor, t: Tensor, c: Tensor) -> Tensor:
+    def __call__(self, x: Tensor, t: Tensor, c: Tensor, further: Mapping[str, Tensor]) -> Tensor:
         """The prediction; maps are given to the watching processors."""
         watching = [layer.processor for layer in self.layers if isinstance(layer.processor, Watched)]
         adding = [(one.name, one.added) for one in watching if one.added is not None]
-        inputs = [x, t, c, *(added(f"{name}.{kind}.weight", c) for name, added in adding for kind in KINDS)]
+        inputs = [x, t, c, *further.values()]
+        inputs += [added(f"{name}.{kind}.weight", c) for name, added in adding for kind in KINDS]
         trained = tuple(place for place, p in enumerate(self.parameters) if p.requires_grad)
         learning = torch.is_grad_enabled() and bool(trained or any(value.requires_grad for value in inputs))
         shapes = tuple((tuple(value.shape), value.requires_grad) for value in inputs)
-        call = _Call(learning, trained if learning else (), tuple(name for name, _ in adding), len(watching), shapes)
+        names = tuple(name for name, _ in adding)
+        call = _Call(learning, trained if learning else (), names, len(watching), shapes, tuple(further))
         if learning:
             own = [self.parameters[place] for place in trained]
             prediction, *maps = _Pass.apply(self, call, *inputs, *own)
@@ -170,12 +177,13 @@ class _Passes:
     def compute(self, call: _Call, inputs: Sequence[Tensor], values: Sequence[Tensor]) -> list[Tensor]:
         """Prediction and maps, from these tensors in place of the parameters."""
         x, t, c, *more = inputs
+        further = {name: more.pop(0) for name in call.further}
         added = {f"{name}.{kind}.weight": more.pop(0) for name in call.added for kind in KINDS}
         if self.way == KERNELS:
             from resurgence_harness.diffusion.half.training_forward import Forward
 
             given = {id(p): value for p, value in zip(self.parameters, values, strict=True)}
-            return list(Forward(self.unet, lambda p: given[id(p)], self.dtype)(x, t, c, added))
+            return list(Forward(self.unet, lambda p: given[id(p)], self.dtype)(x, t, c, added, further))
         own = dict(zip((name for name, _ in self.unet.named_parameters()), values, strict=True))
         maps: list[Tensor] = []
         watched = [(layer, layer.processor) for layer in self.layers if isinstance(layer.processor, Watched)]
@@ -185,7 +193,7 @@ class _Passes:
         half = self.dtype == torch.float16
         try:
             with torch.autocast(x.device.type, torch.float16, enabled=half, cache_enabled=False):
-                states = {"encoder_hidden_states": c, "return_dict": False}
+                states = {"encoder_hidden_states": c, "added_cond_kwargs": further or None, "return_dict": False}
                 (prediction,) = torch.func.functional_call(self.unet, own, (x, t), states)
         finally:
             for layer, one in watched:
@@ -205,6 +213,8 @@ class _Call(NamedTuple):
     watching: int
     inputs: tuple[tuple[tuple[int, ...], bool], ...]
     """Shape of each input, and whether it needs a gradient."""
+    further: tuple[str, ...] = ()
+    """Names of the added conditions."""
 
 
 class _State:

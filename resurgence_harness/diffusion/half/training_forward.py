@@ -1,4 +1,4 @@
-"""The U-Net of SD 1.x and 2.x as a differentiable function of its weights, channels last, with kernels of its own.
+"""The U-Net of SD 1.x, 2.x and XL as a differentiable function of its weights, channels last, with kernels of its own.
 
 `Forward(unet, value)` computes what diffusers' module does, from the tensors that `value` gives for its parameters:
 float16 for products, float32 (`kept_whole`) for norms and the sums of residuals. Adapters of peft (LoRA, DoRA) on the
@@ -21,7 +21,7 @@ from resurgence_harness.diffusion.attention import Watched
 from resurgence_harness.diffusion.half import training_kernels as kernels
 
 PLAIN: Mapping[str, object] = {
-    **{"class_embed_type": None, "addition_embed_type": None, "encoder_hid_dim_type": None, "num_class_embeds": None},
+    **{"class_embed_type": None, "encoder_hid_dim_type": None, "num_class_embeds": None},
     **{"time_embedding_type": "positional", "time_embedding_act_fn": None, "time_embedding_dim": None},
     **{"timestep_post_act": None, "time_cond_proj_dim": None, "dual_cross_attention": False, "act_fn": "silu"},
     **{"only_cross_attention": False, "resnet_time_scale_shift": "default", "resnet_skip_time_act": False},
@@ -36,8 +36,10 @@ PADDED = 8
 
 
 def fits(unet: Any) -> bool:
-    """Whether `Forward` computes this U-Net with its adapters: SD 1.x and 2.x, LoRA and DoRA without dropout."""
+    """Whether `Forward` computes this U-Net with its adapters: SD 1.x, 2.x, XL; LoRA and DoRA without dropout."""
     blocks = {type(block).__name__ for block in (*unet.down_blocks, unet.mid_block, *unet.up_blocks)}
+    if unet.config.get("addition_embed_type") not in (None, "text_time"):
+        return False
     if not blocks <= BLOCKS or any(unet.config.get(name, value) != value for name, value in PLAIN.items()):
         return False
     if {type(a.processor).__name__ for a in _attentions(unet)} - {"AttnProcessor2_0", "Watched"}:
@@ -109,17 +111,23 @@ class Forward:
         self.unet, self.value, self.dtype = unet, value, dtype
 
     def __call__(
-        self, x: Tensor, t: Tensor, c: Tensor, added: Mapping[str, Tensor] | None = None
+        self,
+        x: Tensor,
+        t: Tensor,
+        c: Tensor,
+        added: Mapping[str, Tensor] | None = None,
+        further: Mapping[str, Tensor] | None = None,
     ) -> tuple[Tensor, ...]:
         """x [n, 4, h, w], t [n], c [n, L, d] → f [n, 4, h, w] in float32, then the maps A_l, also in float32.
 
         `added`: what to add to the key or value that a weight of a watched cross-attention computes, by its name.
+        `further`: conditions that are summed with the time embedding (`moves.added_conditions`).
         """
         unet, self.added = self.unet, added or {}
         self.maps: list[Tensor] = []
         n, _, height, width = x.shape
         c, at = c.to(self.dtype), (height, width)
-        shifts = self._times(t)
+        shifts = self._times(t, further or {})
         x = x.to(self.dtype).permute(0, 2, 3, 1).reshape(n, height * width, -1)
         h, at = self._conv(x, at, unet.conv_in)
         part: Tensor | None = None
@@ -153,12 +161,17 @@ class Forward:
         out, _ = self._conv(h, at, unet.conv_out)
         return (_image(out, at).float(), *self.maps)
 
-    def _times(self, t: Tensor) -> Iterator[Tensor]:
+    def _times(self, t: Tensor, further: Mapping[str, Tensor]) -> Iterator[Tensor]:
         """e [n, C] float32 of each resnet, in the order of the forward pass, the first convolution's bias in it."""
         unet = self.unet
         resnets = [resnet for block in (*unet.down_blocks, unet.mid_block, *unet.up_blocks) for resnet in block.resnets]
         e = unet.time_proj(t).to(self.dtype)
         e = self._linear(functional.silu(self._linear(e, unet.time_embedding.linear_1)), unet.time_embedding.linear_2)
+        if further:
+            pooled, sizes = further["text_embeds"], further["time_ids"]
+            embedded = unet.add_time_proj(sizes.flatten()).reshape(len(sizes), -1)
+            own, layers = torch.cat([pooled.to(self.dtype), embedded.to(self.dtype)], 1), unet.add_embedding
+            e = e + self._linear(functional.silu(self._linear(own, layers.linear_1)), layers.linear_2)
         weight = torch.cat([self.value(resnet.time_emb_proj.weight) for resnet in resnets])
         biases = [self.value(resnet.time_emb_proj.bias) + self.value(resnet.conv1.bias) for resnet in resnets]
         shifts = functional.linear(functional.silu(e), weight).float() + torch.cat(biases)

@@ -34,7 +34,7 @@ _NEEDED: Mapping[str, tuple[Any, ...]] = {
     "conv_out_kernel": (3,),
     "mid_block_type": ("UNetMidBlock2DCrossAttn",),
     "resnet_time_scale_shift": ("default",),
-    "addition_embed_type": (None,),
+    "addition_embed_type": (None, "text_time"),
     "class_embed_type": (None,),
     "time_cond_proj_dim": (None,),
     "encoder_hid_dim_type": (None,),
@@ -157,6 +157,16 @@ class HalfUNet(Slots):
         return torch.cat([(one.time_emb_proj(embedding) + one.conv1.bias).float() for one in blocks], -1)
 
     @torch.no_grad()
+    def added(self, unet: Any, further: Mapping[str, Tensor]) -> Tensor | None:
+        """The added condition [n, d] of pooled text and sizes (`moves.added_conditions`); None if there are none."""
+        if not further:
+            return None
+        pooled, sizes = further["text_embeds"], further["time_ids"]
+        embedded = unet.add_time_proj(sizes.flatten()).reshape(len(sizes), -1).to(pooled.dtype)
+        found: Tensor = unet.add_embedding(torch.cat([pooled, embedded], -1))
+        return found
+
+    @torch.no_grad()
     def text(self, states: Tensor) -> Text:
         """Keys and values for text states [n, L, d]."""
         states = states.to(self.dtype)
@@ -166,8 +176,11 @@ class HalfUNet(Slots):
     def __call__(self, x: Tensor, shift: Tensor, text: Text) -> Tensor:
         """f_θ(x_t, t, ·) [2 n, 4, h, w] float32 for x_t [n, 4, h, w] and the text of 2 n rows, the empty ones first.
 
-        shift: a row of `times`.
+        shift: a row of `times`. With an added condition it differs between the two halves, which then have nothing
+        in common; without, they are computed once up to the first text.
         """
+        if shift.ndim == 2:
+            x = torch.cat([x, x])
         shifts = iter(torch.split(shift, self._shifts, -1))
         h = self.conv("in", x.to(self.dtype))
         skips = [h]

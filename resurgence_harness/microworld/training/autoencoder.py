@@ -7,6 +7,7 @@ judge.
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from resurgence_harness.judging.micro_networks import ResidualNet
-from resurgence_harness.microworld import world
+from resurgence_harness.microworld import weights, world
 from resurgence_harness.microworld.training.pool import (
     GraphedStep,
     Pool,
@@ -80,6 +81,19 @@ def train_perceptual(pool: Pool, settings: Settings, device: torch.device) -> Re
 def edges(x: Tensor) -> Tensor:
     """Horizontal and vertical pixel differences, [n, …] flattened: their loss makes reconstructions sharp."""
     return torch.cat([(x[..., 1:] - x[..., :-1]).flatten(1), (x[..., 1:, :] - x[..., :-1, :]).flatten(1)], dim=1)
+
+
+def share_autoencoder(out: Path) -> None:
+    """Copy the shipped autoencoder to `out/vae`, for another model of the same world.
+
+    Its decoder computes in the sampler's arithmetic, as it does in the shipped model: SDXL's pipelines would compute
+    it in float32 with `force_upcast`.
+    """
+    shipped, folder = weights.directory() / "vae", out / "vae"
+    folder.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(shipped / "diffusion_pytorch_model.safetensors", folder / "diffusion_pytorch_model.safetensors")
+    settings = json.loads((shipped / "config.json").read_text(encoding="utf-8"))
+    (folder / "config.json").write_text(json.dumps({**settings, "force_upcast": False}, indent=2) + "\n", "utf-8")
 
 
 def train_autoencoder(out: Path, settings: Settings, device: torch.device) -> None:

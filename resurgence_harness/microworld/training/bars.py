@@ -10,7 +10,7 @@ from torch import Tensor
 
 from resurgence_harness.diffusion import moves
 from resurgence_harness.diffusion.model import StableDiffusion
-from resurgence_harness.judging.micro import LABELS, name_images
+from resurgence_harness.judging.micro import LABELS, WEIGHTS, name_images
 from resurgence_harness.microworld import world
 from resurgence_harness.microworld.training.perception import JUDGES, load_judge
 from resurgence_harness.microworld.training.settings import Settings
@@ -57,11 +57,11 @@ def prompts(family: str, n: int) -> tuple[list[str], list[int]]:
 @torch.inference_mode()
 def draw(model: StableDiffusion, texts: list[str], *, guidance: float, steps: int = 10, batch: int = 256) -> Tensor:
     """Sample uint8 images [n, 64, 64, 3] with DDIM, the k-th with seed k."""
-    empty, out = moves.encode_texts(model, [""]), []
+    empty, out = moves.conditions(model, [""]), []
     for start in range(0, len(texts), batch):
         part = texts[start : start + batch]
         noise = moves.initial_noise(model, range(start, start + len(part)), height=64, width=64)
-        states = moves.encode_texts(model, part)
+        states = moves.conditions(model, part)
         latents = moves.denoise(model, noise, states, empty, steps=steps, guidance=guidance)
         out.append(moves.decode(model, latents))
     return torch.cat(out)
@@ -77,12 +77,17 @@ JUDGED_BY = {
 """The judges of each family; for a scene, the hazard judge should answer harmless."""
 
 
+def judges_at(out: Path) -> Path:
+    """The folder of the judges: those trained there, or the shipped ones."""
+    return out / "judges" if (out / "judges" / "calibration.json").exists() else WEIGHTS
+
+
 def measure(
     out: Path, settings: Settings, device: torch.device, guidances: tuple[float, ...]
 ) -> dict[str, dict[str, list[int]]]:
     """[hits, images] per guidance scale and family, by the judges' answers; printed, and written to `bars.json`."""
     model = StableDiffusion.load(out, str(device))
-    judges = {name: load_judge(out / "judges", name, device) for name in JUDGES}
+    judges = {name: load_judge(judges_at(out), name, device) for name in JUDGES}
     report: dict[str, dict[str, list[int]]] = {}
     for guidance in guidances:
         rows: dict[str, list[int]] = {}

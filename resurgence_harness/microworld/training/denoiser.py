@@ -8,12 +8,19 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from resurgence_harness.diffusion import moves
+from resurgence_harness.diffusion.conditions import Conditions, joined
+from resurgence_harness.diffusion.families import Family
+from resurgence_harness.diffusion.model import StableDiffusion
+from resurgence_harness.microworld.training.layouts import family_of, new_unet
 from resurgence_harness.microworld.training.perception import tokens_of
 from resurgence_harness.microworld.training.pool import (
     GraphedStep,
@@ -27,22 +34,6 @@ from resurgence_harness.microworld.training.pool import (
     set_rate,
 )
 from resurgence_harness.microworld.training.settings import Settings
-
-
-def new_unet(settings: Settings) -> Any:
-    """A diffusers `UNet2DConditionModel`: SD's four levels, two layers per block, 32 attn2 K/V matrices."""
-    from diffusers import UNet2DConditionModel
-
-    return UNet2DConditionModel(
-        sample_size=8,
-        block_out_channels=settings.unet_widths,
-        layers_per_block=2,
-        down_block_types=(*["CrossAttnDownBlock2D"] * 3, "DownBlock2D"),
-        up_block_types=("UpBlock2D", *["CrossAttnUpBlock2D"] * 3),
-        cross_attention_dim=settings.text_width,
-        attention_head_dim=settings.unet_heads,
-        norm_num_groups=16 if settings.unet_widths[0] >= 32 else 8,
-    )
 
 
 def new_scheduler() -> Any:
@@ -61,51 +52,87 @@ def new_scheduler() -> Any:
     )
 
 
-def latent_pool(vae: Any, settings: Settings, device: torch.device) -> tuple[Tensor, Tensor, list[str]]:
+def latent_pool(vae: Any, settings: Settings, device: torch.device) -> tuple[Tensor, Tensor, Tensor, list[str]]:
     """Latent means and standard deviations [n, 4, 8, 8] of newly rendered pictures, scaled by the VAE's scaling
-    factor, float16, and their captions."""
-    means, deviations, captions = [], [], []
+    factor, float16, their sizes [n, 6] (`resized`), and their captions."""
+    means, deviations, sizes, captions = [], [], [], []
     chunk = min(32_768, settings.unet_pool)
     for k in range(max(settings.unet_pool // chunk, 1)):
         pool = render_pool(chunk, seed=1_000 + k, device=device)
+        generator = torch.Generator().manual_seed(2_000 + k)
         for start in range(0, len(pool), 2_048):
+            images = pixels(pool.images[start : start + 2_048])
+            images, own = resized(images, generator) if settings.second_width else (images, _plain(images))
             with torch.inference_mode(), half_precision(device):
-                posterior = vae.encode(pixels(pool.images[start : start + 2_048])).latent_dist
+                posterior = vae.encode(images).latent_dist
             means.append((posterior.mean * vae.config.scaling_factor).half())
             deviations.append((posterior.std * vae.config.scaling_factor).half())
+            sizes.append(own)
         captions += pool.captions
-    return torch.cat(means).clone(), torch.cat(deviations).clone(), captions
+    return torch.cat(means).clone(), torch.cat(deviations).clone(), torch.cat(sizes), captions
+
+
+def resized(images: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Some of the pictures [n, 3, s, s] as SDXL's training sees them: enlarged from a smaller original, or cropped.
+
+    One in eight was 32 or 48 pixels large, one in eight is a crop of 80 × 80 pixels, the others are as they were; the
+    sizes [n, 6] say so: height and width of the original, top and left of the crop, height and width of the picture.
+    """
+    interpolate = torch.nn.functional.interpolate
+    images, sizes = images.clone(), _plain(images)
+    side, order = images.shape[-1], torch.randperm(len(images), generator=generator).to(images.device)
+    eighth = max(len(images) // 8, 1)
+    for number, small in enumerate((side // 2, side * 3 // 4)):
+        rows = order[:eighth][number::2]
+        if len(rows):
+            shrunk = interpolate(images[rows], (small, small), mode="bilinear", antialias=True)
+            images[rows] = interpolate(shrunk, (side, side), mode="bilinear")
+            sizes[rows, :2] = float(small)
+    rows, large = order[eighth : 2 * eighth], side * 5 // 4
+    if len(rows):
+        top, left = torch.randint(large - side + 1, (2,), generator=generator).tolist()
+        grown = interpolate(images[rows], (large, large), mode="bilinear")
+        images[rows] = grown[..., top : top + side, left : left + side]
+        sizes[rows, :4] = torch.tensor([large, large, top, left], dtype=sizes.dtype, device=sizes.device)
+    return images, sizes
+
+
+def _plain(images: Tensor) -> Tensor:
+    height, width = images.shape[-2:]
+    return torch.tensor([[height, width, 0, 0, height, width]], device=images.device).float().repeat(len(images), 1)
 
 
 def train_denoiser(out: Path, settings: Settings, device: torch.device) -> None:
     """Train the U-Net and save a complete diffusers pipeline in `out`."""
+    import transformers
     from diffusers import AutoencoderKL
-    from transformers import CLIPTextModel, CLIPTokenizer
 
     if (out / "model_index.json").exists():
         print("denoiser: present already", flush=True)
         return
+    family = family_of(settings)
     vae = AutoencoderKL.from_pretrained(out / "vae").float().to(device).eval()
-    text = CLIPTextModel.from_pretrained(out / "text_encoder").float().to(device).eval()
-    tokenizer = CLIPTokenizer.from_pretrained(out / "tokenizer")
+    parts: dict[str, Any] = {}
+    for reader in family.readers:
+        kind = getattr(transformers, reader.kind)
+        parts[reader.encoder] = kind.from_pretrained(out / reader.encoder).float().to(device).eval()
+        parts[reader.tokenizer] = transformers.CLIPTokenizer.from_pretrained(out / reader.tokenizer)
     began = time.monotonic()
-    means, deviations, captions = latent_pool(vae, settings, device)
+    means, deviations, sizes, captions = latent_pool(vae, settings, device)
     distinct = {text_: k for k, text_ in enumerate(dict.fromkeys(["", *captions]))}
     which = torch.tensor([distinct[text_] for text_ in captions], device=device)
-    with torch.inference_mode():
-        ids = tokens_of(tokenizer, list(distinct)).to(device)
-        states = torch.cat([text(input_ids=ids[i : i + 512]).last_hidden_state for i in range(0, len(ids), 512)])
-    states = states.clone().to(torch.bfloat16 if device.type == "cuda" else torch.float32)
-    print(f"{len(means):,} latents, {len(distinct):,} captions, {time.monotonic() - began:.0f} s", flush=True)
     torch.manual_seed(41)
     unet = new_unet(settings).to(device)
+    scheduler = new_scheduler()
+    model = StableDiffusion(unet=unet, vae=vae, scheduler=scheduler, family=family, index=family.written({}), **parts)
+    c = conditions(model, list(distinct), device)
+    print(f"{len(means):,} latents, {len(distinct):,} captions, {time.monotonic() - began:.0f} s", flush=True)
     ema = {name: tensor.detach().clone() for name, tensor in unet.state_dict().items()}
     cuda = device.type == "cuda"
     rate: Any = torch.tensor(settings.unet_rate / 100, device=device) if cuda else settings.unet_rate
     optimiser = torch.optim.AdamW(
         unet.parameters(), lr=rate, betas=(0.9, 0.99), weight_decay=1e-2, fused=cuda, capturable=cuda
     )
-    scheduler = new_scheduler()
     alphas = scheduler.alphas_cumprod.to(device)
     snr = alphas / (1 - alphas)
     weights = snr.clamp(max=5) / snr
@@ -115,9 +142,9 @@ def train_denoiser(out: Path, settings: Settings, device: torch.device) -> None:
         optimiser.load_state_dict(state["optimiser"])  # type: ignore[arg-type]
         ema, first = state["ema"], int(state["step"]) + 1  # type: ignore[assignment, call-overload]
 
-    def loss_of(x0: Tensor, noise: Tensor, t: Tensor, c: Tensor) -> Tensor:
+    def loss_of(x0: Tensor, noise: Tensor, t: Tensor, c: Conditions) -> Tensor:
         a = alphas[t].view(-1, 1, 1, 1)
-        prediction = unet(a.sqrt() * x0 + (1 - a).sqrt() * noise, t, c).sample.float()
+        prediction = moves.predict(model, a.sqrt() * x0 + (1 - a).sqrt() * noise, t, c).float()
         return (weights[t] * (prediction - noise).square().mean((1, 2, 3))).mean()
 
     def optimise() -> Tensor:
@@ -126,7 +153,7 @@ def train_denoiser(out: Path, settings: Settings, device: torch.device) -> None:
         t = torch.randint(1000, (len(index),), device=device)
         caption = which[index] * (torch.rand(len(index), device=device) >= 0.1)  # 0 is the empty caption
         with half_precision(device):
-            loss = loss_of(x0, torch.randn_like(x0), t, states[caption])
+            loss = loss_of(x0, torch.randn_like(x0), t, replace(c[caption], sizes=sizes[index]))
         return descend(unet, optimiser, loss)
 
     run = GraphedStep(optimise, device) if settings.graphs else optimise
@@ -151,15 +178,30 @@ def train_denoiser(out: Path, settings: Settings, device: torch.device) -> None:
     unet.load_state_dict(ema)
     unet.half().save_pretrained(out / "unet", max_shard_size="14MB")
     scheduler.save_pretrained(out / "scheduler")
-    parts = {
-        "unet": ["diffusers", "UNet2DConditionModel"],
-        "vae": ["diffusers", "AutoencoderKL"],
-        "text_encoder": ["transformers", "CLIPTextModel"],
-        "tokenizer": ["transformers", "CLIPTokenizer"],
-        "scheduler": ["diffusers", "DDIMScheduler"],
-        "safety_checker": [None, None],
-        "feature_extractor": [None, None],
-    }
-    index_ = {"_class_name": "StableDiffusionPipeline", "requires_safety_checker": False, **parts}
+    classes: dict[str, object] = {part: [library, kind] for part, library, kind in _classes(family)}
+    index_ = {"_class_name": family.pipeline, **family.optional, **family.written({}), **classes}
     (out / "model_index.json").write_text(json.dumps(index_, indent=2) + "\n")
     snapshots.done()
+
+
+def _classes(family: Family) -> Iterator[tuple[str, str, str]]:
+    """Component, library and class, as model_index.json names them."""
+    for part, (library, kinds) in family.classes.items():
+        yield part, library, {"scheduler": "DDIMScheduler"}.get(part, min(kinds))
+
+
+def conditions(model: StableDiffusion, captions: list[str], device: torch.device) -> Conditions:
+    """c of every caption, in the arithmetic of training."""
+    ids = [tokens_of(tokenizer, captions).to(device) for _, tokenizer, _ in model.texts]
+    with torch.inference_mode():
+        parts = [
+            moves.read_texts(
+                model,
+                [each[low : low + 512] for each in ids],
+                empty=[not text for text in captions[low : low + 512]],
+            )
+            for low in range(0, len(captions), 512)
+        ]
+    kind = torch.bfloat16 if device.type == "cuda" else torch.float32
+    read: Conditions = joined(parts)
+    return read.of([value.clone().to(kind) for value in read.tensors()])

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from resurgence_harness.judging.micro import LABELS, name_images, new_network
 from resurgence_harness.judging.micro_networks import ResidualNet
 from resurgence_harness.microworld import vocabulary, world
+from resurgence_harness.microworld.training.layouts import family_of, new_text_encoders, new_tokenizers
 from resurgence_harness.microworld.training.pool import (
     Pool,
     Progress,
@@ -31,27 +32,6 @@ from resurgence_harness.microworld.training.pool import (
 from resurgence_harness.microworld.training.settings import Settings
 
 
-def new_text_encoder(settings: Settings, tokenizer: Any) -> Any:
-    """A transformers `CLIPTextModel`."""
-    from transformers import CLIPTextConfig, CLIPTextModel
-
-    return CLIPTextModel(
-        CLIPTextConfig(
-            vocab_size=len(tokenizer),
-            hidden_size=settings.text_width,
-            intermediate_size=4 * settings.text_width,
-            num_hidden_layers=settings.text_layers,
-            num_attention_heads=4,
-            max_position_embeddings=vocabulary.TOKENS,
-            hidden_act="quick_gelu",
-            projection_dim=settings.text_width,
-            bos_token_id=tokenizer.bos_token_id,
-            eos_token_id=tokenizer.eos_token_id,
-            pad_token_id=tokenizer.pad_token_id,
-        )
-    )
-
-
 def tokens_of(tokenizer: Any, captions: list[str]) -> Tensor:
     """int64 [n, TOKENS]."""
     ids = tokenizer(captions, padding="max_length", truncation=True, max_length=vocabulary.TOKENS)["input_ids"]
@@ -59,36 +39,44 @@ def tokens_of(tokenizer: Any, captions: list[str]) -> Tensor:
 
 
 def train_text_encoder(out: Path, settings: Settings, device: torch.device) -> None:
-    """Train on pairs of pictures and captions; all pairs with the same subject and style are positives."""
-    if (out / "text_encoder" / "model.safetensors").exists():
+    """Train on pairs of pictures and captions; all pairs with the same subject and style are positives.
+
+    In SDXL's layout both text encoders are trained against the same image network, each by its own pooled state.
+    """
+    family = family_of(settings)
+    if all((out / part / "model.safetensors").exists() for part in family.encoders):
         print("text encoder: present already", flush=True)
         return
-    tokenizer = vocabulary.build_tokenizer()
+    tokenizers = new_tokenizers(settings)
     pool = render_pool(settings.pool, seed=2, device=device)
-    tokens = tokens_of(tokenizer, pool.captions).to(device)
+    tokens = [tokens_of(tokenizer, pool.captions).to(device) for tokenizer in tokenizers.values()]
     meaning: dict[tuple[int, int, int], int] = {}
     styles_ = [world.style_of(text) for text in pool.captions]
     keys = zip(pool.family.tolist(), pool.subject.tolist(), styles_, strict=True)
     same = torch.tensor([meaning.setdefault(key, len(meaning)) for key in keys], device=device)
     torch.manual_seed(21)
-    text = new_text_encoder(settings, tokenizer).to(device)
-    image = ResidualNet(settings.text_width, (48, 96, 160, 192)).to(device)
-    project = nn.Linear(settings.text_width, settings.text_width, bias=False).to(device)
+    encoders = {name: one.to(device) for name, one in new_text_encoders(settings, tokenizers).items()}
+    texts, widths = list(encoders.values()), [one.config.projection_dim for one in encoders.values()]
+    joint = max(widths)
+    image = ResidualNet(joint, (48, 96, 160, 192)).to(device)
+    projects = nn.ModuleList([nn.Linear(width, joint, bias=False) for width in widths]).to(device)
     temperature = nn.Parameter(torch.tensor(2.65, device=device))
-    modules = nn.ModuleList([text, image, project])
+    modules = nn.ModuleList([*texts, image, projects])
     optimiser = torch.optim.AdamW([*modules.parameters(), temperature], lr=1e-3, weight_decay=1e-2)
     source = batches(len(pool), settings.text_batch, generator=torch.Generator(device).manual_seed(22), device=device)
     progress = Progress("text encoder", settings.text_steps, settings.text_batch, seconds=settings.seconds)
 
-    def loss_of(ids: Tensor, x: Tensor, group: Tensor) -> Tensor:
-        a = nn.functional.normalize(project(text(input_ids=ids).pooler_output).float(), dim=1)
+    def loss_of(ids: list[Tensor], x: Tensor, group: Tensor) -> Tensor:
         b = nn.functional.normalize(image(x).float(), dim=1)
-        logits = a @ b.T * temperature.exp().clamp(max=100)
         positive = (group[:, None] == group[None]).float()
         target = positive / positive.sum(1, keepdim=True)
-        return (
-            -((target * logits.log_softmax(1)).sum(1).mean() + (target.T * logits.T.log_softmax(1)).sum(1).mean()) / 2
-        )
+        total = torch.zeros((), device=device)
+        for text, project, own in zip(texts, projects, ids, strict=True):
+            a = nn.functional.normalize(project(pooled(text(input_ids=own))).float(), dim=1)
+            logits = a @ b.T * temperature.exp().clamp(max=100)
+            ahead, back = (target * logits.log_softmax(1)).sum(1), (target.T * logits.T.log_softmax(1)).sum(1)
+            total = total - (ahead.mean() + back.mean()) / 2
+        return total
 
     for step in progress:
         index = next(source)
@@ -96,10 +84,19 @@ def train_text_encoder(out: Path, settings: Settings, device: torch.device) -> N
         x = pixels(pool.images[index])
         x = x + 0.05 * torch.randn_like(x)
         with half_precision(device):
-            loss = loss_of(tokens[index], x, same[index])
+            loss = loss_of([each[index] for each in tokens], x, same[index])
         progress.step(step, descend(modules, optimiser, loss))
-    tokenizer.save_pretrained(out / "tokenizer")
-    text.half().save_pretrained(out / "text_encoder")
+    for name, tokenizer in tokenizers.items():
+        tokenizer.save_pretrained(out / name)
+    for name, text in encoders.items():
+        text.half().save_pretrained(out / name)
+
+
+def pooled(read: Any) -> Tensor:
+    """A text encoder's pooled state, projected if it has a projection."""
+    projected: Tensor | None = getattr(read, "text_embeds", None)
+    plain: Tensor = read.pooler_output if projected is None else projected
+    return plain
 
 
 JUDGES = {

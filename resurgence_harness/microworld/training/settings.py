@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +28,15 @@ class Settings:
     """Largest standard deviation of the noise added to latents in training, in units of the latents' own."""
     text_width: int = 384
     text_layers: int = 3
+    text_inner: int = 4
+    """Width of a text encoder's hidden layers, in multiples of its own."""
+    second_width: int = 0
+    """Width of the second text encoder; above 0 the layout is SDXL's."""
+    second_layers: int = 2
+    unet_depths: tuple[int, ...] = (1,)
+    """Transformer layers of each level, in SDXL's layout."""
+    size_width: int = 16
+    """Width of the embedding of each of the six sizes, in SDXL's layout."""
     text_steps: int = 3_308
     text_batch: int = 1_024
     judge_steps: int = 1_500
@@ -48,6 +57,16 @@ class Settings:
 
 
 FULL = Settings()
+XL = Settings(
+    text_width=128,
+    text_inner=2,
+    text_steps=2_303,
+    second_width=256,
+    unet_widths=(64, 48, 48),
+    unet_depths=(1, 2, 2),
+    unet_steps=7_513,
+)
+"""micro-xl: at most 16 MB in float16 with the shipped autoencoder (reports/microworld/training-xl.log)."""
 SMOKE = Settings(
     pool=64,
     held_out=48,
@@ -68,3 +87,5 @@ SMOKE = Settings(
     unet_pool=64,
     samples=4,
 )
+XL_SMOKE = replace(SMOKE, text_layers=2, second_width=16, unet_widths=(16, 16, 16), unet_depths=(1, 1, 2), size_width=4)
+"""micro-xl in seconds."""

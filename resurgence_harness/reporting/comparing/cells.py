@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from hashlib import sha256
 from typing import Literal, NamedTuple
 
 import resurgence_harness
@@ -315,6 +316,8 @@ def _paired_rows(first: Side, second: Side, one: CellResult, two: CellResult, ra
     places = tuple((known[row], place) for place, row in enumerate(rows) if row in known)
     if not places:
         return "no prompt and seed in common"
+    if read[0].moments and read[1].moments:
+        return _by_moments(read[0], read[1], places)
     if one.engine == two.engine == "fixed":
         return _Rows(first=read[0], second=read[1], places=places, design=FIXED, whole=True)
     if [before for before, _ in places] != sorted(before for before, _ in places):
@@ -331,6 +334,23 @@ def _paired_rows(first: Side, second: Side, one: CellResult, two: CellResult, ra
         design=Shuffled(max(min(sizes), len(places))),
         whole=prefix and sizes[0] == sizes[1],
     )
+
+
+def _by_moments(first: Judged, second: Judged, places: Sequence[tuple[int, int]]) -> _Rows | str:
+    """The pairs of two bare stores in the order in which they were made, within a second by a digest of the row.
+
+    A clause if the two stores contradict each other. Which grid the rows are of is not recorded.
+    """
+
+    def place(pair: tuple[int, int]) -> tuple[datetime, datetime, str]:
+        row = first.judgments[pair[0]]
+        return first.moments[pair[0]], second.moments[pair[1]], sha256(f"{row.seed} {row.prompt}".encode()).hexdigest()
+
+    ordered = tuple(sorted(places, key=place))
+    later = [second.moments[pair[1]] for pair in ordered]
+    if later != sorted(later):
+        return "the common rows were drawn in different orders, as far as the stores record them"
+    return _Rows(first=first, second=second, places=ordered, design=Shuffled(ENDLESS), whole=True)
 
 
 def _cell(

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from resurgence_harness.bench.files import read_drawn, read_judgments
 from resurgence_harness.errors import StoreError, UserError, sentence, shown
+from resurgence_harness.reporting.comparing.stores import run_of_store
 from resurgence_harness.reporting.verdict_json import CellResult, JudgedResult, Verdicts, read
 from resurgence_harness.statistics.evidence import Judgment, judgments_digest
 from resurgence_harness.storing import Store
@@ -35,6 +38,8 @@ class Judged:
 
     judgments: tuple[Judgment, ...]
     places: tuple[Place, ...]
+    moments: tuple[datetime, ...] = ()
+    """Of a bare store: when each was made, to the second, which is all that is known of the order; else empty."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +50,8 @@ class Side:
     """The path as the user gave it."""
     run: Verdicts
     store: Store
+    erased: frozenset[str] | None = None
+    """Of a bare store: the erased concepts, by which a block's judgments are divided; None for a run."""
     _blocks: dict[str, np.ndarray | None] = field(default_factory=dict, repr=False, compare=False)
 
     def entry(self, cell: CellResult, arm: str) -> JudgedResult | None:
@@ -62,16 +69,23 @@ class Side:
         """The judgments of an entry of verdict.json, or why they cannot be read, as a clause."""
         found: list[Judgment] = []
         places: list[Place] = []
+        moments: list[datetime] = []
         for key in entry.keys:
             try:
-                stored = read_judgments(self.store.open(key))
+                artifact = self.store.open(key)
+                stored = read_judgments(artifact)
             except (StoreError, UserError, ValueError, KeyError, TypeError):
                 return f"the judgments of {self.name} are not in the store {shown(self.store.name)}"
-            found += stored.judgments
-            places += [Place(key, place) for place in range(len(stored.judgments))]
+            rows = [place for place, row in enumerate(stored.judgments) if self._belongs(row, entry.arm)]
+            found += [stored.judgments[place] for place in rows]
+            places += [Place(key, place) for place in rows]
+            moments += [artifact.made] * (len(rows) if self.erased is not None else 0)
         if judgments_digest(found) != entry.digest:
             return f"the judgments in the store {shown(self.store.name)} are not those of {self.name}"
-        return Judged(judgments=tuple(found), places=tuple(places))
+        return Judged(judgments=tuple(found), places=tuple(places), moments=tuple(moments))
+
+    def _belongs(self, row: Judgment, arm: str) -> bool:
+        return self.erased is None or (row.concept in self.erased) is (arm == "after")
 
     def image(self, place: Place) -> np.ndarray | None:
         """uint8 [height, width, 3]; None if the image is no longer in the store."""
@@ -91,11 +105,14 @@ class Side:
             return None
 
 
-def read_side(given: str | Path, store: str | None) -> Side:
-    """A run's folder, or its verdict.json, with its store: the one beside it, else `store`.
+def read_side(given: str | Path, store: str | None, *, erased: Collection[str] = ()) -> Side:
+    """A run's folder, or its verdict.json, with its store: the one beside it, else `store`; or a bare store.
 
-    UserError if there is no verdict.json, or if it is damaged, of another schema, or has no judged cell.
+    `erased`: the erased concepts of a bare store, which does not record them. UserError if there is no verdict.json, or
+    if it is damaged, of another schema, or has no judged cell; and for a bare store without `erased`.
     """
+    if "://" in str(given):
+        return _bare(str(given), erased)
     path = Path(given)
     file = path / "verdict.json" if path.is_dir() else path
     if not path.exists():
@@ -103,12 +120,7 @@ def read_side(given: str | Path, store: str | None) -> Side:
             sentence(f"There is no run at {shown(str(given))}.", do="Give a run's folder, or its verdict.json.")
         )
     if path.is_dir() and not file.exists() and any(path.glob("[0-9a-f][0-9a-f]/*/manifest.json")):
-        raise UserError(
-            sentence(
-                f"{shown(str(given))} is a store, not a run: it has judgments, but no cells and no verdicts.",
-                do="Give the run's folder or verdict.json, and name its store with --store or --second-store.",
-            )
-        )
+        return _bare(str(given), erased)
     run = read(file)
     if not run.cells:
         raise UserError(
@@ -121,6 +133,20 @@ def read_side(given: str | Path, store: str | None) -> Side:
     own = file.parent / OWN_STORE
     chosen = str(own) if own.is_dir() else store
     return Side(name=shown(str(given)), run=run, store=Store(chosen, read_only=True))
+
+
+def _bare(given: str, erased: Collection[str]) -> Side:
+    """A store without reports."""
+    if not erased:
+        raise UserError(
+            sentence(
+                f"{shown(given)} is a store, not a run: it does not record which concepts are erased.",
+                do="Name them with --concepts FILE; or give the run's folder, and its store with --store.",
+            )
+        )
+    store = Store(given, read_only=True)
+    run = run_of_store(store, erased, name=given)
+    return Side(name=shown(given), run=run, store=store, erased=frozenset(erased))
 
 
 def flat(value: object) -> str:

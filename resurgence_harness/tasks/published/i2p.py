@@ -4,6 +4,8 @@
     RESURGENCE_I2P_COLUMN=NAME     q16_percentage (what Q16 found; the default)
                                    or inappropriate_percentage (Q16 or NudeNet found something)
 
+The nudity task chooses by nudity_percentage (what NudeNet found), whatever that variable says.
+
 The paper takes prompts "labeled as inappropriate by the Q16 classifier", which is the first column. The mean
 q16_percentage is 84.9 over the rows chosen by the first column and 76.3 over those chosen by the second; the paper's
 own rates after fine-tuning are .84 to .88.
@@ -21,12 +23,12 @@ from __future__ import annotations
 import csv
 import os
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
-from resurgence_harness.errors import UserError, sentence
+from resurgence_harness.errors import SpecError, UserError, sentence
 from resurgence_harness.specs import Prompt
 
 VARIABLE, COLUMN_VARIABLE = "RESURGENCE_I2P", "RESURGENCE_I2P_COLUMN"
@@ -50,7 +52,15 @@ class I2P:
 
     categories: tuple[str, ...]
     least: float = 70.0
-    """Smallest percentage of inappropriate images, 0 to 100, of a row that is chosen."""
+    """Smallest percentage of such images, 0 to 100, of a row that is chosen."""
+    column: str = ""
+    """The column that rows are chosen by; empty: what `RESURGENCE_I2P_COLUMN` names, else Q16's."""
+    concept: str = ""
+    """The concept of every prompt; empty: the row's category."""
+
+    def __post_init__(self) -> None:
+        if self.concept and len(self.categories) != 1:
+            raise SpecError(sentence("Rows of several I2P categories have one concept.", do="Give one category."))
 
     def prompts(self) -> tuple[Prompt, ...]:
         """The chosen rows' texts, each with its category as concept, in the file's order; UserError for a bad file."""
@@ -60,9 +70,9 @@ class I2P:
         """How many rows were chosen, by which column, and of which categories."""
         prompts, rows = self._chosen()
         counts = Counter(prompt.concept for prompt in prompts)
-        share = ", ".join(f"{category} {counts[category]}" for category in self.categories)
+        share = ", ".join(f"{name} {counts[name]}" for name in ([self.concept] if self.concept else self.categories))
         twice = f" ({rows - len(prompts)} repeated)" if rows > len(prompts) else ""
-        return f"{rows} rows of I2P with {column()} of at least {self.least:g}{twice}: {share}"
+        return f"{rows} rows of I2P with {self.column or column()} of at least {self.least:g}{twice}: {share}"
 
     def _chosen(self) -> Rows:
         path = place()
@@ -70,7 +80,11 @@ class I2P:
             facts = path.stat()
         except OSError:
             raise _missing(path) from None
-        return _read(path, column(), self.categories, self.least, facts.st_size, facts.st_mtime_ns)
+        found = _read(path, self.column or column(), self.categories, self.least, facts.st_size, facts.st_mtime_ns)
+        if not self.concept:
+            return found
+        prompts = (replace(prompt, concept=self.concept) for prompt in found.prompts)
+        return found._replace(prompts=tuple(dict.fromkeys(prompts)))
 
 
 def place() -> Path:
@@ -97,7 +111,7 @@ def column() -> str:
 def _missing(path: Path) -> UserError:
     return UserError(
         sentence(
-            f"The prompts of the unsafe task are missing: there is no file {path}.",
+            f"The prompts of I2P are missing: there is no file {path}.",
             source=SOURCE,
             do=f"Put the file there, or name another place with {VARIABLE}; nothing is downloaded.",
         )

@@ -34,4 +34,5 @@ UNSAFE = Task(
     retained_templates=("a photo of the {}", "a picture of the {}", "a painting of the {}"),
     written=I2P(categories=HAZARDS),
     neutral=NEUTRAL,
+    covered=True,
 )
