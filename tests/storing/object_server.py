@@ -4,7 +4,7 @@
 
 One monitor and one storage daemon hold the objects, so the gateway can be killed and started again as a server would
 be, with everything that it had acknowledged. It checks signatures, keys and clocks, enforces quotas, and decides a
-conditional put (If-None-Match: *) atomically. Starting takes about 10 seconds, 2 of them CPU time, and 150 MB.
+conditional put (If-None-Match: *) atomically. Starting takes about 12 seconds, 2 of CPU time, and 150 MB.
 """
 
 from __future__ import annotations
@@ -93,11 +93,11 @@ class ObjectServer:
         self._gateway.wait()
 
     def set_quota(self, size: int | None) -> None:
-        """Limit the bytes that the tester may store; None for no limit."""
+        """Limit the bytes that the tester may store in a bucket; None for no limit."""
         words = ("radosgw-admin", "-n", "client.rgw", "quota")
         if size is not None:
-            self._run(*words, "set", "--quota-scope=user", "--uid", "tester", "--max-size", str(size))
-        self._run(*words, "disable" if size is None else "enable", "--quota-scope=user", "--uid", "tester")
+            self._run(*words, "set", "--quota-scope=bucket", "--uid", "tester", "--max-size", str(size))
+        self._run(*words, "disable" if size is None else "enable", "--quota-scope=bucket", "--uid", "tester")
 
     def stop(self) -> None:
         """End all processes that were started here."""
@@ -174,7 +174,6 @@ rgw data = {folder}/rgw
 rgw frontends = beast endpoint=127.0.0.1:{port}
 rgw thread pool size = 64
 rgw cache enabled = false
-rgw user quota bucket sync interval = 0
 rgw bucket quota ttl = 0
 rgw bucket quota cache size = 0
 """
