@@ -34,7 +34,7 @@ class RunView:
         terminal = config.pluginmanager.get_plugin("terminalreporter")
         quiet = getattr(config.option, "verbose", 0) < 0
         file = None if quiet else past_capture(terminal)
-        self._view = View(Screen(course, file, events=EventFiles(folder), fresh=lambda: _fresh(terminal)))
+        self._view = View(Screen(course, file, events=EventFiles(folder), fresh=lambda: _fresh(terminal), owned=True))
         self._shown = file is not None
 
     def start(self) -> None:
