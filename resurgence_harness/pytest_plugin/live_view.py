@@ -41,6 +41,9 @@ class RunView:
         """Start to show and to plan; does nothing for a quiet run."""
         self._view.start()
         if self._shown:
+            if not all(entry.get("gate") for entry in self._planned):
+                engine = engine_in(self._config)  # made here, since two threads would make two
+                _ = engine.base, engine.store
             device = resolved_device(options_of(self._config).device)
             self._view.plan(self._cells(), store=self._store, device=device)
 
