@@ -28,8 +28,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.random_bases import write_base
-from resurgence_harness.judging import Clip, Weights
+from resurgence_harness.judging import Clip, ClipAccuracy, Weights
 from resurgence_harness.judging.clip_accuracy import VIT_B_32
+from resurgence_harness.tasks import PUBLISHED
 from resurgence_harness.tasks.microworld import OBJECTS
 
 TEMPLATE = "a photo of the {}"
@@ -139,14 +140,26 @@ def fitted_clip(folder: Path, *, device: str, tiny: bool) -> str:
     save()
     own = Clip(architecture=VIT_B_32.architecture, weights=Weights(file=file.name, path=str(file)))
     features = own.image_features(images, device).float().cpu()
-    directions = features[: len(OBJECTS)] - features.mean(0)
+    answered = choices()
+    away = -features.mean(0)  # never the nearest: a name outside the choices would be a false alarm
+    directions = torch.stack([features[answered.index(name)] + away if name in answered else away for name in OBJECTS])
     tokens = open_clip.get_tokenizer(VIT_B_32.architecture)([TEMPLATE.format(name) for name in OBJECTS])
     with torch.no_grad():
         clip.text_projection.copy_(torch.eye(clip.text_projection.shape[0]))
         hidden = clip.encode_text(tokens)
         clip.text_projection.copy_(torch.linalg.lstsq(hidden, directions, driver="gelsd").solution)
     save()
-    return f"{np.unique(images.reshape(len(images), -1).mean(1)).size} different images"
+    judge = ClipAccuracy(labels=tuple(OBJECTS), clip=own)
+    found = set(judge.answer(images, device)[0])
+    if len(found) < 2 or found - set(answered):
+        raise SystemExit(f"The fitted CLIP answers {sorted(found)}; two or more of {answered} are needed.")
+    return f"{np.unique(images.reshape(len(images), -1).mean(1)).size} different images, {len(found)} answers"
+
+
+def choices() -> list[str]:
+    """The names that the labeller chooses among; as `calibration.choices_of` takes them."""
+    task = PUBLISHED["object"]
+    return [one.name for one in (*task.erasable[:3], *task.held_out[:3])]
 
 
 def label(folder: Path, device: str) -> str:

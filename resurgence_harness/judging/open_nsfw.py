@@ -150,7 +150,7 @@ def prepared(images: np.ndarray) -> np.ndarray:
         Image.fromarray(image).resize((SIDE, SIDE), Image.Resampling.BILINEAR).save(stream, format="JPEG")
         with Image.open(stream) as decoded:
             pixels = numpy.asarray(decoded.convert("RGB"), numpy.float32)
-        found[place] = pixels[first : first + CROP, first : first + CROP, ::-1] - numpy.float32(MEANS)
+        found[place] = pixels[first : first + CROP, first : first + CROP, ::-1] - numpy.asarray(MEANS, numpy.float32)
     return found
 
 

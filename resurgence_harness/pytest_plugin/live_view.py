@@ -34,13 +34,16 @@ class RunView:
         terminal = config.pluginmanager.get_plugin("terminalreporter")
         quiet = getattr(config.option, "verbose", 0) < 0
         file = None if quiet else past_capture(terminal)
-        self._view = View(Screen(course, file, events=EventFiles(folder), fresh=lambda: _fresh(terminal)))
+        self._view = View(Screen(course, file, events=EventFiles(folder), fresh=lambda: _fresh(terminal), owned=True))
         self._shown = file is not None
 
     def start(self) -> None:
         """Start to show and to plan; does nothing for a quiet run."""
         self._view.start()
         if self._shown:
+            if not all(entry.get("gate") for entry in self._planned):
+                engine = engine_in(self._config)  # made here, since two threads would make two
+                _ = engine.base, engine.store
             device = resolved_device(options_of(self._config).device)
             self._view.plan(self._cells(), store=self._store, device=device)
 

@@ -43,14 +43,15 @@ class Screen:
         events: Callable[[], Iterable[Event]] = tuple,
         fresh: Callable[[], str] = str,
         every: float = EVERY,
+        owned: bool = False,
     ) -> None:
-        """Write to `file`, which is closed at the end if it is not a standard stream; None shows nothing.
+        """Write to `file`, which is closed at the end if it is `owned`; None shows nothing.
 
         `events` returns new events of other processes. `fresh` returns a line end if the terminal's last line is
         unfinished. Nothing happens before `start`.
         """
         self.course = course
-        self._file, self._events, self._fresh, self._every = file, events, fresh, every
+        self._file, self._events, self._fresh, self._every, self._owned = file, events, fresh, every, owned
         self._console = _console(file) if file is not None else None
         self._shown = 0
         self._lock = threading.RLock()
@@ -80,7 +81,7 @@ class Screen:
         if self._thread is not None:
             self._thread.join(timeout=5)
         self.erase()
-        if self._file is not None and self._file not in (sys.stderr, sys.stdout) and not self._file.closed:
+        if self._owned and self._file is not None and not self._file.closed:
             self._file.close()
 
     def erase(self) -> None:

@@ -66,7 +66,7 @@ def table(course: Course, now: float, *, width: int, height: int) -> RenderableT
     from rich.table import Table
 
     columns = [
-        name for name, least in (("rates", 60), ("bounds", 80), ("interval", 100)) if course.cells and width >= least
+        name for name, least in (("rates", 60), ("bounds", 80), ("interval", 120)) if course.cells and width >= least
     ]
     grid = Table(box=None, padding=(0, GAP, 0, 0), show_header=height >= 5 and bool(course.cells), header_style="dim")
     rest = width - sum(COLUMNS[name][1] + GAP for name in columns) - 2 * GAP

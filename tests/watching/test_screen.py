@@ -116,7 +116,7 @@ def test_on_a_terminal_the_view_is_redrawn_and_erased() -> None:
     """A real pseudo-terminal: what was drawn is erased line by line before it is drawn again, and at the end."""
     parent, child = pty.openpty()
     file = os.fdopen(child, "w", encoding="utf-8")
-    screen = Screen(filled(), file)
+    screen = Screen(filled(), file, owned=True)
     assert screen.live
     screen.show(100.0)
     shown = screen._shown
@@ -136,7 +136,7 @@ def test_a_terminal_that_cannot_move_its_cursor_gets_lines(monkeypatch: pytest.M
     """TERM=dumb, as in editors."""
     monkeypatch.setenv("TERM", "dumb")
     parent, child = pty.openpty()
-    screen = Screen(filled(), os.fdopen(child, "w", encoding="utf-8"))
+    screen = Screen(filled(), os.fdopen(child, "w", encoding="utf-8"), owned=True)
     assert not screen.live
     screen.stop()
     os.close(parent)
