@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 from resurgence_harness.errors import HarnessError, UserError, sentence
@@ -58,13 +59,18 @@ def run(pool: Pool, schedule: Schedule, watching: Watching, *, mine: About | Non
     """
     try:
         pool.start()
-        return _Run(pool, schedule, watching, mine).until_finished()
+        driver = Driver(pool, schedule, watching, mine=mine)
+        driver.work_until(lambda: schedule.finished)
+        return driver.outcome
     finally:
         pool.close()
 
 
-class _Run:
-    def __init__(self, pool: Pool, schedule: Schedule, watching: Watching, mine: About | None) -> None:
+class Driver:
+    """Keeps the workers of a started pool busy with the jobs of a schedule."""
+
+    def __init__(self, pool: Pool, schedule: Schedule, watching: Watching, *, mine: About | None) -> None:
+        """`mine` as for `run`."""
         self._pool, self._schedule, self._watching, self._mine = pool, schedule, watching, mine
         self._workers: dict[str, About] = {}
         self._seen: dict[str, Seen] = {}
@@ -79,12 +85,17 @@ class _Run:
         """When there was a worker last."""
         self._lost = self._never_joined = 0
 
-    def until_finished(self) -> Outcome:
-        """Handle events until every course is complete or failed."""
+    @property
+    def outcome(self) -> Outcome:
+        """What was built and lost so far."""
+        return Outcome(self._schedule.built, self._lost, dict(self._schedule.failed))
+
+    def work_until(self, reached: Callable[[], bool]) -> None:
+        """Give jobs to free workers and handle events until `reached()`; errors as for `run`."""
         while True:
             self._give_jobs()
-            if self._schedule.finished:
-                return Outcome(self._schedule.built, self._lost, dict(self._schedule.failed))
+            if reached():
+                return
             for event in self._pool.events(TICK):
                 self._handle(event)
             self._check_alive()

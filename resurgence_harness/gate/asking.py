@@ -19,6 +19,7 @@ from resurgence_harness.errors import HarnessError, sentence
 from resurgence_harness.examining import Budget, Examined, Laboratory, Rule, check_prompts, examine
 from resurgence_harness.gate.models import Models
 from resurgence_harness.gate.release_policy import ConceptGroup, ReleasePolicy
+from resurgence_harness.gate.workers import Workers
 from resurgence_harness.inquiry import Inquiry
 from resurgence_harness.presets import check_size, image_of, settings_of
 from resurgence_harness.reporting.given import notes_on, parts_of
@@ -218,8 +219,12 @@ class Gate:
         store: Store,
         device: str,
         progress: Progress | None = None,
+        workers: int | None = 1,
     ) -> None:
-        """Loads no model yet; UserError for plans that cannot be run."""
+        """Loads no model yet; UserError for plans that cannot be run.
+
+        `workers`: number of processes that sample and judge, on a CPU; None to choose it, 1 for this process alone.
+        """
         self.policy, self.models = policy, models
         self.judges = judges_for(policy)
         self.plans = {group.word: plan(policy, group, models) for group in policy.groups}
@@ -227,6 +232,7 @@ class Gate:
             check_prompts(self.plans.values(), recipe.base)
         self.store, self.device, self._progress = store, device, progress
         self._benches: dict[str, Bench] = {}
+        self._workers = Workers(self.plans, self.judges, store=store, device=device, number=workers, progress=progress)
 
     def bench(self, recipe: Recipe) -> Bench:
         """The bench of one model."""
@@ -239,7 +245,7 @@ class Gate:
 
     def set_progress(self, progress: Progress) -> None:
         """Report progress to this function from now on."""
-        self._progress = progress
+        self._progress = self._workers.progress = progress
         for bench in self._benches.values():
             bench.set_progress(progress)
 
@@ -265,13 +271,14 @@ class Gate:
         )
 
     def release(self) -> None:
-        """Free every loaded model."""
+        """Stop the workers, and free every loaded model."""
+        self._workers.close()
         for bench in self._benches.values():
             bench.release()
 
     @property
     def _laboratory(self) -> Laboratory:
-        return Laboratory(bench_of=self.bench, judges=self.judges, effect=self._effect)
+        return Laboratory(bench_of=self.bench, judges=self.judges, effect=self._effect, prepare=self._workers.prepare)
 
     def _effect(self, inquiry: Inquiry[Plan]) -> Differs | None:
         """Whether candidate and unlearned model differ in weights and in images; None without an unlearned model."""
