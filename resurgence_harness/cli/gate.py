@@ -86,8 +86,7 @@ def gate_command(
         str,
         typer.Option(
             metavar="N|auto",
-            help="Processes that sample and judge on a CPU, one thread each; 1: this process alone. auto: one per core, "
-            "at most 4, as memory allows.",
+            help="Processes that sample and judge on a CPU, with one thread each. auto: one per core, at most 4.",
         ),
     ] = "auto",
     demo: Annotated[bool, typer.Option("--demo", help="Run four candidates on the embedded microworld.")] = False,

@@ -7,8 +7,8 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from multiprocessing.connection import Connection, wait
 from typing import Any, NamedTuple, Protocol
 
@@ -35,6 +35,8 @@ IMPORTED = (
     "diffusers.schedulers.scheduling_ddim",
     "transformers.models.clip.modeling_clip",
     "transformers.models.clip.tokenization_clip",
+    "resurgence_harness.diffusion.model",
+    "resurgence_harness.sampling",
 )
 """What a process imports to sample images, several seconds of one core; workers that are forked share it."""
 
@@ -132,7 +134,7 @@ class LocalPool:
     def start(self) -> None:
         """Start the processes."""
         if self._forked:
-            self._context.set_forkserver_preload(list(IMPORTED))
+            preload()
         for place in range(self._workers):
             self._begin(place)
 
@@ -147,8 +149,7 @@ class LocalPool:
             name=name,
             daemon=True,
         )
-        with _one_thread() if self._forked else nullcontext():
-            process.start()
+        process.start()
         theirs.close()
         self._processes[name], self._connections[name] = process, ours
 
@@ -204,13 +205,20 @@ class LocalPool:
                 connection.close()
 
 
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """The environment of a process that starts no threads, for the one of which workers are forks."""
+def preload() -> None:
+    """Start the process of which workers with one thread are forks, unless it runs; it imports torch meanwhile.
+
+    It starts no threads, which would not survive a fork, and ends with this process. Linux only.
+    """
+    if sys.platform != "linux":
+        return
+    from multiprocessing import forkserver
+
+    forkserver.set_forkserver_preload(list(IMPORTED))
     before = {name: os.environ.get(name) for name in THREADS}
     os.environ.update(dict.fromkeys(THREADS, "1"))
     try:
-        yield
+        forkserver.ensure_running()
     finally:
         for name, value in before.items():
             if value is None:

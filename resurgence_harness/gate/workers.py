@@ -12,7 +12,9 @@ were hashed, and checks the digest again.
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from math import inf
 from typing import TYPE_CHECKING, Any
@@ -82,6 +84,8 @@ class Workers:
                     do="Leave --workers out, or give --device cpu.",
                 )
             )
+        self._expected = 0, 0
+        """Jobs that were done before this look, and the number of its jobs."""
         self._plans, self._judges, self._store, self._device = dict(plans), list(judges), store, device
         self._number = 1 if device != "cpu" else number
         self.progress = progress
@@ -156,8 +160,6 @@ class Workers:
 
     def note(self, line: str) -> None:
         """Print a fact, such as the loss of a worker."""
-        import sys
-
         print(f"[resurgence] {line}", file=sys.stderr, flush=True)
 
     # Jobs
@@ -180,16 +182,30 @@ class Workers:
         return next(name for name, one in self._plans.items() if one is planned)
 
     def _automatic(self, inquiry: Inquiry[Any], jobs: Sequence[Job]) -> int:
-        """The number of workers: cores, models' images and memory allow them, and the work is worth their start."""
-        images = sum(job.order.kind == "images" for job in jobs)
-        number = min(MOST, usable_cores(), len(inquiry.plan.arms), images)
-        if number < 2 or _of_this_process(self._judges):
+        """The number of workers where none is given; 1 if workers would not find a judge."""
+        if usable_cores() < 2 or _of_this_process(self._judges):
             return 1
         usual = wanted(inquiry.plan, inquiry, list(inquiry.expected(clear=False)), self._judges)
-        if plan(self._store, usual, pace=self._pace).seconds < LEAST_SECONDS:
-            return 1
-        free = free_memory()
-        return max(1, int(min(number, inf if free is None else free // memory_of_worker(inquiry.plan))))
+        return chosen(
+            parts=min(len(inquiry.plan.arms), sum(job.order.kind == "images" for job in jobs)),
+            seconds=plan(self._store, usual, pace=self._pace).seconds,
+            memory=memory_of_worker(inquiry.plan),
+            free=free_memory(),
+        )
+
+
+def start_early(store: Store, *, device: str, number: int | None) -> None:
+    """Let the process of which workers are forks import torch while this one reads the models.
+
+    Only if the store is empty, so that all images have to be sampled; else the first look that lacks some starts it.
+    """
+    if device != "cpu" or number == 1 or (number is None and usable_cores() < 2):
+        return
+    with suppress(OSError, ValueError):  # a store that cannot be used is reported later
+        if not any(store.root.glob("??/*/manifest.json")):
+            from resurgence_harness.executing.pool import preload
+
+            preload()
 
 
 class _Look:
@@ -214,6 +230,18 @@ def _job(action: Action, name: str) -> Job:
     assert action.recipe is not None
     order = Order(action.key, action.kind, name, action.label)
     return Job(order=order, needs=action.needs, seconds=action.seconds, model=action.recipe.base.digest)
+
+
+def chosen(*, parts: int, seconds: float, memory: int, free: int | None) -> int:
+    """The number of workers for `auto`.
+
+    `parts`: what can be sampled side by side; `seconds`: estimated time of all images in one process; `memory`: bytes
+    for one worker; `free`: bytes that are available, None if unknown.
+    """
+    number = min(MOST, usable_cores(), parts)
+    if seconds < LEAST_SECONDS:
+        return 1
+    return max(1, int(min(number, inf if free is None else free // memory)))
 
 
 def usable_cores() -> int:

@@ -111,7 +111,7 @@ def release(
     from resurgence_harness.diffusion.devices import check_device, resolved_device
     from resurgence_harness.gate import out_lock, running, sharing
     from resurgence_harness.gate.inputs import read_inputs, read_models, read_policy
-    from resurgence_harness.gate.workers import read_workers
+    from resurgence_harness.gate.workers import read_workers, start_early
     from resurgence_harness.reporting import tracking
     from resurgence_harness.storing import Store, default_root
 
@@ -126,8 +126,10 @@ def release(
         inputs = read_inputs(policy, candidate=candidate, unlearned=unlearned, base=base, partial=partial)
         found = read_policy(inputs, task=task, concepts=concepts, retained=retained)
         fresh_run = uuid.uuid4().hex if fresh else ""
+        opened = Store(place, run=fresh_run)
+        start_early(opened, device=on, number=number)
         models = read_models(inputs, store=place, run=fresh_run)
-        ready = prepared(found, models, out=out, store=Store(place, run=fresh_run), device=on, workers=number)
+        ready = prepared(found, models, out=out, store=opened, device=on, workers=number)
         with sharing.open_sharing(log=log, repo=model_card_pr, title=models.label, folder=out) as shared:
             run, written, delivery = judge(ready, out=out)
             shared.share(run, written, delivery)
