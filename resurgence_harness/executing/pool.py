@@ -35,7 +35,9 @@ IMPORTED = (
     "diffusers.schedulers.scheduling_ddim",
     "transformers.models.clip.modeling_clip",
     "transformers.models.clip.tokenization_clip",
+    "resurgence_harness.bench",
     "resurgence_harness.diffusion.model",
+    "resurgence_harness.judging",
     "resurgence_harness.sampling",
 )
 """What a process imports to sample images, several seconds of one core; workers that are forked share it."""

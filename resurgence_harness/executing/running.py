@@ -10,7 +10,7 @@ from typing import NamedTuple, Protocol
 from resurgence_harness.errors import HarnessError, UserError, sentence
 from resurgence_harness.executing.builder import About, Seen
 from resurgence_harness.executing.pool import Finished, Joined, Lost, Pool, Refused, Showing
-from resurgence_harness.executing.schedule import Schedule
+from resurgence_harness.executing.schedule import TRIES, Schedule
 
 TICK = 0.5
 """Longest wait for an event, in seconds."""
@@ -83,7 +83,7 @@ class Driver:
         self._first = 0.0
         self._last = time.monotonic()
         """When there was a worker last."""
-        self._lost = self._never_joined = 0
+        self._lost = self._never_joined = self._lost_in_a_row = 0
 
     @property
     def outcome(self) -> Outcome:
@@ -109,6 +109,7 @@ class Driver:
                 raise (UserError if mistake else HarnessError)(why)
             case Finished(worker, done):
                 self._running.pop(worker, None)
+                self._lost_in_a_row = 0
                 self._seen[worker] = Seen("", 0, 0)
                 if done.cause == "mistake":
                     raise UserError(done.problem)
@@ -133,6 +134,7 @@ class Driver:
         self._models.pop(worker, None)
         self._seen.pop(worker, None)
         self._lost += joined is not None
+        self._lost_in_a_row += joined is not None
         self._never_joined += joined is None
         if key := self._running.pop(worker, ""):
             self._watching.note(f"{worker} was lost ({why}); its job is started again.")
@@ -140,6 +142,15 @@ class Driver:
         if self._never_joined > 3 * max(1, self._pool.expected):
             raise HarnessError(
                 sentence("Workers end before they are ready.", last=why, do="See the log of the worker's machine.")
+            )
+
+        if self._lost_in_a_row > TRIES * max(1, self._pool.expected):
+            raise HarnessError(
+                sentence(
+                    f"{self._lost_in_a_row} workers ended one after the other, and none has finished a job.",
+                    last=why,
+                    do="Use fewer workers if memory is short: the kernel kills with SIGKILL.",
+                )
             )
 
     def _check_same(self, worker: str, about: About) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -80,6 +81,12 @@ def test_free_memory_is_that_of_the_machine_or_of_the_container(
         assert capacity.free_memory() == expected
 
 
+def written(folder: Path) -> dict[str, Any]:
+    """An artifact of one file."""
+    (folder / "file").write_text("x")
+    return {}
+
+
 def gate_on(folder: Path, **how: Any) -> Gate:
     """A gate on the embedded base alone; nothing of it is sampled yet."""
     policy = resolve(demo.policy(demo.CANDIDATES[0]), folder, tasks=TASKS)
@@ -120,7 +127,7 @@ def test_imports_start_early_only_where_all_images_have_to_be_sampled(
     assert started == [True]
     start_early(Store("nul\0l"), device="cpu", number=2)
     started[:] = [True]
-    store.make("ab" * 32, kind="images", label="x", inputs={}, build=lambda folder: {})
+    store.make("ab" * 32, kind="images", label="x", inputs={}, build=written)
     start_early(store, device="cpu", number=2)
     assert started == [True]
 
@@ -161,7 +168,7 @@ def opened(kind: str, plans: Any, judges: tuple[str, ...], store: str, *rest: An
 @pytest.mark.parametrize(
     ("kind", "why"),
     [
-        ("dying", "ended 4 workers; the last one: the process ended with SIGKILL"),
+        ("dying", "9 workers ended one after the other, and none has finished a job"),
         ("failing", "The images are not numbers."),
         ("refusing", "The judge cannot be loaded."),
     ],
@@ -170,7 +177,7 @@ def test_a_gate_whose_workers_cannot_work_has_no_verdict(
     kind: str, why: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """12, with the reason, and no process is left."""
-    monkeypatch.setattr(pool, "IMPORTED", ())
+    monkeypatch.setattr(pool, "IMPORTED", ("resurgence_harness.gate.workers", "resurgence_harness.judging"))
     monkeypatch.setattr(workers, "open_worker", _Opening(kind))
     gate = gate_on(tmp_path, device="cpu", workers=2)
 
@@ -179,7 +186,7 @@ def test_a_gate_whose_workers_cannot_work_has_no_verdict(
     assert found["exit_code"] == 12 and found["cells"] == []
     (missing,) = found["missing"]
     assert why in missing["why"], missing
-    assert not pool.multiprocessing.active_children()
+    assert not multiprocessing.active_children()
 
 
 class _Opening:
