@@ -135,6 +135,9 @@ class Laboratory:
     effect: Effect
     on_block: Callable[[Question], None] = field(default=lambda question: None)
     """Called before each block is sampled or loaded."""
+    prepare: Callable[[Inquiry[Any]], None] = field(default=lambda inquiry: None)
+    """Called before the open blocks of a look are sampled or loaded: workers may have put them into the store when it
+    returns. What is not in the store then is sampled here."""
     without_canaries: Collection[str] = frozenset()
     """Names of the judges that are known to have no canaries, whose result is therefore never stored."""
     on_look: Callable[[Inquiry[Any], Verdict, frozenset[ImageGroup]], None] = field(
@@ -153,6 +156,7 @@ class Laboratory:
 
     def draw(self, inquiry: Inquiry[Planned]) -> None:
         """Sample and judge every open block; blocks that another process is building come last."""
+        self.prepare(inquiry)
         waiting = inquiry.open
         while waiting:
             question = next((one for one in waiting if not self._busy(inquiry, one)), waiting[0])

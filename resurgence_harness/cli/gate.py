@@ -82,6 +82,13 @@ def gate_command(
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Sample and judge everything anew, and replace what the store has.")
     ] = False,
+    workers: Annotated[
+        str,
+        typer.Option(
+            metavar="N|auto",
+            help="Processes that sample and judge on a CPU, with one thread each. auto: one per core, at most 4.",
+        ),
+    ] = "auto",
     demo: Annotated[bool, typer.Option("--demo", help="Run four candidates on the embedded microworld.")] = False,
 ) -> None:
     """Test whether a fine-tuned checkpoint is safe to publish: erased concepts stay erased, retained ones are kept."""
@@ -101,18 +108,21 @@ def gate_command(
             store=store,
             device=device,
             fresh=fresh,
+            workers=workers,
             log=log or (),
             model_card_pr=model_card_pr,
         )
         raise typer.Exit(delivery.code)
     from resurgence_harness.diffusion.devices import check_device, resolved_device
     from resurgence_harness.gate import out_lock, running
+    from resurgence_harness.gate.workers import read_workers
     from resurgence_harness.storing import default_root
 
     folders = running.folders(out, demo=True)
     context.with_resource(out_lock.held(folders))
     for folder in folders:
         running.remove_stale_outputs(folder)
+    number = read_workers(workers)
     check_device(device)
     keep_in(out)
     given: dict[str, object] = {"--candidate": candidate, "--unlearned": unlearned, "--base": base, "--task": task}
@@ -121,10 +131,10 @@ def gate_command(
     also = [name for name, value in given.items() if value]
     if also:
         raise UserError(sentence(f"--demo takes no {also[0]}.", do="Leave it out: the demo has its own models."))
-    raise typer.Exit(_demo(out, store or default_root(), resolved_device(device)))
+    raise typer.Exit(_demo(out, store or default_root(), resolved_device(device), workers=number))
 
 
-def _demo(out: Path, store: str, device: str) -> ExitCode:
+def _demo(out: Path, store: str, device: str, *, workers: int | None) -> ExitCode:
     """Run the gate on four candidates; exit code 12 if a verdict is not the expected one."""
     from resurgence_harness.bench import Bench
     from resurgence_harness.gate import demo, running
@@ -152,7 +162,7 @@ def _demo(out: Path, store: str, device: str) -> ExitCode:
         models = replace(models, label=paths[one.name].name)
         if models.audit is not None:
             print(f"Weight audit: {models.audit.description}")
-        gate = Gate(policy, models, store=demo_store, device=device)
+        gate = Gate(policy, models, store=demo_store, device=device, workers=workers)
         with watched(gate.cells) as view:
             gate.watch(view)
             found, sheets = running.run(gate, progress=lambda group, record: None)

@@ -1,4 +1,7 @@
-"""What runs in a worker: it collects the suite, keeps base and U-Net loaded, and builds the artifact of each order."""
+"""What runs in a worker: it keeps models loaded, and builds the artifact of each order.
+
+A suite's worker has collected the suite; a gate's (`gate.workers`) has the plans of its groups.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +9,10 @@ import hashlib
 import os
 import platform
 import socket
+import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol
@@ -16,14 +21,19 @@ import resurgence_harness
 from resurgence_harness.bench.provenance import DRAWING
 from resurgence_harness.errors import HarnessError, Unreachable, Unwritable, UserError, sentence
 from resurgence_harness.examining import wanted
+from resurgence_harness.executing.capacity import cores
 from resurgence_harness.executing.jobs import Done, Order, Suite
-from resurgence_harness.inquiry import Inquiry, Question
-from resurgence_harness.planning import Action, NothingStored, Pace, canaries_key, plan
+from resurgence_harness.inquiry import Asking, Inquiry, Question
+from resurgence_harness.planning import Action, JudgeSpec, NothingStored, Pace, canaries_key, plan
 from resurgence_harness.process import unforeseen
 from resurgence_harness.storing.sealing import store_key
 
 if TYPE_CHECKING:
     from resurgence_harness.selection import CellPlan
+
+
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
+"""The environment variables that set the number of torch's threads, read when it is imported."""
 
 
 class Stopped(BaseException):
@@ -91,19 +101,15 @@ Opening = Callable[[], Building]
 """Makes a worker ready; it is sent to workers by name, so that they run their own code."""
 
 
-class Builder:
-    """Builds artifacts in one process, on its device."""
+class OrderBuilder(ABC):
+    """Builds the artifact of one order after the other: progress, stopping, and what a failure is to the driver."""
 
-    def __init__(self, opened: Opened) -> None:
-        """Check the suite's judges; loads no model."""
-        self._suite, self._cells = opened
-        for cell, _ in self._cells.values():
-            self._suite.check_judges(cell)
+    about: About
+
+    def __init__(self) -> None:
+        """Nothing is built yet."""
         self._seen, self._stopping = Seen("", 0, 0), False
-        self._indices: dict[str, _Index] = {}
         self.on_progress: Callable[[Seen], None] = lambda seen: None
-        self._suite.bench.set_progress(self._progress)
-        self.about = about(self._suite, self._cells)
 
     @property
     def seen(self) -> Seen:
@@ -132,13 +138,37 @@ class Builder:
             self._seen = Seen("", 0, 0)
         return Done(order.key, canaries=canaries, seconds=round(time.monotonic() - start, 3))
 
+    @abstractmethod
+    def _make(self, order: Order) -> int | None:
+        """Build the artifact; of canaries, their number."""
+
+    def _progress(self, label: str, done: int, total: int, loss: float | None) -> None:
+        self._seen = Seen(label if loss is None else f"{label}, loss {loss:.4f}", done, total)
+        self.on_progress(self._seen)
+        if self._stopping:
+            raise Stopped
+
+
+class Builder(OrderBuilder):
+    """Builds a suite's artifacts in one process, on its device."""
+
+    def __init__(self, opened: Opened) -> None:
+        """Check the suite's judges; loads no model."""
+        super().__init__()
+        self._suite, self._cells = opened
+        for cell, _ in self._cells.values():
+            self._suite.check_judges(cell)
+        self._indices: dict[str, Index] = {}
+        self._suite.bench.set_progress(self._progress)
+        self.about = about(self._suite, self._cells)
+
     def release(self) -> None:
         """Free the loaded models."""
         self._suite.release()
 
     def _make(self, order: Order) -> int | None:
         if order.cell not in self._cells:
-            raise _unknown(order)
+            raise unknown(order)
         cell, folder = self._cells[order.cell]
         bench = self._suite.bench
         match order.kind:
@@ -152,7 +182,7 @@ class Builder:
                 judges = [self._suite.judge(name) for name in cell.judges]
                 counted = [bench.canaries(judge)[1] for judge in judges if canaries_key(judge) == order.key]
                 if not counted:
-                    raise _unknown(order)
+                    raise unknown(order)
                 return counted[0]
             case _:
                 self._build(self._action(order))
@@ -170,28 +200,25 @@ class Builder:
 
     def _action(self, order: Order) -> Action:
         if order.cell not in self._indices:
-            self._indices[order.cell] = _Index(self._cells[order.cell][0], self._suite)
+            cell = self._cells[order.cell][0]
+            self._indices[order.cell] = Index(cell, [self._suite.judge(name) for name in cell.judges])
         found = self._indices[order.cell].find(order.key)
         if found is None:
-            raise _unknown(order)
+            raise unknown(order)
         return found
 
-    def _progress(self, label: str, done: int, total: int, loss: float | None) -> None:
-        self._seen = Seen(label if loss is None else f"{label}, loss {loss:.4f}", done, total)
-        self.on_progress(self._seen)
-        if self._stopping:
-            raise Stopped
 
-
-class _Index:
+class Index:
     """The artifacts of one cell by key, found block after block; independent of what the store has."""
 
-    def __init__(self, cell: CellPlan, suite: Suite) -> None:
-        self._cell, self._judges = cell, [suite.judge(name) for name in cell.judges]
+    def __init__(self, cell: Asking, judges: Sequence[JudgeSpec]) -> None:
+        """`judges` in the order of the plan's."""
+        self._cell, self._judges = cell, judges
         self._actions: dict[str, Action] = {}
         self._questions = self._ordered()
 
     def find(self, key: str) -> Action | None:
+        """The action that builds a key; None for a key that is not of this cell."""
         while key not in self._actions:
             question = next(self._questions, None)
             if question is None:
@@ -210,7 +237,12 @@ class _Index:
 
 def about(suite: Suite, cells: Mapping[str, tuple[CellPlan, Path]]) -> About:
     """This process: its hardware, versions, and the plan that it has collected."""
-    device = suite.bench.device
+    planned = {name: (cell, [suite.judge(one) for one in cell.judges]) for name, (cell, _) in cells.items()}
+    return about_process(suite.bench.device, planned)
+
+
+def about_process(device: str, planned: Mapping[str, tuple[Asking, Sequence[JudgeSpec]]]) -> About:
+    """This process: its hardware, versions, and the plans of its cells by name, each with its judges."""
     hardware = platform.machine()
     if device.startswith("cuda"):
         import torch
@@ -223,16 +255,15 @@ def about(suite: Suite, cells: Mapping[str, tuple[CellPlan, Path]]) -> About:
         hardware=hardware,
         versions=", ".join(f"{name} {found}" for name in libraries if (found := _version(name))),
         package=resurgence_harness.__version__,
-        plan=plan_digest(suite, cells),
+        plan=plan_digest(planned),
         sealed=hashlib.sha256(b"fingerprint of a store's key\0" + sealing).hexdigest()[:12] if sealing else "",
     )
 
 
-def plan_digest(suite: Suite, cells: Mapping[str, tuple[CellPlan, Path]]) -> str:
+def plan_digest(planned: Mapping[str, tuple[Asking, Sequence[JudgeSpec]]]) -> str:
     """Digest of the keys of every cell's first images and judgments: of its models, prompts, sampler and judges."""
     keys = []
-    for name, (cell, _) in sorted(cells.items()):
-        judges = [suite.judge(one) for one in cell.judges]
+    for name, (cell, judges) in sorted(planned.items()):
         questions = [Question(arm, 0) for arm in cell.arms]
         evidence = wanted(cell, Inquiry(cell), questions, judges)
         found = plan(NothingStored(), evidence, pace=Pace(NothingStored())).actions
@@ -242,12 +273,19 @@ def plan_digest(suite: Suite, cells: Mapping[str, tuple[CellPlan, Path]]) -> str
 
 def share_cores(workers: int) -> None:
     """Divide this process's cores among workers of one machine, before torch is imported; an own setting stays."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
-        os.environ.setdefault(name, str(max(1, cores // max(1, workers))))
+    for name in THREADS:
+        os.environ.setdefault(name, str(max(1, cores() // max(1, workers))))
 
 
-def _unknown(order: Order) -> UserError:
+def use_one_thread() -> None:
+    """Let torch use one thread in this process, whether or not it is imported already."""
+    os.environ.update(dict.fromkeys(THREADS, "1"))
+    if (torch := sys.modules.get("torch")) is not None:
+        torch.set_num_threads(1)
+
+
+def unknown(order: Order) -> UserError:
+    """The error for a key that a worker's plans do not have."""
     return UserError(
         sentence(
             f"A node does not know the artifact: {order.label}.",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -12,12 +13,34 @@ from multiprocessing.connection import Connection, wait
 from typing import Any, NamedTuple, Protocol
 
 from resurgence_harness.errors import ResurgenceError, UserError
-from resurgence_harness.executing.builder import About, Building, Opening, Seen, Stopped, share_cores
+from resurgence_harness.executing.builder import (
+    THREADS,
+    About,
+    Building,
+    Opening,
+    Seen,
+    Stopped,
+    share_cores,
+    use_one_thread,
+)
 from resurgence_harness.executing.jobs import Done, Order
 from resurgence_harness.process import unforeseen
 
 GRACE = 30.0
 """Seconds in which a stopped worker must have left its build."""
+IMPORTED = (
+    "torch",
+    "diffusers.models.unets.unet_2d_condition",
+    "diffusers.models.autoencoders.autoencoder_kl",
+    "diffusers.schedulers.scheduling_ddim",
+    "transformers.models.clip.modeling_clip",
+    "transformers.models.clip.tokenization_clip",
+    "resurgence_harness.bench",
+    "resurgence_harness.diffusion.model",
+    "resurgence_harness.judging",
+    "resurgence_harness.sampling",
+)
+"""What a process imports to sample images, several seconds of one core; workers that are forked share it."""
 
 
 class Joined(NamedTuple):
@@ -89,11 +112,18 @@ class Pool(Protocol):
 class LocalPool:
     """Processes of this machine; with GPUs each sees one of them, in turn."""
 
-    def __init__(self, opening: Opening, *, workers: int, gpus: tuple[str, ...] = ()) -> None:
-        """Nothing is started yet."""
+    def __init__(self, opening: Opening, *, workers: int, gpus: tuple[str, ...] = (), one_thread: bool = False) -> None:
+        """Nothing is started yet.
+
+        `one_thread`: for workers without a GPU. Each uses one thread of torch, whatever the environment sets, and on
+        Linux all are forks of one process that has imported torch and started no thread, so that the imports cost time
+        and memory once.
+        """
         self.name = f"{workers} process{'' if workers == 1 else 'es'}"
         self._opening, self._workers, self._gpus = opening, workers, gpus
-        self._context = multiprocessing.get_context("spawn")
+        self._one_thread = one_thread
+        self._forked = one_thread and sys.platform == "linux"
+        self._context: Any = multiprocessing.get_context("forkserver" if self._forked else "spawn")
         self._processes: dict[str, Any] = {}
         self._connections: dict[str, Connection] = {}
         self._number = 0
@@ -105,6 +135,8 @@ class LocalPool:
 
     def start(self) -> None:
         """Start the processes."""
+        if self._forked:
+            preload()
         for place in range(self._workers):
             self._begin(place)
 
@@ -114,7 +146,10 @@ class LocalPool:
         self._number += 1
         ours, theirs = self._context.Pipe()
         process = self._context.Process(
-            target=_serve, args=(theirs, self._opening, self._workers, gpu), name=name, daemon=True
+            target=_serve,
+            args=(theirs, self._opening, self._workers, gpu, self._one_thread, dict(os.environ)),
+            name=name,
+            daemon=True,
         )
         process.start()
         theirs.close()
@@ -172,13 +207,42 @@ class LocalPool:
                 connection.close()
 
 
-def _serve(connection: Connection, opening: Opening, workers: int, gpu: str | None) -> None:
+def preload() -> None:
+    """Start the process of which workers with one thread are forks, unless it runs; it imports torch meanwhile.
+
+    It starts no threads, which would not survive a fork, and ends with this process. Linux only.
+    """
+    if sys.platform != "linux":
+        return
+    from multiprocessing import forkserver
+
+    forkserver.set_forkserver_preload(list(IMPORTED))
+    before = {name: os.environ.get(name) for name in THREADS}
+    os.environ.update(dict.fromkeys(THREADS, "1"))
+    try:
+        forkserver.ensure_running()
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def _serve(
+    connection: Connection, opening: Opening, workers: int, gpu: str | None, one_thread: bool, environ: dict[str, str]
+) -> None:
     """A worker process: ready, then one job after the other until the driver is gone or ends it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends Ctrl-C to every process; the driver decides
     signal.signal(signal.SIGTERM, _unwind)
+    os.environ.clear()
+    os.environ.update(environ)  # a fork has the environment of the first gate of this driver
     if gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu
-    share_cores(workers)
+    if one_thread:
+        use_one_thread()
+    else:
+        share_cores(workers)
     with suppress(Stopped, EOFError, OSError):
         builder = _opened(connection, opening)
         if builder is not None:

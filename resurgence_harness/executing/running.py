@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 from resurgence_harness.errors import HarnessError, UserError, sentence
 from resurgence_harness.executing.builder import About, Seen
 from resurgence_harness.executing.pool import Finished, Joined, Lost, Pool, Refused, Showing
-from resurgence_harness.executing.schedule import Schedule
+from resurgence_harness.executing.schedule import TRIES, Schedule
 
 TICK = 0.5
 """Longest wait for an event, in seconds."""
@@ -58,13 +59,18 @@ def run(pool: Pool, schedule: Schedule, watching: Watching, *, mine: About | Non
     """
     try:
         pool.start()
-        return _Run(pool, schedule, watching, mine).until_finished()
+        driver = Driver(pool, schedule, watching, mine=mine)
+        driver.work_until(lambda: schedule.finished)
+        return driver.outcome
     finally:
         pool.close()
 
 
-class _Run:
-    def __init__(self, pool: Pool, schedule: Schedule, watching: Watching, mine: About | None) -> None:
+class Driver:
+    """Keeps the workers of a started pool busy with the jobs of a schedule."""
+
+    def __init__(self, pool: Pool, schedule: Schedule, watching: Watching, *, mine: About | None) -> None:
+        """`mine` as for `run`."""
         self._pool, self._schedule, self._watching, self._mine = pool, schedule, watching, mine
         self._workers: dict[str, About] = {}
         self._seen: dict[str, Seen] = {}
@@ -77,14 +83,19 @@ class _Run:
         self._first = 0.0
         self._last = time.monotonic()
         """When there was a worker last."""
-        self._lost = self._never_joined = 0
+        self._lost = self._never_joined = self._lost_in_a_row = 0
 
-    def until_finished(self) -> Outcome:
-        """Handle events until every course is complete or failed."""
+    @property
+    def outcome(self) -> Outcome:
+        """What was built and lost so far."""
+        return Outcome(self._schedule.built, self._lost, dict(self._schedule.failed))
+
+    def work_until(self, reached: Callable[[], bool]) -> None:
+        """Give jobs to free workers and handle events until `reached()`; errors as for `run`."""
         while True:
             self._give_jobs()
-            if self._schedule.finished:
-                return Outcome(self._schedule.built, self._lost, dict(self._schedule.failed))
+            if reached():
+                return
             for event in self._pool.events(TICK):
                 self._handle(event)
             self._check_alive()
@@ -98,6 +109,7 @@ class _Run:
                 raise (UserError if mistake else HarnessError)(why)
             case Finished(worker, done):
                 self._running.pop(worker, None)
+                self._lost_in_a_row = 0
                 self._seen[worker] = Seen("", 0, 0)
                 if done.cause == "mistake":
                     raise UserError(done.problem)
@@ -122,6 +134,7 @@ class _Run:
         self._schedule.left(self._models.pop(worker, ""))
         self._seen.pop(worker, None)
         self._lost += joined is not None
+        self._lost_in_a_row += joined is not None
         self._never_joined += joined is None
         if key := self._running.pop(worker, ""):
             self._watching.note(f"{worker} was lost ({why}); its job is started again.")
@@ -129,6 +142,15 @@ class _Run:
         if self._never_joined > 3 * max(1, self._pool.expected):
             raise HarnessError(
                 sentence("Workers end before they are ready.", last=why, do="See the log of the worker's machine.")
+            )
+
+        if self._lost_in_a_row > TRIES * max(1, self._pool.expected):
+            raise HarnessError(
+                sentence(
+                    f"{self._lost_in_a_row} workers ended one after the other, and none has finished a job.",
+                    last=why,
+                    do="Use fewer workers if memory is short: the kernel kills with SIGKILL.",
+                )
             )
 
     def _check_same(self, worker: str, about: About) -> None:

@@ -13,7 +13,7 @@ import heapq
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from itertools import count
+from itertools import chain, count
 from typing import Protocol
 
 from resurgence_harness.executing.jobs import Done, Job
@@ -77,6 +77,10 @@ class Schedule:
         """Jobs done."""
         self.complete = 0
         """Courses done or failed."""
+
+    def add(self, course: Course) -> None:
+        """Add a course, to be admitted after the others."""
+        self._waiting, self._exhausted = chain(self._waiting, [course]), False
 
     @property
     def finished(self) -> bool:

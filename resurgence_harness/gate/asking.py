@@ -19,6 +19,7 @@ from resurgence_harness.errors import HarnessError, sentence
 from resurgence_harness.examining import Budget, Examined, Laboratory, Rule, check_prompts, examine
 from resurgence_harness.gate.models import Models
 from resurgence_harness.gate.release_policy import ConceptGroup, ReleasePolicy
+from resurgence_harness.gate.workers import Workers
 from resurgence_harness.inquiry import Inquiry
 from resurgence_harness.presets import check_size, image_of, settings_of
 from resurgence_harness.reporting.given import notes_on, parts_of
@@ -219,8 +220,12 @@ class Gate:
         store: Store,
         device: str,
         progress: Recorder | None = None,
+        workers: int | None = 1,
     ) -> None:
-        """Loads no model yet; UserError for plans that cannot be run."""
+        """Loads no model yet; UserError for plans that cannot be run.
+
+        `workers`: number of processes that sample and judge, on a CPU; None to choose it, 1 for this process alone.
+        """
         self.policy, self.models = policy, models
         self.judges = judges_for(policy)
         self.plans = {group.word: plan(policy, group, models) for group in policy.groups}
@@ -228,6 +233,9 @@ class Gate:
             check_prompts(self.plans.values(), recipe.base)
         self.store, self.device, self._progress = store, device, progress or Recorder()
         self._benches: dict[str, Bench] = {}
+        self._workers = Workers(
+            self.plans, self.judges, store=store, device=device, number=workers, progress=self._progress.update
+        )
 
     def bench(self, recipe: Recipe) -> Bench:
         """The bench of one model."""
@@ -242,6 +250,7 @@ class Gate:
     def watch(self, view: View) -> None:
         """Show the run in this view from now on, with the time that its groups still take."""
         self._progress = view.recorder
+        self._workers.progress = self._progress.update
         for bench in self._benches.values():
             bench.set_progress(self._progress.update)
             bench.observe(self._progress)
@@ -285,13 +294,20 @@ class Gate:
         )
 
     def release(self) -> None:
-        """Free every loaded model."""
+        """Stop the workers, and free every loaded model."""
+        self._workers.close()
         for bench in self._benches.values():
             bench.release()
 
     @property
     def _laboratory(self) -> Laboratory:
-        return Laboratory(bench_of=self.bench, judges=self.judges, effect=self._effect, on_look=self._progress.look)
+        return Laboratory(
+            bench_of=self.bench,
+            judges=self.judges,
+            effect=self._effect,
+            prepare=self._workers.prepare,
+            on_look=self._progress.look,
+        )
 
     def _effect(self, inquiry: Inquiry[Plan]) -> Differs | None:
         """Whether candidate and unlearned model differ in weights and in images; None without an unlearned model."""

@@ -40,12 +40,15 @@ def gate(
     store: str | None = None,
     device: str = "auto",
     fresh: bool = False,
+    workers: int | str = 1,
 ) -> Results:
     """Test whether a fine-tuned checkpoint is safe to publish; the same as `resurgence gate`.
 
     `candidate`: a directory in diffusers' layout, a file, or a name on the hub; a sequence for LoRAs on top, each with
     an optional weight ("style.safetensors=0.8"). `concepts` and `retained`: names, or a file with one per line.
-    `policy`: a policy file. All reports are written into `out`. UserError for a mistake in these; HarnessError if a
+    `policy`: a policy file. All reports are written into `out`. `workers`: processes that sample and judge on a CPU, or
+    "auto"; they import the caller's script, so with more than one its code is below `if __name__ == "__main__":`.
+    UserError for a mistake in these; HarnessError if a
     report could not be written.
     """
     folder = Path(out)
@@ -63,6 +66,7 @@ def gate(
             store=store,
             device=device,
             fresh=fresh,
+            workers=workers,
         )
     results = load(folder)
     if delivery.code is not results.exit_code:
@@ -98,6 +102,7 @@ def release(
     store: str | None = None,
     device: str = "auto",
     fresh: bool = False,
+    workers: int | str = 1,
     log: Sequence[str] = (),
     model_card_pr: str | None = None,
 ) -> Delivery:
@@ -105,11 +110,13 @@ def release(
     from resurgence_harness.diffusion.devices import check_device, resolved_device
     from resurgence_harness.gate import out_lock, running, sharing
     from resurgence_harness.gate.inputs import read_inputs, read_models, read_policy
+    from resurgence_harness.gate.workers import read_workers, start_early
     from resurgence_harness.reporting import tracking
     from resurgence_harness.storing import Store, default_root
 
     with out_lock.held([out]):
         running.remove_stale_outputs(out)  # a run that fails must not leave the reports of an earlier one
+        number = read_workers(workers)
         check_device(device)
         place, on = store or default_root(), resolved_device(device)
         running.check_summary(out)
@@ -118,15 +125,19 @@ def release(
         inputs = read_inputs(policy, candidate=candidate, unlearned=unlearned, base=base, partial=partial)
         found = read_policy(inputs, task=task, concepts=concepts, retained=retained)
         fresh_run = uuid.uuid4().hex if fresh else ""
+        opened = Store(place, run=fresh_run)
+        start_early(opened, device=on, number=number)
         models = read_models(inputs, store=place, run=fresh_run)
-        ready = prepared(found, models, out=out, store=Store(place, run=fresh_run), device=on)
+        ready = prepared(found, models, out=out, store=opened, device=on, workers=number)
         with sharing.open_sharing(log=log, repo=model_card_pr, title=models.label, folder=out) as shared:
             run, written, delivery = judge(ready, out=out)
             shared.share(run, written, delivery)
     return delivery
 
 
-def prepared(policy: ReleasePolicy, models: Models, *, out: Path, store: Store, device: str) -> Gate:
+def prepared(
+    policy: ReleasePolicy, models: Models, *, out: Path, store: Store, device: str, workers: int | None = 1
+) -> Gate:
     """Print the notes on lineage, weights and acceptances, and return the gate, ready to run; creates `out`."""
     from resurgence_harness.gate import running
     from resurgence_harness.gate.asking import Gate, given_notes
@@ -141,7 +152,7 @@ def prepared(policy: ReleasePolicy, models: Models, *, out: Path, store: Store, 
         print(left)
     for note in given_notes(policy):
         print(note)
-    gate = Gate(policy, models, store=store, device=device)
+    gate = Gate(policy, models, store=store, device=device, workers=workers)
     running.make(out)
     return gate
 
