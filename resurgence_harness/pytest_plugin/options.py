@@ -19,7 +19,6 @@ import pytest
 
 from resurgence_harness.diffusion.devices import check_device_name, resolved_device, visible_gpus
 from resurgence_harness.errors import UserError, sentence, shown
-from resurgence_harness.specs import EMBEDDED
 
 if TYPE_CHECKING:
     from resurgence_harness.finetuning import ImageFolder
@@ -268,6 +267,8 @@ def read_options(config: pytest.Config) -> Options:
         *config.getoption(_dest("set"), []),
     ]
     base = values["base"]
+    from resurgence_harness.specs import EMBEDDED
+
     if base not in EMBEDDED:
         from resurgence_harness.diffusion.hub import is_name
 
