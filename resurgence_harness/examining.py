@@ -23,7 +23,6 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple
 from resurgence_harness.diffusion.texts import check_texts
 from resurgence_harness.finetuning.contract import FineTuning
 from resurgence_harness.inquiry import Asking, Inquiry, Planned, Question
-from resurgence_harness.planning import JudgeSpec, Wanted
 from resurgence_harness.selection import STAGE_IMAGES, Arm
 from resurgence_harness.specs import Base, Block, Prompt, Recipe
 from resurgence_harness.statistics import (
@@ -48,6 +47,7 @@ from resurgence_harness.statistics import (
 if TYPE_CHECKING:
     from resurgence_harness.bench import Bench
     from resurgence_harness.judging import Judge
+    from resurgence_harness.planning import JudgeSpec, Wanted
 
 
 class WrittenPrompts(NamedTuple):
@@ -365,6 +365,8 @@ def wanted(
 
     `judges` in the order of the plan's.
     """
+    from resurgence_harness.planning import Wanted
+
     for question in questions:
         for recipe in plan.arms[question.arm].recipes:
             for judge in judges:

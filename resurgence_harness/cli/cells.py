@@ -131,12 +131,17 @@ class _Collector:
     def __init__(self) -> None:
         self.engine: Engine | None = None
         self.cells: dict[Cell, tuple[CellPlan, Path]] = {}
-        self.error: UserError | None = None
+        self.error: BaseException | None = None
         self.stopped = False
         """By Ctrl-C or a signal; pytest's exit code does not show it, being the same for a failed import."""
 
     def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
         self.stopped = isinstance(excinfo.value, Stopped) or type(excinfo.value) is KeyboardInterrupt
+
+    def pytest_internalerror(self, excinfo: pytest.ExceptionInfo[BaseException]) -> bool:
+        """Keep what nobody foresaw: raised outside pytest it becomes one sentence. True: pytest prints nothing."""
+        self.error = self.error or excinfo.value
+        return True
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         from resurgence_harness.pytest_plugin.collecting import cell_of, is_cell, task_of
