@@ -80,7 +80,7 @@ def test_a_set_is_read_in_the_probes_order(model: StableDiffusion) -> None:
     mean, deviation = moves.latent_moments(model, images)
     assert torch.equal(got.mean, mean) and torch.equal(got.deviation, deviation)
     assert got.text.tolist() == [0, 0, 1, 1]
-    assert torch.equal(got.states[got.text], moves.encode_texts(model, texts))
+    assert torch.equal(got.states[got.text].states, moves.encode_texts(model, texts))
 
 
 @pytest.mark.parametrize("wrong", ["fewer", "other texts"])

@@ -188,8 +188,8 @@ def test_dreambooth_adds_the_weighted_loss_of_class_images(model: StableDiffusio
     torch.testing.assert_close(sum(terms), alone + weight * further)
 
     captioned = contract_module.recaptioned(model, data, "a photo of a person")
-    assert captioned.states.shape[0] == 1 and captioned.text.tolist() == [0] * 6
-    assert torch.equal(captioned.states, moves.encode_texts(model, ["a photo of a person"]))
+    assert len(captioned.states) == 1 and captioned.text.tolist() == [0] * 6
+    assert torch.equal(captioned.states.states, moves.encode_texts(model, ["a photo of a person"]))
 
 
 def test_class_images_are_drawn_by_the_model_before(model: StableDiffusion) -> None:

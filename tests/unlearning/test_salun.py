@@ -171,7 +171,7 @@ def test_the_target_is_the_students_at_the_same_x_t_without_a_gradient(
     assert torch.equal(both[:4], x_t) and torch.equal(times[:4], t)
     of = {text: moves.encode_texts(model, [text])[0] for text in ("a portrait of a celebrity", "a photo")}
     own = {name: moves.encode_texts(model, [f"a portrait of {name}"])[0] for name in NAMES[:2]}
-    for state, text in zip(states, texts[:4], strict=True):
+    for state, text in zip(states.states, texts.states[:4], strict=True):
         place = 0 if torch.allclose(text, own[NAMES[0]], atol=1e-5) else 1
         torch.testing.assert_close(text, own[NAMES[place]], rtol=0, atol=1e-5)
         torch.testing.assert_close(state, list(of.values())[place], rtol=0, atol=1e-5)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from resurgence_harness.diffusion import moves
+from resurgence_harness.diffusion.conditions import conditions_of
 from resurgence_harness.diffusion.model import StableDiffusion, difference, tensors
 from resurgence_harness.diffusion.parameters import CrossAttention, Everything, Parameters
 from resurgence_harness.errors import BuildError, SpecError, UserError
@@ -284,7 +285,7 @@ def test_the_empty_texts_drift_is_recorded_and_small(load: Load, style: str) -> 
         step.apply(model, tiny_run(model, record=recorded.__setitem__))
 
     teacher, student = (recorded["empty-text drift"] for recorded in facts)
-    assert drift(model, model, draw(model, _spec(STEP)), moves.encode_texts(model, [""])) == 0.0
+    assert drift(model, model, draw(model, _spec(STEP)), conditions_of(moves.encode_texts(model, [""]))) == 0.0
     assert 0 < teacher < student < 0.05
     assert facts[0]["samples seen"] == 24
 
